@@ -1,0 +1,60 @@
+"""The one place that picks the hot path: the compiled modules, or the pure twin.
+
+Compiled, unless `CHANNELS_REDIS_FAST_PURE` is set (to anything but "" and "0") or one of the modules cannot be
+imported. Never a mixture, so that `COMPILED` says all there is to say. Type checkers see the twin, whose signatures are
+the declaration of both.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "COMPILED",
+    "CapacityTable",
+    "assemble",
+    "clone",
+    "decode",
+    "encode",
+    "frames",
+    "is_group",
+    "key",
+    "kind",
+    "pack",
+    "random_prefix",
+    "reseed",
+    "shard",
+    "splice",
+    "split",
+]
+
+COMPILED: bool = os.environ.get("CHANNELS_REDIS_FAST_PURE", "") in ("", "0")
+
+if COMPILED and not TYPE_CHECKING:
+    try:
+        from channels_redis_fast._ext.capacity import CapacityTable
+        from channels_redis_fast._ext.envelope import clone, decode, encode, frames, pack, random_prefix, reseed, splice
+        from channels_redis_fast._ext.names import is_group, key, kind, shard, split
+        from channels_redis_fast._ext.pipeline import assemble
+    except ImportError:
+        COMPILED = False
+
+if TYPE_CHECKING or not COMPILED:
+    from channels_redis_fast._pure import (
+        CapacityTable,
+        assemble,
+        clone,
+        decode,
+        encode,
+        frames,
+        is_group,
+        key,
+        kind,
+        pack,
+        random_prefix,
+        reseed,
+        shard,
+        splice,
+        split,
+    )

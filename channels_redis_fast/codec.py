@@ -1,0 +1,141 @@
+"""
+From a message to the bytes that lie in Redis, and back: which way a layer's messages go.
+
+There are three ways. Exactly our msgpack serializer goes through the compiled envelope; with encryption the
+envelope is spliced first and one token made for each key; whatever else a site has (JSON, a custom
+serializer, a subclass, an overridden ``serialize`` of the layer) is called as channels_redis calls it.
+``choose`` decides once, when the layer is made. Knows nothing of Redis keys, shards or the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from ._hot import clone, decode, encode, frames, pack, splice
+from .serializers import BaseMessageSerializer, MsgPackSerializer
+
+#: The field that carries the full channel name beside the message: a str for one channel, a list for a group.
+CHANNEL_FIELD = "__asgi_channel__"
+
+Message = dict[str, Any]
+Address = str | list[str] | None
+
+
+class Codec(Protocol):
+    """One way of turning messages into members of a sorted set."""
+
+    def encode(self, message: Message, channel: str | None) -> bytes:
+        """Return the member for one message; ``channel`` is its full name, or None on a general channel."""
+
+    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+        """Return one member for each key, addressed to the channels listed for it."""
+
+    def decode(self, member: bytes) -> tuple[Address, Message]:
+        """Return the address (None when the member has none) and the message. Raises on what is neither."""
+
+    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
+        """Return what makes more objects equal to ``message``, which was decoded from ``member``."""
+
+
+class EnvelopeCodec:
+    """msgpack without encryption: the compiled envelope from end to end."""
+
+    def __init__(self, prefix_length: int) -> None:
+        self._prefix_length = prefix_length
+
+    def encode(self, message: Message, channel: str | None) -> bytes:
+        return encode(message, channel, self._prefix_length)
+
+    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+        return frames(pack(message), channels, self._prefix_length)
+
+    def decode(self, member: bytes) -> tuple[Address, Message]:
+        return decode(member, self._prefix_length)
+
+    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
+        return partial(clone, message)
+
+
+class SealedCodec:
+    """msgpack with encryption: the compiled envelope inside a Fernet token."""
+
+    def __init__(self, serializer: MsgPackSerializer) -> None:
+        self._seal = serializer.seal
+        self._unseal = serializer.unseal
+
+    def encode(self, message: Message, channel: str | None) -> bytes:
+        return self._seal(encode(message, channel, 0))
+
+    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+        body = pack(message)
+        return [self._seal(splice(body, names)) for names in channels]
+
+    def decode(self, member: bytes) -> tuple[Address, Message]:
+        return decode(self._unseal(member), 0)
+
+    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
+        return partial(clone, message)
+
+
+class SerializerCodec:
+    """Any other serializer, called with a dict that holds the channel field, as channels_redis does."""
+
+    def __init__(self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any]) -> None:
+        self._serialize = serialize
+        self._deserialize = deserialize
+
+    def encode(self, message: Message, channel: str | None) -> bytes:
+        return self._serialize(message if channel is None else {**message, CHANNEL_FIELD: channel})
+
+    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+        return [self._serialize({**message, CHANNEL_FIELD: names}) for names in channels]
+
+    def decode(self, member: bytes) -> tuple[Address, Message]:
+        message = self._deserialize(member)
+        if not isinstance(message, dict):
+            raise ValueError(f"a message must be a dict, not {type(message).__name__}")
+        if CHANNEL_FIELD not in message:
+            return None, message
+        address = message.pop(CHANNEL_FIELD)
+        names = address if isinstance(address, list) else [address]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{CHANNEL_FIELD} must be a channel name or a list of them")
+        return address, message
+
+    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
+        return lambda: self.decode(member)[1]
+
+
+def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize: Callable[..., Any] | None) -> Codec:
+    """
+    Return the fastest codec that means the same as ``serializer``.
+
+    ``serialize`` and ``deserialize`` are the layer's methods where a subclass overrides them, else None.
+    """
+    if serialize is not None or deserialize is not None or not _is_plain_msgpack(serializer):
+        return SerializerCodec(serialize or serializer.serialize, deserialize or serializer.deserialize)
+    if serializer.crypter is not None:
+        return SealedCodec(serializer)
+    return EnvelopeCodec(max(serializer.random_prefix_length, 0))
+
+
+# What the class was when this module was loaded: a site that patches a method gets its own method called.
+_PRISTINE = tuple(
+    (owner, name, vars(owner)[name])
+    for owner, names in (
+        (MsgPackSerializer, ("as_bytes", "from_bytes")),
+        (BaseMessageSerializer, ("serialize", "deserialize", "seal", "unseal")),
+    )
+    for name in names
+)
+
+
+def _is_plain_msgpack(serializer: Any) -> bool:
+    return (
+        type(serializer) is MsgPackSerializer
+        and all(vars(owner).get(name) is method for owner, name, method in _PRISTINE)
+        and not any(name in vars(MsgPackSerializer) for name in ("serialize", "deserialize", "seal", "unseal"))
+        and not any(name in vars(serializer) for _, name, _ in _PRISTINE)
+    )

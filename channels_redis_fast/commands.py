@@ -1,0 +1,224 @@
+"""
+The command connection: everything that is not a blocking wait, of all coroutines of a loop, on one socket.
+
+A ``Request`` is one or more commands and the future of their replies. ``CommandConnection`` collects the
+requests of one tick of the event loop, has them assembled into one buffer and writes it once. Knows no
+channel and no message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import ConnectionError, NoScriptError
+
+from . import scripts
+from ._hot import assemble
+from .connection import CLOSE_TIMEOUT, MAX_IN_FLIGHT, MAX_REQUESTS_PER_WRITE, Answerable, Command, Connection, Dialer, Link
+
+
+class Request:
+    """
+    Commands that leave together, and what becomes of their replies.
+
+    ``repeatable``: doing them twice is the same as once, so they survive the loss of a connection.
+    """
+
+    __slots__ = ("_commands", "_replies", "future", "repeatable")
+
+    def __init__(self, commands: Sequence[Command], future: asyncio.Future[list[Any]], repeatable: bool) -> None:
+        self._commands = commands
+        self._replies: list[Any] = []
+        self.future = future
+        self.repeatable = repeatable
+
+    def commands(self) -> Sequence[Command]:
+        """Return the commands to write, just before they are written."""
+        self._replies.clear()
+        return self._commands
+
+    def reply(self, reply: Any) -> bool:
+        """Take the next reply; return whether the whole request has to be written again."""
+        self._replies.append(reply)
+        if len(self._replies) == len(self._commands) and not self.future.done():
+            for reply in self._replies:
+                if isinstance(reply, Exception):
+                    self.future.set_exception(reply)
+                    return False
+            self.future.set_result(self._replies)
+        return False
+
+    def fail(self, error: Exception) -> None:
+        """Hear that there will be no reply."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class ScriptRequest:
+    """
+    One call of a Lua script. Subclasses say what its reply means.
+
+    A script that the server has forgotten (SCRIPT FLUSH, a new primary) is sent once more with its text.
+    """
+
+    __slots__ = ("_script", "_with_text")
+
+    repeatable = False
+
+    def __init__(self, script: scripts.Script) -> None:
+        self._script = script
+        self._with_text = False
+
+    def arguments(self) -> list[Any]:
+        """Return the number of keys, the keys and the arguments, just before they are written."""
+        raise AssertionError("for the subclass")
+
+    def done(self, reply: Any) -> None:
+        """Take the script's reply, which may be an exception."""
+        raise AssertionError("for the subclass")
+
+    def commands(self) -> Sequence[Command]:
+        head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]
+        return (head + self.arguments(),)
+
+    def reply(self, reply: Any) -> bool:
+        if isinstance(reply, NoScriptError) and not self._with_text:
+            self._with_text = True
+            return True
+        self.done(reply)
+        return False
+
+    def fail(self, error: Exception) -> None:
+        self.done(error)
+
+
+class _Expected:
+    """A written command: knows its request and its connection until the reply is there."""
+
+    __slots__ = ("_connection", "_request")
+
+    def __init__(self, connection: CommandConnection, request: Request | ScriptRequest) -> None:
+        self._connection = connection
+        self._request = request
+
+    def resolve(self, reply: Any) -> None:
+        if self._request.reply(reply):
+            self._connection.submit(self._request, first=True)
+
+    def lost(self, error: Exception) -> None:
+        self._connection.unanswered(self._request, error)
+
+
+class _Ignored:
+    """A written command whose reply is of no interest."""
+
+    def resolve(self, reply: Any) -> None:
+        pass
+
+    def lost(self, error: Exception) -> None:
+        pass
+
+
+class CommandConnection(Connection):
+    """The one multiplexed connection of a shard in an event loop."""
+
+    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, on_reconnect: Callable[[], None]) -> None:
+        super().__init__(dialer, loop, on_reconnect)
+        self._unwritten: deque[Request | ScriptRequest] = deque()
+        self._repeat: list[Request | ScriptRequest] = []
+        self._scheduled = False
+
+    def call(self, *commands: Command, repeatable: bool = False) -> asyncio.Future[list[Any]]:
+        """
+        Write commands side by side with whatever else leaves in this tick.
+
+        The future gives their replies in order, or raises the first error reply, or
+        ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        future: asyncio.Future[list[Any]] = self.loop.create_future()
+        self.submit(Request(commands, future, repeatable))
+        return future
+
+    def submit(self, request: Request | ScriptRequest, first: bool = False) -> None:
+        """Hand a request in; it is written at the end of this tick, or when there is a socket that takes it."""
+        if self.closing:
+            request.fail(ConnectionError(f"{self.dialer.label}: the connection was closed"))
+            return
+        if first:
+            self._unwritten.appendleft(request)
+        else:
+            self._unwritten.append(request)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._write)
+
+    def opened(self) -> None:
+        assert self.link is not None
+        # Loaded ahead of the first call on every connection, so that no call comes back to be repeated
+        # behind later ones. A server that forbids SCRIPT gets the text with the call.
+        loads = [(b"SCRIPT", b"LOAD", script.text) for script in scripts.ALL]
+        self.link.write(assemble(loads), [_Ignored() for _ in loads])
+        self._write()
+
+    def writable(self) -> None:
+        if self._unwritten and not self._scheduled:
+            self._write()
+
+    def refused(self, error: Exception) -> bool:
+        if not self.trouble_lasts():
+            return True
+        self._fail_unwritten(error)
+        return False
+
+    def unanswered(self, request: Request | ScriptRequest, error: Exception) -> None:
+        """Keep what may be repeated for the next connection, fail the rest: it may have happened."""
+        if not request.repeatable or self.closing:
+            request.fail(error)
+        elif not self._repeat or self._repeat[-1] is not request:
+            self._repeat.append(request)
+
+    def after_loss(self) -> None:
+        self._unwritten.extendleft(reversed(self._repeat))
+        self._repeat.clear()
+        if self.closing:
+            self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the connection was closed"))
+        elif self._unwritten:
+            self.connect()
+
+    async def aclose(self) -> None:
+        """Write what was handed in, wait for the answers, close."""
+        if self._unwritten or (self.link is not None and self.link.in_flight):
+            last = self.call((b"PING",), repeatable=True)
+            await asyncio.wait([last], timeout=CLOSE_TIMEOUT)
+            if not last.cancel():
+                last.exception()
+        await super().aclose()
+        self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the connection was closed"))
+
+    def _write(self) -> None:
+        self._scheduled = False
+        if not self._unwritten:
+            return
+        link = self.link
+        if link is None:
+            self.connect()
+            return
+        while self._unwritten and link.writable and len(link.in_flight) < MAX_IN_FLIGHT:
+            self._write_some(link)
+
+    def _write_some(self, link: Link) -> None:
+        commands: list[Command] = []
+        expected: list[Answerable] = []
+        for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE)):
+            request = self._unwritten.popleft()
+            mine = request.commands()
+            commands.extend(mine)
+            expected.extend([_Expected(self, request)] * len(mine))
+        link.write(assemble(commands), expected)
+
+    def _fail_unwritten(self, error: Exception) -> None:
+        while self._unwritten:
+            self._unwritten.popleft().fail(error)

@@ -1,0 +1,361 @@
+"""
+Sockets: opening them, writing whole ticks at once, replies in order, coming back after a loss.
+
+The only module that imports redis. redis-py opens a connection (URL, TLS, ACL, Sentinel, AUTH, SELECT), then
+``Dialer.dial`` takes the socket over; from there on bytes go from ``Link.write`` to the socket and from the
+socket through hiredis to whoever waits. Knows no channel and no message: what is written comes as
+``Request`` objects, what they mean is their business.
+
+Rules kept here:
+
+- Replies resolve in the order of the commands, and one that misbehaves disturbs no other.
+- Commands handed in during one tick of the event loop leave in one write.
+- What was not written when a connection dies goes out on the next one; what was written and not answered is
+  repeated only if it is ``repeatable``, and fails otherwise, since it may have happened.
+- A connection never dies of idleness here: only an answer overdue kills it.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import contextvars
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import hiredis
+from redis import asyncio as aioredis
+from redis import exceptions
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
+
+from ._hot import assemble
+from .hosts import HostOptions, host_label
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds that an answer may take when the host sets no ``socket_timeout``, and that opening may take.
+ANSWER_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 5.0
+
+#: Seconds that closing may wait for a server that does not answer.
+CLOSE_TIMEOUT = 1.0
+
+#: Seconds between attempts to come back: doubled from the first to the last, with jitter.
+BACKOFF_FIRST, BACKOFF_LAST = 0.01, 2.0
+BACKOFF_SOON = 0.05
+
+#: Commands that may be written and unanswered on one connection; more wait their turn in the process.
+MAX_IN_FLIGHT = 4096
+
+#: Requests assembled into one buffer, so that a socket that cannot keep up is noticed between two of them.
+MAX_REQUESTS_PER_WRITE = 512
+
+Command = tuple[Any, ...] | list[Any]
+
+_MORE = object()
+
+_ERRORS: dict[str, type[RedisError]] = {
+    "NOSCRIPT": exceptions.NoScriptError,
+    "READONLY": exceptions.ReadOnlyError,
+    "LOADING": exceptions.BusyLoadingError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "WRONGPASS": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+    "OOM": exceptions.OutOfMemoryError,
+}
+
+
+def reply_error(text: str) -> Exception:
+    """Return the redis-py exception for an error reply; unknown codes give ``ResponseError``."""
+    return _ERRORS.get(text.split(" ", 1)[0], exceptions.ResponseError)(text)
+
+
+class Answerable(Protocol):
+    """One command on the wire: gets its reply, or hears that none will come."""
+
+    def resolve(self, reply: Any) -> None: ...
+    def lost(self, error: Exception) -> None: ...
+
+
+class Link(asyncio.Protocol):
+    """One live socket, from take-over to loss. ``on_lost`` is called once, with the reason."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer_timeout: float,
+        on_writable: Callable[[], None],
+        on_lost: Callable[[Exception | None], None],
+    ) -> None:
+        self.in_flight: deque[Answerable] = deque()
+        self.writable = True
+        self.closed = loop.create_future()
+        self._loop = loop
+        self._answer_timeout = answer_timeout
+        self._on_writable = on_writable
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_MORE)
+        self._heard = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._reason: Exception | None = None
+        self._transport: Any = None
+        self._writer: Any = None
+
+    def attach(self, writer: asyncio.StreamWriter) -> None:
+        """Take the socket over from a stream; its reader has to be empty, as it is after a handshake."""
+        # Both are kept as long as the socket: a collected StreamWriter closes its transport.
+        self._writer = writer
+        self._transport = writer.transport
+        self._transport.set_protocol(self)
+        # The stream protocol may have paused reading; nobody else would resume it.
+        with contextlib.suppress(RuntimeError, NotImplementedError):
+            self._transport.resume_reading()
+
+    def write(self, data: bytes, requests: list[Answerable]) -> None:
+        """Write commands; ``requests`` has one entry for each reply they will get, in order."""
+        if not self.in_flight:
+            self._heard = self._loop.time()
+            if self._watch is None:
+                self._watch = self._loop.call_later(self._answer_timeout, self._check_answers)
+        self.in_flight.extend(requests)
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close in good order: what was written is still sent."""
+        self._transport.close()
+
+    def abort(self, reason: Exception) -> None:
+        """Drop the socket at once; ``on_lost`` hears the reason."""
+        self._reason = reason
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        in_flight, gets = self.in_flight, self._reader.gets
+        self._reader.feed(data)
+        while True:
+            try:
+                reply = gets()
+            except hiredis.ProtocolError as error:
+                self.abort(ConnectionError(f"protocol error: {error}"))
+                return
+            if reply is _MORE:
+                break
+            if not in_flight:
+                self.abort(ConnectionError(f"a reply that nobody asked for: {reply!r}"))
+                return
+            request = in_flight.popleft()
+            try:
+                request.resolve(reply)
+            except Exception as error:
+                context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
+                self._loop.call_exception_handler(context)
+        self._heard = self._loop.time()
+        if self.writable and len(in_flight) < MAX_IN_FLIGHT:
+            self._on_writable()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self._on_writable()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._transport = self._writer = None
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._on_lost(self._reason or error)
+
+    def _check_answers(self) -> None:
+        self._watch = None
+        if not self.in_flight:
+            return
+        left = self._heard + self._answer_timeout - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._check_answers)
+        else:
+            self.abort(TimeoutError(f"no answer for {self._answer_timeout:g} s"))
+
+
+def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
+    """
+    Make the redis-py connection pool of one decoded host; nothing is opened.
+
+    Raises ``TypeError`` or ``ValueError`` for keywords and values that redis-py refuses.
+    """
+    options = dict(host)
+    if "master_name" in options:
+        sentinels = options.pop("sentinels")
+        manager = aioredis.Sentinel(sentinels, sentinel_kwargs=options.pop("sentinel_kwargs", None))
+        return aioredis.SentinelConnectionPool(options.pop("master_name"), manager, **options)
+    if "address" in options:
+        return aioredis.ConnectionPool.from_url(options.pop("address"), **options)
+    if "path" in options:
+        return aioredis.ConnectionPool(connection_class=aioredis.UnixDomainSocketConnection, **options)
+    return aioredis.ConnectionPool(**options)
+
+
+class Dialer:
+    """
+    One host that can be connected to.
+
+    Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
+    """
+
+    def __init__(self, host: HostOptions, where: str) -> None:
+        # RESP2, since redis-py 8 speaks RESP3 on its own and then turns on pushes that nobody here reads.
+        self._options = {"socket_connect_timeout": CONNECT_TIMEOUT, **host, "protocol": 2}
+        self.label = host_label(host)
+        try:
+            keywords = create_pool(self._options).make_connection()
+        except (TypeError, ValueError, AttributeError, RedisError) as error:
+            raise ValueError(f"Option {where} is not a Redis host: {error}") from error
+        self.answer_timeout = float(keywords.socket_timeout or 0) if self._names_timeout() else 0.0
+        self.answer_timeout = self.answer_timeout or ANSWER_TIMEOUT
+
+    def _names_timeout(self) -> bool:
+        # redis-py 8 has a default of its own, which is its block time and none of ours.
+        return "socket_timeout" in self._options or "socket_timeout" in str(self._options.get("address", ""))
+
+    async def dial(self, link: Link) -> None:
+        """
+        Open a socket with redis-py, handshake and all, and hand it to ``link``.
+
+        Raises ``redis.exceptions.ConnectionError`` (``TimeoutError``, ``AuthenticationError``) naming the host.
+        """
+        pool = create_pool(self._options)
+        connection = pool.make_connection()
+        try:
+            await connection.connect()
+            link.attach(connection._writer)
+            # From here on the socket is not redis-py's to close, nor to warn about.
+            connection._reader = connection._writer = None
+        except exceptions.AuthenticationError as error:
+            raise exceptions.AuthenticationError(self._describe(error)) from error
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise TimeoutError(self._describe(error)) from error
+        except (RedisError, OSError) as error:
+            raise ConnectionError(self._describe(error)) from error
+        finally:
+            connection._close()
+            for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+                await sentinel.connection_pool.disconnect()
+
+    def _describe(self, error: BaseException) -> str:
+        text = str(error) or type(error).__name__
+        return text if self.label in text else f"{self.label}: {text}"
+
+
+class Connection(abc.ABC):
+    """A connection that comes back: at most one socket to one host, in one event loop."""
+
+    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, on_reconnect: Callable[[], None]) -> None:
+        self.dialer = dialer
+        self.loop = loop
+        self.link: Link | None = None
+        self.answer_timeout = dialer.answer_timeout
+        self.closing = False
+        self._on_reconnect = on_reconnect
+        self._opening: asyncio.Task[None] | None = None
+        self._lost_at: float | None = None
+        self._opened_at = 0.0
+
+    @abc.abstractmethod
+    def opened(self) -> None:
+        """A socket is there."""
+
+    @abc.abstractmethod
+    def writable(self) -> None:
+        """The socket takes more, or commands have been answered."""
+
+    @abc.abstractmethod
+    def refused(self, error: Exception) -> bool:
+        """An attempt to open failed; return whether to try again."""
+
+    @abc.abstractmethod
+    def after_loss(self) -> None:
+        """The socket is gone, and everybody who waited for a reply has heard it."""
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether an attempt to open a socket is under way."""
+        return self._opening is not None
+
+    def connect(self) -> None:
+        """Begin to open a socket, unless there is one or an attempt is under way."""
+        if self.link is None and self._opening is None and not self.closing:
+            # An empty context: the connection outlives the request in which it is first needed.
+            self._opening = contextvars.Context().run(self.loop.create_task, self._open())
+
+    async def aclose(self) -> None:
+        """Close the socket and wait until it is gone. A later ``connect`` opens another."""
+        self.closing = True
+        if self._opening is not None:
+            self._opening.cancel()
+            with contextlib.suppress(BaseException):
+                await self._opening
+        if self.link is not None:
+            link = self.link
+            link.close()
+            # wait() and not wait_for(): a TLS peer that never answers close_notify must not hold the loop.
+            await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
+            if not link.closed.done():
+                link.abort(ConnectionError("closing"))
+                await link.closed
+        self.closing = False
+
+    def trouble_lasts(self) -> bool:
+        """Whether there was never a connection, or none for longer than an answer may take."""
+        return self._lost_at is None or self.loop.time() - self._lost_at > self.answer_timeout
+
+    async def _open(self) -> None:
+        try:
+            for delay in _delays():
+                if self._lost_at is not None and self._lost_at - self._opened_at < BACKOFF_SOON:
+                    # A server that takes connections only to drop them is not asked again at once.
+                    await asyncio.sleep(BACKOFF_SOON)
+                link = Link(self.loop, self.answer_timeout, self.writable, self._lost)
+                try:
+                    await self.dialer.dial(link)
+                except (RedisError, OSError, ValueError) as error:
+                    if not self.refused(error):
+                        return
+                    await asyncio.sleep(delay)
+                else:
+                    break
+        finally:
+            self._opening = None
+        self.link = link
+        self._opened_at = self.loop.time()
+        if self._lost_at is not None:
+            self._lost_at = None
+            self._on_reconnect()
+            logger.warning("Connection to Redis at %s restored", self.dialer.label)
+        self.opened()
+
+    def _lost(self, error: Exception | None) -> None:
+        link, self.link = self.link, None
+        if link is None:
+            return
+        if not self.closing:
+            self._lost_at = self.loop.time()
+            logger.warning("Connection to Redis at %s lost: %s", self.dialer.label, error or "closed by the server")
+        reason = ConnectionError(f"{self.dialer.label}: connection lost ({error or 'closed'}) before the reply")
+        unanswered, link.in_flight = link.in_flight, deque()
+        for request in unanswered:
+            request.lost(reason)
+        self.after_loss()
+
+
+def _delays() -> Iterator[float]:
+    delay = BACKOFF_FIRST
+    while True:
+        yield delay * random.uniform(0.5, 1.0)
+        delay = min(delay * 2, BACKOFF_LAST)

@@ -1,0 +1,402 @@
+"""
+The core layer: what send, receive, groups and flush MEAN on sorted sets. Thin; it opens no socket, and no
+byte is laid out here.
+
+One message, from send to receive: ``send`` checks names, has the codec make a member, picks key, shard and
+capacity, and hands all to the shard's ``sender``; the sender's batch leaves with the tick's one write
+(``commands``). The receiving process' ``pump`` brings the member in, its ``receiver`` decodes it and hands it
+to the channel's mailbox, where ``receive`` waits.
+
+Rules and names are those of ``channels_redis.core`` 4.3 and of the Channels layer specification
+(https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
+
+from . import options
+from ._hot import CapacityTable, is_group, key, kind, shard, split
+from .codec import CHANNEL_FIELD, Message, choose
+from .connection import Dialer
+from .hosts import decode_hosts, host_label
+from .loops import LoopState, LoopStates, on_fork
+from .mailbox import Mailroom
+from .receiver import Receiver
+from .serializers import registry
+from .stats import Stats
+
+__all__ = ["ChannelFull", "RedisChannelLayer"]
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Keys that one SCAN step of ``flush`` looks at.
+FLUSH_STEP = 1000
+
+
+class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
+    """
+    A channel layer on Redis sorted sets, wire-compatible with ``channels_redis.core.RedisChannelLayer`` 4.3.
+
+    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
+    ``prefix``: str in front of every key. ``expiry``: seconds that a message lives. ``group_expiry``: seconds
+    that a group membership lives. ``capacity``: messages that a channel's key holds before it is full;
+    ``channel_capacity``: dict of globs or compiled ``re`` patterns to capacities, first match wins.
+    ``symmetric_encryption_keys``: list of str or bytes. ``random_prefix_length``: bytes that make equal messages
+    distinct. ``serializer_format``: a name in ``serializers.registry``.
+
+    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush"]
+
+    #: Seconds that one blocking wait lasts in Redis before it is asked again.
+    brpop_timeout = 5
+
+    def __init__(
+        self,
+        hosts: Iterable[Any] | None = None,
+        prefix: str = "asgi",
+        expiry: int = 60,
+        group_expiry: int = 86400,
+        capacity: int = 100,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        symmetric_encryption_keys: Iterable[str | bytes] | None = None,
+        random_prefix_length: int = 12,
+        serializer_format: str = "msgpack",
+    ) -> None:
+        self.prefix = options.text("prefix", prefix)
+        self.expiry = options.seconds("expiry", expiry)
+        self.group_expiry = options.seconds("group_expiry", group_expiry)
+        self._set_capacities(options.count("capacity", capacity), options.mapping("channel_capacity", channel_capacity))
+        self.hosts = decode_hosts(hosts)
+        self.ring_size = len(self.hosts)
+        self._serializer = registry.get_serializer(
+            serializer_format,
+            random_prefix_length=options.count("random_prefix_length", random_prefix_length),
+            expiry=self.expiry,
+            symmetric_encryption_keys=symmetric_encryption_keys,
+        )
+        self.client_prefix = uuid.uuid4().hex
+        self._key_prefix = self.prefix.encode()
+        self._stats = Stats()
+        self._codec = choose(self._serializer, self._overridden("serialize"), self._overridden("deserialize"))
+        plain_names = all(getattr(type(self), rule) is getattr(BaseChannelLayer, rule) for rule in _NAME_RULES)
+        # A layer with rules of its own about names has every name judged by them.
+        self._kind = kind if plain_names else _not_sure
+        self._is_group = is_group if plain_names else _not_sure_of_group
+        self._dialers = [Dialer(host, f"hosts[{index}]") for index, host in enumerate(self.hosts)]
+        self._next_shard = itertools.cycle(range(self.ring_size)).__next__
+        self._mailroom = self._make_mailroom()
+        self._loops = LoopStates(self._make_state)
+        on_fork(self)
+
+    # Channels.
+
+    async def send(self, channel: str, message: Message) -> None:
+        """
+        Send a message to a general or a specific channel.
+
+        Raises ``ChannelFull`` when the channel's key is at capacity; ``TypeError`` with Channels' text for an
+        invalid name; ``AssertionError`` for a message that is not a dict or holds ``__asgi_channel__``; the
+        serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        local = self._kind(channel)
+        if local < 0:
+            local = self._checked_kind(channel)
+        if CHANNEL_FIELD in message:
+            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+        try:
+            member = self._codec.encode(message, channel if local else None)
+        except Exception as error:
+            raise _naming(error, f"channel {channel}")
+        if local:
+            # Upstream's send hashes the full name here, its receive the non-local one.
+            index = 0 if self.ring_size == 1 else self.consistent_hash(channel[:local])
+        else:
+            index = self._next_shard()
+        sender = self._loops.current().sender(index)
+        self._stats.sends += 1
+        if not await sender.send(key(self._key_prefix, channel, local), member, self._capacity_of(channel)):
+            self._stats.channel_full += 1
+            raise ChannelFull(channel)
+
+    async def receive(self, channel: str) -> Message:
+        """
+        Wait for the next message of a channel and return it. Of several receivers the first gets it.
+
+        A receive that is cancelled loses nothing: what it was given goes to the next receiver, or back.
+
+        Raises ``TypeError`` for an invalid name, ``AssertionError`` for a specific channel of another process,
+        ``redis.exceptions.ConnectionError`` when no host could ever be reached; later outages are waited out.
+        """
+        local = self._kind(channel)
+        if local < 0:
+            local = self._checked_kind(channel)
+        state = self._loops.current()
+        receiver = state.receiver
+        if not local:
+            general = receiver.general(key(self._key_prefix, channel))
+            popped = general.wait()
+            try:
+                message: Message = (await popped)[0]
+            except BaseException:
+                general.abandon(popped)
+                raise
+            self._stats.receives += 1
+            return message
+        name = channel[:local]
+        if not name.endswith(self.client_prefix + "!"):
+            raise AssertionError("Wrong client prefix")
+        inbox, stored, coming = self._mailroom.claim(name, channel, state.loop)
+        receiver.serve(inbox)
+        if coming is None:
+            assert stored is not None
+            message = stored
+        else:
+            try:
+                message = await coming
+            except BaseException:
+                inbox.abandon(channel, coming)
+                raise
+        self._stats.receives += 1
+        return message
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return the name of a new specific channel that this process can receive on."""
+        return f"{prefix}.{self.client_prefix}!{uuid.uuid4().hex}"
+
+    # Groups.
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Add a channel to a group for ``group_expiry`` seconds from now.
+
+        Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        connection, group_key = self._group(group, channel)
+        await connection.call(
+            (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
+        )
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """
+        Remove a channel from a group; nothing happens if it is not in it.
+
+        Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        connection, group_key = self._group(group, channel)
+        await connection.call((b"ZREM", group_key, channel), repeatable=True)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """
+        Send a message to all channels of a group. Keys at capacity are skipped, counted and logged.
+
+        Raises ``TypeError`` for an invalid name; ``AssertionError`` for a message that is not a dict or holds
+        ``__asgi_channel__``; the serializer's error; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        if not self._is_group(group):
+            self.require_valid_group_name(group)
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        if CHANNEL_FIELD in message:
+            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+        state = self._loops.current()
+        group_key = self._group_key(group)
+        self._stats.group_sends += 1
+        _, members = await state.commands(self.consistent_hash(group)).call(
+            (b"ZREMRANGEBYSCORE", group_key, 0, int(time.time()) - self.group_expiry),
+            (b"ZRANGE", group_key, 0, -1),
+            repeatable=True,
+        )
+        shards, unreadable = split(members, self._key_prefix, self.ring_size)
+        if unreadable:
+            logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group)
+        calls: list[asyncio.Future[int]] = []
+        for index, (keys, channels) in enumerate(shards):
+            if not keys:
+                continue
+            try:
+                framed = self._codec.encode_group(message, channels)
+            except Exception as error:
+                raise _naming(error, f"group {group}")
+            capacities = [self._capacity_of(names[0]) for names in channels]
+            calls += state.sender(index).send_group(keys, framed, capacities)
+        if not calls:
+            return
+        # One shard's trouble must not leave another's outcome unread.
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for over_capacity in results:
+            if isinstance(over_capacity, int) and over_capacity > 0:
+                self._stats.over_capacity += over_capacity
+                logger.info("%s of %s channels over capacity in group %s", over_capacity, len(members), group)
+        for error in results:
+            if isinstance(error, BaseException):
+                raise error
+
+    # Flush.
+
+    async def flush(self) -> None:
+        """Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets."""
+        pattern = _literal(self._key_prefix) + b"*"
+        wake_keys = self._key_prefix + b":wake:"
+        for index in range(self.ring_size):
+            connection = self._loops.current().commands(index)
+            cursor = b"0"
+            while True:
+                ((cursor, keys),) = await connection.call((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", FLUSH_STEP))
+                # The wake-up calls on their way to receivers are not data: without them a receiver sleeps on.
+                keys = [name for name in keys if not name.startswith(wake_keys)]
+                if keys:
+                    await connection.call([b"UNLINK", *keys])
+                if cursor == b"0":
+                    break
+        self._mailroom.empty()
+        await self.close_pools()
+
+    async def close_pools(self) -> None:
+        """Close all sockets of the layer. They are opened again when needed, at once where a receive waits."""
+        await self._loops.disconnect()
+
+    async def wait_received(self) -> None:
+        """Nothing is left to wait for after a receive; here since channels_redis has it."""
+
+    # What a site may look at or override.
+
+    def stats(self) -> dict[str, int]:
+        """Return this process' counters by name."""
+        return self._stats.as_dict()
+
+    def serialize(self, message: Message) -> bytes:
+        """Return a message as it is stored in Redis."""
+        return self._serializer.serialize(message)  # type: ignore[no-any-return]
+
+    def deserialize(self, message: bytes) -> Message:
+        """Return the message of stored bytes."""
+        return self._serializer.deserialize(message)  # type: ignore[no-any-return]
+
+    def consistent_hash(self, value: str | bytes) -> int:
+        """Return the shard of a group or non-local channel name."""
+        return shard(value, self.ring_size)
+
+    def get_capacity(self, channel: str) -> int:
+        """Return how many messages the channel's key may hold."""
+        return self._capacities.lookup(channel)
+
+    @property
+    def capacity(self) -> int:
+        """Messages that a key holds when no entry of ``channel_capacity`` matches."""
+        return self._capacities.default
+
+    @capacity.setter
+    def capacity(self, value: int) -> None:
+        self._set_capacities(options.count("capacity", value), self.channel_capacity)
+
+    @property
+    def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
+        """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
+        return self._channel_capacity
+
+    @channel_capacity.setter
+    def channel_capacity(self, value: Any) -> None:
+        self._set_capacities(self.capacity, value)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
+
+    # Inner works.
+
+    def after_fork(self) -> None:
+        """In a forked child: become a process of its own, and leave the parent's sockets alone."""
+        self.client_prefix = uuid.uuid4().hex
+        self._mailroom = self._make_mailroom()
+        self._loops.forget()
+
+    def _make_mailroom(self) -> Mailroom:
+        return Mailroom(self._key_prefix, self.expiry, lambda channel: self._capacity_of(channel), self._stats)
+
+    def _make_state(self, loop: asyncio.AbstractEventLoop) -> LoopState:
+        return LoopState(loop, self._dialers, self.expiry, self._stats, self._make_receiver)
+
+    def _make_receiver(self, state: LoopState) -> Receiver:
+        return Receiver(
+            state.loop,
+            self._dialers,
+            state.commands,
+            self._mailroom,
+            self._codec,
+            self._key_prefix,
+            self.expiry,
+            self.brpop_timeout,
+        )
+
+    def _set_capacities(self, default: int, patterns: Any) -> None:
+        # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
+        self._capacities = CapacityTable(patterns, default)
+        self._capacity_of = self._overridden("get_capacity") or self._capacities.lookup
+        self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
+
+    def _checked_kind(self, channel: str) -> int:
+        """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""
+        self.require_valid_channel_name(channel)
+        return channel.find("!") + 1
+
+    def _group(self, group: str, channel: str) -> tuple[Any, bytes]:
+        """Check both names; return the connection and the key of the group."""
+        if not self._is_group(group):
+            self.require_valid_group_name(group)
+        if self._kind(channel) < 0:
+            self.require_valid_channel_name(channel)
+        return self._loops.current().commands(self.consistent_hash(group)), self._group_key(group)
+
+    def _group_key(self, group: str) -> bytes:
+        return f"{self.prefix}:group:{group}".encode()
+
+    def _overridden(self, name: str) -> Any:
+        """Return a method of this layer if it is not the one defined here, else None."""
+        method = getattr(self, name)
+        return None if getattr(method, "__func__", None) is getattr(RedisChannelLayer, name) else method
+
+
+_NAME_RULES = (
+    "MAX_NAME_LENGTH",
+    "channel_name_regex",
+    "group_name_regex",
+    "match_type_and_length",
+    "require_valid_channel_name",
+    "require_valid_group_name",
+)
+
+
+def _not_sure(name: object) -> int:
+    return -1
+
+
+def _not_sure_of_group(name: object) -> bool:
+    return False
+
+
+def _naming(error: Exception, where: str) -> Exception:
+    """Add to a serializer's error where the message was going; its type and the rest stay."""
+    if isinstance(error, UnicodeError):
+        error.reason = f"{error.reason} (message for {where})"  # type: ignore[attr-defined]
+    elif error.args and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]} (message for {where})", *error.args[1:])
+    return error
+
+
+def _literal(text: bytes) -> bytes:
+    """Escape what means something in a Redis glob."""
+    return re.sub(rb"([\\*?\[\]])", rb"\\\1", text)

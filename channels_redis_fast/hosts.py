@@ -1,0 +1,115 @@
+"""
+The ``hosts`` option: what a user may write, checked and brought into one form.
+
+Knows the shapes that ``channels_redis`` documents (URIs, pairs, dicts, Sentinel dicts) and how to name a
+host in a log line without its password. Opens nothing and does not know redis-py; which connection keywords
+exist is redis-py's to say (``connection.Dialer`` asks it when the layer is made).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+HostOptions = dict[str, Any]
+
+DEFAULT_HOST = "redis://localhost:6379"
+SCHEMES = ("redis", "rediss", "unix")
+
+
+def decode_hosts(hosts: Any) -> list[HostOptions]:
+    """
+    Bring the ``hosts`` option into a list of redis-py keyword dicts, one for each shard.
+
+    A URI becomes ``{"address": uri}`` and a pair ``{"host": host, "port": port}``; a dict is copied.
+    ``None`` and empty sequences mean ``redis://localhost:6379``, as in channels_redis 4.3.
+
+    Raises ``ValueError`` when ``hosts`` is one string in place of a list, ``TypeError`` or ``ValueError``
+    naming ``hosts`` and the position of the entry that is not a host.
+    """
+    if isinstance(hosts, (str, bytes)):
+        raise ValueError("You must pass a list of Redis hosts, even if there is only one (option 'hosts').")
+    if not hosts:
+        return [{"address": DEFAULT_HOST}]
+    if isinstance(hosts, Mapping):
+        raise TypeError("Option 'hosts' must be a list of hosts; it is a dict. Put the dict into a list.")
+    try:
+        entries = list(hosts)
+    except TypeError:
+        raise TypeError(f"Option 'hosts' must be a list of hosts, not {type(hosts).__name__}.") from None
+    return [_decode_host(entry, f"hosts[{index}]") for index, entry in enumerate(entries)]
+
+
+def host_label(options: HostOptions) -> str:
+    """Name a host for logs and errors: ``host:port``, a socket path or the Sentinel set; never a credential."""
+    if "master_name" in options:
+        return f"sentinel:{options['master_name']}"
+    if "address" in options:
+        parts = urlsplit(options["address"])
+        if parts.scheme == "unix":
+            return parts.path
+        return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+    if "path" in options:
+        return str(options["path"])
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
+def _decode_host(entry: Any, where: str) -> HostOptions:
+    if isinstance(entry, Mapping):
+        return _decode_dict(entry, where)
+    if isinstance(entry, (tuple, list)):
+        if len(entry) != 2:
+            raise ValueError(f"{where} must be a (host, port) pair; it has {len(entry)} items.")
+        host, port = entry
+        if not isinstance(host, str):
+            raise TypeError(f"{where}: the host must be a string, not {type(host).__name__}.")
+        return {"host": host, "port": _decode_port(port, where)}
+    if isinstance(entry, str):
+        return {"address": _decode_address(entry, where)}
+    raise TypeError(f"{where} must be a URI, a (host, port) pair or a dict, not {type(entry).__name__}.")
+
+
+def _decode_dict(entry: Mapping[Any, Any], where: str) -> HostOptions:
+    options = dict(entry)
+    for name in options:
+        if not isinstance(name, str):
+            raise TypeError(f"{where}: keys must be strings, not {name!r}.")
+    if "address" in options:
+        if "master_name" in options:
+            raise ValueError(f"{where}: 'address' and 'master_name' exclude each other.")
+        options["address"] = _decode_address(options["address"], where)
+    if ("master_name" in options) != ("sentinels" in options):
+        raise ValueError(f"{where}: 'sentinels' and 'master_name' belong together; one of them is missing.")
+    if "port" in options:
+        options["port"] = _decode_port(options["port"], where)
+    return options
+
+
+def _decode_address(address: Any, where: str) -> str:
+    if not isinstance(address, str):
+        raise TypeError(f"{where}: 'address' must be a URI string, not {type(address).__name__}.")
+    try:
+        parts = urlsplit(address)
+        parts.port  # noqa: B018  the attribute is what validates the port
+    except ValueError as error:
+        raise ValueError(f"{where}: the URI cannot be read: {error}.") from None
+    if parts.scheme not in SCHEMES:
+        raise ValueError(
+            f"{where}: a URI begins with redis://, rediss:// or unix://; this one has the scheme {parts.scheme!r}."
+        )
+    # The data path speaks RESP2, and in redis-py a query option wins over the keyword that says so.
+    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "protocol"]
+    if len(query) == len(parse_qsl(parts.query, keep_blank_values=True)):
+        return address
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def _decode_port(port: Any, where: str) -> int:
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: the port must be a number, not {port!r}.") from None
+    if not 0 < number < 65536:
+        raise ValueError(f"{where}: {number} is not a port.")
+    return number

@@ -1,0 +1,239 @@
+"""
+Mailboxes of specific channels: messages that left Redis and were not yet received, and who waits for them.
+
+An ``Inbox`` belongs to one Redis key, which all specific channels of one kind in this process share. It
+belongs to the layer and not to an event loop: loops in several threads may receive on one key. Knows no
+socket and no wire format; who empties the Redis key is the ``receiver`` it names.
+
+Rules kept here:
+
+- A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
+- What a waiter got and could not use, because it was cancelled, goes back to the front.
+- A mailbox holds at most the channel's capacity (the oldest gives way) for at most the expiry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .codec import Message
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from .receiver import Receiver
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds between two warnings about mailboxes that overflow.
+WARNING_INTERVAL = 60.0
+
+
+class Mailroom:
+    """All inboxes of a layer, and what they have in common: a lock, the limits, the counters."""
+
+    def __init__(self, prefix: bytes, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
+        self.lock = threading.Lock()
+        self.inboxes: dict[str, Inbox] = {}
+        #: The receiver of each event loop that has one.
+        self.receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
+        self.expiry = expiry
+        self.capacity_of = capacity_of
+        self.stats = stats
+        self._prefix = prefix
+        self._warn_at = 0.0
+
+    def claim(
+        self, name: str, channel: str, loop: asyncio.AbstractEventLoop
+    ) -> tuple[Inbox, Message | None, asyncio.Future[Message] | None]:
+        """
+        Return the inbox that a channel's non-local name (up to and including the ``!``) stands for, with the
+        channel's next stored message or, if there is none, the future of the next to come.
+        """
+        with self.lock:
+            inbox = self.inboxes.get(name)
+            if inbox is None:
+                inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
+            inbox.claimed = True
+            message = inbox.take(channel) if channel in inbox.stored else None
+            return inbox, message, inbox.wait(channel, loop) if message is None else None
+
+    def empty(self) -> None:
+        """Throw away all stored messages."""
+        with self.lock:
+            for inbox in self.inboxes.values():
+                inbox.stored.clear()
+
+    def sweep(self) -> float | None:
+        """Drop what has expired; return the seconds until there is more to drop, None when nothing is stored."""
+        now = time.monotonic()
+        next_deadline: float | None = None
+        with self.lock:
+            for inbox in self.inboxes.values():
+                for channel, messages in list(inbox.stored.items()):
+                    while messages and messages[0][0] <= now:
+                        messages.popleft()
+                        self.stats.expired += 1
+                    if not messages:
+                        del inbox.stored[channel]
+                    elif next_deadline is None or messages[0][0] < next_deadline:
+                        next_deadline = messages[0][0]
+        return None if next_deadline is None else next_deadline - now
+
+    def dropped(self, channel: str, capacity: int) -> None:
+        """Count a message that gave way, and say so now and then."""
+        self.stats.dropped += 1
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + WARNING_INTERVAL
+            logger.warning(
+                "The consumer of channel %s does not keep up: its mailbox is full (capacity %d), the oldest messages "
+                "are dropped (%d so far in this process)",
+                channel,
+                capacity,
+                self.stats.dropped,
+            )
+
+
+class Inbox:
+    """The mailboxes of all channels that share one Redis key."""
+
+    __slots__ = ("_room", "claimed", "epoch", "key", "name", "receiver", "removals", "seen", "stored", "waiting")
+
+    def __init__(self, room: Mailroom, name: str, key: bytes) -> None:
+        self._room = room
+        self.name = name
+        self.key = key
+        #: Futures of receivers by channel, first come first served; a channel is here only while one waits.
+        self.waiting: dict[str, list[asyncio.Future[Message]]] = {}
+        #: (monotonic deadline, message) by channel; a channel is here only while it has messages.
+        self.stored: dict[str, deque[tuple[float, Message]]] = {}
+        #: Who empties the Redis key, and how often that has changed hands.
+        self.receiver: Receiver | None = None
+        self.epoch = 0
+        #: By shard, members that were delivered and are not yet known to be removed from Redis.
+        self.removals: dict[int, list[bytes]] = {}
+        #: Whether somebody received since ``seen``, the monotonic time when the pump last looked.
+        self.claimed = False
+        self.seen = 0.0
+
+    def take(self, channel: str) -> Message | None:
+        """Return the oldest stored message of a channel. The caller holds the room's lock."""
+        stored = self.stored[channel]
+        now = time.monotonic()
+        while stored:
+            deadline, message = stored.popleft()
+            if not stored:
+                del self.stored[channel]
+            if deadline > now:
+                return message
+            self._room.stats.expired += 1
+        return None
+
+    def wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Message]:
+        """Add a waiter to a channel. The caller holds the room's lock."""
+        future: asyncio.Future[Message] = loop.create_future()
+        waiting = self.waiting.get(channel)
+        if waiting is None:
+            self.waiting[channel] = [future]
+        else:
+            waiting.append(future)
+        return future
+
+    def abandon(self, channel: str, future: asyncio.Future[Message]) -> None:
+        """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
+        with self._room.lock:
+            waiting = self.waiting.get(channel)
+            if waiting is not None and future in waiting:
+                waiting.remove(future)
+                if not waiting:
+                    del self.waiting[channel]
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._hand_over(channel, future.result(), first=True)
+
+    def deliver(self, channels: list[str], message: Message, copy: Callable[[], Message]) -> None:
+        """Give a message to each of the channels; all but the first get a copy of their own."""
+        with self._room.lock:
+            for channel in channels[1:]:
+                self._hand_over(channel, copy())
+            self._hand_over(channels[0], message)
+
+    def fail_waiters(self, error: Exception) -> None:
+        """Let every waiting receiver raise ``error``."""
+        with self._room.lock:
+            waiting, self.waiting = self.waiting, {}
+            for futures in waiting.values():
+                for future in futures:
+                    _call_in(future, _set_exception, future, error)
+
+    def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Forget the receivers of a loop that closes: a message given to them would be lost."""
+        with self._room.lock:
+            for channel, futures in list(self.waiting.items()):
+                futures[:] = [future for future in futures if future.get_loop() is not loop]
+                if not futures:
+                    del self.waiting[channel]
+
+    def waiting_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the event loop of one of the waiting receivers, if there is one."""
+        with self._room.lock:
+            for futures in self.waiting.values():
+                return futures[0].get_loop()
+        return None
+
+    def _hand_over(self, channel: str, message: Message, first: bool = False) -> None:
+        waiting = self.waiting.get(channel)
+        while waiting:
+            future = waiting.pop(0)
+            if not waiting:
+                del self.waiting[channel]
+            if not future.done() and _call_in(future, self._arrive, channel, future, message):
+                return
+        self._store(channel, message, first)
+
+    def _arrive(self, channel: str, future: asyncio.Future[Message], message: Message) -> None:
+        if not future.done():
+            future.set_result(message)
+        else:
+            with self._room.lock:
+                self._hand_over(channel, message, first=True)
+
+    def _store(self, channel: str, message: Message, first: bool) -> None:
+        stored = self.stored.get(channel)
+        if stored is None:
+            stored = self.stored[channel] = deque()
+        entry = (time.monotonic() + self._room.expiry, message)
+        if first:
+            stored.appendleft(entry)
+            return
+        stored.append(entry)
+        capacity = max(self._room.capacity_of(channel), 1)
+        while len(stored) > capacity:
+            stored.popleft()
+            self._room.dropped(channel, capacity)
+
+
+def _set_exception(future: asyncio.Future[Message], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(type(error)(*error.args))
+
+
+def _call_in(future: asyncio.Future[Message], function: Callable[..., None], *arguments: object) -> bool:
+    """Call in the future's event loop, at once if that is the running one; return False if it is closed."""
+    loop = future.get_loop()
+    if loop is _running_loop():
+        function(*arguments)
+        return True
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        return False
+    return True
+
+
+_running_loop = asyncio._get_running_loop

@@ -1,0 +1,46 @@
+"""
+Checks of layer options: a wrong one is refused when the layer is made, by name. Knows no layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def text(option: str, value: Any) -> str:
+    """Return ``value`` if it is a str. Raises ``TypeError`` otherwise."""
+    if not isinstance(value, str):
+        raise TypeError(f"Option '{option}' must be a string, not {type(value).__name__}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"Option '{option}' cannot be written in UTF-8: {error}.") from None
+    return value
+
+
+def seconds(option: str, value: Any) -> int:
+    """Return a number of seconds as the whole seconds that Redis counts in. Raises ``TypeError``, ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"Option '{option}' must be a number of seconds, not {type(value).__name__}.")
+    if not 1 <= value < 2**31:
+        raise ValueError(f"Option '{option}' must be at least one second and less than 2**31; it is {value}.")
+    return int(value)
+
+
+def count(option: str, value: Any) -> int:
+    """Return ``value`` if it is a whole number, not negative. Raises ``TypeError`` or ``ValueError`` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"Option '{option}' must be a whole number, not {type(value).__name__}.")
+    if value < 0:
+        raise ValueError(f"Option '{option}' must not be negative; it is {value}.")
+    return value
+
+
+def mapping(option: str, value: Any) -> Mapping[Any, Any]:
+    """Return ``value`` if it is a mapping, ``{}`` for None. Raises ``TypeError`` otherwise."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"Option '{option}' must be a dict, not {type(value).__name__}.")
+    return value

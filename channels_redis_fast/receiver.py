@@ -1,0 +1,354 @@
+"""
+Receiving on sorted sets, in one event loop: who waits for what, and what the pumps bring them.
+
+Specific channels have mailboxes (``mailbox.py``) that belong to the layer; of several loops, one empties each
+Redis key. General channels belong to whoever asks: here each waiter gets one message, and what was popped for
+somebody who has gone goes back to Redis. Knows keys and channels; the sockets are the pumps'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from .codec import Codec, Message
+from .commands import CommandConnection
+from .connection import Dialer
+from .mailbox import Inbox, Mailroom
+from .pump import Pump
+from .stats import Stats
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds between looks at whether the loop that empties a key for this one still runs.
+OWNER_CHECK = 1.0
+
+Popped = tuple[Message, Pump, bytes, bytes]
+
+
+class Receiver:
+    """Everything that one event loop receives."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dialers: Sequence[Dialer],
+        commands: Callable[[int], CommandConnection],
+        mailroom: Mailroom,
+        codec: Codec,
+        prefix: bytes,
+        expiry: int,
+        block_time: float,
+    ) -> None:
+        self.loop = loop
+        self.commands = commands
+        self.prefix = prefix
+        self.block_time = block_time
+        self.retired = False
+        #: The keys that this loop empties, by non-local channel name.
+        self.inboxes: dict[str, Inbox] = {}
+        self.stats: Stats = mailroom.stats
+        self._expiry = expiry
+        self._mailroom = mailroom
+        self._codec = codec
+        self._generals: dict[bytes, GeneralChannel] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._guard: asyncio.TimerHandle | None = None
+        self.pumps = [Pump(dialer, loop, shard, self) for shard, dialer in enumerate(dialers)]
+        mailroom.receivers[loop] = self
+
+    # Specific channels.
+
+    def serve(self, inbox: Inbox) -> None:
+        """See to it that the messages of a key come in, through this loop or through the one that has the key."""
+        if inbox.receiver is not self and not self._adopt(inbox):
+            return
+        for pump in self.pumps:
+            if not pump.scheduled and inbox.key not in pump.awaited:
+                pump.kick()
+
+    def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None:
+        """Decode members of a specific key and hand them to their channels. One that cannot be read is skipped."""
+        for member in members:
+            try:
+                address, message = self._codec.decode(member)
+            except Exception as error:
+                self._undecodable(inbox.key, error)
+                continue
+            channels = address if isinstance(address, list) else [address or inbox.name]
+            self.stats.deliveries += len(channels)
+            inbox.deliver(channels, message, self._codec.copier(message, member))
+        if inbox.stored and self._sweep is None:
+            self._sweep = self.loop.call_later(self._mailroom.expiry, self._run_sweep)
+
+    # General channels.
+
+    def general(self, key: bytes) -> GeneralChannel:
+        """Return the waiters of the general channel that has this key."""
+        general = self._generals.get(key)
+        if general is None:
+            general = self._generals[key] = GeneralChannel(self, key)
+        return general
+
+    def deliver_general(self, general: GeneralChannel, pump: Pump, member: bytes, score: bytes) -> None:
+        """Give a popped member to the first waiter of its channel, or back to Redis."""
+        try:
+            _, message = self._codec.decode(member)
+        except Exception as error:
+            self._undecodable(general.key, error)
+            general.found()
+        else:
+            self.stats.deliveries += 1
+            general.give((message, pump, member, score))
+
+    def put_back(self, key: bytes, popped: Popped) -> None:
+        """Return a popped message to its place in Redis, whatever the capacity says: it was there before."""
+        _, pump, member, score = popped
+        self.stats.put_back += 1
+        self.commands(pump.shard).call(
+            (b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True
+        ).add_done_callback(lambda future: self._put_back_done(key, future))
+
+    # What the pumps ask and tell.
+
+    def wanted(self, pump: Pump) -> list[Inbox | GeneralChannel]:
+        """
+        Return what a pump is to wait for.
+
+        A specific key is wanted while somebody waits on it, and stays so afterwards until a message comes that
+        nobody awaits (or the expiry has passed): a receiver that comes back finds its message here already.
+        """
+        wanted: list[Inbox | GeneralChannel] = []
+        now = time.monotonic()
+        forgotten: list[Inbox] = []
+        for inbox in self.inboxes.values():
+            if inbox.receiver is not self:
+                forgotten.append(inbox)
+                continue
+            if inbox.waiting or inbox.claimed:
+                inbox.claimed = False
+                inbox.seen = now
+            if inbox.waiting or (not inbox.stored and now - inbox.seen <= self._expiry):
+                wanted.append(inbox)
+            elif not inbox.stored and not inbox.removals:
+                forgotten.append(inbox)
+        for inbox in forgotten:
+            self._forget(inbox)
+        for general in list(self._generals.values()):
+            if general.waiting:
+                if general.blocking:
+                    wanted.append(general)
+            elif general.is_idle():
+                del self._generals[general.key]
+        return wanted
+
+    def unreachable(self, pump: Pump, error: Exception) -> bool:
+        """
+        Hear that a shard cannot be reached that never was; return whether to go on trying.
+
+        As long as another shard is there, or may be, receivers wait. With none, they are told.
+        """
+        if any(other.link is not None or other.is_opening for other in self.pumps if other is not pump):
+            return True
+        for inbox in self.inboxes.values():
+            inbox.fail_waiters(error)
+        for general in self._generals.values():
+            general.fail_waiters(error)
+        return False
+
+    def count_reconnect(self) -> None:
+        self.stats.reconnects += 1
+
+    # Coming and going.
+
+    async def disconnect(self) -> None:
+        """Close the sockets of the pumps, losing nothing; who still waits is served by new ones."""
+        await asyncio.gather(*(pump.stop() for pump in self.pumps))
+        for pump in self.pumps:
+            if not self.retired and self.wanted(pump):
+                pump.kick()
+
+    async def retire(self) -> None:
+        """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""
+        self.retired = True
+        # Who still waits here never runs again: a message given to one of them would be lost.
+        for inbox in list(self._mailroom.inboxes.values()):
+            inbox.drop_waiters(self.loop)
+        for general in self._generals.values():
+            general.waiting.clear()
+        await self.disconnect()
+        self._mailroom.receivers.pop(self.loop, None)
+        for timer in (self._sweep, self._guard):
+            if timer is not None:
+                timer.cancel()
+        for inbox in list(self.inboxes.values()):
+            if inbox.receiver is self:
+                inbox.receiver = None
+                self._hand_on(inbox)
+
+    def _adopt(self, inbox: Inbox) -> bool:
+        """Take a key over if nobody empties it; return whether this loop does now."""
+        with self._mailroom.lock:
+            owner = inbox.receiver
+            if owner is not None and owner is not self and not owner.retired and owner.loop.is_running():
+                try:
+                    owner.loop.call_soon_threadsafe(owner.serve, inbox)
+                except RuntimeError:
+                    pass
+                else:
+                    if self._guard is None:
+                        self._guard = self.loop.call_later(OWNER_CHECK, self._check_owners)
+                    return False
+            if owner is not self:
+                inbox.receiver = self
+                inbox.epoch += 1
+                self.inboxes[inbox.name] = inbox
+        return True
+
+    def _check_owners(self) -> None:
+        # A loop that stops says nothing to anybody; its keys would never be emptied again.
+        self._guard = None
+        for inbox in list(self._mailroom.inboxes.values()):
+            if inbox.receiver is not self and inbox.waiting:
+                self.serve(inbox)
+
+    def _hand_on(self, inbox: Inbox) -> None:
+        loop = inbox.waiting_loop()
+        heir = None if loop is None else self._mailroom.receivers.get(loop)
+        if loop is not None and heir is not None:
+            try:
+                loop.call_soon_threadsafe(heir.serve, inbox)
+            except RuntimeError:
+                logger.debug("The event loop that was to receive on %s is closed", inbox.name)
+
+    def _forget(self, inbox: Inbox) -> None:
+        """Let go of a key that nobody has received on for long, and of the inbox with it."""
+        with self._mailroom.lock:
+            self.inboxes.pop(inbox.name, None)
+            if inbox.receiver is self and not inbox.waiting:
+                inbox.receiver = None
+                self._mailroom.inboxes.pop(inbox.name, None)
+
+    def _run_sweep(self) -> None:
+        delay = self._mailroom.sweep()
+        self._sweep = None if delay is None else self.loop.call_later(delay, self._run_sweep)
+        for pump in self.pumps:
+            pump.kick()
+
+    def _undecodable(self, key: bytes, error: Exception) -> None:
+        self.stats.undecodable += 1
+        logger.error("Skipped an undecodable message on key %s: %s: %s", key.decode(), type(error).__name__, error)
+
+    def _put_back_done(self, key: bytes, future: asyncio.Future[list[Any]]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            logger.error("A message could not be put back on key %s: %s", key.decode(), future.exception())
+
+
+class GeneralChannel:
+    """
+    The waiters of one general channel in one event loop.
+
+    On several shards they are tried in rotation without waiting, and waited on together only when all were empty:
+    a wait on all of them at once pops from each, and only one message was asked for.
+    """
+
+    def __init__(self, receiver: Receiver, key: bytes) -> None:
+        self.key = key
+        self.waiting: deque[asyncio.Future[Popped]] = deque()
+        self._receiver = receiver
+        self._alone = len(receiver.pumps) == 1
+        #: Whether the pumps are to wait for this channel.
+        self.blocking = self._alone
+        self._trying: Pump | None = None
+        self._left = len(receiver.pumps)
+        self._rotation = count()
+
+    def is_idle(self) -> bool:
+        """Whether nobody waits here and no pump asks on its behalf."""
+        return (
+            not self.waiting
+            and self._trying is None
+            and not any(self.key in pump.awaited for pump in self._receiver.pumps)
+        )
+
+    def wait(self) -> asyncio.Future[Popped]:
+        """Add a waiter. Its future gives the message, with what is needed to put it back."""
+        future: asyncio.Future[Popped] = self._receiver.loop.create_future()
+        self.waiting.append(future)
+        self._pursue()
+        return future
+
+    def abandon(self, future: asyncio.Future[Popped]) -> None:
+        """Remove a waiter; give what it got and did not see to the next one, or back."""
+        if future in self.waiting:
+            self.waiting.remove(future)
+        if future.done() and not future.cancelled() and future.exception() is None:
+            self.give(future.result())
+        elif not self.waiting:
+            self._leave()
+
+    def give(self, popped: Popped) -> None:
+        """Hand a message to the first waiter that can take it, or put it back."""
+        while self.waiting:
+            future = self.waiting.popleft()
+            if not future.done():
+                future.set_result(popped)
+                break
+        else:
+            self._receiver.put_back(self.key, popped)
+        self.found()
+
+    def found(self) -> None:
+        """There was a message: look on the next shard for more, if more are wanted."""
+        self.blocking = self._alone
+        self._left = len(self._receiver.pumps)
+        if self.waiting:
+            self._pursue()
+        else:
+            self._leave()
+
+    def nothing_found(self, pump: Pump) -> None:
+        """A try on a shard brought nothing, or could not be made."""
+        if self._trying is pump:
+            self._trying = None
+            self._left -= 1
+            self._pursue()
+
+    def fail_waiters(self, error: Exception) -> None:
+        """Let every waiter raise ``error``."""
+        waiting, self.waiting = self.waiting, deque()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(type(error)(*error.args))
+
+    def _pursue(self) -> None:
+        pumps = self._receiver.pumps
+        while self.waiting and not self.blocking and self._trying is None:
+            if self._left <= 0:
+                self.blocking = True
+                break
+            pump = pumps[next(self._rotation) % len(pumps)]
+            if pump.link is None or self.key in pump.awaited:
+                # A shard that is not connected has to be waited for; one that is waited on is empty.
+                self._left -= 1
+            else:
+                self._trying = pump
+                pump.tries.append(self)
+                pump.kick()
+        if self.blocking and self.waiting:
+            for pump in pumps:
+                if self.key not in pump.awaited:
+                    pump.kick()
+
+    def _leave(self) -> None:
+        """Withdraw from the pumps, unless somebody waits again by the time they look."""
+        self.blocking = self._alone
+        self._left = len(self._receiver.pumps)
+        for pump in self._receiver.pumps:
+            if self.key in pump.awaited:
+                pump.kick()
