@@ -17,7 +17,16 @@ from redis.exceptions import ConnectionError, NoScriptError
 
 from . import scripts
 from ._hot import assemble
-from .connection import CLOSE_TIMEOUT, MAX_IN_FLIGHT, MAX_REQUESTS_PER_WRITE, Answerable, Command, Connection, Dialer, Link
+from .connection import (
+    CLOSE_TIMEOUT,
+    MAX_IN_FLIGHT,
+    MAX_REQUESTS_PER_WRITE,
+    Answerable,
+    Command,
+    Connection,
+    Dialer,
+    Link,
+)
 
 
 class Request:
@@ -44,11 +53,11 @@ class Request:
         """Take the next reply; return whether the whole request has to be written again."""
         self._replies.append(reply)
         if len(self._replies) == len(self._commands) and not self.future.done():
-            for reply in self._replies:
-                if isinstance(reply, Exception):
-                    self.future.set_exception(reply)
-                    return False
-            self.future.set_result(self._replies)
+            error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
+            if error is None:
+                self.future.set_result(self._replies)
+            else:
+                self.future.set_exception(error)
         return False
 
     def fail(self, error: Exception) -> None:
@@ -159,7 +168,7 @@ class CommandConnection(Connection):
         assert self.link is not None
         # Loaded ahead of the first call on every connection, so that no call comes back to be repeated
         # behind later ones. A server that forbids SCRIPT gets the text with the call.
-        loads = [(b"SCRIPT", b"LOAD", script.text) for script in scripts.ALL]
+        loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in scripts.ALL]
         self.link.write(assemble(loads), [_Ignored() for _ in loads])
         self._write()
 

@@ -32,7 +32,6 @@ from redis import asyncio as aioredis
 from redis import exceptions
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from ._hot import assemble
 from .hosts import HostOptions, host_label
 
 logger = logging.getLogger("channels_redis_fast")
@@ -193,8 +192,12 @@ def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
     options = dict(host)
     if "master_name" in options:
         sentinels = options.pop("sentinels")
-        manager = aioredis.Sentinel(sentinels, sentinel_kwargs=options.pop("sentinel_kwargs", None))
-        return aioredis.SentinelConnectionPool(options.pop("master_name"), manager, **options)
+        manager = aioredis.Sentinel(  # type: ignore[no-untyped-call]
+            sentinels, sentinel_kwargs=options.pop("sentinel_kwargs", None)
+        )
+        return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            options.pop("master_name"), manager, **options
+        )
     if "address" in options:
         return aioredis.ConnectionPool.from_url(options.pop("address"), **options)
     if "path" in options:
@@ -211,18 +214,15 @@ class Dialer:
 
     def __init__(self, host: HostOptions, where: str) -> None:
         # RESP2, since redis-py 8 speaks RESP3 on its own and then turns on pushes that nobody here reads.
-        self._options = {"socket_connect_timeout": CONNECT_TIMEOUT, **host, "protocol": 2}
+        defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+        self._options = {**defaults, **host, "protocol": 2}
         self.label = host_label(host)
         try:
-            keywords = create_pool(self._options).make_connection()
+            connection = create_pool(self._options).make_connection()  # type: ignore[no-untyped-call]
         except (TypeError, ValueError, AttributeError, RedisError) as error:
             raise ValueError(f"Option {where} is not a Redis host: {error}") from error
-        self.answer_timeout = float(keywords.socket_timeout or 0) if self._names_timeout() else 0.0
-        self.answer_timeout = self.answer_timeout or ANSWER_TIMEOUT
-
-    def _names_timeout(self) -> bool:
-        # redis-py 8 has a default of its own, which is its block time and none of ours.
-        return "socket_timeout" in self._options or "socket_timeout" in str(self._options.get("address", ""))
+        # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
+        self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
 
     async def dial(self, link: Link) -> None:
         """
@@ -231,7 +231,7 @@ class Dialer:
         Raises ``redis.exceptions.ConnectionError`` (``TimeoutError``, ``AuthenticationError``) naming the host.
         """
         pool = create_pool(self._options)
-        connection = pool.make_connection()
+        connection = pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()
             link.attach(connection._writer)

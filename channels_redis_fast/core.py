@@ -19,6 +19,7 @@ import logging
 import re
 import time
 import uuid
+from asyncio import get_running_loop
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -96,6 +97,8 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         self._kind = kind if plain_names else _not_sure
         self._is_group = is_group if plain_names else _not_sure_of_group
         self._dialers = [Dialer(host, f"hosts[{index}]") for index, host in enumerate(self.hosts)]
+        # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
+        self._shard_of = shard if self._overridden("consistent_hash") is None else self._own_shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
         self._loops = LoopStates(self._make_state)
@@ -121,13 +124,11 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         try:
             member = self._codec.encode(message, channel if local else None)
         except Exception as error:
-            raise _naming(error, f"channel {channel}")
-        if local:
-            # Upstream's send hashes the full name here, its receive the non-local one.
-            index = 0 if self.ring_size == 1 else self.consistent_hash(channel[:local])
-        else:
-            index = self._next_shard()
-        sender = self._loops.current().sender(index)
+            _say_where(error, f"channel {channel}")
+            raise
+        # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
+        index = self._shard_of(channel[:local], self.ring_size) if local else self._next_shard()
+        sender = self._loops[get_running_loop()].senders[index]
         self._stats.sends += 1
         if not await sender.send(key(self._key_prefix, channel, local), member, self._capacity_of(channel)):
             self._stats.channel_full += 1
@@ -145,8 +146,8 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         local = self._kind(channel)
         if local < 0:
             local = self._checked_kind(channel)
-        state = self._loops.current()
-        receiver = state.receiver
+        loop = get_running_loop()
+        receiver = self._loops[loop].receiver
         if not local:
             general = receiver.general(key(self._key_prefix, channel))
             popped = general.wait()
@@ -160,7 +161,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         name = channel[:local]
         if not name.endswith(self.client_prefix + "!"):
             raise AssertionError("Wrong client prefix")
-        inbox, stored, coming = self._mailroom.claim(name, channel, state.loop)
+        inbox, stored, coming = self._mailroom.claim(name, channel, loop)
         receiver.serve(inbox)
         if coming is None:
             assert stored is not None
@@ -213,10 +214,10 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             raise AssertionError("message is not a dict")
         if CHANNEL_FIELD in message:
             raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
-        state = self._loops.current()
+        state = self._loops[get_running_loop()]
         group_key = self._group_key(group)
         self._stats.group_sends += 1
-        _, members = await state.commands(self.consistent_hash(group)).call(
+        _, members = await state.commands[self.consistent_hash(group)].call(
             (b"ZREMRANGEBYSCORE", group_key, 0, int(time.time()) - self.group_expiry),
             (b"ZRANGE", group_key, 0, -1),
             repeatable=True,
@@ -224,27 +225,28 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         shards, unreadable = split(members, self._key_prefix, self.ring_size)
         if unreadable:
             logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group)
+        try:
+            framed = self._codec.encode_group(message, [names for _, channels in shards for names in channels])
+        except Exception as error:
+            _say_where(error, f"group {group}")
+            raise
         calls: list[asyncio.Future[int]] = []
+        start = 0
         for index, (keys, channels) in enumerate(shards):
-            if not keys:
-                continue
-            try:
-                framed = self._codec.encode_group(message, channels)
-            except Exception as error:
-                raise _naming(error, f"group {group}")
-            capacities = [self._capacity_of(names[0]) for names in channels]
-            calls += state.sender(index).send_group(keys, framed, capacities)
-        if not calls:
-            return
+            if keys:
+                end = start + len(keys)
+                capacities = [self._capacity_of(names[0]) for names in channels]
+                calls += state.senders[index].send_group(keys, framed[start:end], capacities)
+                start = end
         # One shard's trouble must not leave another's outcome unread.
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        for over_capacity in results:
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        for over_capacity in outcomes:
             if isinstance(over_capacity, int) and over_capacity > 0:
                 self._stats.over_capacity += over_capacity
                 logger.info("%s of %s channels over capacity in group %s", over_capacity, len(members), group)
-        for error in results:
-            if isinstance(error, BaseException):
-                raise error
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     # Flush.
 
@@ -253,7 +255,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         pattern = _literal(self._key_prefix) + b"*"
         wake_keys = self._key_prefix + b":wake:"
         for index in range(self.ring_size):
-            connection = self._loops.current().commands(index)
+            connection = self._loops[get_running_loop()].commands[index]
             cursor = b"0"
             while True:
                 ((cursor, keys),) = await connection.call((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", FLUSH_STEP))
@@ -307,7 +309,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
     @property
     def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
         """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
-        return self._channel_capacity
+        return self._channel_capacity  # type: ignore[no-any-return]
 
     @channel_capacity.setter
     def channel_capacity(self, value: Any) -> None:
@@ -325,7 +327,10 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         self._loops.forget()
 
     def _make_mailroom(self) -> Mailroom:
-        return Mailroom(self._key_prefix, self.expiry, lambda channel: self._capacity_of(channel), self._stats)
+        return Mailroom(self._key_prefix, self.expiry, self._capacity_for_mailbox, self._stats)
+
+    def _capacity_for_mailbox(self, channel: str) -> int:
+        return self._capacity_of(channel)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> LoopState:
         return LoopState(loop, self._dialers, self.expiry, self._stats, self._make_receiver)
@@ -348,6 +353,9 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         self._capacity_of = self._overridden("get_capacity") or self._capacities.lookup
         self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
 
+    def _own_shard(self, value: str, ring_size: int) -> int:
+        return self.consistent_hash(value)
+
     def _checked_kind(self, channel: str) -> int:
         """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""
         self.require_valid_channel_name(channel)
@@ -359,7 +367,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             self.require_valid_group_name(group)
         if self._kind(channel) < 0:
             self.require_valid_channel_name(channel)
-        return self._loops.current().commands(self.consistent_hash(group)), self._group_key(group)
+        return self._loops[get_running_loop()].commands[self.consistent_hash(group)], self._group_key(group)
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()
@@ -388,13 +396,12 @@ def _not_sure_of_group(name: object) -> bool:
     return False
 
 
-def _naming(error: Exception, where: str) -> Exception:
+def _say_where(error: Exception, where: str) -> None:
     """Add to a serializer's error where the message was going; its type and the rest stay."""
     if isinstance(error, UnicodeError):
         error.reason = f"{error.reason} (message for {where})"  # type: ignore[attr-defined]
     elif error.args and isinstance(error.args[0], str):
         error.args = (f"{error.args[0]} (message for {where})", *error.args[1:])
-    return error
 
 
 def _literal(text: bytes) -> bytes:

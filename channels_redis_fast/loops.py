@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import types
 import weakref
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from .stats import Stats
 
 
 class LoopState:
-    """The connections of one layer in one event loop, made when they are first needed."""
+    """The connections of one layer in one event loop. Their sockets are opened when they are first needed."""
 
     def __init__(
         self,
@@ -34,28 +33,11 @@ class LoopState:
         make_receiver: Callable[[LoopState], Receiver],
     ) -> None:
         self.loop = loop
-        self._dialers = dialers
-        self._expiry = expiry
-        self._stats = stats
+        #: By shard: the command connection, and what gathers the sends.
+        self.commands = [CommandConnection(dialer, loop, stats.count_reconnect) for dialer in dialers]
+        self.senders = [Sender(connection, expiry, stats) for connection in self.commands]
         self._make_receiver = make_receiver
-        self._commands: list[CommandConnection | None] = [None] * len(dialers)
-        self._senders: list[Sender | None] = [None] * len(dialers)
         self._receiver: Receiver | None = None
-
-    def commands(self, shard: int) -> CommandConnection:
-        """Return the command connection of a shard."""
-        connection = self._commands[shard]
-        if connection is None:
-            connection = CommandConnection(self._dialers[shard], self.loop, self._reconnected)
-            self._commands[shard] = connection
-        return connection
-
-    def sender(self, shard: int) -> Sender:
-        """Return what gathers the sends of a shard."""
-        sender = self._senders[shard]
-        if sender is None:
-            sender = self._senders[shard] = Sender(self.commands(shard), self._expiry, self._stats)
-        return sender
 
     @property
     def receiver(self) -> Receiver:
@@ -78,43 +60,34 @@ class LoopState:
 
     async def _close_commands(self) -> None:
         # After the pumps: what they popped for nobody goes back through these.
-        await asyncio.gather(*(connection.aclose() for connection in self._commands if connection is not None))
-
-    def _reconnected(self) -> None:
-        self._stats.reconnects += 1
+        await asyncio.gather(*(connection.aclose() for connection in self.commands))
 
 
-class LoopStates:
-    """The states of one layer, by event loop."""
+class LoopStates(dict[asyncio.AbstractEventLoop, LoopState]):
+    """The states of one layer by event loop; one that is missing is made."""
 
     def __init__(self, make_state: Callable[[asyncio.AbstractEventLoop], LoopState]) -> None:
+        super().__init__()
         self._make_state = make_state
-        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
-        self._lock = threading.Lock()
 
-    def current(self) -> LoopState:
-        """Return the running loop's state. Raises ``RuntimeError`` outside of a running loop."""
-        loop = asyncio.get_running_loop()
-        state = self._states.get(loop)
-        if state is None:
-            with self._lock:
-                state = self._states[loop] = self._make_state(loop)
-            _before_close(loop, self)
+    def __missing__(self, loop: asyncio.AbstractEventLoop) -> LoopState:
+        state = self[loop] = self._make_state(loop)
+        _before_close(loop, self)
         return state
 
     async def disconnect(self) -> None:
         """Close the sockets of all running loops; this returns when those of the calling loop are closed."""
         here = asyncio.get_running_loop()
-        for loop, state in list(self._states.items()):
+        for loop, state in list(self.items()):
             if loop is not here and loop.is_running():
                 # Nobody waits for the other loops: one of them may wait for this one.
                 asyncio.run_coroutine_threadsafe(state.disconnect(), loop)
-        if here in self._states:
-            await self._states[here].disconnect()
+        if here in self:
+            await self[here].disconnect()
 
     def closing(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close what the layer has in a loop that is about to close."""
-        state = self._states.pop(loop, None)
+        state = self.pop(loop, None)
         if state is not None and not loop.is_closed() and not loop.is_running():
             loop.run_until_complete(state.retire())
 
@@ -125,9 +98,8 @@ class LoopStates:
         They stay referenced for ever: a destructor would close a transport, and with it take the parent's
         socket out of the epoll set that both share, or send a TLS goodbye in the parent's name.
         """
-        _inherited.append(self._states)
-        self._states = {}
-        self._lock = threading.Lock()
+        _inherited.append(dict(self))
+        self.clear()
 
 
 _inherited: list[Any] = []

@@ -15,6 +15,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -60,8 +61,17 @@ class Mailroom:
             if inbox is None:
                 inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
             inbox.claimed = True
-            message = inbox.take(channel) if channel in inbox.stored else None
-            return inbox, message, inbox.wait(channel, loop) if message is None else None
+            if channel in inbox.stored:
+                message = inbox.take(channel)
+                if message is not None:
+                    return inbox, message, None
+            future: asyncio.Future[Message] = loop.create_future()
+            waiting = inbox.waiting.get(channel)
+            if waiting is None:
+                inbox.waiting[channel] = [future]
+            else:
+                waiting.append(future)
+            return inbox, None, future
 
     def empty(self) -> None:
         """Throw away all stored messages."""
@@ -135,16 +145,6 @@ class Inbox:
             self._room.stats.expired += 1
         return None
 
-    def wait(self, channel: str, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Message]:
-        """Add a waiter to a channel. The caller holds the room's lock."""
-        future: asyncio.Future[Message] = loop.create_future()
-        waiting = self.waiting.get(channel)
-        if waiting is None:
-            self.waiting[channel] = [future]
-        else:
-            waiting.append(future)
-        return future
-
     def abandon(self, channel: str, future: asyncio.Future[Message]) -> None:
         """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
         with self._room.lock:
@@ -156,7 +156,12 @@ class Inbox:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._hand_over(channel, future.result(), first=True)
 
-    def deliver(self, channels: list[str], message: Message, copy: Callable[[], Message]) -> None:
+    def deliver(self, channel: str, message: Message) -> None:
+        """Give a message to a channel."""
+        with self._room.lock:
+            self._hand_over(channel, message)
+
+    def deliver_to_all(self, channels: list[str], message: Message, copy: Callable[[], Message]) -> None:
         """Give a message to each of the channels; all but the first get a copy of their own."""
         with self._room.lock:
             for channel in channels[1:]:
@@ -169,7 +174,8 @@ class Inbox:
             waiting, self.waiting = self.waiting, {}
             for futures in waiting.values():
                 for future in futures:
-                    _call_in(future, _set_exception, future, error)
+                    with contextlib.suppress(RuntimeError):
+                        future.get_loop().call_soon_threadsafe(_set_exception, future, error)
 
     def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget the receivers of a loop that closes: a message given to them would be lost."""
@@ -192,16 +198,27 @@ class Inbox:
             future = waiting.pop(0)
             if not waiting:
                 del self.waiting[channel]
-            if not future.done() and _call_in(future, self._arrive, channel, future, message):
+            if future.done():
+                continue
+            loop = future.get_loop()
+            if loop is _running_loop():
+                future.set_result(message)
                 return
+            try:
+                loop.call_soon_threadsafe(self._arrive, channel, future, message)
+            except RuntimeError:
+                # That loop is closed; its receivers never come back.
+                continue
+            return
         self._store(channel, message, first)
 
     def _arrive(self, channel: str, future: asyncio.Future[Message], message: Message) -> None:
+        """Take a message that another thread handed over."""
         if not future.done():
             future.set_result(message)
-        else:
-            with self._room.lock:
-                self._hand_over(channel, message, first=True)
+            return
+        with self._room.lock:
+            self._hand_over(channel, message, first=True)
 
     def _store(self, channel: str, message: Message, first: bool) -> None:
         stored = self.stored.get(channel)
@@ -223,17 +240,5 @@ def _set_exception(future: asyncio.Future[Message], error: Exception) -> None:
         future.set_exception(type(error)(*error.args))
 
 
-def _call_in(future: asyncio.Future[Message], function: Callable[..., None], *arguments: object) -> bool:
-    """Call in the future's event loop, at once if that is the running one; return False if it is closed."""
-    loop = future.get_loop()
-    if loop is _running_loop():
-        function(*arguments)
-        return True
-    try:
-        loop.call_soon_threadsafe(function, *arguments)
-    except RuntimeError:
-        return False
-    return True
-
-
+# What asyncio.get_running_loop() asks, without its error: garbage collection may end a receive outside of any loop.
 _running_loop = asyncio._get_running_loop

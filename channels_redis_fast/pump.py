@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ._hot import assemble
-from .commands import CommandConnection
 from .connection import CLOSE_TIMEOUT, Answerable, Command, Connection, Dialer
 from .mailbox import Inbox
 
@@ -49,7 +48,7 @@ class Pump(Connection):
     """Asks one shard for the messages that a receiver wants."""
 
     def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, shard: int, receiver: Receiver) -> None:
-        super().__init__(dialer, loop, receiver.count_reconnect)
+        super().__init__(dialer, loop, receiver.stats.count_reconnect)
         self.shard = shard
         #: What the wait that is in Redis now is about; empty when there is none.
         self.awaited: dict[bytes, Inbox | GeneralChannel] = {}
@@ -59,7 +58,7 @@ class Pump(Connection):
         self.tries: deque[GeneralChannel] = deque()
         self.answer_timeout = receiver.block_time + BLOCK_MARGIN
         self._receiver = receiver
-        self._commands: CommandConnection = receiver.commands(shard)
+        self._commands = receiver.commands[shard]
         self._wake_key = receiver.prefix + b":wake:" + uuid4().hex.encode()
         self._waking = False
         self._blocked = False
@@ -156,9 +155,7 @@ class Pump(Connection):
                 commands.append([b"ZREM", inbox.key, *members])
                 expected.append(_Removal(self, inbox, members))
 
-    def _wait(
-        self, wanted: list[Inbox | GeneralChannel], commands: list[Command], expected: list[Answerable]
-    ) -> None:
+    def _wait(self, wanted: list[Inbox | GeneralChannel], commands: list[Command], expected: list[Answerable]) -> None:
         # The first key that has a message is served, so each key gets its turn to be the first.
         self._turn = (self._turn + 1) % len(wanted)
         wanted = wanted[self._turn :] + wanted[: self._turn]

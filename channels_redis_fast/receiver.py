@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -38,7 +38,7 @@ class Receiver:
         self,
         loop: asyncio.AbstractEventLoop,
         dialers: Sequence[Dialer],
-        commands: Callable[[int], CommandConnection],
+        commands: Sequence[CommandConnection],
         mailroom: Mailroom,
         codec: Codec,
         prefix: bytes,
@@ -74,15 +74,19 @@ class Receiver:
 
     def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None:
         """Decode members of a specific key and hand them to their channels. One that cannot be read is skipped."""
+        decode = self._codec.decode
         for member in members:
             try:
-                address, message = self._codec.decode(member)
+                address, message = decode(member)
             except Exception as error:
                 self._undecodable(inbox.key, error)
                 continue
-            channels = address if isinstance(address, list) else [address or inbox.name]
-            self.stats.deliveries += len(channels)
-            inbox.deliver(channels, message, self._codec.copier(message, member))
+            if isinstance(address, list):
+                self.stats.deliveries += len(address)
+                inbox.deliver_to_all(address, message, self._codec.copier(message, member))
+            else:
+                self.stats.deliveries += 1
+                inbox.deliver(address or inbox.name, message)
         if inbox.stored and self._sweep is None:
             self._sweep = self.loop.call_later(self._mailroom.expiry, self._run_sweep)
 
@@ -110,7 +114,7 @@ class Receiver:
         """Return a popped message to its place in Redis, whatever the capacity says: it was there before."""
         _, pump, member, score = popped
         self.stats.put_back += 1
-        self.commands(pump.shard).call(
+        self.commands[pump.shard].call(
             (b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True
         ).add_done_callback(lambda future: self._put_back_done(key, future))
 
@@ -160,9 +164,6 @@ class Receiver:
         for general in self._generals.values():
             general.fail_waiters(error)
         return False
-
-    def count_reconnect(self) -> None:
-        self.stats.reconnects += 1
 
     # Coming and going.
 

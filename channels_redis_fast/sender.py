@@ -22,32 +22,24 @@ MAX_MESSAGES, MAX_BYTES = 1000, 1_000_000
 class SendBatch(ScriptRequest):
     """Messages for one key, in the order in which they were sent."""
 
-    __slots__ = ("_capacities", "_futures", "_members", "_sender", "_size", "key")
+    __slots__ = ("_sender", "capacities", "futures", "key", "members", "size")
 
     def __init__(self, sender: Sender, key: bytes) -> None:
         super().__init__(scripts.SEND)
         self.key = key
         self._sender = sender
-        self._members: list[bytes] = []
-        self._capacities: list[int] = []
-        self._futures: list[asyncio.Future[bool]] = []
-        self._size = 0
-
-    def has_room(self, size: int) -> bool:
-        """Whether a message of ``size`` bytes still goes in; the first always does."""
-        return not self._members or (len(self._members) < MAX_MESSAGES and self._size + size <= MAX_BYTES)
-
-    def add(self, member: bytes, capacity: int, future: asyncio.Future[bool]) -> None:
-        """Append one message."""
-        self._members.append(member)
-        self._capacities.append(capacity)
-        self._futures.append(future)
-        self._size += len(member)
+        #: The messages, their capacities and their outcomes, side by side; and the messages' bytes.
+        self.members: list[bytes] = []
+        self.capacities: list[int] = []
+        self.futures: list[asyncio.Future[bool]] = []
+        self.size = 0
 
     def arguments(self) -> list[Any]:
         self._sender.seal(self)
-        members, capacities = self._members, self._capacities
+        members, capacities = self.members, self.capacities
         arguments: list[Any] = [1, self.key, self._sender.expiry]
+        if capacities.count(capacities[0]) == len(capacities):
+            return [*arguments, capacities[0], len(members), *members]
         start = 0
         while start < len(members):
             capacity = capacities[start]
@@ -60,11 +52,12 @@ class SendBatch(ScriptRequest):
         return arguments
 
     def done(self, reply: Any) -> None:
-        futures = self._futures
+        futures = self.futures
         if isinstance(reply, Exception):
             for future in futures:
                 if not future.done():
-                    future.set_exception(reply)
+                    # One for each: a traceback grows on an exception that is raised in several tasks.
+                    future.set_exception(type(reply)(*reply.args))
             return
         if reply:
             for position in reply:
@@ -108,6 +101,7 @@ class Sender:
     def __init__(self, connection: CommandConnection, expiry: int, stats: Stats) -> None:
         self.expiry = expiry
         self._connection = connection
+        self._loop = connection.loop
         self._stats = stats
         self._open: dict[bytes, SendBatch] = {}
 
@@ -118,11 +112,14 @@ class Sender:
         The future gives True, or False when the key was at ``capacity``; it raises redis-py's errors.
         """
         batch = self._open.get(key)
-        if batch is None or not batch.has_room(len(member)):
+        if batch is None or len(batch.members) >= MAX_MESSAGES or batch.size + len(member) > MAX_BYTES:
             batch = self._open[key] = SendBatch(self, key)
             self._connection.submit(batch)
-        future: asyncio.Future[bool] = self._connection.loop.create_future()
-        batch.add(member, capacity, future)
+        future: asyncio.Future[bool] = self._loop.create_future()
+        batch.members.append(member)
+        batch.capacities.append(capacity)
+        batch.futures.append(future)
+        batch.size += len(member)
         return future
 
     def send_group(self, keys: list[bytes], members: list[bytes], capacities: list[int]) -> list[asyncio.Future[int]]:

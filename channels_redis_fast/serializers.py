@@ -113,7 +113,7 @@ class JSONSerializer(BaseMessageSerializer):
     def as_bytes(self, message: Any, *args: Any, **kwargs: Any) -> bytes:
         return json.dumps(message, *args, **kwargs).encode()
 
-    from_bytes = staticmethod(json.loads)
+    from_bytes = staticmethod(json.loads)  # type: ignore[assignment]
 
 
 class MsgPackSerializer(BaseMessageSerializer):

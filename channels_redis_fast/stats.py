@@ -43,6 +43,10 @@ class Stats:
     sends: int
     undecodable: int
 
+    def count_reconnect(self) -> None:
+        """Count a connection that came back."""
+        self.reconnects += 1
+
     def as_dict(self) -> dict[str, int]:
         """Return all counters by name."""
         return {name: getattr(self, name) for name in self.__slots__}
