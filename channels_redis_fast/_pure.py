@@ -156,7 +156,7 @@ class CapacityTable:
 # -------------------------------------------------------------------------------------------------------- envelope
 
 _CHANNEL_FIELD = "__asgi_channel__"
-_PACKED_FIELD = packb(_CHANNEL_FIELD)
+_PACKED_FIELD: bytes = packb(_CHANNEL_FIELD)
 # Levels of dict and list that `clone` follows: the decoder builds at most as many as msgpack's stack holds.
 _MAX_CLONE = 512
 _POOL = 4096
@@ -192,7 +192,7 @@ def reseed() -> None:
 
 def pack(message: Message, /) -> bytes:
     """The message as msgpack: the bytes, and the exceptions, of `msgpack.packb(message)`."""
-    return packb(message)
+    return bytes(packb(message))
 
 
 def encode(message: Message, channel: str | None, prefix_length: int) -> bytes:
@@ -202,7 +202,7 @@ def encode(message: Message, channel: str | None, prefix_length: int) -> bytes:
     message is left as it was. Exceptions are those of `msgpack.packb`; ValueError for a negative prefix length.
     """
     prefix = random_prefix(prefix_length)
-    return prefix + packb(message if channel is None else {**message, _CHANNEL_FIELD: channel})
+    return prefix + pack(message if channel is None else {**message, _CHANNEL_FIELD: channel})
 
 
 def splice(body: bytes, channel: str | list[str]) -> bytes:
@@ -211,7 +211,7 @@ def splice(body: bytes, channel: str | list[str]) -> bytes:
     Raises ValueError when the body does not begin like a packed map, or when its map is full.
     """
     header, start = _map_header(body)
-    return header + body[start:] + _PACKED_FIELD + packb(channel)
+    return b"".join((header, body[start:], _PACKED_FIELD, packb(channel)))
 
 
 def frames(body: bytes, channels: list[list[str]], prefix_length: int) -> list[bytes]:
@@ -258,17 +258,12 @@ def clone(message: Any, /) -> Any:
 
 
 def _clone(value: Any, levels: int) -> Any:
-    copy: Any
-    if type(value) is dict:
-        copy = value.copy()
-        entries = value.items()
-    elif type(value) is list:
-        copy = value.copy()
-        entries = enumerate(value)
-    else:
+    if type(value) is not dict and type(value) is not list:
         return value
     if not levels:
         raise RecursionError(f"a message is nested deeper than {_MAX_CLONE} levels")
+    copy: Any = value.copy()
+    entries: Iterable[tuple[Any, Any]] = value.items() if type(value) is dict else enumerate(value)
     for place, item in entries:
         if type(item) is dict or type(item) is list:
             copy[place] = _clone(item, levels - 1)

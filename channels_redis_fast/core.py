@@ -146,8 +146,8 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         local = self._kind(channel)
         if local < 0:
             local = self._checked_kind(channel)
-        loop = get_running_loop()
-        receiver = self._loops[loop].receiver
+        state = self._loops[get_running_loop()]
+        receiver = state.receiver
         if not local:
             general = receiver.general(key(self._key_prefix, channel))
             popped = general.wait()
@@ -161,7 +161,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         name = channel[:local]
         if not name.endswith(self.client_prefix + "!"):
             raise AssertionError("Wrong client prefix")
-        inbox, stored, coming = self._mailroom.claim(name, channel, loop)
+        inbox, stored, coming = self._mailroom.claim(name, channel, state.loop)
         receiver.serve(inbox)
         if coming is None:
             assert stored is not None
@@ -238,15 +238,14 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
                 capacities = [self._capacity_of(names[0]) for names in channels]
                 calls += state.senders[index].send_group(keys, framed[start:end], capacities)
                 start = end
-        # One shard's trouble must not leave another's outcome unread.
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        for over_capacity in outcomes:
-            if isinstance(over_capacity, int) and over_capacity > 0:
+        if len(calls) > 1:
+            # Until all have answered: one shard's trouble must not leave another's outcome unread.
+            await asyncio.wait(calls)
+        for call in calls:
+            over_capacity = await call
+            if over_capacity:
                 self._stats.over_capacity += over_capacity
                 logger.info("%s of %s channels over capacity in group %s", over_capacity, len(members), group)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
 
     # Flush.
 

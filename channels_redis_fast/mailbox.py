@@ -154,19 +154,22 @@ class Inbox:
                 if not waiting:
                     del self.waiting[channel]
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._hand_over(channel, future.result(), first=True)
+                # In no loop for sure: garbage collection may end a receive, in any thread.
+                self._hand_over(channel, future.result(), None, first=True)
 
-    def deliver(self, channel: str, message: Message) -> None:
-        """Give a message to a channel."""
+    def deliver(self, channel: str, message: Message, here: asyncio.AbstractEventLoop) -> None:
+        """Give a message to a channel. ``here`` is the event loop that this is called in."""
         with self._room.lock:
-            self._hand_over(channel, message)
+            self._hand_over(channel, message, here)
 
-    def deliver_to_all(self, channels: list[str], message: Message, copy: Callable[[], Message]) -> None:
+    def deliver_to_all(
+        self, channels: list[str], message: Message, copy: Callable[[], Message], here: asyncio.AbstractEventLoop
+    ) -> None:
         """Give a message to each of the channels; all but the first get a copy of their own."""
         with self._room.lock:
             for channel in channels[1:]:
-                self._hand_over(channel, copy())
-            self._hand_over(channels[0], message)
+                self._hand_over(channel, copy(), here)
+            self._hand_over(channels[0], message, here)
 
     def fail_waiters(self, error: Exception) -> None:
         """Let every waiting receiver raise ``error``."""
@@ -192,7 +195,9 @@ class Inbox:
                 return futures[0].get_loop()
         return None
 
-    def _hand_over(self, channel: str, message: Message, first: bool = False) -> None:
+    def _hand_over(
+        self, channel: str, message: Message, here: asyncio.AbstractEventLoop | None, first: bool = False
+    ) -> None:
         waiting = self.waiting.get(channel)
         while waiting:
             future = waiting.pop(0)
@@ -201,7 +206,7 @@ class Inbox:
             if future.done():
                 continue
             loop = future.get_loop()
-            if loop is _running_loop():
+            if loop is here:
                 future.set_result(message)
                 return
             try:
@@ -218,7 +223,7 @@ class Inbox:
             future.set_result(message)
             return
         with self._room.lock:
-            self._hand_over(channel, message, first=True)
+            self._hand_over(channel, message, None, first=True)
 
     def _store(self, channel: str, message: Message, first: bool) -> None:
         stored = self.stored.get(channel)
@@ -238,7 +243,3 @@ class Inbox:
 def _set_exception(future: asyncio.Future[Message], error: Exception) -> None:
     if not future.done():
         future.set_exception(type(error)(*error.args))
-
-
-# What asyncio.get_running_loop() asks, without its error: garbage collection may end a receive outside of any loop.
-_running_loop = asyncio._get_running_loop

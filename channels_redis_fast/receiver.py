@@ -83,10 +83,10 @@ class Receiver:
                 continue
             if isinstance(address, list):
                 self.stats.deliveries += len(address)
-                inbox.deliver_to_all(address, message, self._codec.copier(message, member))
+                inbox.deliver_to_all(address, message, self._codec.copier(message, member), self.loop)
             else:
                 self.stats.deliveries += 1
-                inbox.deliver(address or inbox.name, message)
+                inbox.deliver(address or inbox.name, message, self.loop)
         if inbox.stored and self._sweep is None:
             self._sweep = self.loop.call_later(self._mailroom.expiry, self._run_sweep)
 
