@@ -121,6 +121,22 @@ class _Expected:
         self._connection.unanswered(self._request, error)
 
 
+class _Last:
+    """The last command before a socket is closed."""
+
+    __slots__ = ("_answered",)
+
+    def __init__(self, answered: asyncio.Future[None]) -> None:
+        self._answered = answered
+
+    def resolve(self, reply: Any) -> None:
+        if not self._answered.done():
+            self._answered.set_result(None)
+
+    def lost(self, error: Exception) -> None:
+        self.resolve(error)
+
+
 class _Ignored:
     """A written command whose reply is of no interest."""
 
@@ -153,9 +169,6 @@ class CommandConnection(Connection):
 
     def submit(self, request: Request | ScriptRequest, first: bool = False) -> None:
         """Hand a request in; it is written at the end of this tick, or when there is a socket that takes it."""
-        if self.closing:
-            request.fail(ConnectionError(f"{self.dialer.label}: the connection was closed"))
-            return
         if first:
             self._unwritten.appendleft(request)
         else:
@@ -184,7 +197,7 @@ class CommandConnection(Connection):
 
     def unanswered(self, request: Request | ScriptRequest, error: Exception) -> None:
         """Keep what may be repeated for the next connection, fail the rest: it may have happened."""
-        if not request.repeatable or self.closing:
+        if not request.repeatable:
             request.fail(error)
         elif not self._repeat or self._repeat[-1] is not request:
             self._repeat.append(request)
@@ -192,24 +205,35 @@ class CommandConnection(Connection):
     def after_loss(self) -> None:
         self._unwritten.extendleft(reversed(self._repeat))
         self._repeat.clear()
-        if self.closing:
-            self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the connection was closed"))
-        elif self._unwritten:
+        if self._unwritten:
             self.connect()
 
     async def aclose(self) -> None:
-        """Write what was handed in, wait for the answers, close."""
-        if self._unwritten or (self.link is not None and self.link.in_flight):
-            last = self.call((b"PING",), repeatable=True)
-            await asyncio.wait([last], timeout=CLOSE_TIMEOUT)
-            if not last.cancel():
-                last.exception()
+        """
+        Write what was handed in, wait for the answers, close the socket.
+
+        What is handed in meanwhile waits for the next socket.
+        """
+        if self._unwritten and self._opening is not None:
+            await asyncio.wait([self._opening], timeout=CLOSE_TIMEOUT)
+        self._write()
+        self.closing = True
+        if self.link is not None and self.link.in_flight:
+            answered = self.loop.create_future()
+            self.link.write(assemble([(b"PING",)]), [_Last(answered)])
+            await asyncio.wait([answered], timeout=CLOSE_TIMEOUT)
         await super().aclose()
-        self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the connection was closed"))
+        if self._unwritten:
+            self.connect()
+
+    def give_up(self) -> None:
+        """Fail what could not be written, since there will be no other socket."""
+        self.closing = True
+        self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the event loop was closed"))
 
     def _write(self) -> None:
         self._scheduled = False
-        if not self._unwritten:
+        if not self._unwritten or self.closing:
             return
         link = self.link
         if link is None:

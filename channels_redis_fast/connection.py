@@ -299,8 +299,7 @@ class Connection(abc.ABC):
         self.closing = True
         if self._opening is not None:
             self._opening.cancel()
-            with contextlib.suppress(BaseException):
-                await self._opening
+            await asyncio.wait([self._opening])
         if self.link is not None:
             link = self.link
             link.close()
@@ -330,6 +329,11 @@ class Connection(abc.ABC):
                     await asyncio.sleep(delay)
                 else:
                     break
+        except asyncio.CancelledError:
+            # Somebody cancelled every task of the loop; those who wait for this socket are none of them.
+            if not self.closing:
+                self.loop.call_soon(self.after_loss)
+            raise
         finally:
             self._opening = None
         self.link = link

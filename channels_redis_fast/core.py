@@ -153,6 +153,9 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             popped = general.wait()
             try:
                 message: Message = (await popped)[0]
+            except GeneratorExit:
+                general.abandon_later(popped)
+                raise
             except BaseException:
                 general.abandon(popped)
                 raise
@@ -169,6 +172,9 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         else:
             try:
                 message = await coming
+            except GeneratorExit:
+                self._mailroom.abandon_later(inbox, channel, coming)
+                raise
             except BaseException:
                 inbox.abandon(channel, coming)
                 raise

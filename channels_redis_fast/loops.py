@@ -57,6 +57,8 @@ class LoopState:
         if self._receiver is not None:
             await self._receiver.retire()
         await self._close_commands()
+        for connection in self.commands:
+            connection.give_up()
 
     async def _close_commands(self) -> None:
         # After the pumps: what they popped for nobody goes back through these.

@@ -48,6 +48,7 @@ class Mailroom:
         self.stats = stats
         self._prefix = prefix
         self._warn_at = 0.0
+        self._abandoned: deque[tuple[Inbox, str, asyncio.Future[Message]]] = deque()
 
     def claim(
         self, name: str, channel: str, loop: asyncio.AbstractEventLoop
@@ -56,6 +57,8 @@ class Mailroom:
         Return the inbox that a channel's non-local name (up to and including the ``!``) stands for, with the
         channel's next stored message or, if there is none, the future of the next to come.
         """
+        if self._abandoned:
+            self._clear_abandoned()
         with self.lock:
             inbox = self.inboxes.get(name)
             if inbox is None:
@@ -65,13 +68,22 @@ class Mailroom:
                 message = inbox.take(channel)
                 if message is not None:
                     return inbox, message, None
-            future: asyncio.Future[Message] = loop.create_future()
+            future: asyncio.Future[Message] = asyncio.Future(loop=loop)
             waiting = inbox.waiting.get(channel)
             if waiting is None:
                 inbox.waiting[channel] = [future]
             else:
                 waiting.append(future)
             return inbox, None, future
+
+    def abandon_later(self, inbox: Inbox, channel: str, future: asyncio.Future[Message]) -> None:
+        """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
+        self._abandoned.append((inbox, channel, future))
+
+    def _clear_abandoned(self) -> None:
+        while self._abandoned:
+            inbox, channel, future = self._abandoned.popleft()
+            inbox.abandon(channel, future)
 
     def empty(self) -> None:
         """Throw away all stored messages."""
@@ -132,6 +144,11 @@ class Inbox:
         self.claimed = False
         self.seen = 0.0
 
+    def disarm(self) -> None:
+        """Stop emptying the key on behalf of receivers that have left."""
+        self.claimed = False
+        self.seen = float("-inf")
+
     def take(self, channel: str) -> Message | None:
         """Return the oldest stored message of a channel. The caller holds the room's lock."""
         stored = self.stored[channel]
@@ -154,7 +171,7 @@ class Inbox:
                 if not waiting:
                     del self.waiting[channel]
             if future.done() and not future.cancelled() and future.exception() is None:
-                # In no loop for sure: garbage collection may end a receive, in any thread.
+                # In which loop this is called is not known for sure.
                 self._hand_over(channel, future.result(), None, first=True)
 
     def deliver(self, channel: str, message: Message, here: asyncio.AbstractEventLoop) -> None:

@@ -119,7 +119,7 @@ class Pump(Connection):
 
     def _ask(self) -> None:
         self.scheduled = False
-        if self._paused is not None:
+        if self._paused is not None and self._stopped is None:
             return
         wanted = [] if self._stopped is not None else self._receiver.wanted(self)
         if self._blocked:

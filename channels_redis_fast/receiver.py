@@ -169,6 +169,8 @@ class Receiver:
 
     async def disconnect(self) -> None:
         """Close the sockets of the pumps, losing nothing; who still waits is served by new ones."""
+        for inbox in self.inboxes.values():
+            inbox.disarm()
         await asyncio.gather(*(pump.stop() for pump in self.pumps))
         for pump in self.pumps:
             if not self.retired and self.wanted(pump):
@@ -286,12 +288,22 @@ class GeneralChannel:
 
     def abandon(self, future: asyncio.Future[Popped]) -> None:
         """Remove a waiter; give what it got and did not see to the next one, or back."""
+        if self._receiver.retired:
+            return
         if future in self.waiting:
             self.waiting.remove(future)
         if future.done() and not future.cancelled() and future.exception() is None:
             self.give(future.result())
         elif not self.waiting:
             self._leave()
+
+    def abandon_later(self, future: asyncio.Future[Popped]) -> None:
+        """``abandon``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
+        try:
+            self._receiver.loop.call_soon_threadsafe(self.abandon, future)
+        except RuntimeError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                logger.error("A message on key %s was lost: its event loop was closed", self.key.decode())
 
     def give(self, popped: Popped) -> None:
         """Hand a message to the first waiter that can take it, or put it back."""

@@ -1,15 +1,15 @@
 """
 The Lua scripts of the core layer, with their SHA-1. Text only, no I/O.
 
-Rules they keep: every key is declared; all keys of one call may live on one server only if the caller says
-so (the send script takes one key, so that it also runs on a cluster); times come from the server.
+Rules they keep: every key is declared; the send script takes one key, so that it also runs on a cluster; times
+come from the server.
 
-Scores are seconds as a double, as channels_redis writes them. Inside the scripts they are whole
-microseconds, which a double holds exactly, so that adding one always gives a later score; they are written out
-as decimals, since engines differ in how many digits of a double they pass on. The stamp of a
-message is the server's time, or one microsecond after the last score of the key if that lies less than a
-second ahead: batches that fall into one microsecond keep their order, and a peer whose clock is far ahead
-cannot drag the key into the future. An empty key, the usual case where consumers keep up, costs four commands.
+Scores are seconds with six decimals, as text, since engines differ in how many digits of a double they pass on.
+All messages of one call get one score, the server's time: what was sent in one go keeps its order through the
+rising prefix of its members (``envelope``). A call is stamped one microsecond after the last score of the key if
+that lies less than a second ahead: a clock that was set back reorders nothing, and a peer whose clock is far
+ahead cannot drag the key into the future. On an empty key, the usual one where consumers keep up, a send costs
+four commands, on any other five.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ class Script:
 _ROOM = """
 local call = redis.call
 local time = call('TIME')
-local now = time[1] * 1000000 + time[2]
 local expiry = ARGV[1]
-
-local function score(stamp)
-  return string.format('%d.%06d', stamp / 1000000, stamp % 1000000)
-end
+local expired = time[1] - expiry
+local now = string.format('%d.%06d', time[1], time[2])
 
 local function room(key)
-  local count, stamp = call('ZCARD', key), now
-  if count > 0 then
-    count = count - call('ZREMRANGEBYSCORE', key, 0, time[1] - expiry)
-    local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
-    if last then
-      last = math.floor(last * 1000000 + 0.5)
-      if last >= now and last < now + 1000000 then stamp = last + 1 end
+  local count = call('ZCARD', key)
+  if count == 0 or call('ZCOUNT', key, '(' .. expired, '(' .. now) == count then
+    return count, now
+  end
+  count = count - call('ZREMRANGEBYSCORE', key, 0, expired)
+  local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+  if last then
+    local stamp, after = time[1] * 1000000 + time[2], math.floor(last * 1000000 + 0.5) + 1
+    if after > stamp and after < stamp + 1000000 then
+      return count, string.format('%d.%06d', after / 1000000, after % 1000000)
     end
   end
-  return count, stamp
+  return count, now
 end
 """
 
@@ -62,14 +62,14 @@ local refused = {}
 local add = {'ZADD', key}
 local length, position, at = 2, 0, 2
 while at < #ARGV do
-  local capacity, last = tonumber(ARGV[at]), at + 1 + ARGV[at + 1]
+  local free, last = ARGV[at] - count, at + 1 + ARGV[at + 1]
   for i = at + 2, last do
-    if count < capacity then
-      add[length + 1] = score(stamp)
+    if free > 0 then
+      add[length + 1] = stamp
       add[length + 2] = ARGV[i]
       length = length + 2
       count = count + 1
-      stamp = stamp + 1
+      free = free - 1
     else
       refused[#refused + 1] = position
     end
@@ -95,7 +95,7 @@ local over = 0
 for i = 1, #KEYS do
   local count, stamp = room(KEYS[i])
   if count < tonumber(ARGV[2 * i]) then
-    call('ZADD', KEYS[i], score(stamp), ARGV[2 * i + 1])
+    call('ZADD', KEYS[i], stamp, ARGV[2 * i + 1])
     call('EXPIRE', KEYS[i], expiry)
   else
     over = over + 1

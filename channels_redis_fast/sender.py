@@ -115,7 +115,7 @@ class Sender:
         if batch is None or len(batch.members) >= MAX_MESSAGES or batch.size + len(member) > MAX_BYTES:
             batch = self._open[key] = SendBatch(self, key)
             self._connection.submit(batch)
-        future: asyncio.Future[bool] = self._loop.create_future()
+        future: asyncio.Future[bool] = asyncio.Future(loop=self._loop)
         batch.members.append(member)
         batch.capacities.append(capacity)
         batch.futures.append(future)
