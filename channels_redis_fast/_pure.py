@@ -192,7 +192,8 @@ def reseed() -> None:
 
 def pack(message: Message, /) -> bytes:
     """The message as msgpack: the bytes, and the exceptions, of `msgpack.packb(message)`."""
-    return bytes(packb(message))
+    packed: bytes = packb(message)
+    return packed
 
 
 def encode(message: Message, channel: str | None, prefix_length: int) -> bytes:

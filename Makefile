@@ -1,0 +1,61 @@
+# A fresh machine needs Python >= 3.10 with venv and headers, a C compiler and make. The rest is fetched into .venv,
+# and into .venv-upstream for channels_redis 4.3, which needs an older redis-py. A server comes with the test extra.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+MADE := $(VENV)/made
+INSTALLED := $(VENV)/installed
+BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
+UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
+TREES := channels_redis_fast bench tests setup.py
+ARGS ?=
+
+.PHONY: help demo test lint bench upstream clean
+
+help:
+	@echo 'make demo   a chat room on our layer, beside channels_redis 4.3 and the in-memory layer'
+	@echo 'make test   the whole suite, compiled and then pure        (ARGS="-k group" goes to pytest)'
+	@echo 'make lint   ruff, mypy, cython-lint'
+	@echo 'make bench  the benchmarks                                 (ARGS="--quick --promise --loop uvloop")'
+	@echo 'make clean  remove everything the others made, the venvs too'
+
+demo: $(INSTALLED) upstream
+	@$(PY) -m bench.demo
+
+test: $(INSTALLED) upstream
+	@$(PY) -c 'from channels_redis_fast import _hot; assert _hot.COMPILED, "not compiled: see pip install -v -e ."'
+	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(ARGS)
+	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(ARGS)
+
+# cython-lint calls pycodestyle by name.
+lint: $(INSTALLED)
+	$(PY) -m ruff check $(TREES)
+	$(PY) -m ruff format --check $(TREES)
+	$(PY) -m mypy --strict channels_redis_fast
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint _ext
+
+bench: $(INSTALLED) upstream
+	@$(PY) -m bench.compare $(ARGS)
+
+upstream: $(INSTALLED)
+	@$(PY) -m bench.upstream >/dev/null
+
+# Stamps, not $(PY) itself: that exists already when a venv was made only halfway.
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo 'channels_redis_fast needs Python >= 3.10: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || \
+		{ echo 'no venv could be made: on Debian and Ubuntu, apt-get install python3-venv' >&2; exit 1; }
+	@touch $@
+
+$(INSTALLED): $(MADE) $(BUILD_INPUT)
+	CHANNELS_REDIS_FAST_PURE= $(PY) -m pip install --quiet --disable-pip-version-check \
+		-e '.[cryptography,test,lint,bench]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-upstream build dist *.egg-info bench/results
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
+	rm -f channels_redis_fast/_ext/*.so channels_redis_fast/_ext/*.c _ext/*.c _ext/*.html
+	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,160 @@
+"""The `channel_capacity` option, compiled. Twin: the same part of `_pure.py`.
+
+It knows globs and ASCII names; whatever is out of the ordinary, in a pattern or in a name, it leaves to `re`. It does
+not know what a capacity is for.
+
+A glob becomes a program: a byte below 128 stands for itself, and three others are instructions. Matching goes back to
+the last star only, which is all a glob needs, so a hostile one costs its length times the name's and no more.
+"""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+from channels_redis_fast._ext.interpreter cimport PyUnicode_1BYTE_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
+
+
+cdef enum:
+    STAR = 128  # any run of characters, also none
+    ONE = 129  # any one character
+    SET = 130  # one of the characters whose bits are set in the 16 bytes that follow
+    SET_SIZE = 17
+
+
+cdef bint matches(
+    const unsigned char *step, const unsigned char *last, const unsigned char *text, const unsigned char *end
+) noexcept nogil:
+    """Whether a program (`step` to `last`) matches all of an ASCII text.
+
+    No read leaves the two ranges: the program is read only below `last`, and `compile_glob` puts 16 bytes behind each
+    SET; the text is read only below `end`.
+    """
+    cdef const unsigned char *star = NULL
+    cdef const unsigned char *resume = NULL
+    cdef bint fits
+    while True:
+        if step < last and step[0] == STAR:
+            step += 1
+            if step == last:
+                return True
+            star = step
+            resume = text
+            continue
+        if text == end:
+            return step == last
+        if step == last:
+            fits = False
+        elif step[0] == SET:
+            fits = step[1 + (text[0] >> 3)] >> (text[0] & 7) & 1
+        else:
+            fits = step[0] == ONE or step[0] == text[0]
+        if fits:
+            step += SET_SIZE if step[0] == SET else 1
+            text += 1
+        elif star != NULL:
+            # The last star takes one character more. Earlier ones need not: they have matched as early as they can.
+            resume += 1
+            text = resume
+            step = star
+        else:
+            return False
+
+
+cdef bytes compile_glob(str glob):
+    """The program of a glob, or None when it is better left to the regular expression."""
+    cdef bytearray program = bytearray()
+    cdef Py_ssize_t place = 0
+    if not glob.isascii():
+        return None
+    # Neighbouring stars say no more than one; a set that this changes is none of the simple ones below.
+    glob = STARS.sub("*", glob)
+    while place < len(glob):
+        character = glob[place]
+        place += 1
+        if character == "*":
+            program.append(STAR)
+        elif character == "?":
+            program.append(ONE)
+        elif character == "[":
+            found = SIMPLE_SET.match(glob, place)
+            if found is None:
+                return None
+            bits = bitmap(found["items"], found["negated"] is not None)
+            if bits is None:
+                return None
+            program.append(SET)
+            program += bits
+            place = found.end()
+        else:
+            program.append(ord(character))
+    return bytes(program)
+
+
+cdef bytes bitmap(str items, bint negated):
+    """Sixteen bytes with a bit for each character of a set, None when a range in it runs backwards."""
+    cdef bytearray bits = bytearray(16)
+    for first, last, single in ITEM.findall(items):
+        if first > last:
+            return None
+        for code in range(ord(first or single), ord(last or single) + 1):
+            bits[code >> 3] |= 1 << (code & 7)
+    return bytes([byte ^ 0xFF for byte in bits]) if negated else bytes(bits)
+
+
+STARS = re.compile(r"\*+")
+# What fnmatch has special rules for ("]" or "-" as a member, "^", "&&", ...) is not simple.
+SIMPLE_SET = re.compile(r"(?P<negated>!)?(?P<items>(?:[A-Za-z0-9]-[A-Za-z0-9]|[A-Za-z0-9_.])+)\]")
+ITEM = re.compile(r"(.)-(.)|(.)")
+
+
+cdef class CapacityTable:
+    """CapacityTable(patterns, default)
+    --
+
+    Globs or compiled patterns to capacities, in messages; the first that matches a channel decides.
+    """
+
+    cdef public object default
+    # Of each pattern: its program or None, the `match` of its regular expression, its capacity.
+    cdef list rules
+
+    def __init__(self, patterns, default):
+        self.default = default
+        self.rules = []
+        for pattern, capacity in patterns.items() if isinstance(patterns, Mapping) else patterns:
+            program = None
+            if isinstance(pattern, str):
+                match = re.compile(fnmatch.translate(pattern)).match
+                if type(pattern) is str:
+                    program = compile_glob(pattern)
+            elif hasattr(pattern, "match"):
+                match = pattern.match
+            else:
+                raise TypeError(f"channel_capacity: {pattern!r} is neither a glob nor a compiled pattern")
+            if not isinstance(capacity, int) or isinstance(capacity, bool):
+                raise TypeError(f"channel_capacity: the capacity of {pattern!r} must be an int, not {capacity!r}")
+            if capacity < 0:
+                raise ValueError(f"channel_capacity: the capacity of {pattern!r} must not be negative: {capacity!r}")
+            self.rules.append((program, match, int(capacity)))
+
+    def lookup(self, object channel, /):
+        """The capacity of a channel, in messages."""
+        cdef const unsigned char *text = NULL
+        cdef const unsigned char *code
+        cdef Py_ssize_t length = 0
+        cdef tuple rule
+        if type(channel) is str and PyUnicode_IS_COMPACT_ASCII(channel):
+            text = PyUnicode_1BYTE_DATA(channel)
+            length = PyUnicode_GET_LENGTH(channel)
+        for rule in self.rules:
+            program, match, capacity = rule
+            if text == NULL or program is None:
+                if match(channel):
+                    return capacity
+            else:
+                code = <const unsigned char *>PyBytes_AS_STRING(program)
+                if matches(code, code + PyBytes_GET_SIZE(program), text, text + length):
+                    return capacity
+        return self.default

@@ -1,0 +1,282 @@
+"""Members of a channel's sorted set: random prefix, message, `__asgi_channel__`. Twin: the same part of `_pure.py`.
+
+It knows msgpack's format and the reserved entry; not Redis, encryption, or what a message says.
+
+Both directions are written for what messages are made of. Whatever else turns up, sound or not, the whole message goes
+to `msgpack` itself, so that its results and its exceptions are the only ones there are.
+
+Other threads: the interpreter's lock guards the pool of random bytes and, while it is packed, the containers of a
+message (no Python code runs meanwhile). The module does not declare itself ready to go without that lock.
+"""
+
+import os
+import sys
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_Size, PyDict_Update
+from cpython.object cimport PyObject
+from libc.string cimport memcpy
+
+from msgpack import packb, unpackb
+
+from channels_redis_fast._ext.packer cimport put_entries, put_map_size, put_value
+from channels_redis_fast._ext.scratch cimport (
+    Scratch, scratch_bytes, scratch_close, scratch_open, scratch_reserve, scratch_write,
+)
+from channels_redis_fast._ext.unpacker cimport Input, read_map_apart, read_map_size
+
+
+cdef enum:
+    POOL = 4096
+    MAX_DEPTH = 32  # levels of containers packed and unpacked here
+    MAX_CLONE = 512  # levels that `clone` follows; 512 of its frames are far from filling a C stack
+
+cdef str FIELD = sys.intern("__asgi_channel__")
+cdef bytes PACKED_FIELD = packb(FIELD)
+
+
+# ------------------------------------------------------------------------------------------------------ random bytes
+
+cdef unsigned char[POOL] pool
+cdef Py_ssize_t pool_used = POOL
+
+
+cdef int check_length(Py_ssize_t length) except -1:
+    if length < 0:
+        raise ValueError(f"a prefix has no negative length: {length}")
+    return 0
+
+
+cdef int put_random(unsigned char *out, Py_ssize_t length) except -1:
+    """Write random bytes that nobody else gets."""
+    global pool_used
+    cdef bytes fresh
+    if length > POOL - pool_used:
+        # Reading them can let another thread in, which may use or replace the pool: only what is ours alone, `fresh`,
+        # is relied on, and the pool becomes what is left of it.
+        fresh = os.urandom(length if length > POOL else POOL)
+        memcpy(out, PyBytes_AS_STRING(fresh), length)
+        if length <= POOL:
+            memcpy(pool, PyBytes_AS_STRING(fresh), POOL)
+            pool_used = length
+        return 0
+    memcpy(out, pool + pool_used, length)
+    pool_used += length
+    return 0
+
+
+def random_prefix(Py_ssize_t length, /):
+    """Random bytes, never the same twice."""
+    cdef bytes result
+    check_length(length)
+    result = PyBytes_FromStringAndSize(NULL, length)
+    put_random(<unsigned char *>PyBytes_AS_STRING(result), length)
+    return result
+
+
+def reseed():
+    """Forget the random bytes in stock, as a forked child must."""
+    global pool_used
+    pool_used = POOL
+
+
+# ---------------------------------------------------------------------------------------------------------- encoding
+
+def pack(object message, /):
+    """The message as msgpack."""
+    cdef Scratch out
+    cdef bint packed
+    scratch_open(&out)
+    try:
+        packed = put_value(&out, message, MAX_DEPTH)
+        if packed:
+            return scratch_bytes(&out)
+    finally:
+        scratch_close(&out)
+    return packb(message)
+
+
+def encode(object message, object channel, Py_ssize_t prefix_length):
+    """Random bytes, then the message with the channel as its last entry unless that is None."""
+    cdef Scratch out
+    check_length(prefix_length)
+    scratch_open(&out)
+    try:
+        if type(message) is dict and put_message(&out, message, channel, prefix_length):
+            put_random(out.data, prefix_length)
+            return scratch_bytes(&out)
+    finally:
+        scratch_close(&out)
+    if channel is not None:
+        message = with_channel(message, channel)
+    return random_prefix(prefix_length) + packb(message)
+
+
+cdef dict with_channel(object message, object channel):
+    """What `{**message, FIELD: channel}` is in the interpreter; Cython's own would also take an iterable of pairs."""
+    cdef dict whole = {}
+    try:
+        PyDict_Update(whole, message)
+    except AttributeError:
+        raise TypeError(f"'{type(message).__name__}' object is not a mapping") from None
+    whole[FIELD] = channel
+    return whole
+
+
+cdef bint put_message(Scratch *out, object message, object channel, Py_ssize_t prefix_length) noexcept:
+    if not scratch_reserve(out, prefix_length):
+        return False
+    out.used = prefix_length
+    if channel is None:
+        return put_map_size(out, PyDict_Size(message)) and put_entries(out, message, MAX_DEPTH - 1)
+    return (
+        put_map_size(out, PyDict_Size(message) + 1)
+        and put_entries(out, message, MAX_DEPTH - 1)
+        and put_channel(out, channel)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- splicing
+
+cdef inline bint put_channel(Scratch *out, object channel) noexcept:
+    return (
+        scratch_write(out, PyBytes_AS_STRING(PACKED_FIELD), PyBytes_GET_SIZE(PACKED_FIELD))
+        and put_value(out, channel, MAX_DEPTH)
+    )
+
+
+cdef struct Map:
+    size_t count  # entries
+    Py_ssize_t start  # where they begin
+
+
+cdef Map read_map_header(object body) except *:
+    """The header of a packed map; what follows it is not looked at."""
+    cdef Map header
+    cdef Input source
+    if type(body) is not bytes:
+        raise TypeError(f"a packed message must be bytes, not {type(body).__name__}")
+    open_input(&source, body, 0)
+    try:
+        header.count = <size_t>read_map_size(&source)
+    except Exception:
+        raise ValueError("the body is not a packed map") from None
+    if header.count == 0xFFFFFFFF:
+        raise ValueError("the packed map has no room for one more entry")
+    header.start = <const char *>source.at - PyBytes_AS_STRING(body)
+    return header
+
+
+cdef inline void open_input(Input *source, object data, Py_ssize_t start) noexcept:
+    """The bytes of `data` from `start` on, which must not be beyond their end."""
+    source.at = <const unsigned char *>PyBytes_AS_STRING(data) + start
+    source.end = <const unsigned char *>PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data)
+
+
+cdef object spliced(Map header, object body, object channel, Py_ssize_t prefix_length):
+    """Random bytes, the body's entries, and the channel as one more."""
+    cdef Scratch out
+    cdef Py_ssize_t rest = PyBytes_GET_SIZE(body) - header.start
+    scratch_open(&out)
+    try:
+        if not scratch_reserve(&out, prefix_length):
+            raise MemoryError
+        put_random(out.data, prefix_length)
+        out.used = prefix_length
+        if not (
+            put_map_size(&out, header.count + 1)
+            and scratch_write(&out, PyBytes_AS_STRING(body) + header.start, rest)
+        ):
+            raise MemoryError
+        if put_channel(&out, channel):
+            return scratch_bytes(&out)
+        # The channel is of no kind packed here: msgpack packs it, or says why not.
+        out.used = prefix_length
+        put_map_size(&out, header.count + 1)
+        return scratch_bytes(&out) + body[header.start:] + PACKED_FIELD + packb(channel)
+    finally:
+        scratch_close(&out)
+
+
+def splice(object body, object channel):
+    """A packed message with the channel as one more entry."""
+    return spliced(read_map_header(body), body, channel, 0)
+
+
+def frames(object body, object channels, Py_ssize_t prefix_length):
+    """One member per list of channels, each with random bytes of its own."""
+    cdef Map header = read_map_header(body)
+    check_length(prefix_length)
+    return [spliced(header, body, names, prefix_length) for names in channels]
+
+
+# ----------------------------------------------------------------------------------------------------------- decoding
+
+cdef bint is_channel(object channel) noexcept:
+    if type(channel) is str:
+        return True
+    if type(channel) is not list or len(<list>channel) == 0:
+        return False
+    for name in <list>channel:
+        if type(name) is not str:
+            return False
+    return True
+
+
+def decode(object member, Py_ssize_t prefix_length):
+    """The pair of the channel that a member names, None when it names none, and its message."""
+    cdef Input source
+    cdef dict found
+    check_length(prefix_length)
+    if type(member) is bytes and PyBytes_GET_SIZE(member) > prefix_length:
+        open_input(&source, member, prefix_length)
+        try:
+            found = {}
+            channel = read_map_apart(&source, found, FIELD, MAX_DEPTH)
+            if source.at == source.end and (channel is None or is_channel(channel)):
+                return channel, found
+        except Exception:
+            pass  # What is wrong, if anything is, msgpack says.
+    message = unpackb(member[prefix_length:])
+    if type(message) is not dict:
+        raise ValueError(f"a message must be a map, not {type(message).__name__}")
+    if FIELD not in message:
+        return None, message
+    channel = message.pop(FIELD)
+    if not is_channel(channel):
+        raise ValueError(f"{FIELD} must be a name or a list of names")
+    return channel, message
+
+
+# ----------------------------------------------------------------------------------------------------------- copying
+
+def clone(object message, /):
+    """A copy that shares no dict and no list with the message."""
+    return clone_value(message, MAX_CLONE)
+
+
+cdef object clone_value(object value, int levels):
+    cdef dict entries
+    cdef list items
+    cdef PyObject *key
+    cdef PyObject *entry
+    cdef Py_ssize_t place = 0
+    if type(value) is not dict and type(value) is not list:
+        return value
+    if levels == 0:
+        raise RecursionError(f"a message is nested deeper than {MAX_CLONE} levels")
+    if type(value) is list:
+        items = value[:]
+        for place in range(len(items)):
+            item = items[place]
+            if type(item) is dict or type(item) is list:
+                items[place] = clone_value(item, levels - 1)
+        return items
+    # The copy is walked, not the original: nobody else has it, and giving a key that is there a new value is the one
+    # change that PyDict_Next allows.
+    entries = PyDict_Copy(value)
+    while PyDict_Next(entries, &place, &key, &entry):
+        item = <object>entry
+        if type(item) is dict or type(item) is list:
+            entries[<object>key] = clone_value(item, levels - 1)
+    return entries

@@ -1,0 +1,194 @@
+"""Names: validation, Redis keys, shards, and a group's members sorted by both. Twin: the same part of `_pure.py`.
+
+It knows the shape of names that are valid beyond doubt and the CRC-32 ring; not which layer asks, nor what is sent.
+"""
+
+import binascii
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from channels_redis_fast._ext.interpreter cimport PyUnicode_1BYTE_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
+
+
+cdef enum:
+    MAX_NAME = 100  # Channels' limit: this many characters are too many.
+
+cdef unsigned char[128] IN_NAME
+cdef uint32_t[8][256] CRC
+
+
+cdef void fill_tables() noexcept:
+    cdef const unsigned char *allowed = (
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+    )
+    cdef uint32_t crc
+    cdef int i, j, _bit
+    for i in range(65):
+        IN_NAME[allowed[i]] = 1
+    for i in range(256):
+        crc = <uint32_t>i
+        for _bit in range(8):
+            crc = (crc >> 1) ^ (0xEDB88320U if crc & 1 else 0)
+        CRC[0][i] = crc
+    # CRC[j][i] is the checksum of byte i followed by j zeros: eight bytes are then looked up side by side.
+    for i in range(256):
+        for j in range(1, 8):
+            CRC[j][i] = (CRC[j - 1][i] >> 8) ^ CRC[0][CRC[j - 1][i] & 0xFF]
+
+
+fill_tables()
+
+
+cdef inline Py_ssize_t run(const unsigned char *text, Py_ssize_t start, Py_ssize_t end) noexcept nogil:
+    """Where the run of name characters beginning at `start` ends. The text is ASCII: it indexes 128 flags."""
+    while start < end and IN_NAME[text[start]]:
+        start += 1
+    return start
+
+
+def kind(object name, /):
+    """What sort of channel a name is: 0 general, else the length of the part through "!", -1 when in doubt."""
+    cdef const unsigned char *text
+    cdef Py_ssize_t length, mark
+    if type(name) is not str or not PyUnicode_IS_COMPACT_ASCII(name):
+        return -1
+    length = PyUnicode_GET_LENGTH(name)
+    if length >= MAX_NAME:
+        return -1
+    text = PyUnicode_1BYTE_DATA(name)
+    mark = run(text, 0, length)
+    if mark == 0:
+        return -1
+    if mark == length:
+        return 0
+    if text[mark] != c"!" or run(text, mark + 1, length) != length:
+        return -1
+    return mark + 1
+
+
+def is_group(object name, /):
+    """Whether a group name is valid beyond doubt."""
+    cdef Py_ssize_t length
+    if type(name) is not str or not PyUnicode_IS_COMPACT_ASCII(name):
+        return False
+    length = PyUnicode_GET_LENGTH(name)
+    return 0 < length < MAX_NAME and run(PyUnicode_1BYTE_DATA(name), 0, length) == length
+
+
+def key(object prefix, object name, Py_ssize_t length=0):
+    """The Redis key prefix + name, the name cut to its first `length` characters unless that is 0."""
+    cdef Py_ssize_t head, size
+    cdef bytes result
+    cdef char *out
+    if length < 0 or type(prefix) is not bytes or type(name) is not str or not PyUnicode_IS_COMPACT_ASCII(name):
+        return prefix + (name[:length] if length else name).encode()
+    head = PyBytes_GET_SIZE(prefix)
+    size = PyUnicode_GET_LENGTH(name)
+    if 0 < length < size:
+        size = length
+    result = PyBytes_FromStringAndSize(NULL, head + size)
+    out = PyBytes_AS_STRING(result)
+    memcpy(out, PyBytes_AS_STRING(prefix), head)
+    memcpy(out + head, PyUnicode_1BYTE_DATA(name), size)
+    return result
+
+
+cdef uint32_t crc32(const unsigned char *data, Py_ssize_t size) noexcept nogil:
+    """The CRC-32 of zlib, which only builds that have zlib's headers could link to. Slices of eight bytes."""
+    cdef uint32_t crc = 0xFFFFFFFFU
+    cdef uint32_t low
+    while size >= 8:
+        # Byte by byte, so that the order of the machine does not matter; compilers make one load of it.
+        low = crc ^ (
+            <uint32_t>data[0] | <uint32_t>data[1] << 8 | <uint32_t>data[2] << 16 | <uint32_t>data[3] << 24
+        )
+        crc = (
+            CRC[7][low & 0xFF] ^ CRC[6][(low >> 8) & 0xFF] ^ CRC[5][(low >> 16) & 0xFF] ^ CRC[4][low >> 24]
+            ^ CRC[3][data[4]] ^ CRC[2][data[5]] ^ CRC[1][data[6]] ^ CRC[0][data[7]]
+        )
+        data += 8
+        size -= 8
+    while size > 0:
+        crc = (crc >> 8) ^ CRC[0][(crc ^ data[0]) & 0xFF]
+        data += 1
+        size -= 1
+    return crc ^ 0xFFFFFFFFU
+
+
+cdef inline Py_ssize_t ring(uint32_t crc, Py_ssize_t ring_size) noexcept nogil:
+    """Channels_redis' ring, in its double arithmetic. At most ring_size * 4095/4096, so always below ring_size."""
+    return <Py_ssize_t>(<double>(crc & 0xFFF) / (4096.0 / <double>ring_size))
+
+
+cdef inline int check_ring(Py_ssize_t ring_size) except -1:
+    if ring_size < 1:
+        raise ValueError(f"a ring has at least one shard, not {ring_size}")
+    return 0
+
+
+def shard(object value, Py_ssize_t ring_size):
+    """The shard, from 0 to ring_size - 1, that a name (str or UTF-8) lives on."""
+    check_ring(ring_size)
+    if ring_size == 1:
+        return 0
+    if type(value) is str and PyUnicode_IS_COMPACT_ASCII(value):
+        return ring(crc32(PyUnicode_1BYTE_DATA(value), PyUnicode_GET_LENGTH(value)), ring_size)
+    if isinstance(value, str):
+        value = value.encode()
+    if type(value) is bytes:
+        return ring(crc32(<const unsigned char *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)), ring_size)
+    return ring(binascii.crc32(value), ring_size)
+
+
+def split(object members, object prefix, Py_ssize_t ring_size):
+    """A group's members by shard and Redis key, and those that are not UTF-8."""
+    cdef list shards, broken, names, keys, channels
+    cdef dict seen
+    cdef bytes member, local = None
+    cdef const char *text
+    cdef const char *previous = NULL
+    cdef const void *mark
+    cdef Py_ssize_t size, cut, previous_size = 0, index
+    cdef PyObject *found
+    check_ring(ring_size)
+    shards = [([], []) for _ in range(ring_size)]
+    broken = []
+    seen = {}
+    names = None
+    for item in members:
+        if type(item) is not bytes:
+            raise TypeError(f"a group member must be bytes, not {type(item).__name__}")
+        member = <bytes>item
+        text = PyBytes_AS_STRING(member)
+        size = PyBytes_GET_SIZE(member)
+        try:
+            name = PyUnicode_DecodeUTF8(text, size, NULL)
+        except UnicodeDecodeError:
+            broken.append(member)
+            continue
+        mark = memchr(text, c"!", size)
+        cut = size if mark == NULL else <const char *>mark - text + 1
+        # Members of one process tend to stand together: compare before hashing. `previous` points into `local`.
+        if previous == NULL or cut != previous_size or memcmp(text, previous, cut) != 0:
+            local = member if cut == size else PyBytes_FromStringAndSize(text, cut)
+            found = PyDict_GetItemWithError(seen, local)
+            if found != NULL:
+                names = <list>found
+            else:
+                names = []
+                seen[local] = names
+                index = 0
+                if ring_size > 1:
+                    index = ring(crc32(<const unsigned char *>text, cut), ring_size)
+                keys, channels = shards[index]
+                keys.append(prefix + local)
+                channels.append(names)
+            previous = PyBytes_AS_STRING(local)
+            previous_size = cut
+        names.append(name)
+    return shards, broken

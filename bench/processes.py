@@ -1,0 +1,90 @@
+"""Run contenders in processes of their own, each under the python that has its layer.
+
+Knows how to start them and how to read their lines of JSON. Knows neither what they measure nor what it means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.upstream import ROOT, ensure_python
+
+
+class ContenderError(RuntimeError):
+    """A contender ended without a result."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of a table: a layer by its name in `bench.contender.BACKENDS`, and the python to run it with."""
+
+    layer: str
+    label: str
+    python: Path
+
+    @property
+    def ours(self) -> bool:
+        return self.layer.startswith("fast")
+
+
+def contenders() -> list[Contender]:
+    """Ours first; the order of the rows and of the turns."""
+    here = Path(sys.executable)
+    return [
+        Contender("fast", "channels_redis_fast core", here),
+        Contender("upstream", "channels_redis 4.3 core", ensure_python()),
+        Contender("memory", "InMemoryChannelLayer", here),
+    ]
+
+
+def lines_of(python: Path, module: str, arguments: list[str], timeout: float) -> Iterator[dict[str, Any]]:
+    """The JSON lines a module prints, as they come. Anything but a clean end is an error, with what it said."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [str(python), "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said: list[str] = []
+    listener = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
+    listener.start()
+    alarm = threading.Timer(timeout, process.kill)
+    alarm.start()
+    try:
+        for line in process.stdout:
+            yield json.loads(line)
+        code = process.wait()
+        listener.join()
+    finally:
+        alarm.cancel()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if code == -signal.SIGKILL:
+        said.append(f"killed, after {timeout:g} s at the latest\n")
+    if code != 0:
+        raise ContenderError(f"{module} {' '.join(arguments)} failed with code {code}:\n{''.join(said[-15:])}")
+
+
+def result_of(python: Path, module: str, arguments: list[str], timeout: float) -> dict[str, Any]:
+    """The last line of a module that prints its result last."""
+    result = None
+    for line in lines_of(python, module, arguments, timeout):
+        result = line
+    if result is None:
+        raise ContenderError(f"{module} {' '.join(arguments)} printed no result")
+    return result

@@ -1,0 +1,15 @@
+"""The one look of every table here: fits 80 columns, and when it gets narrow a label wraps, never a number."""
+
+from rich.table import Table
+
+
+def new_table(title: str, label: str, *numbers: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(label)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def colored(faults: int) -> str:
+    return f"[{'red' if faults else 'green'}]{faults:,}[/]"

@@ -1,0 +1,1 @@
+"""The test suite. Runs against the installed package, compiled or pure, on servers it starts itself."""

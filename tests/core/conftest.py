@@ -1,0 +1,66 @@
+"""Layers, raw clients and shards for the tests of the core layer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import redis
+import uvloop
+
+from bench.server import ForeignServer, Server
+from channels_redis_fast.core import RedisChannelLayer
+from tests.conftest import remove_keys
+from tests.core.helpers import on_database
+
+SHARDS = 5
+
+
+@pytest.fixture
+async def make_layer(redis_server: Server | ForeignServer, prefix: str) -> AsyncIterator[Callable[..., Any]]:
+    """Make layers on the shared server under this test's prefix, unless told otherwise; closed afterwards.
+
+    Several layers are several processes, as far as Redis can tell.
+    """
+    layers: list[RedisChannelLayer] = []
+
+    def make(kind: type[RedisChannelLayer] = RedisChannelLayer, **options: Any) -> RedisChannelLayer:
+        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, **options})
+        layers.append(layer)
+        return layer
+
+    yield make
+    for layer in layers:
+        await layer.close_pools()
+
+
+@pytest.fixture
+def raw(redis_server: Server | ForeignServer) -> Iterator[redis.Redis]:
+    """A plain client of the shared server: what a foreign process would see and write."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def shard_urls(redis_server: Server | ForeignServer, prefix: str) -> Iterator[list[str]]:
+    """Addresses of some shards: databases of the shared server."""
+    urls = [on_database(redis_server.url, number) for number in range(SHARDS)]
+    yield urls
+    for url in urls:
+        remove_keys(url, prefix)
+
+
+@pytest.fixture
+def raw_shards(shard_urls: list[str]) -> Iterator[list[redis.Redis]]:
+    """A plain client of each shard."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(redis.Redis.from_url(url)) for url in shard_urls]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    """What makes an event loop, for tests that run loops of their own."""
+    return asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop

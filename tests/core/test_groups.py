@@ -1,0 +1,226 @@
+"""Groups: who belongs to one, for how long, and what its members get."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from channels_redis_fast.core import RedisChannelLayer
+from tests.core.helpers import nothing_to_receive, receive_many, started, within
+
+MakeLayer = Callable[..., RedisChannelLayer]
+
+
+async def test_every_member_in_every_process_gets_a_group_message(make_layer: MakeLayer) -> None:
+    layers = [make_layer() for _ in range(3)]
+    members = [(layer, await layer.new_channel(prefix=prefix)) for layer in layers for prefix in ("a", "a", "b")]
+    members.append((layers[0], "general"))
+    for layer, channel in members:
+        await layer.group_add("room", channel)
+    waiting = [await started(layer.receive(channel)) for layer, channel in members[::2]]
+    await make_layer().group_send("room", {"type": "hello", "deep": [{"n": 1}]})
+    expected = {"type": "hello", "deep": [{"n": 1}]}
+    assert await within(asyncio.gather(*waiting)) == [expected] * len(waiting)
+    for layer, channel in members[1::2]:
+        assert await within(layer.receive(channel)) == expected
+    for layer, channel in members:
+        await nothing_to_receive(layer, channel)
+
+
+async def test_who_is_not_a_member_gets_nothing(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    member, stranger, gone = [await layer.new_channel() for _ in range(3)]
+    for channel in (member, gone):
+        await layer.group_add("room", channel)
+    await layer.group_add("another", stranger)
+    await layer.group_discard("room", gone)
+    await layer.group_send("room", {"n": 1})
+    assert await within(layer.receive(member)) == {"n": 1}
+    for channel in (member, stranger, gone):
+        await nothing_to_receive(layer, channel)
+
+
+async def test_adding_twice_counts_once_and_discarding_a_stranger_is_no_error(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+    for _ in range(2):
+        await layer.group_add("room", channel)
+    await layer.group_discard("room", await layer.new_channel())
+    await layer.group_discard("no-such-group", channel)
+    await layer.group_send("room", {"n": 1})
+    assert await within(layer.receive(channel)) == {"n": 1}
+    await nothing_to_receive(layer, channel)
+    await layer.group_discard("room", channel)
+    await layer.group_send("room", {"n": 2})
+    await nothing_to_receive(layer, channel)
+
+
+async def test_a_group_without_members_swallows_messages(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
+    await make_layer().group_send("nobody", {"n": 1})
+    assert list(raw.scan_iter(f"{prefix}*")) == []
+
+
+async def test_each_member_owns_its_message(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    channels = [await layer.new_channel() for _ in range(3)]
+    for channel in channels:
+        await layer.group_add("room", channel)
+    await layer.group_send("room", {"list": [1], "dict": {"a": []}})
+    for channel in channels:
+        message = await within(layer.receive(channel))
+        assert message == {"list": [1], "dict": {"a": []}}
+        message["list"].append(2)
+        message["dict"]["a"].append(2)
+        message["new"] = 1
+
+
+async def test_order_among_sends_and_group_sends(make_layer: MakeLayer) -> None:
+    layer, sender = make_layer(), make_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    for n in range(0, 30, 2):
+        await sender.send(channel, {"n": n})
+        await sender.group_send("room", {"n": n + 1})
+    assert await receive_many(layer, channel, 30) == [{"n": n} for n in range(30)]
+
+
+async def test_the_senders_message_stays_as_it_was(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    await layer.group_add("room", await layer.new_channel())
+    message = {"type": "x", "list": [1]}
+    await layer.group_send("room", message)
+    assert message == {"type": "x", "list": [1]}
+
+
+async def test_a_membership_ends_after_group_expiry(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
+    layer = make_layer(group_expiry=100)
+    old, young, renewed = [await layer.new_channel() for _ in range(3)]
+    for channel in (old, young, renewed):
+        await layer.group_add("room", channel)
+    key = f"{prefix}:group:room"
+    assert 95 <= raw.ttl(key) <= 100
+    raw.zadd(key, {old: time.time() - 102, young: time.time() - 90, renewed: time.time() - 102})
+    await layer.group_add("room", renewed)
+    await layer.group_send("room", {"n": 1})
+    for channel in (young, renewed):
+        assert await within(layer.receive(channel)) == {"n": 1}
+    await nothing_to_receive(layer, old)
+    assert sorted(raw.zrange(key, 0, -1)) == sorted(name.encode() for name in (young, renewed))
+
+
+async def test_a_member_that_is_no_text_is_skipped_and_logged(
+    make_layer: MakeLayer, raw: Any, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    raw.zadd(f"{prefix}:group:room", {b"\xff\xfe": time.time()})
+    await layer.group_send("room", {"n": 1})
+    assert await within(layer.receive(channel)) == {"n": 1}
+    assert [record.levelno for record in caplog.records if "room" in record.getMessage()] == [logging.ERROR]
+
+
+# Full members.
+
+
+async def test_full_members_are_skipped_counted_and_logged(
+    make_layer: MakeLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line is that of channels_redis, letter by letter: sites look for it in their logs."""
+    layer = make_layer(capacity=1)
+    for name in ("one", "two", "three"):
+        await layer.group_add("room", name)
+    with caplog.at_level(logging.INFO, "channels_redis_fast"):
+        await layer.group_send("room", {"n": 1})
+        assert caplog.records == []
+        assert await within(layer.receive("two")) == {"n": 1}
+        await layer.group_send("room", {"n": 2})
+    [record] = caplog.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage() == "2 of 3 channels over capacity in group room"
+    assert record.msg == "%s of %s channels over capacity in group %s"
+    assert layer.stats()["over_capacity"] == 2
+    assert await within(layer.receive("two")) == {"n": 2}
+    for name in ("one", "three"):
+        assert await within(layer.receive(name)) == {"n": 1}
+        await nothing_to_receive(layer, name)
+
+
+async def test_a_full_key_counts_once_whatever_the_number_of_its_members(
+    make_layer: MakeLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = make_layer(capacity=1)
+    for _ in range(3):
+        await layer.group_add("room", await layer.new_channel())
+    with caplog.at_level(logging.INFO, "channels_redis_fast"):
+        for n in range(2):
+            await layer.group_send("room", {"n": n})
+    assert [record.getMessage() for record in caplog.records] == ["1 of 3 channels over capacity in group room"]
+
+
+async def test_capacity_is_that_of_the_first_member_on_the_key(
+    make_layer: MakeLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = make_layer(capacity=1, channel_capacity={"*!large": 3})
+    key = f"specific.{layer.client_prefix}!"
+    for name in ("large", "small"):  # the group is in the order of joining
+        await layer.group_add("room", key + name)
+    with caplog.at_level(logging.INFO, "channels_redis_fast"):
+        for n in range(4):
+            await layer.group_send("room", {"n": n})
+    assert [record.getMessage() for record in caplog.records] == ["1 of 2 channels over capacity in group room"]
+    assert await receive_many(layer, key + "large", 3) == [{"n": n} for n in range(3)]
+
+
+# Size.
+
+
+async def test_a_group_of_thousands_of_keys(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
+    """More than one script can take: none is forgotten, none gets it twice."""
+    layer = make_layer()
+    names = [f"member{n}" for n in range(2500)]
+    await within(asyncio.gather(*(layer.group_add("room", name) for name in names)))
+    await within(layer.group_send("room", {"n": 1}))
+    counts = raw.pipeline(transaction=False)
+    for name in names:
+        counts.zcard(prefix + name)
+    assert counts.execute() == [1] * len(names)
+    assert await within(layer.receive(names[0])) == {"n": 1}
+    assert await within(layer.receive(names[-1])) == {"n": 1}
+
+
+async def test_a_group_of_hundreds_in_one_process(make_layer: MakeLayer) -> None:
+    """They share one key, and the list of their names is longer than a message usually is."""
+    layer = make_layer()
+    channels = [await layer.new_channel() for _ in range(700)]
+    await within(asyncio.gather(*(layer.group_add("room", channel) for channel in channels)))
+    receiving = [await started(layer.receive(channel)) for channel in channels]
+    await within(layer.group_send("room", {"n": 1}))
+    assert await within(asyncio.gather(*receiving)) == [{"n": 1}] * 700
+
+
+async def test_a_large_message_to_many_keys(make_layer: MakeLayer) -> None:
+    """Several megabytes in all."""
+    layer = make_layer()
+    names = [f"member{n}" for n in range(25)]
+    for name in names:
+        await layer.group_add("room", name)
+    message = {"type": "x", "data": "a" * 200_000}
+    await within(layer.group_send("room", message))
+    for name in names:
+        assert await within(layer.receive(name)) == message
+
+
+async def test_group_sends_at_once_all_arrive(make_layer: MakeLayer) -> None:
+    layer = make_layer(capacity=1000)
+    channels = [await layer.new_channel() for _ in range(5)]
+    await within(asyncio.gather(*(layer.group_add(group, c) for group in ("g1", "g2") for c in channels)))
+    await within(asyncio.gather(*(layer.group_send(f"g{1 + n % 2}", {"n": n}) for n in range(100))))
+    for channel in channels:
+        got = [message["n"] for message in await receive_many(layer, channel, 100)]
+        assert sorted(got) == list(range(100))

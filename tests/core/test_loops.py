@@ -1,0 +1,416 @@
+"""Event loops: several layers in one, one layer in several, one after another and at once; and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import async_to_sync
+
+from channels_redis_fast.core import RedisChannelLayer
+from tests.conftest import ROOT
+from tests.core.helpers import LIMIT, blocked, clients, named, nothing_to_receive, receive_many, started, until, within
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture
+def layer(redis_server: Any, prefix: str) -> RedisChannelLayer:
+    """A layer whose loops the tests make and close: nothing else closes its sockets."""
+    return RedisChannelLayer(hosts=[named(redis_server.url, prefix)], prefix=prefix, capacity=10_000)
+
+
+def run(new_loop: NewLoop, work: Coroutine[Any, Any, Any]) -> Any:
+    loop = new_loop()
+    try:
+        return loop.run_until_complete(within(work))
+    finally:
+        loop.close()
+
+
+def gone(raw: redis.Redis, name: str) -> None:
+    """See all connections of that name end."""
+    new = asyncio.new_event_loop()
+    try:
+        new.run_until_complete(until(lambda: not clients(raw, name)))
+    finally:
+        new.close()
+
+
+# One loop.
+
+
+async def test_layers_in_one_loop_do_not_mix(redis_server: Any, prefix: str, make_layer: Any) -> None:
+    layers = [make_layer(prefix=f"{prefix}{n}") for n in range(3)] + [make_layer(prefix=f"{prefix}0")]
+    channels = [await each.new_channel() for each in layers]
+    receiving = [await started(each.receive(channel)) for each, channel in zip(layers, channels, strict=True)]
+    for n, (each, channel) in enumerate(zip(layers, channels, strict=True)):
+        await each.group_add("room", channel)
+        await each.send("general", {"n": n})
+    for n, each in enumerate(layers[:3]):
+        await each.group_send("room", {"n": n})
+    assert await within(asyncio.gather(*receiving)) == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 0}]
+    assert [await within(each.receive("general")) for each in layers] == [{"n": n} for n in range(4)]
+
+
+# One after another.
+
+
+@pytest.mark.parametrize("kind", ["specific", "general"])
+def test_loops_one_after_another(
+    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
+) -> None:
+    """What one loop leaves behind the next one receives, in order."""
+    channel = run(new_loop, layer.new_channel()) if kind == "specific" else "general"
+    for n in range(0, 40, 8):
+
+        async def work(n: int = n) -> list[Any]:
+            await asyncio.gather(*(layer.send(channel, {"n": i}) for i in range(n, n + 8)))
+            return await receive_many(layer, channel, 4)
+
+        start = n // 2
+        assert run(new_loop, work()) == [{"n": i} for i in range(start, start + 4)]
+    assert run(new_loop, receive_many(layer, channel, 20)) == [{"n": i} for i in range(20, 40)]
+    run(new_loop, nothing_to_receive(layer, channel))
+    gone(raw, prefix)
+
+
+def test_asyncio_run_twice(layer: RedisChannelLayer, raw: redis.Redis, prefix: str) -> None:
+    channel = asyncio.run(layer.new_channel())
+
+    async def work(n: int) -> Any:
+        receiving = await started(layer.receive(channel))
+        await layer.send(channel, {"n": n})
+        message = await within(receiving)
+        # Left waiting, as servers leave their consumers: asyncio.run cancels it.
+        await started(layer.receive(channel))
+        return message
+
+    assert [asyncio.run(work(n)) for n in range(3)] == [{"n": n} for n in range(3)]
+    gone(raw, prefix)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", ["specific", "general"])
+def test_a_receive_left_waiting_in_a_closed_loop_takes_no_message(
+    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
+) -> None:
+    channel = run(new_loop, layer.new_channel()) if kind == "specific" else "general"
+    left: list[Any] = []
+
+    async def leave() -> None:
+        left.append(await started(layer.receive(channel)))
+        await until(lambda: blocked(raw, prefix) == 1)
+
+    run(new_loop, leave())
+    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix)
+
+    async def work() -> None:
+        await peer.send(channel, {"n": 1})
+        assert await within(layer.receive(channel)) == {"n": 1}
+        await nothing_to_receive(layer, channel)
+
+    run(new_loop, work())
+    left[0]._log_destroy_pending = False
+
+
+@pytest.mark.parametrize("kind", ["specific", "general"])
+def test_a_loop_stopped_and_continued(
+    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
+) -> None:
+    """While it stands still messages pile up; afterwards all are there, those under way too."""
+    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix)
+    loop = new_loop()
+    try:
+
+        async def begin() -> tuple[str, Any]:
+            channel = await layer.new_channel() if kind == "specific" else "general"
+            task = await started(receive_many(layer, channel, 20))
+            await until(lambda: blocked(raw, prefix) == 1)
+            return channel, task
+
+        channel, task = loop.run_until_complete(within(begin()))
+        for start in (0, 10):
+
+            async def send(start: int = start) -> None:
+                for n in range(start, start + 10):
+                    await peer.send(channel, {"n": n})
+
+            run(new_loop, send())
+            loop.run_until_complete(layer.group_discard("room", channel))  # a short step between
+        assert loop.run_until_complete(within(task)) == [{"n": n} for n in range(20)]
+    finally:
+        loop.close()
+    gone(raw, prefix)
+
+
+def test_async_to_sync(layer: RedisChannelLayer, raw: redis.Redis, prefix: str) -> None:
+    """Each call has a loop of its own, as in a synchronous view."""
+    channel = async_to_sync(layer.new_channel)()
+    for n in range(3):
+        async_to_sync(layer.send)(channel, {"n": n})
+        async_to_sync(layer.send)("general", {"n": n})
+    async_to_sync(layer.group_add)("room", channel)
+    async_to_sync(layer.group_send)("room", {"n": 3})
+    assert [async_to_sync(layer.receive)(channel) for _ in range(4)] == [{"n": n} for n in range(4)]
+    assert [async_to_sync(layer.receive)("general") for _ in range(3)] == [{"n": n} for n in range(3)]
+    async_to_sync(layer.group_discard)("room", channel)
+    async_to_sync(layer.group_send)("room", {"n": 4})
+    async_to_sync(layer.send)(channel, {"n": 5})
+    assert async_to_sync(layer.receive)(channel) == {"n": 5}
+    async_to_sync(layer.flush)()
+    gone(raw, prefix)
+
+
+async def test_async_to_sync_from_a_thread_of_a_running_loop(make_layer: Any) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+    receiving = await started(layer.receive(channel))
+
+    def view() -> None:
+        async_to_sync(layer.send)(channel, {"n": 1})
+        async_to_sync(layer.group_add)("room", channel)
+        async_to_sync(layer.group_send)("room", {"n": 2})
+
+    await within(asyncio.to_thread(view))
+    assert await within(receiving) == {"n": 1}
+    assert await within(layer.receive(channel)) == {"n": 2}
+
+
+# At once.
+
+
+def test_loops_at_once(layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop) -> None:
+    """Each of several threads receives on its own channels and sends to those of the next: all arrive, in order."""
+    threads, count = 4, 200
+    meet = threading.Barrier(threads, timeout=LIMIT)
+    names: list[tuple[str, str]] = [("", "")] * threads
+
+    async def work(index: int) -> list[list[dict[str, Any]]]:
+        specific, general = await layer.new_channel(), f"general{index}"
+        names[index] = (specific, general)
+        receiving = [await started(receive_many(layer, name, count)) for name in (specific, general)]
+        await asyncio.to_thread(meet.wait)
+        for n in range(count):
+            for name in names[(index + 1) % threads]:
+                await layer.send(name, {"n": n, "from": index})
+        return await asyncio.gather(*receiving)
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(lambda index: run(new_loop, work(index)), range(threads)))
+    for index, received in enumerate(results):
+        sender = (index - 1) % threads
+        assert received == [[{"n": n, "from": sender} for n in range(count)]] * 2
+    gone(raw, prefix)
+
+
+def test_one_channel_received_in_several_threads(layer: RedisChannelLayer, new_loop: NewLoop) -> None:
+    """Shared out among them: every message once."""
+    channels = [run(new_loop, layer.new_channel()), "general"]
+    for channel in channels:
+        got: list[int] = []
+
+        async def work(channel: str = channel, got: list[int] = got) -> None:
+            while (n := (await layer.receive(channel))["n"]) >= 0:
+                got.append(n)
+
+        async def send(channel: str = channel) -> None:
+            for start in range(0, 300, 20):
+                await asyncio.gather(*(layer.send(channel, {"n": n}) for n in range(start, start + 20)))
+            for _ in range(3):
+                await layer.send(channel, {"n": -1})
+
+        with ThreadPoolExecutor(4) as pool:
+            workers = [pool.submit(run, new_loop, work()) for _ in range(3)]
+            pool.submit(run, new_loop, send()).result(LIMIT)
+            for worker in workers:
+                worker.result(LIMIT)
+        assert sorted(got) == list(range(300))
+
+
+class Thread:
+    """An event loop that runs in a thread of its own until it is told to close."""
+
+    def __init__(self, new_loop: NewLoop) -> None:
+        self.loop = new_loop()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(within(work), self.loop).result(LIMIT)
+
+    def stop(self) -> None:
+        """End the thread and leave the loop as it is."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(LIMIT)
+        assert not self._thread.is_alive()
+
+    def close(self) -> None:
+        self.stop()
+        self.loop.close()
+
+    def _run(self) -> None:
+        self.loop.run_forever()
+
+
+async def begin_to_receive(layer: RedisChannelLayer, channel: str, count: int) -> Any:
+    return await started(receive_many(layer, channel, count))
+
+
+async def finished(task: Any) -> Any:
+    return await task
+
+
+async def cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_the_role_passes_on_when_a_loop_closes(
+    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """The loop that empties the key for all closes, then the one that took over; the last one misses nothing."""
+    loops = [Thread(new_loop) for _ in range(3)]
+    sender = Thread(new_loop)
+    try:
+        channels = [each.do(layer.new_channel()) for each in loops]
+        tasks = [each.do(begin_to_receive(layer, name, 30)) for each, name in zip(loops, channels, strict=True)]
+        for start in (0, 10, 20):
+            for n in range(start, start + 10):
+                for name in channels:
+                    sender.do(layer.send(name, {"n": n}))
+            if len(loops) > 1:
+                loops[0].do(cancel(tasks.pop(0)))
+                loops.pop(0).close()
+                del channels[0]
+        assert loops[0].do(finished(tasks[0])) == [{"n": n} for n in range(30)]
+    finally:
+        for each in [*loops, sender]:
+            each.close()
+    gone(raw, prefix)
+
+
+def test_who_still_waits_is_served_when_the_first_loop_stands_still(
+    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """A loop that stops says nothing; what its connection had popped by then comes when it closes."""
+    first, second, sender = Thread(new_loop), Thread(new_loop), Thread(new_loop)
+    try:
+        mine, other = first.do(layer.new_channel()), second.do(layer.new_channel())
+        first.do(begin_to_receive(layer, mine, 1))
+        second_task = second.do(begin_to_receive(layer, other, 4))
+        first.stop()
+        for n in range(3):
+            sender.do(layer.send(other, {"n": n}))
+        first.loop.close()
+        sender.do(layer.send(other, {"n": 3}))
+        got = second.do(finished(second_task))
+        assert sorted(message["n"] for message in got) == [0, 1, 2, 3]
+    finally:
+        for each in (second, sender):
+            each.close()
+
+
+def test_close_pools_closes_those_of_other_loops_too(
+    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    first, second = Thread(new_loop), Thread(new_loop)
+    try:
+        for each in (first, second):
+            each.do(layer.send("general", {}))
+        assert len(clients(raw, prefix)) == 2
+        first.do(layer.close_pools())
+        gone(raw, prefix)
+        second.do(nothing_wrong(layer))
+    finally:
+        first.close()
+        second.close()
+
+
+async def nothing_wrong(layer: RedisChannelLayer) -> None:
+    await receive_many(layer, "general", 2)
+    await nothing_to_receive(layer, "general")
+
+
+# The end.
+
+LEAVES_NOTHING = """
+    import asyncio, gc, os, sys
+    import redis, uvloop
+    from channels_redis_fast.core import RedisChannelLayer
+
+    url, prefix, kind, style = sys.argv[1:]
+    new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
+
+    def host(n):
+        return {"address": f"{url}/{n}", "client_name": prefix}
+
+    async def work(layer):
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        await layer.send("general", {})
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        general = asyncio.ensure_future(layer.receive("general"))
+        await layer.group_send("room", {"type": "x"})
+        assert await receiving == {"type": "x"}
+        assert await general == {}
+        if style == "flush":
+            await layer.flush()
+        elif style == "waiting":
+            waiting = [asyncio.ensure_future(layer.receive(name)) for name in (channel, "other")]
+            await asyncio.sleep(0)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+
+    def once():
+        layers = [RedisChannelLayer(hosts=[host(0)], prefix=prefix)]
+        loop = new_loop()
+        loop.slow_callback_duration = 60
+        for layer in layers:
+            loop.run_until_complete(asyncio.wait_for(work(layer), 15))
+        loop.close()
+        assert loop.is_closed()
+        assert not asyncio.all_tasks(loop), asyncio.all_tasks(loop)
+
+    once()
+    gc.collect()
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        once()
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) == before, (before, len(os.listdir("/dev/fd")))
+    with redis.Redis.from_url(url) as raw:
+        for _ in range(1000):
+            left = [client for client in raw.client_list() if client["name"] == prefix]
+            if not left:
+                break
+        assert not left, left
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("style", ["plain", "waiting", "flush"])
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_closed_loop_leaves_nothing(redis_server: Any, prefix: str, kind: str, style: str) -> None:
+    """No socket, no task, no warning: all of them would be on standard error in development mode."""
+    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", textwrap.dedent(LEAVES_NOTHING)]
+    ended = subprocess.run(
+        [*command, redis_server.url, prefix, kind, style],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout == "done\n"
+    assert ended.returncode == 0

@@ -1,0 +1,79 @@
+"""Memory: what is sent, received, cancelled or only named leaves nothing behind in the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+GROWTH = 5 * 1024 * 1024
+
+PROGRAM = """
+    import asyncio, gc, os, sys
+    from channels_redis_fast.core import RedisChannelLayer
+
+    url, prefix, work = sys.argv[1:]
+
+    def resident():
+        gc.collect()
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    async def messages(layer, count):
+        "Sends and receives, in bursts, on one channel of each kind."
+        for channel in (await layer.new_channel(), "general"):
+            for start in range(0, count // 2, 100):
+                receiving = asyncio.gather(*(layer.receive(channel) for _ in range(100)))
+                await asyncio.gather(*(layer.send(channel, {"n": n, "text": "x" * 100}) for n in range(100)))
+                assert [message["n"] for message in await receiving] == list(range(100))
+
+    async def cancelled(layer, count):
+        "Receives on ever new channels, cancelled while they wait."
+        for start in range(0, count, 100):
+            names = [await layer.new_channel() for _ in range(50)] + [f"general{start + n}" for n in range(50)]
+            receiving = [asyncio.ensure_future(layer.receive(name)) for name in names]
+            await asyncio.sleep(0)
+            for task in receiving:
+                task.cancel()
+            await asyncio.wait(receiving)
+            # Something goes on beside, as in every process: the pump looks at what is wanted.
+            await layer.send(names[0], {})
+            await layer.receive(names[0])
+
+    async def channels(layer, count):
+        "Channels that live as long as a WebSocket: named, in a group, used, gone."
+        for n in range(count):
+            channel = await layer.new_channel()
+            await layer.group_add("room", channel)
+            await layer.group_send("room", {"n": n})
+            assert await layer.receive(channel) == {"n": n}
+            await layer.group_discard("room", channel)
+
+    WORK = {"messages": (messages, 100_000), "cancelled": (cancelled, 10_000), "channels": (channels, 10_000)}
+
+    async def main():
+        run, count = WORK[work]
+        layer = RedisChannelLayer(hosts=[url], prefix=prefix, capacity=1000)
+        await run(layer, count // 20)
+        before = resident()
+        await run(layer, count)
+        print(resident() - before)
+        await layer.close_pools()
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="measured in /proc")
+@pytest.mark.parametrize("work", ["messages", "cancelled", "channels"])
+def test_a_process_does_not_grow(redis_server: Any, prefix: str, work: str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), redis_server.url, prefix, work]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=ROOT)
+    assert ended.stderr == ""
+    assert int(ended.stdout) < GROWTH

@@ -1,0 +1,55 @@
+"""Which of the twins `_hot` picks, and that they have the same names and signatures."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from channels_redis_fast import _hot
+
+PROBE = "from channels_redis_fast import _hot; print(_hot.COMPILED, _hot.kind.__module__)"
+# Names the first compiled module so that its import fails, as it does where nothing was built.
+HIDE = "import sys; sys.modules['channels_redis_fast._ext.capacity'] = None; "
+
+
+def probe(program: str, pure: str | None) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "CHANNELS_REDIS_FAST_PURE"}
+    if pure is not None:
+        environment["CHANNELS_REDIS_FAST_PURE"] = pure
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("pure", ["1", "yes"])
+def test_the_variable_asks_for_pure(pure: str) -> None:
+    assert probe(PROBE, pure) == "False channels_redis_fast._pure"
+
+
+@pytest.mark.parametrize("pure", [None, "", "0"])
+def test_compiled_is_the_default(twins: Any, pure: str | None) -> None:
+    assert probe(PROBE, pure) == "True channels_redis_fast._ext.names"
+
+
+def test_without_compiled_modules_all_is_pure() -> None:
+    assert probe(HIDE + PROBE, None) == "False channels_redis_fast._pure"
+
+
+def parameters(function: Any) -> list[tuple[str, Any, bool]]:
+    return [
+        (parameter.name, parameter.kind, parameter.default is parameter.empty)
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in _hot.__all__ if name != "COMPILED"])
+def test_signatures(twins: Any, name: str) -> None:
+    compiled, pure = (getattr(twin, name) for twin in twins)
+    if name == "CapacityTable":
+        compiled, pure = compiled.lookup, pure.lookup
+    assert parameters(compiled) == parameters(pure)
