@@ -1,12 +1,12 @@
-"""Members of a channel's sorted set: random prefix, message, `__asgi_channel__`. Twin: the same part of `_pure.py`.
+"""Members of a channel's sorted set: prefix, message, `__asgi_channel__`. Twin: the same part of `_pure.py`.
 
 It knows msgpack's format and the reserved entry; not Redis, encryption, or what a message says.
 
 Both directions are written for what messages are made of. Whatever else turns up, sound or not, the whole message goes
 to `msgpack` itself, so that its results and its exceptions are the only ones there are.
 
-Other threads: the interpreter's lock guards the pool of random bytes and, while it is packed, the containers of a
-message (no Python code runs meanwhile). The module does not declare itself ready to go without that lock.
+Other threads: the interpreter's lock guards the pool of random bytes, the count and, while it is packed, the containers
+of a message (no Python code runs meanwhile). The module does not declare itself ready to go without that lock.
 """
 
 import os
@@ -28,6 +28,7 @@ from channels_redis_fast._ext.unpacker cimport Input, read_map_apart, read_map_s
 
 cdef enum:
     POOL = 4096
+    ORDERED_LENGTH = 10
     MAX_DEPTH = 32  # levels of containers packed and unpacked here
     MAX_CLONE = 512  # levels that `clone` follows; 512 of its frames are far from filling a C stack
 
@@ -35,10 +36,13 @@ cdef str FIELD = sys.intern("__asgi_channel__")
 cdef bytes PACKED_FIELD = packb(FIELD)
 
 
-# ------------------------------------------------------------------------------------------------------ random bytes
+# ---------------------------------------------------------------------------------------------------------- prefixes
+
+ORDERED_FROM = ORDERED_LENGTH
 
 cdef unsigned char[POOL] pool
 cdef Py_ssize_t pool_used = POOL
+cdef unsigned long long prefixes = 0  # those made, counted from a random number; 0: not yet begun
 
 
 cdef int check_length(Py_ssize_t length) except -1:
@@ -65,19 +69,38 @@ cdef int put_random(unsigned char *out, Py_ssize_t length) except -1:
     return 0
 
 
-def random_prefix(Py_ssize_t length, /):
-    """Random bytes, never the same twice."""
+cdef int put_prefix(unsigned char *out, Py_ssize_t length) except -1:
+    """Write a prefix: from ORDERED_FROM bytes on its first half counts upwards; the rest is random."""
+    global prefixes
+    cdef Py_ssize_t half = 0
+    cdef Py_ssize_t i
+    cdef unsigned long long number
+    if length >= ORDERED_LENGTH:
+        half = min(length // 2, 8)
+        if prefixes == 0:
+            # Below the middle of what the shortest half holds, so that no process ever counts past its end.
+            prefixes = int.from_bytes(os.urandom(8), "big") % (1 << 39) + 1
+        number = prefixes
+        prefixes += 1
+        for i in range(half):
+            out[half - 1 - i] = <unsigned char>(number >> (8 * i))
+    return put_random(out + half, length - half)
+
+
+def next_prefix(Py_ssize_t length, /):
+    """A prefix that keeps equal messages apart, and messages of one process in order."""
     cdef bytes result
     check_length(length)
     result = PyBytes_FromStringAndSize(NULL, length)
-    put_random(<unsigned char *>PyBytes_AS_STRING(result), length)
+    put_prefix(<unsigned char *>PyBytes_AS_STRING(result), length)
     return result
 
 
 def reseed():
-    """Forget the random bytes in stock, as a forked child must."""
-    global pool_used
+    """Forget the random bytes in stock and the count, as a forked child must."""
+    global pool_used, prefixes
     pool_used = POOL
+    prefixes = 0
 
 
 # ---------------------------------------------------------------------------------------------------------- encoding
@@ -97,19 +120,19 @@ def pack(object message, /):
 
 
 def encode(object message, object channel, Py_ssize_t prefix_length):
-    """Random bytes, then the message with the channel as its last entry unless that is None."""
+    """A prefix, then the message with the channel as its last entry unless that is None."""
     cdef Scratch out
     check_length(prefix_length)
     scratch_open(&out)
     try:
         if type(message) is dict and put_message(&out, message, channel, prefix_length):
-            put_random(out.data, prefix_length)
+            put_prefix(out.data, prefix_length)
             return scratch_bytes(&out)
     finally:
         scratch_close(&out)
     if channel is not None:
         message = with_channel(message, channel)
-    return random_prefix(prefix_length) + packb(message)
+    return next_prefix(prefix_length) + packb(message)
 
 
 cdef dict with_channel(object message, object channel):
@@ -174,14 +197,14 @@ cdef inline void open_input(Input *source, object data, Py_ssize_t start) noexce
 
 
 cdef object spliced(Map header, object body, object channel, Py_ssize_t prefix_length):
-    """Random bytes, the body's entries, and the channel as one more."""
+    """A prefix, the body's entries, and the channel as one more."""
     cdef Scratch out
     cdef Py_ssize_t rest = PyBytes_GET_SIZE(body) - header.start
     scratch_open(&out)
     try:
         if not scratch_reserve(&out, prefix_length):
             raise MemoryError
-        put_random(out.data, prefix_length)
+        put_prefix(out.data, prefix_length)
         out.used = prefix_length
         if not (
             put_map_size(&out, header.count + 1)
@@ -204,7 +227,7 @@ def splice(object body, object channel):
 
 
 def frames(object body, object channels, Py_ssize_t prefix_length):
-    """One member per list of channels, each with random bytes of its own."""
+    """One member per list of channels, each with a prefix of its own."""
     cdef Map header = read_map_header(body)
     check_length(prefix_length)
     return [spliced(header, body, names, prefix_length) for names in channels]

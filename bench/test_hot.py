@@ -43,7 +43,7 @@ CALLS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "decode-group-of-100": ("envelope", "decode", (_pure.splice(BODY, NAMES[0]), 0)),
     "clone": ("envelope", "clone", (FLAT,)),
     "clone-nested": ("envelope", "clone", (NESTED,)),
-    "random_prefix": ("envelope", "random_prefix", (12,)),
+    "next_prefix": ("envelope", "next_prefix", (12,)),
     "assemble-10": ("pipeline", "assemble", ([SEND] * 10,)),
 }
 

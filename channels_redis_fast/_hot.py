@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "COMPILED",
+    "ORDERED_FROM",
     "CapacityTable",
     "assemble",
     "clone",
@@ -21,8 +22,8 @@ __all__ = [
     "is_group",
     "key",
     "kind",
+    "next_prefix",
     "pack",
-    "random_prefix",
     "reseed",
     "shard",
     "splice",
@@ -34,7 +35,17 @@ COMPILED: bool = os.environ.get("CHANNELS_REDIS_FAST_PURE", "") in ("", "0")
 if COMPILED and not TYPE_CHECKING:
     try:
         from channels_redis_fast._ext.capacity import CapacityTable
-        from channels_redis_fast._ext.envelope import clone, decode, encode, frames, pack, random_prefix, reseed, splice
+        from channels_redis_fast._ext.envelope import (
+            ORDERED_FROM,
+            clone,
+            decode,
+            encode,
+            frames,
+            next_prefix,
+            pack,
+            reseed,
+            splice,
+        )
         from channels_redis_fast._ext.names import is_group, key, kind, shard, split
         from channels_redis_fast._ext.pipeline import assemble
     except ImportError:
@@ -42,6 +53,7 @@ if COMPILED and not TYPE_CHECKING:
 
 if TYPE_CHECKING or not COMPILED:
     from channels_redis_fast._pure import (
+        ORDERED_FROM,
         CapacityTable,
         assemble,
         clone,
@@ -51,8 +63,8 @@ if TYPE_CHECKING or not COMPILED:
         is_group,
         key,
         kind,
+        next_prefix,
         pack,
-        random_prefix,
         reseed,
         shard,
         splice,

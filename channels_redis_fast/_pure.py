@@ -10,9 +10,10 @@ from __future__ import annotations
 import binascii
 import fnmatch
 import io
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgpack import packb, unpackb
@@ -161,19 +162,37 @@ _PACKED_FIELD: bytes = packb(_CHANNEL_FIELD)
 _MAX_CLONE = 512
 _POOL = 4096
 
+#: Bytes from which on a prefix has room to count and to be random.
+ORDERED_FROM = 10
+
 _pool = io.BytesIO()
+_prefixes: Iterator[int] | None = None
 
 
-def random_prefix(length: int, /) -> bytes:
-    """`length` random bytes, which keep equal messages apart in a sorted set. Never the same bytes twice.
+def next_prefix(length: int, /) -> bytes:
+    """`length` bytes that keep equal messages apart in a sorted set, for every process on it.
 
-    They come from `os.urandom`, never from `random`: seeding that one would make members collide.
+    From `ORDERED_FROM` bytes on, the first half (at most 8 bytes) is a big-endian count of the prefixes made in this
+    process, from a random start: members of one score are sorted by their bytes, so those of one process keep the
+    order in which they were made. The rest, and every shorter prefix, is random and never the same bytes twice. It
+    comes from `os.urandom`, never from `random`: seeding that one would make members collide.
 
     Raises ValueError for a negative length.
     """
-    global _pool
+    global _prefixes
     if length < 0:
         raise ValueError(f"a prefix has no negative length: {length}")
+    if length < ORDERED_FROM:
+        return _random(length)
+    half = min(length // 2, 8)
+    if _prefixes is None:
+        # Below the middle of what the shortest half holds, so that no process ever counts past its end.
+        _prefixes = itertools.count(int.from_bytes(os.urandom(8), "big") % 2**39 + 1)
+    return next(_prefixes).to_bytes(half, "big") + _random(length - half)
+
+
+def _random(length: int) -> bytes:
+    global _pool
     if length > _POOL:
         return os.urandom(length)
     # One C call takes the bytes and moves on, so two threads never get the same ones.
@@ -185,9 +204,10 @@ def random_prefix(length: int, /) -> bytes:
 
 
 def reseed() -> None:
-    """Forget the random bytes in stock. A forked child must, or it uses the same ones as its parent."""
-    global _pool
+    """Forget the random bytes in stock and the count. A forked child must, or it goes on with its parent's."""
+    global _pool, _prefixes
     _pool = io.BytesIO()
+    _prefixes = None
 
 
 def pack(message: Message, /) -> bytes:
@@ -197,12 +217,12 @@ def pack(message: Message, /) -> bytes:
 
 
 def encode(message: Message, channel: str | None, prefix_length: int) -> bytes:
-    """A whole member of a channel's sorted set: `prefix_length` random bytes, then the message.
+    """A whole member of a channel's sorted set: a prefix of `prefix_length` bytes (`next_prefix`), then the message.
 
     `channel` becomes the last entry, `__asgi_channel__`, unless it is None; the message must not have one already. The
     message is left as it was. Exceptions are those of `msgpack.packb`; ValueError for a negative prefix length.
     """
-    prefix = random_prefix(prefix_length)
+    prefix = next_prefix(prefix_length)
     return prefix + pack(message if channel is None else {**message, _CHANNEL_FIELD: channel})
 
 
@@ -216,13 +236,13 @@ def splice(body: bytes, channel: str | list[str]) -> bytes:
 
 
 def frames(body: bytes, channels: list[list[str]], prefix_length: int) -> list[bytes]:
-    """One member per list of channels: fresh random bytes, then the body spliced with that list.
+    """One member per list of channels: a fresh prefix, then the body spliced with that list.
 
     Raises what `splice` does; ValueError for a negative prefix length.
     """
     header, start = _map_header(body)
     rest = body[start:] + _PACKED_FIELD
-    return [random_prefix(prefix_length) + header + rest + packb(names) for names in channels]
+    return [next_prefix(prefix_length) + header + rest + packb(names) for names in channels]
 
 
 def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, Message]:

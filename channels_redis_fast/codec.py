@@ -9,11 +9,12 @@ serializer, a subclass, an overridden ``serialize`` of the layer) is called as c
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from ._hot import clone, decode, encode, frames, pack, splice
+from ._hot import ORDERED_FROM, clone, decode, encode, frames, pack, splice
 from .serializers import BaseMessageSerializer, MsgPackSerializer
 
 #: The field that carries the full channel name beside the message: a str for one channel, a list for a group.
@@ -25,6 +26,9 @@ Address = str | list[str] | None
 
 class Codec(Protocol):
     """One way of turning messages into members of a sorted set."""
+
+    #: Whether members sort, byte by byte, in the order in which they were made in this process.
+    ordered: bool
 
     def encode(self, message: Message, channel: str | None) -> bytes:
         """Return the member for one message; ``channel`` is its full name, or None on a general channel."""
@@ -43,6 +47,7 @@ class EnvelopeCodec:
     """msgpack without encryption: the compiled envelope from end to end."""
 
     def __init__(self, prefix_length: int) -> None:
+        self.ordered = prefix_length >= ORDERED_FROM
         self._prefix_length = prefix_length
 
     def encode(self, message: Message, channel: str | None) -> bytes:
@@ -62,6 +67,7 @@ class SealedCodec:
     """msgpack with encryption: the compiled envelope inside a Fernet token."""
 
     def __init__(self, serializer: MsgPackSerializer) -> None:
+        self.ordered = serializer.random_prefix_length >= ORDERED_FROM
         self._seal = serializer.seal
         self._unseal = serializer.unseal
 
@@ -82,7 +88,10 @@ class SealedCodec:
 class SerializerCodec:
     """Any other serializer, called with a dict that holds the channel field, as channels_redis does."""
 
-    def __init__(self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any], ordered: bool
+    ) -> None:
+        self.ordered = ordered
         self._serialize = serialize
         self._deserialize = deserialize
 
@@ -114,28 +123,32 @@ def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize:
 
     ``serialize`` and ``deserialize`` are the layer's methods where a subclass overrides them, else None.
     """
-    if serialize is not None or deserialize is not None or not _is_plain_msgpack(serializer):
-        return SerializerCodec(serialize or serializer.serialize, deserialize or serializer.deserialize)
-    if serializer.crypter is not None:
-        return SealedCodec(serializer)
-    return EnvelopeCodec(max(serializer.random_prefix_length, 0))
+    own = serialize is not None or deserialize is not None
+    sealed = not own and _seals_as_we_do(serializer)
+    if sealed and type(serializer) is MsgPackSerializer and _is_pristine(serializer, MsgPackSerializer):
+        if serializer.crypter is not None:
+            return SealedCodec(serializer)
+        return EnvelopeCodec(max(serializer.random_prefix_length, 0))
+    return SerializerCodec(
+        serialize or serializer.serialize,
+        deserialize or serializer.deserialize,
+        sealed and serializer.random_prefix_length >= ORDERED_FROM,
+    )
 
 
-# What the class was when this module was loaded: a site that patches a method gets its own method called.
-_PRISTINE = tuple(
-    (owner, name, vars(owner)[name])
+# What our methods were when this module was loaded: a site that patches or overrides one gets its own called.
+_PRISTINE = {
+    owner: {name: vars(owner)[name] for name in names}
     for owner, names in (
-        (MsgPackSerializer, ("as_bytes", "from_bytes")),
         (BaseMessageSerializer, ("serialize", "deserialize", "seal", "unseal")),
+        (MsgPackSerializer, ("as_bytes", "from_bytes")),
     )
-    for name in names
-)
+}
 
 
-def _is_plain_msgpack(serializer: Any) -> bool:
-    return (
-        type(serializer) is MsgPackSerializer
-        and all(vars(owner).get(name) is method for owner, name, method in _PRISTINE)
-        and not any(name in vars(MsgPackSerializer) for name in ("serialize", "deserialize", "seal", "unseal"))
-        and not any(name in vars(serializer) for _, name, _ in _PRISTINE)
-    )
+def _seals_as_we_do(serializer: Any) -> bool:
+    return isinstance(serializer, BaseMessageSerializer) and _is_pristine(serializer, BaseMessageSerializer)
+
+
+def _is_pristine(serializer: Any, owner: type[Any]) -> bool:
+    return all(inspect.getattr_static(serializer, name) is method for name, method in _PRISTINE[owner].items())

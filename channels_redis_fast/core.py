@@ -338,7 +338,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         return self._capacity_of(channel)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> LoopState:
-        return LoopState(loop, self._dialers, self.expiry, self._stats, self._make_receiver)
+        return LoopState(loop, self._dialers, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
 
     def _make_receiver(self, state: LoopState) -> Receiver:
         return Receiver(

@@ -29,13 +29,14 @@ class LoopState:
         loop: asyncio.AbstractEventLoop,
         dialers: Sequence[Dialer],
         expiry: int,
+        ordered: bool,
         stats: Stats,
         make_receiver: Callable[[LoopState], Receiver],
     ) -> None:
         self.loop = loop
         #: By shard: the command connection, and what gathers the sends.
         self.commands = [CommandConnection(dialer, loop, stats.count_reconnect) for dialer in dialers]
-        self.senders = [Sender(connection, expiry, stats) for connection in self.commands]
+        self.senders = [Sender(connection, expiry, ordered, stats) for connection in self.commands]
         self._make_receiver = make_receiver
         self._receiver: Receiver | None = None
 

@@ -96,10 +96,16 @@ class GroupBatch(ScriptRequest):
 
 
 class Sender:
-    """Fills the batches of one shard in one event loop."""
+    """
+    Fills the batches of one shard in one event loop.
 
-    def __init__(self, connection: CommandConnection, expiry: int, stats: Stats) -> None:
+    ``ordered``: whether members sort in the order in which they were made. All messages of a batch get one score,
+    so others travel alone.
+    """
+
+    def __init__(self, connection: CommandConnection, expiry: int, ordered: bool, stats: Stats) -> None:
         self.expiry = expiry
+        self._max_messages = MAX_MESSAGES if ordered else 1
         self._connection = connection
         self._loop = connection.loop
         self._stats = stats
@@ -112,7 +118,7 @@ class Sender:
         The future gives True, or False when the key was at ``capacity``; it raises redis-py's errors.
         """
         batch = self._open.get(key)
-        if batch is None or len(batch.members) >= MAX_MESSAGES or batch.size + len(member) > MAX_BYTES:
+        if batch is None or len(batch.members) >= self._max_messages or batch.size + len(member) > MAX_BYTES:
             batch = self._open[key] = SendBatch(self, key)
             self._connection.submit(batch)
         future: asyncio.Future[bool] = asyncio.Future(loop=self._loop)

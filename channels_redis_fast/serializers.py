@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from ._hot import random_prefix
+from ._hot import next_prefix
 
 try:
     from cryptography.fernet import Fernet, MultiFernet
@@ -43,7 +43,8 @@ class BaseMessageSerializer(abc.ABC):
 
     ``symmetric_encryption_keys``: a list of str or bytes; the first encrypts, all decrypt.
     ``random_prefix_length``: bytes put in front, outside the encryption, so that equal messages are distinct
-    members of a sorted set. ``expiry``: message lifetime in seconds; tokens older than that are refused.
+    members of a sorted set (see ``_pure.next_prefix``). ``expiry``: message lifetime in seconds; tokens older than
+    that are refused.
 
     Raises ``ValueError`` when the keys are not a list, or ``cryptography`` is not installed.
     """
@@ -97,7 +98,7 @@ class BaseMessageSerializer(abc.ABC):
         """Encrypt a body when there are keys, and put the random prefix in front."""
         if self.crypter is not None:
             body = self.crypter.encrypt(body)
-        return random_prefix(self.random_prefix_length) + body if self.random_prefix_length > 0 else body
+        return next_prefix(self.random_prefix_length) + body if self.random_prefix_length > 0 else body
 
     def unseal(self, stored: bytes) -> bytes:
         """Undo ``seal``. Raises ``cryptography.fernet.InvalidToken`` for an unknown key or an expired token."""

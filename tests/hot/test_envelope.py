@@ -231,12 +231,12 @@ def test_frames(hot: Any) -> None:
     assert hot.frames(body, [], 12) == []
 
 
-# ------------------------------------------------------------------------------------------------------ random bytes
+# ---------------------------------------------------------------------------------------------------------- prefixes
 
 
 @pytest.mark.parametrize("length", [0, 1, 12, 4095, 4096, 4097, 100_000])
-def test_random_prefix_has_its_length(hot: Any, length: int) -> None:
-    assert [len(hot.random_prefix(length)) for _ in range(5)] == [length] * 5
+def test_a_prefix_has_its_length(hot: Any, length: int) -> None:
+    assert [len(hot.next_prefix(length)) for _ in range(5)] == [length] * 5
     assert len(hot.encode({}, None, length)) == length + 1
 
 
@@ -248,42 +248,68 @@ def test_random_bytes_are_used_once(hot: Any, monkeypatch: pytest.MonkeyPatch) -
         os, "urandom", lambda size: b"".join(struct.pack("<I", next(counter)) for _ in range(size // 4))
     )
     try:
-        taken = [hot.random_prefix(12) for _ in range(1000)]
-        taken += [hot.encode({}, None, 12)[:12] for _ in range(1000)]
-        taken += [frame[:12] for frame in hot.frames(b"\x80", [["a"]] * 1000, 12)]
-        taken += [hot.random_prefix(8000) for _ in range(3)]
+        taken = [hot.next_prefix(8) for _ in range(1000)]
+        taken += [hot.next_prefix(24)[8:] for _ in range(1000)]
+        taken += [hot.encode({}, None, 24)[8:24] for _ in range(1000)]
+        taken += [frame[8:24] for frame in hot.frames(b"\x80", [["a"]] * 1000, 24)]
+        taken += [hot.next_prefix(8008)[8:] for _ in range(3)]
     finally:
         hot.reseed()
     words = [prefix[at : at + 4] for prefix in taken for at in range(0, len(prefix), 4)]
     assert len(set(words)) == len(words)
 
 
+@pytest.mark.parametrize("length", [10, 11, 12, 16, 17, 40])
+def test_members_sort_in_the_order_they_were_made(hot: Any, length: int) -> None:
+    hot.reseed()
+    made = []
+    for _ in range(700):
+        made.append(hot.next_prefix(length))
+        made.append(hot.encode({"type": "a"}, "a!b", length))
+        made += hot.frames(b"\x80", [["a!b"], ["a!c"]], length)
+    assert length >= hot.ORDERED_FROM
+    assert sorted(made) == made
+    half = min(length // 2, 8)
+    counts = [int.from_bytes(member[:half], "big") for member in made]
+    assert counts == list(range(counts[0], counts[0] + len(made)))
+    assert len({member[half:length] for member in made}) == len(made)
+
+
+def test_the_count_begins_at_random_and_has_far_to_go(hot: Any) -> None:
+    starts = set()
+    for _ in range(50):
+        hot.reseed()
+        starts.add(int.from_bytes(hot.next_prefix(10)[:5], "big"))
+    assert len(starts) > 40
+    assert max(starts) <= 2**39
+
+
 def test_seeding_the_global_generator_changes_nothing(hot: Any) -> None:
     random.seed(1)
-    first = hot.random_prefix(12)
+    first = hot.next_prefix(12)
     random.seed(1)
-    assert hot.random_prefix(12) != first
+    assert hot.next_prefix(12) != first
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_child_that_reseeds_has_bytes_of_its_own(hot: Any) -> None:
-    hot.random_prefix(12)
+    hot.next_prefix(12)
     read, write = os.pipe()
     child = os.fork()
     if not child:
         hot.reseed()
-        os.write(write, hot.random_prefix(12))
+        os.write(write, hot.next_prefix(12))
         os._exit(0)
     os.waitpid(child, 0)
     os.close(write)
     with open(read, "rb") as pipe:
-        assert pipe.read() != hot.random_prefix(12)
+        assert pipe.read() != hot.next_prefix(12)
 
 
 def test_negative_lengths(hot: Any) -> None:
     for call in (
-        lambda: hot.random_prefix(-1),
+        lambda: hot.next_prefix(-1),
         lambda: hot.encode({}, None, -1),
         lambda: hot.frames(b"\x80", [["a"]], -1),
         lambda: hot.decode(b"\x80", -1),
