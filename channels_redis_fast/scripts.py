@@ -1,15 +1,15 @@
 """
 The Lua scripts of the core layer, with their SHA-1. Text only, no I/O.
 
-Rules they keep: every key is declared; the send script takes one key, so that it also runs on a cluster; times
-come from the server.
+Rules they keep: every key is declared; times come from the server; what is wrong with one key (a foreign type,
+say) leaves the others alone.
 
 Scores are seconds with six decimals, as text, since engines differ in how many digits of a double they pass on.
 All messages of one call get one score, the server's time: what was sent in one go keeps its order through the
 rising prefix of its members (``envelope``). A call is stamped one microsecond after the last score of the key if
 that lies less than a second ahead: a clock that was set back reorders nothing, and a peer whose clock is far
-ahead cannot drag the key into the future. On an empty key, the usual one where consumers keep up, a send costs
-four commands, on any other five.
+ahead cannot drag the key into the future. An empty key, the usual one where consumers keep up, costs
+three commands, any other four, and the time is asked once for all.
 """
 
 from __future__ import annotations
@@ -51,38 +51,51 @@ local function room(key)
 end
 """
 
-#: KEYS: one channel key. ARGV: expiry in whole seconds, then runs of ``capacity, n, member * n``.
-#: Each message is tested against its own capacity, in order. Returns 0, or the 0-based positions refused.
+#: KEYS: channel keys of one shard. ARGV: expiry in whole seconds; then for each key the number of its runs, and for
+#: each run ``capacity, n, member * n``. Each message is tested against its own capacity, in order. Returns 0 when all
+#: were taken; else two lists: the 0-based positions of the messages refused, counted over all keys; and for each key
+#: that failed the first position, the one behind the last, and the error.
 SEND = Script(
     _ROOM
     + """
-local key = KEYS[1]
-local count, stamp = room(key)
-local refused = {}
-local add = {'ZADD', key}
-local length, position, at = 2, 0, 2
-while at < #ARGV do
-  local free, last = ARGV[at] - count, at + 1 + ARGV[at + 1]
-  for i = at + 2, last do
-    if free > 0 then
-      add[length + 1] = stamp
-      add[length + 2] = ARGV[i]
-      length = length + 2
-      count = count + 1
-      free = free - 1
-    else
-      refused[#refused + 1] = position
+local refused, failed = {}, {}
+local position, at = 0, 2
+for k = 1, #KEYS do
+  local key, first = KEYS[k], position
+  local ok, count, stamp = pcall(room, key)
+  local problem
+  if not ok then problem, count = count, 0 end
+  local add, length = {'ZADD', key}, 2
+  local runs = tonumber(ARGV[at])
+  at = at + 1
+  for run = 1, runs do
+    local free, last = ARGV[at] - count, at + 1 + ARGV[at + 1]
+    for i = at + 2, last do
+      if free > 0 then
+        add[length + 1] = stamp
+        add[length + 2] = ARGV[i]
+        length = length + 2
+        count = count + 1
+        free = free - 1
+      elseif ok then
+        refused[#refused + 1] = position
+      end
+      position = position + 1
     end
-    position = position + 1
+    at = last + 1
   end
-  at = last + 1
+  if ok and length > 2 then
+    ok, problem = pcall(call, unpack(add))
+    if ok then call('EXPIRE', key, expiry) end
+  end
+  if not ok then
+    failed[#failed + 1] = first
+    failed[#failed + 1] = position
+    failed[#failed + 1] = type(problem) == 'table' and problem.err or tostring(problem)
+  end
 end
-if length > 2 then
-  call(unpack(add))
-  call('EXPIRE', key, expiry)
-end
-if #refused == 0 then return 0 end
-return refused
+if #refused == 0 and #failed == 0 then return 0 end
+return {refused, failed}
 """
 )
 

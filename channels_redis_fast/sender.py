@@ -1,5 +1,5 @@
 """
-Sends on sorted sets, gathered: the messages of one tick for one key become one call of one script.
+Sends on sorted sets, gathered: the messages of one tick become one call of one script.
 
 Knows keys, members and capacities as they come from ``core``; not what is in a message, nor which shard it
 belongs to. A batch stays open for more messages until the moment it is written, so the busier the
@@ -13,59 +13,86 @@ from typing import Any
 
 from . import scripts
 from .commands import CommandConnection, ScriptRequest
+from .connection import reply_error
 from .stats import Stats
 
 #: A script's ``unpack`` fails near 4,000 values, and one call must not hold up the server for long.
-MAX_MESSAGES, MAX_BYTES = 1000, 1_000_000
+MAX_KEYS, MAX_MESSAGES, MAX_BYTES = 64, 1000, 1_000_000
 
 
-class SendBatch(ScriptRequest):
-    """Messages for one key, in the order in which they were sent."""
+class KeyBatch:
+    """Messages for one key, in the order in which they were sent; their capacities and outcomes side by side."""
 
-    __slots__ = ("_sender", "capacities", "futures", "key", "members", "size")
+    __slots__ = ("capacities", "futures", "key", "members", "send_batch")
 
-    def __init__(self, sender: Sender, key: bytes) -> None:
-        super().__init__(scripts.SEND)
+    def __init__(self, key: bytes, send_batch: SendBatch) -> None:
         self.key = key
-        self._sender = sender
-        #: The messages, their capacities and their outcomes, side by side; and the messages' bytes.
+        self.send_batch = send_batch
         self.members: list[bytes] = []
         self.capacities: list[int] = []
         self.futures: list[asyncio.Future[bool]] = []
-        self.size = 0
 
     def arguments(self) -> list[Any]:
-        self._sender.seal(self)
+        """Return the number of runs of equal capacity, and each as capacity, length, members."""
         members, capacities = self.members, self.capacities
-        arguments: list[Any] = [1, self.key, self._sender.expiry]
         if capacities.count(capacities[0]) == len(capacities):
-            return [*arguments, capacities[0], len(members), *members]
+            return [1, capacities[0], len(members), *members]
+        arguments: list[Any] = [0]
         start = 0
         while start < len(members):
-            capacity = capacities[start]
             end = start + 1
-            while end < len(members) and capacities[end] == capacity:
+            while end < len(members) and capacities[end] == capacities[start]:
                 end += 1
-            arguments += (capacity, end - start)
+            arguments[0] += 1
+            arguments += (capacities[start], end - start)
             arguments += members[start:end]
             start = end
         return arguments
 
+
+class SendBatch(ScriptRequest):
+    """One call: the messages of a tick, by key."""
+
+    __slots__ = ("_sender", "keys", "messages", "size")
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__(scripts.SEND)
+        self._sender = sender
+        self.keys: list[KeyBatch] = []
+        #: How many messages, and how many bytes, are in it.
+        self.messages = 0
+        self.size = 0
+
+    def arguments(self) -> list[Any]:
+        self._sender.seal(self)
+        arguments: list[Any] = [len(self.keys)]
+        arguments += [batch.key for batch in self.keys]
+        arguments.append(self._sender.expiry)
+        for batch in self.keys:
+            arguments += batch.arguments()
+        return arguments
+
     def done(self, reply: Any) -> None:
-        futures = self.futures
+        futures = [future for batch in self.keys for future in batch.futures]
         if isinstance(reply, Exception):
-            for future in futures:
-                if not future.done():
-                    # One for each: a traceback grows on an exception that is raised in several tasks.
-                    future.set_exception(type(reply)(*reply.args))
-            return
-        if reply:
-            for position in reply:
+            _fail(futures, reply)
+        elif reply:
+            refused, failed = reply
+            for position in refused:
                 if not futures[position].done():
                     futures[position].set_result(False)
+            for first, end, text in zip(failed[::3], failed[1::3], failed[2::3], strict=True):
+                _fail(futures[first:end], reply_error(text.decode(errors="replace")))
         for future in futures:
             if not future.done():
                 future.set_result(True)
+
+
+def _fail(futures: list[asyncio.Future[bool]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            # One for each: a traceback grows on an exception that is raised in several tasks.
+            future.set_exception(type(error)(*error.args))
 
 
 class GroupBatch(ScriptRequest):
@@ -109,24 +136,41 @@ class Sender:
         self._connection = connection
         self._loop = connection.loop
         self._stats = stats
-        self._open: dict[bytes, SendBatch] = {}
+        #: What more messages can still go into.
+        self._keys: dict[bytes, KeyBatch] = {}
+        self._batch: SendBatch | None = None
 
     def send(self, key: bytes, member: bytes, capacity: int) -> asyncio.Future[bool]:
         """
-        Add one message to the tick's batch for its key.
+        Add one message to the tick's batch.
 
         The future gives True, or False when the key was at ``capacity``; it raises redis-py's errors.
         """
-        batch = self._open.get(key)
-        if batch is None or len(batch.members) >= self._max_messages or batch.size + len(member) > MAX_BYTES:
-            batch = self._open[key] = SendBatch(self, key)
-            self._connection.submit(batch)
+        batch = self._keys.get(key)
+        if (
+            batch is None
+            or len(batch.members) >= self._max_messages
+            or batch.send_batch.messages >= MAX_MESSAGES
+            or batch.send_batch.size + len(member) > MAX_BYTES
+        ):
+            batch = self._begin(key, len(member))
         future: asyncio.Future[bool] = asyncio.Future(loop=self._loop)
         batch.members.append(member)
         batch.capacities.append(capacity)
         batch.futures.append(future)
-        batch.size += len(member)
+        send_batch = batch.send_batch
+        send_batch.messages += 1
+        send_batch.size += len(member)
         return future
+
+    def _begin(self, key: bytes, size: int) -> KeyBatch:
+        call = self._batch
+        if call is None or len(call.keys) >= MAX_KEYS or call.messages >= MAX_MESSAGES or call.size + size > MAX_BYTES:
+            call = self._batch = SendBatch(self)
+            self._connection.submit(call)
+        batch = self._keys[key] = KeyBatch(key, call)
+        call.keys.append(batch)
+        return batch
 
     def send_group(self, keys: list[bytes], members: list[bytes], capacities: list[int]) -> list[asyncio.Future[int]]:
         """Send one group message to the keys of this shard; each future gives a number of keys over capacity."""
@@ -144,8 +188,11 @@ class Sender:
             start = end
         return futures
 
-    def seal(self, batch: SendBatch) -> None:
+    def seal(self, call: SendBatch) -> None:
         """Take no more messages into a batch that is being written."""
         self._stats.batches += 1
-        if self._open.get(batch.key) is batch:
-            del self._open[batch.key]
+        if self._batch is call:
+            self._batch = None
+        for batch in call.keys:
+            if self._keys.get(batch.key) is batch:
+                del self._keys[batch.key]
