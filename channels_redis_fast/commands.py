@@ -177,6 +177,10 @@ class CommandConnection(Connection):
             self._scheduled = True
             self.loop.call_soon(self._write)
 
+    def write_now(self) -> None:
+        """Write what was handed in without waiting for the end of the tick."""
+        self._write()
+
     def opened(self) -> None:
         assert self.link is not None
         # Loaded ahead of the first call on every connection, so that no call comes back to be repeated

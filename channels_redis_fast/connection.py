@@ -9,7 +9,7 @@ socket through hiredis to whoever waits. Knows no channel and no message: what i
 Rules kept here:
 
 - Replies resolve in the order of the commands, and one that misbehaves disturbs no other.
-- Commands handed in during one tick of the event loop leave in one write.
+- Commands handed in during one tick of the event loop leave in one write, but for those that are told not to wait.
 - What was not written when a connection dies goes out on the next one; what was written and not answered is
   repeated only if it is ``repeatable``, and fails otherwise, since it may have happened.
 - A connection never dies of idleness here: only an answer overdue kills it.

@@ -19,6 +19,10 @@ from .stats import Stats
 #: A script's ``unpack`` fails near 4,000 values, and one call must not hold up the server for long.
 MAX_KEYS, MAX_MESSAGES, MAX_BYTES = 64, 1000, 1_000_000
 
+#: A batch of so many messages does not wait for the end of the tick, so that the server works while the process goes
+#: on; each further one of the tick may be twice as large. Measured: 1.5 times as many sends with 64 coroutines.
+EARLY = 32
+
 
 class KeyBatch:
     """Messages for one key, in the order in which they were sent; their capacities and outcomes side by side."""
@@ -139,6 +143,7 @@ class Sender:
         #: What more messages can still go into.
         self._keys: dict[bytes, KeyBatch] = {}
         self._batch: SendBatch | None = None
+        self._early = EARLY
 
     def send(self, key: bytes, member: bytes, capacity: int) -> asyncio.Future[bool]:
         """
@@ -161,6 +166,9 @@ class Sender:
         send_batch = batch.send_batch
         send_batch.messages += 1
         send_batch.size += len(member)
+        if send_batch.messages >= self._early:
+            self._early = min(2 * self._early, MAX_MESSAGES)
+            self._connection.write_now()
         return future
 
     def _begin(self, key: bytes, size: int) -> KeyBatch:
@@ -191,6 +199,8 @@ class Sender:
     def seal(self, call: SendBatch) -> None:
         """Take no more messages into a batch that is being written."""
         self._stats.batches += 1
+        if call.messages < self._early:
+            self._early = EARLY
         if self._batch is call:
             self._batch = None
         for batch in call.keys:

@@ -275,12 +275,15 @@ async def cancel_receives(layer: Any, channels: list[str]) -> None:
     got: dict[str, list[int]] = {channel: [] for channel in channels}
 
     async def send(channel: str, moments: random.Random) -> None:
-        for number in range(count + 1):
+        for number in range(count):
             await layer.send(channel, {"number": number})
             await asyncio.sleep(moments.uniform(0, 0.001))
+        while len(set(got[channel])) < count:
+            await asyncio.sleep(0.01)
+        await layer.send(channel, {"number": count})
 
     async def consume(channel: str, moments: random.Random) -> None:
-        # The last message is the end: had one been doubled, it would come before.
+        # The end is sent when all others were received: had one of them been doubled, it would come before.
         while count not in got[channel]:
             receiving = asyncio.ensure_future(layer.receive(channel))
             if moments.random() < 0.5:
