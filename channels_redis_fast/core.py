@@ -159,6 +159,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             except BaseException:
                 general.abandon(popped)
                 raise
+            general.took()
             self._stats.receives += 1
             return message
         name = channel[:local]
@@ -403,10 +404,13 @@ def _not_sure_of_group(name: object) -> bool:
 
 def _say_where(error: Exception, where: str) -> None:
     """Add to a serializer's error where the message was going; its type and the rest stay."""
-    if isinstance(error, UnicodeError):
-        error.reason = f"{error.reason} (message for {where})"  # type: ignore[attr-defined]
-    elif error.args and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} (message for {where})", *error.args[1:])
+    place = f"message for {where}"
+    if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
+        error.reason = f"{error.reason} ({place})"
+    elif len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]} ({place})",)
+    else:
+        error.args = (*error.args, place)
 
 
 def _literal(text: bytes) -> bytes:

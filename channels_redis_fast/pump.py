@@ -238,6 +238,7 @@ class Pump(Connection):
         """Take the answer of a pop that did not wait: [member, score], or nothing."""
         self._answered()
         if reply and not isinstance(reply, Exception):
+            channel.tried()
             member, score = reply
             self._receiver.deliver_general(channel, self, member, score)
         else:

@@ -110,13 +110,13 @@ class Receiver:
             self.stats.deliveries += 1
             general.give((message, pump, member, score))
 
-    def put_back(self, key: bytes, popped: Popped) -> None:
+    def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]:
         """Return a popped message to its place in Redis, whatever the capacity says: it was there before."""
         _, pump, member, score = popped
         self.stats.put_back += 1
-        self.commands[pump.shard].call(
+        return self.commands[pump.shard].call(
             (b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True
-        ).add_done_callback(lambda future: self._put_back_done(key, future))
+        )
 
     # What the pumps ask and tell.
 
@@ -145,7 +145,7 @@ class Receiver:
             self._forget(inbox)
         for general in list(self._generals.values()):
             if general.waiting:
-                if general.blocking:
+                if general.blocking and not general.returning:
                     wanted.append(general)
             elif general.is_idle():
                 del self._generals[general.key]
@@ -247,10 +247,6 @@ class Receiver:
         self.stats.undecodable += 1
         logger.error("Skipped an undecodable message on key %s: %s: %s", key.decode(), type(error).__name__, error)
 
-    def _put_back_done(self, key: bytes, future: asyncio.Future[list[Any]]) -> None:
-        if not future.cancelled() and future.exception() is not None:
-            logger.error("A message could not be put back on key %s: %s", key.decode(), future.exception())
-
 
 class GeneralChannel:
     """
@@ -267,6 +263,10 @@ class GeneralChannel:
         self._alone = len(receiver.pumps) == 1
         #: Whether the pumps are to wait for this channel.
         self.blocking = self._alone
+        #: Messages on their way back to Redis. Nothing is popped meanwhile: a later one would overtake them.
+        self.returning = 0
+        #: Messages given to receivers that have not run since, and may turn out to be cancelled.
+        self.given = 0
         self._trying: Pump | None = None
         self._left = len(receiver.pumps)
         self._rotation = count()
@@ -275,6 +275,8 @@ class GeneralChannel:
         """Whether nobody waits here and no pump asks on its behalf."""
         return (
             not self.waiting
+            and not self.returning
+            and not self.given
             and self._trying is None
             and not any(self.key in pump.awaited for pump in self._receiver.pumps)
         )
@@ -293,9 +295,14 @@ class GeneralChannel:
         if future in self.waiting:
             self.waiting.remove(future)
         if future.done() and not future.cancelled() and future.exception() is None:
+            self.given -= 1
             self.give(future.result())
         elif not self.waiting:
             self._leave()
+
+    def took(self) -> None:
+        """Hear that a receiver has what it was given."""
+        self.given -= 1
 
     def abandon_later(self, future: asyncio.Future[Popped]) -> None:
         """``abandon``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
@@ -310,10 +317,12 @@ class GeneralChannel:
         while self.waiting:
             future = self.waiting.popleft()
             if not future.done():
+                self.given += 1
                 future.set_result(popped)
                 break
         else:
-            self._receiver.put_back(self.key, popped)
+            self.returning += 1
+            self._receiver.put_back(self.key, popped).add_done_callback(self._returned)
         self.found()
 
     def found(self) -> None:
@@ -324,6 +333,10 @@ class GeneralChannel:
             self._pursue()
         else:
             self._leave()
+
+    def tried(self) -> None:
+        """A try has been answered."""
+        self._trying = None
 
     def nothing_found(self, pump: Pump) -> None:
         """A try on a shard brought nothing, or could not be made."""
@@ -341,7 +354,7 @@ class GeneralChannel:
 
     def _pursue(self) -> None:
         pumps = self._receiver.pumps
-        while self.waiting and not self.blocking and self._trying is None:
+        while self.waiting and not self.blocking and not self.returning and self._trying is None:
             if self._left <= 0:
                 self.blocking = True
                 break
@@ -353,10 +366,16 @@ class GeneralChannel:
                 self._trying = pump
                 pump.tries.append(self)
                 pump.kick()
-        if self.blocking and self.waiting:
+        if self.blocking and self.waiting and not self.returning:
             for pump in pumps:
                 if self.key not in pump.awaited:
                     pump.kick()
+
+    def _returned(self, future: asyncio.Future[list[Any]]) -> None:
+        self.returning -= 1
+        if not future.cancelled() and future.exception() is not None:
+            logger.error("A message could not be put back on key %s: %s", self.key.decode(), future.exception())
+        self._pursue()
 
     def _leave(self) -> None:
         """Withdraw from the pumps, unless somebody waits again by the time they look."""

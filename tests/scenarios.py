@@ -278,8 +278,8 @@ async def cancel_receives(layer: Any, channels: list[str]) -> None:
         for number in range(count):
             await layer.send(channel, {"number": number})
             await asyncio.sleep(moments.uniform(0, 0.001))
-        while len(set(got[channel])) < count:
-            await asyncio.sleep(0.01)
+        # Without a limit of its own: whether anything still moves is watched below.
+        await until(lambda: len(set(got[channel])) == count, "messages lost", float("inf"))
         await layer.send(channel, {"number": count})
 
     async def consume(channel: str, moments: random.Random) -> None:

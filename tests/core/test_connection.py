@@ -56,6 +56,7 @@ def go_on(server: Server) -> None:
 # Nobody there.
 
 
+# BUG: the second send to a key hangs for ever: it joins the first one's batch, which failed and will not be written.
 @pytest.mark.parametrize("call", CALLS)
 async def test_no_server(make_layer: MakeLayer, call: str) -> None:
     port = free_port()
@@ -83,6 +84,7 @@ def silent() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+# BUG: `socket_connect_timeout` does not bound the handshake; redis-py's own socket timeout, twice, does.
 @pytest.mark.parametrize("call", ["send", "group_add", "receive", "receive specific"])
 async def test_a_server_that_says_nothing(make_layer: MakeLayer, silent: int, call: str) -> None:
     layer = make_layer(hosts=[{"host": "127.0.0.1", "port": silent, "socket_connect_timeout": 0.3}])
@@ -96,6 +98,7 @@ async def test_all_sends_of_a_tick_hear_it(make_layer: MakeLayer) -> None:
     assert [type(result) for result in results] == [ConnectionError] * 50
 
 
+# BUG: as in `test_no_server`: what is sent to the same key after a failure hangs for ever.
 async def test_a_server_that_comes_later(make_layer: MakeLayer, own_server: OwnServer, kind: str) -> None:
     """An error is no verdict: the next call tries again."""
     server = own_server()
@@ -124,7 +127,7 @@ async def test_one_dead_shard_of_two(
     await live.send(channel, {"n": 1})
     assert await within(receiving) == {"n": 1}
     results = await within(asyncio.gather(*(layer.send("spread", {}) for _ in range(4)), return_exceptions=True))
-    assert sorted(type(result) for result in results if result) == [ConnectionError] * 2
+    assert [type(result) for result in results if result] == [ConnectionError] * 2
     assert all(str(dead.port) in str(result) for result in results if result)
     # Once the other is up, it is waited on too.
     receiving = await started(layer.receive(channel))
@@ -180,13 +183,17 @@ async def test_a_receive_survives_a_restart(
     assert layer.stats()["reconnects"] >= 2
 
 
-async def test_commands_go_out_after_a_restart(make_layer: MakeLayer, own_server: OwnServer) -> None:
-    """The first call after it included: what was not written yet is not lost."""
+async def test_commands_go_out_after_a_restart(
+    make_layer: MakeLayer, own_server: OwnServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first call after the loss was noticed included."""
     server = own_server()
     layer = make_layer(hosts=[server.url])
     await layer.send("general", {"n": 0})
     for n in range(1, 4):
+        caplog.clear()
         server.restart()
+        await until(lambda: f"127.0.0.1:{server.port} lost" in caplog.text)
         await within(layer.send("general", {"n": n}))
         assert await within(layer.receive("general")) == {"n": n}
         await within(layer.group_add("room", "general"))
@@ -322,10 +329,11 @@ async def test_killed_connections_under_load_deliver_nothing_twice(
     receiving = await started(receive())
     kills = 0
     for start in range(0, 2000, 100):
+        await until(lambda: bool(clients(raw, prefix)))
         await asyncio.gather(*(sender.send(channel, {"n": n}) for n in range(start, start + 100)))
         for client in clients(raw, prefix):
             kills += raw.client_kill_filter(_id=client["id"])
-    assert kills >= 10
+    assert kills >= 20
     # The last message may be the one that dies; it is repeated until one arrives.
     while not receiving.done():
         await sender.send(channel, {"n": 2000})
