@@ -223,24 +223,26 @@ class Dialer:
             raise ValueError(f"Option {where} is not a Redis host: {error}") from error
         # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
         self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
+        self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
 
     async def dial(self, link: Link) -> None:
         """
         Open a socket with redis-py, handshake and all, and hand it to ``link``.
 
-        Raises ``redis.exceptions.ConnectionError`` (``TimeoutError``, ``AuthenticationError``) naming the host.
+        Raises ``redis.exceptions.ConnectionError`` (which ``AuthenticationError`` is too) naming the host.
         """
         pool = create_pool(self._options)
         connection = pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()
+            # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
+            await asyncio.wait_for(connection.connect(), self._connect_timeout)
             link.attach(connection._writer)
             # From here on the socket is not redis-py's to close, nor to warn about.
             connection._reader = connection._writer = None
         except exceptions.AuthenticationError as error:
             raise exceptions.AuthenticationError(self._describe(error)) from error
         except (TimeoutError, asyncio.TimeoutError) as error:
-            raise TimeoutError(self._describe(error)) from error
+            raise ConnectionError(f"{self.label}: no connection within {self._connect_timeout:g} s") from error
         except (RedisError, OSError) as error:
             raise ConnectionError(self._describe(error)) from error
         finally:

@@ -34,7 +34,7 @@ from .hosts import decode_hosts, host_label
 from .loops import LoopState, LoopStates, on_fork
 from .mailbox import Mailroom
 from .receiver import Receiver
-from .serializers import registry
+from .serializers import make_serializer
 from .stats import Stats
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
@@ -82,11 +82,11 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         self._set_capacities(options.count("capacity", capacity), options.mapping("channel_capacity", channel_capacity))
         self.hosts = decode_hosts(hosts)
         self.ring_size = len(self.hosts)
-        self._serializer = registry.get_serializer(
+        self._serializer = make_serializer(
             serializer_format,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
-            symmetric_encryption_keys=symmetric_encryption_keys,
+            symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         self.client_prefix = uuid.uuid4().hex
         self._key_prefix = self.prefix.encode()
@@ -98,7 +98,9 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         self._is_group = is_group if plain_names else _not_sure_of_group
         self._dialers = [Dialer(host, f"hosts[{index}]") for index, host in enumerate(self.hosts)]
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
-        self._shard_of = shard if self._overridden("consistent_hash") is None else self._own_shard
+        own_ring = self._overridden("consistent_hash") is not None
+        self._shard_of = self._own_shard if own_ring else shard
+        self._split = self._own_split if own_ring else split
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
         self._loops = LoopStates(self._make_state)
@@ -229,7 +231,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             (b"ZRANGE", group_key, 0, -1),
             repeatable=True,
         )
-        shards, unreadable = split(members, self._key_prefix, self.ring_size)
+        shards, unreadable = self._split(members, self._key_prefix, self.ring_size)
         if unreadable:
             logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group)
         try:
@@ -361,6 +363,17 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _own_shard(self, value: str, ring_size: int) -> int:
         return self.consistent_hash(value)
+
+    def _own_split(
+        self, members: list[bytes], prefix: bytes, ring_size: int
+    ) -> tuple[list[tuple[list[bytes], list[list[str]]]], list[bytes]]:
+        ((keys, channels),), unreadable = split(members, prefix, 1)
+        shards: list[tuple[list[bytes], list[list[str]]]] = [([], []) for _ in range(ring_size)]
+        for redis_key, names in zip(keys, channels, strict=True):
+            mine = shards[self.consistent_hash(redis_key[len(prefix) :].decode())]
+            mine[0].append(redis_key)
+            mine[1].append(names)
+        return shards, unreadable
 
     def _checked_kind(self, channel: str) -> int:
         """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""

@@ -92,12 +92,13 @@ def _decode_address(address: Any, where: str) -> str:
     try:
         parts = urlsplit(address)
         parts.port  # noqa: B018  the attribute is what validates the port
-    except ValueError as error:
-        raise ValueError(f"{where}: the URI cannot be read: {error}.") from None
-    if parts.scheme not in SCHEMES:
+    except ValueError:
+        # Not urllib's text, which repeats parts of the URI: a misread password may be among them.
         raise ValueError(
-            f"{where}: a URI begins with redis://, rediss:// or unix://; this one has the scheme {parts.scheme!r}."
-        )
+            f"{where}: the URI cannot be read. Is something in the password not percent-encoded?"
+        ) from None
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"{where}: a URI begins with redis://, rediss:// or unix://, and this one does not.")
     # The data path speaks RESP2, and in redis-py a query option wins over the keyword that says so.
     query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "protocol"]
     if len(query) == len(parse_qsl(parts.query, keep_blank_values=True)):

@@ -4,7 +4,7 @@ Checks of layer options: a wrong one is refused when the layer is made, by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -35,6 +35,14 @@ def count(option: str, value: Any) -> int:
     if value < 0:
         raise ValueError(f"Option '{option}' must not be negative; it is {value}.")
     return value
+
+
+def keys(option: str, value: Any) -> Any:
+    """Return ``value`` if it can be a list of encryption keys. Raises ``TypeError`` otherwise."""
+    if value is not None and not isinstance(value, (str, bytes)) and not isinstance(value, Iterable):
+        raise TypeError(f"Option '{option}' must be a list of possible keys, not {type(value).__name__}.")
+    # One string in place of the list is the serializer's to refuse, as in channels_redis.
+    return list(value) if value is not None and not isinstance(value, (str, bytes)) else value
 
 
 def mapping(option: str, value: Any) -> Mapping[Any, Any]:

@@ -69,12 +69,17 @@ class SendBatch(ScriptRequest):
 
     def arguments(self) -> list[Any]:
         self._sender.seal(self)
+        self._sender.stats.batches += 1
         arguments: list[Any] = [len(self.keys)]
         arguments += [batch.key for batch in self.keys]
         arguments.append(self._sender.expiry)
         for batch in self.keys:
             arguments += batch.arguments()
         return arguments
+
+    def fail(self, error: Exception) -> None:
+        self._sender.seal(self)
+        super().fail(error)
 
     def done(self, reply: Any) -> None:
         futures = [future for batch in self.keys for future in batch.futures]
@@ -139,7 +144,7 @@ class Sender:
         self._max_messages = MAX_MESSAGES if ordered else 1
         self._connection = connection
         self._loop = connection.loop
-        self._stats = stats
+        self.stats = stats
         #: What more messages can still go into.
         self._keys: dict[bytes, KeyBatch] = {}
         self._batch: SendBatch | None = None
@@ -197,8 +202,7 @@ class Sender:
         return futures
 
     def seal(self, call: SendBatch) -> None:
-        """Take no more messages into a batch that is being written."""
-        self._stats.batches += 1
+        """Take no more messages into a batch that is being written, or never will be."""
         if call.messages < self._early:
             self._early = EARLY
         if self._batch is call:

@@ -162,3 +162,19 @@ class SerializersRegistry:
 registry = SerializersRegistry()
 registry.register_serializer("json", JSONSerializer)
 registry.register_serializer("msgpack", MsgPackSerializer)
+
+
+def make_serializer(format: Any, **options: Any) -> Any:
+    """
+    Make the serializer that a layer's option ``serializer_format`` names.
+
+    Raises ``SerializerDoesNotExist`` or ``TypeError`` naming the option.
+    """
+    try:
+        return registry.get_serializer(format, **options)
+    except SerializerDoesNotExist:
+        raise SerializerDoesNotExist(f"Option 'serializer_format' names {format!r}, which is not registered.") from None
+    except TypeError as error:
+        if isinstance(format, str):
+            raise
+        raise TypeError(f"Option 'serializer_format' must be a string: {error}.") from None

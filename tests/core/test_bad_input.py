@@ -152,7 +152,6 @@ async def test_what_another_serializer_cannot_pack(make_layer: MakeLayer, option
     await nothing_to_receive(layer, "general")
 
 
-# BUG: an exception without a text as its first argument leaves the channel unnamed.
 @pytest.mark.parametrize("arguments", [(), (5,), ("its text",)], ids=str)
 async def test_an_error_of_a_custom_serializer(make_layer: MakeLayer, arguments: tuple[Any, ...]) -> None:
     """Whatever arguments an exception has, the text names the channel."""

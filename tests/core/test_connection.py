@@ -56,7 +56,6 @@ def go_on(server: Server) -> None:
 # Nobody there.
 
 
-# BUG: the second send to a key hangs for ever: it joins the first one's batch, which failed and will not be written.
 @pytest.mark.parametrize("call", CALLS)
 async def test_no_server(make_layer: MakeLayer, call: str) -> None:
     port = free_port()
@@ -84,12 +83,11 @@ def silent() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-# BUG: `socket_connect_timeout` does not bound the handshake; redis-py's own socket timeout, twice, does.
 @pytest.mark.parametrize("call", ["send", "group_add", "receive", "receive specific"])
 async def test_a_server_that_says_nothing(make_layer: MakeLayer, silent: int, call: str) -> None:
     layer = make_layer(hosts=[{"host": "127.0.0.1", "port": silent, "socket_connect_timeout": 0.3}])
     with pytest.raises((ConnectionError, TimeoutError), match=f"127.0.0.1:{silent}"):
-        await within(CALLS[call](layer), 8)
+        await within(CALLS[call](layer), 3)
 
 
 async def test_all_sends_of_a_tick_hear_it(make_layer: MakeLayer) -> None:
@@ -98,7 +96,6 @@ async def test_all_sends_of_a_tick_hear_it(make_layer: MakeLayer) -> None:
     assert [type(result) for result in results] == [ConnectionError] * 50
 
 
-# BUG: as in `test_no_server`: what is sent to the same key after a failure hangs for ever.
 async def test_a_server_that_comes_later(make_layer: MakeLayer, own_server: OwnServer, kind: str) -> None:
     """An error is no verdict: the next call tries again."""
     server = own_server()
@@ -110,7 +107,7 @@ async def test_a_server_that_comes_later(make_layer: MakeLayer, own_server: OwnS
             await within(call, 5)
     server.restart()
     receiving = await started(layer.receive(channel))
-    await layer.send(channel, {"n": 1})
+    await within(layer.send(channel, {"n": 1}))
     assert await within(receiving) == {"n": 1}
 
 
@@ -124,7 +121,7 @@ async def test_one_dead_shard_of_two(
     live = make_layer()
     channel = await channel_of(layer, kind)
     receiving = await started(layer.receive(channel))
-    await live.send(channel, {"n": 1})
+    await within(live.send(channel, {"n": 1}))
     assert await within(receiving) == {"n": 1}
     results = await within(asyncio.gather(*(layer.send("spread", {}) for _ in range(4)), return_exceptions=True))
     assert [type(result) for result in results if result] == [ConnectionError] * 2
@@ -132,7 +129,7 @@ async def test_one_dead_shard_of_two(
     # Once the other is up, it is waited on too.
     receiving = await started(layer.receive(channel))
     dead.restart()
-    await make_layer(hosts=[dead.url]).send(channel, {"n": 2})
+    await within(make_layer(hosts=[dead.url]).send(channel, {"n": 2}))
     assert await within(receiving) == {"n": 2}
 
 
@@ -153,7 +150,7 @@ async def test_a_wrong_password_is_not_repeated(
         assert "s3cret" not in str(raised.value)
     assert "s3cret" not in caplog.text
     layer = make_layer(hosts=[f"redis://:right@127.0.0.1:{server.port}"])
-    await layer.send("general", {"n": 1})
+    await within(layer.send("general", {"n": 1}))
     assert await within(layer.receive("general")) == {"n": 1}
 
 
@@ -166,7 +163,7 @@ async def test_a_receive_survives_a_restart(
     server = own_server()
     layer = make_layer(hosts=[server.url])
     channel = await channel_of(layer, kind)
-    await layer.send(channel, {"n": 0})
+    await within(layer.send(channel, {"n": 0}))
     assert await within(layer.receive(channel)) == {"n": 0}
     receiving = await started(layer.receive(channel))
     for n in range(2):
@@ -175,7 +172,7 @@ async def test_a_receive_survives_a_restart(
         server.kill()
         await until(lambda: f"127.0.0.1:{server.port} lost" in caplog.text)
         server.restart()
-        await make_layer(hosts=[server.url]).send(channel, {"n": n})
+        await within(make_layer(hosts=[server.url]).send(channel, {"n": n}))
         assert await within(receiving) == {"n": n}
         receiving = await started(layer.receive(channel))
         caplog.clear()
@@ -189,7 +186,7 @@ async def test_commands_go_out_after_a_restart(
     """The first call after the loss was noticed included."""
     server = own_server()
     layer = make_layer(hosts=[server.url])
-    await layer.send("general", {"n": 0})
+    await within(layer.send("general", {"n": 0}))
     for n in range(1, 4):
         caplog.clear()
         server.restart()
@@ -207,7 +204,7 @@ async def test_what_is_sent_during_an_outage_goes_out_afterwards(
     """A server that was there is waited for, as long as an answer may take."""
     server = own_server()
     layer = make_layer(hosts=[server.url])
-    await layer.send("before", {})
+    await within(layer.send("before", {}))
     server.kill()
     await until(lambda: f"127.0.0.1:{server.port} lost" in caplog.text)
     sends = [asyncio.create_task(layer.send("general", {"n": n})) for n in range(20)]
@@ -222,7 +219,7 @@ async def test_what_is_sent_during_an_outage_goes_out_afterwards(
 async def test_an_outage_that_lasts_is_told(make_layer: MakeLayer, own_server: OwnServer) -> None:
     server = own_server()
     layer = make_layer(hosts=[{"address": server.url, "socket_timeout": 0.3}])
-    await layer.send("general", {})
+    await within(layer.send("general", {}))
     server.kill()
     with pytest.raises(ConnectionError, match=f"127.0.0.1:{server.port}"):
         await within(layer.send("general", {}), 10)
@@ -234,7 +231,7 @@ async def test_a_send_without_an_answer_raises_since_it_may_have_happened(
     """Written, and the server died: repeating it might deliver it twice. What may be repeated is."""
     server = own_server()
     layer = make_layer(hosts=[server.url])
-    await layer.send("general", {})
+    await within(layer.send("general", {}))
     await layer.group_add("room", "general")
     pause(server)
     sends = [await started(layer.send("general", {"n": n})) for n in range(3)]
@@ -257,7 +254,7 @@ async def test_a_send_without_an_answer_raises_since_it_may_have_happened(
 async def test_a_server_that_falls_silent_counts_as_gone(make_layer: MakeLayer, own_server: OwnServer) -> None:
     server = own_server()
     layer = make_layer(hosts=[{"address": server.url, "socket_timeout": 0.3}])
-    await layer.send("general", {"n": 1})
+    await within(layer.send("general", {"n": 1}))
     pause(server)
     try:
         with pytest.raises(ConnectionError, match=f"127.0.0.1:{server.port}"):
@@ -287,7 +284,7 @@ async def test_an_idle_receive_is_not_taken_for_dead(
     # Over the end of one wait in Redis and into the next.
     await until(lambda: time.monotonic() - begin > 1.3)
     assert waiting in [client["id"] for client in clients(raw, prefix)]
-    await make_layer().send(channel, {"n": 1})
+    await within(make_layer().send(channel, {"n": 1}))
     assert await within(receiving) == {"n": 1}
     assert layer.stats()["reconnects"] == 0
 
@@ -308,7 +305,7 @@ async def test_killed_connections_while_receiving(
         for client in clients(raw, prefix):
             raw.client_kill_filter(_id=client["id"])
         for i in range(n, n + 3):
-            await sender.send(channel, {"n": i})
+            await within(sender.send(channel, {"n": i}))
         assert await receiving == [{"n": i} for i in range(n, n + 3)]
     await nothing_to_receive(layer, channel)
 
@@ -336,7 +333,7 @@ async def test_killed_connections_under_load_deliver_nothing_twice(
     assert kills >= 20
     # The last message may be the one that dies; it is repeated until one arrives.
     while not receiving.done():
-        await sender.send(channel, {"n": 2000})
+        await within(sender.send(channel, {"n": 2000}))
         await asyncio.wait([receiving], timeout=0.5)
     await receiving
     assert got == sorted(set(got)), "twice, or out of order"

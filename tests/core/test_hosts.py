@@ -100,7 +100,6 @@ def test_the_position_of_a_wrong_host_is_named() -> None:
         RedisChannelLayer(hosts=["redis://localhost", {"host": "localhost", "no_such_option": 1}])
 
 
-# BUG: urllib's own words are quoted, and they quote what it took for the port or the host: the password.
 @pytest.mark.parametrize(
     "host",
     [

@@ -59,7 +59,6 @@ WRONG: list[tuple[str, Any]] = [
 ]
 
 
-# BUG: symmetric_encryption_keys=5 and all of serializer_format are refused without the name of the option.
 @pytest.mark.parametrize(("option", "value"), WRONG, ids=lambda value: ascii(value)[:30])
 def test_a_wrong_option_is_refused_by_name(option: str, value: Any) -> None:
     with pytest.raises((TypeError, ValueError, KeyError), match=option) as raised:

@@ -81,7 +81,6 @@ async def test_consistent_hash(
         assert await within(layer.receive(channel)) == {"n": n}
 
 
-# BUG: group_send shards by the built-in hash (`split`) and passes an overridden `consistent_hash` by.
 async def test_consistent_hash_decides_about_group_messages(
     make_layer: MakeLayer, shard_urls: list[str], raw_shards: list[redis.Redis], prefix: str
 ) -> None:

@@ -316,7 +316,6 @@ async def test_placement_of_group_messages(
         assert await within(layer.receive(channel)) == {"n": 1}
 
 
-# BUG: after a message was found by a try on one of several shards, no further receive on the channel is served.
 @pytest.mark.parametrize("ring_size", [2, 5])
 async def test_general_channels_are_spread_and_received_from_everywhere(
     make_layer: MakeLayer, shard_urls: list[str], raw_shards: list[redis.Redis], prefix: str, ring_size: int
@@ -348,7 +347,6 @@ async def test_what_upstream_puts_on_the_wrong_shard_is_received(
         assert await within(layer.receive(channel)) == {"n": 1}
 
 
-# BUG: the same.
 async def test_two_real_servers(make_layer: MakeLayer, redis_server: Any, second_server: Any, prefix: str) -> None:
     urls = [redis_server.url, second_server.url]
     layer, peer = make_layer(hosts=urls), make_layer(hosts=urls)
