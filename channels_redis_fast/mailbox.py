@@ -1,9 +1,10 @@
 """
-Mailboxes of specific channels: messages that left Redis and were not yet received, and who waits for them.
+Mailboxes of channels: messages that left Redis and were not yet received, and who waits for them.
 
-An ``Inbox`` belongs to one Redis key, which all specific channels of one kind in this process share. It
-belongs to the layer and not to an event loop: loops in several threads may receive on one key. Knows no
-socket and no wire format; who empties the Redis key is the ``receiver`` it names.
+``Mailboxes`` serves both layers. An ``Inbox`` is those of one Redis key of the core layer, which all specific
+channels of one kind in this process share; it belongs to the layer and not to an event loop, since loops in
+several threads may receive on one key. Knows no socket and no wire format; who empties an inbox's Redis key is
+the ``receiver`` it names.
 
 Rules kept here:
 
@@ -35,19 +36,40 @@ logger = logging.getLogger("channels_redis_fast")
 WARNING_INTERVAL = 60.0
 
 
-class Mailroom:
-    """All inboxes of a layer, and what they have in common: a lock, the limits, the counters."""
+class Room:
+    """What mailboxes have in common: a lock, the limits, the counters."""
 
-    def __init__(self, prefix: bytes, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
+    def __init__(self, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
         self.lock = threading.Lock()
-        self.inboxes: dict[str, Inbox] = {}
-        #: The receiver of each event loop that has one.
-        self.receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
         self.expiry = expiry
         self.capacity_of = capacity_of
         self.stats = stats
-        self._prefix = prefix
         self._warn_at = 0.0
+
+    def dropped(self, channel: str, capacity: int) -> None:
+        """Count a message that gave way, and say so now and then."""
+        self.stats.dropped += 1
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + WARNING_INTERVAL
+            logger.warning(
+                "The consumer of channel %s does not keep up: its mailbox is full (capacity %d), the oldest messages "
+                "are dropped (%d so far in this process)",
+                channel,
+                capacity,
+                self.stats.dropped,
+            )
+
+
+class Mailroom(Room):
+    """All inboxes of a core layer."""
+
+    def __init__(self, prefix: bytes, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
+        super().__init__(expiry, capacity_of, stats)
+        self.inboxes: dict[str, Inbox] = {}
+        #: The receiver of each event loop that has one.
+        self.receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
+        self._prefix = prefix
         self._abandoned: deque[tuple[Inbox, str, asyncio.Future[Message]]] = deque()
 
     def claim(
@@ -64,17 +86,8 @@ class Mailroom:
             if inbox is None:
                 inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
             inbox.claimed = True
-            if channel in inbox.stored:
-                message = inbox.take(channel)
-                if message is not None:
-                    return inbox, message, None
-            future: asyncio.Future[Message] = asyncio.Future(loop=loop)
-            waiting = inbox.waiting.get(channel)
-            if waiting is None:
-                inbox.waiting[channel] = [future]
-            else:
-                waiting.append(future)
-            return inbox, None, future
+            message, future = inbox.claim(channel, loop)
+            return inbox, message, future
 
     def abandon_later(self, inbox: Inbox, channel: str, future: asyncio.Future[Message]) -> None:
         """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
@@ -93,74 +106,42 @@ class Mailroom:
 
     def sweep(self) -> float | None:
         """Drop what has expired; return the seconds until there is more to drop, None when nothing is stored."""
-        now = time.monotonic()
-        next_deadline: float | None = None
         with self.lock:
-            for inbox in self.inboxes.values():
-                for channel, messages in list(inbox.stored.items()):
-                    while messages and messages[0][0] <= now:
-                        messages.popleft()
-                        self.stats.expired += 1
-                    if not messages:
-                        del inbox.stored[channel]
-                    elif next_deadline is None or messages[0][0] < next_deadline:
-                        next_deadline = messages[0][0]
-        return None if next_deadline is None else next_deadline - now
-
-    def dropped(self, channel: str, capacity: int) -> None:
-        """Count a message that gave way, and say so now and then."""
-        self.stats.dropped += 1
-        now = time.monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + WARNING_INTERVAL
-            logger.warning(
-                "The consumer of channel %s does not keep up: its mailbox is full (capacity %d), the oldest messages "
-                "are dropped (%d so far in this process)",
-                channel,
-                capacity,
-                self.stats.dropped,
-            )
+            left = [inbox.drop_expired() for inbox in self.inboxes.values()]
+        return min((seconds for seconds in left if seconds is not None), default=None)
 
 
-class Inbox:
-    """The mailboxes of all channels that share one Redis key."""
+class Mailboxes:
+    """The mailboxes of channels that have something in common, and the receivers that wait on them."""
 
-    __slots__ = ("_room", "claimed", "epoch", "key", "name", "receiver", "removals", "seen", "stored", "waiting")
+    __slots__ = ("_room", "stored", "waiting")
 
-    def __init__(self, room: Mailroom, name: str, key: bytes) -> None:
+    def __init__(self, room: Room) -> None:
         self._room = room
-        self.name = name
-        self.key = key
         #: Futures of receivers by channel, first come first served; a channel is here only while one waits.
         self.waiting: dict[str, list[asyncio.Future[Message]]] = {}
         #: (monotonic deadline, message) by channel; a channel is here only while it has messages.
         self.stored: dict[str, deque[tuple[float, Message]]] = {}
-        #: Who empties the Redis key, and how often that has changed hands.
-        self.receiver: Receiver | None = None
-        self.epoch = 0
-        #: By shard, members that were delivered and are not yet known to be removed from Redis.
-        self.removals: dict[int, list[bytes]] = {}
-        #: Whether somebody received since ``seen``, the monotonic time when the pump last looked.
-        self.claimed = False
-        self.seen = 0.0
 
-    def disarm(self) -> None:
-        """Stop emptying the key on behalf of receivers that have left."""
-        self.claimed = False
-        self.seen = float("-inf")
+    def claim(
+        self, channel: str, loop: asyncio.AbstractEventLoop
+    ) -> tuple[Message, None] | tuple[None, asyncio.Future[Message]]:
+        """
+        Return the oldest stored message of a channel, or the future of the next to come.
 
-    def take(self, channel: str) -> Message | None:
-        """Return the oldest stored message of a channel. The caller holds the room's lock."""
-        stored = self.stored[channel]
-        now = time.monotonic()
-        while stored:
-            deadline, message = stored.popleft()
-            if not stored:
-                del self.stored[channel]
-            if deadline > now:
-                return message
-            self._room.stats.expired += 1
-        return None
+        The caller holds the room's lock.
+        """
+        if channel in self.stored:
+            message = self._take(channel)
+            if message is not None:
+                return message, None
+        future: asyncio.Future[Message] = asyncio.Future(loop=loop)
+        waiting = self.waiting.get(channel)
+        if waiting is None:
+            self.waiting[channel] = [future]
+        else:
+            waiting.append(future)
+        return None, future
 
     def abandon(self, channel: str, future: asyncio.Future[Message]) -> None:
         """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
@@ -187,6 +168,24 @@ class Inbox:
             for channel in channels[1:]:
                 self._hand_over(channel, copy(), here)
             self._hand_over(channels[0], message, here)
+
+    def drop_expired(self) -> float | None:
+        """
+        Drop what has expired; return the seconds until there is more to drop, None when nothing is stored.
+
+        The caller holds the room's lock.
+        """
+        now = time.monotonic()
+        next_deadline: float | None = None
+        for channel, messages in list(self.stored.items()):
+            while messages and messages[0][0] <= now:
+                messages.popleft()
+                self._room.stats.expired += 1
+            if not messages:
+                del self.stored[channel]
+            elif next_deadline is None or messages[0][0] < next_deadline:
+                next_deadline = messages[0][0]
+        return None if next_deadline is None else next_deadline - now
 
     def fail_waiters(self, error: Exception) -> None:
         """Let every waiting receiver raise ``error``."""
@@ -255,6 +254,42 @@ class Inbox:
         while len(stored) > capacity:
             stored.popleft()
             self._room.dropped(channel, capacity)
+
+    def _take(self, channel: str) -> Message | None:
+        stored = self.stored[channel]
+        now = time.monotonic()
+        while stored:
+            deadline, message = stored.popleft()
+            if not stored:
+                del self.stored[channel]
+            if deadline > now:
+                return message
+            self._room.stats.expired += 1
+        return None
+
+
+class Inbox(Mailboxes):
+    """The mailboxes of all channels that share one Redis key."""
+
+    __slots__ = ("claimed", "epoch", "key", "name", "receiver", "removals", "seen")
+
+    def __init__(self, room: Mailroom, name: str, key: bytes) -> None:
+        super().__init__(room)
+        self.name = name
+        self.key = key
+        #: Who empties the Redis key, and how often that has changed hands.
+        self.receiver: Receiver | None = None
+        self.epoch = 0
+        #: By shard, members that were delivered and are not yet known to be removed from Redis.
+        self.removals: dict[int, list[bytes]] = {}
+        #: Whether somebody received since ``seen``, the monotonic time when the pump last looked.
+        self.claimed = False
+        self.seen = 0.0
+
+    def disarm(self) -> None:
+        """Stop emptying the key on behalf of receivers that have left."""
+        self.claimed = False
+        self.seen = float("-inf")
 
 
 def _set_exception(future: asyncio.Future[Message], error: Exception) -> None:
