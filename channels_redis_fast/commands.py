@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, NoScriptError
 
-from . import scripts
 from ._hot import assemble
 from .connection import (
     CLOSE_TIMEOUT,
@@ -27,14 +26,27 @@ from .connection import (
     Dialer,
     Link,
 )
+from .scripts import Script
+
+
+class Pending(Protocol):
+    """Commands that were handed in, and what becomes of their replies."""
+
+    #: Whether doing them twice is the same as once, so that they survive the loss of a connection.
+    repeatable: bool
+
+    def commands(self) -> Sequence[Command]:
+        """Return the commands to write, just before they are written."""
+
+    def reply(self, reply: Any) -> bool:
+        """Take the next reply; return whether all the commands have to be written again."""
+
+    def fail(self, error: Exception) -> None:
+        """Hear that no more replies will come; perhaps more than once."""
 
 
 class Request:
-    """
-    Commands that leave together, and what becomes of their replies.
-
-    ``repeatable``: doing them twice is the same as once, so they survive the loss of a connection.
-    """
+    """Commands that leave together, and one future for all their replies."""
 
     __slots__ = ("_commands", "_replies", "future", "repeatable")
 
@@ -45,12 +57,10 @@ class Request:
         self.repeatable = repeatable
 
     def commands(self) -> Sequence[Command]:
-        """Return the commands to write, just before they are written."""
         self._replies.clear()
         return self._commands
 
     def reply(self, reply: Any) -> bool:
-        """Take the next reply; return whether the whole request has to be written again."""
         self._replies.append(reply)
         if len(self._replies) == len(self._commands) and not self.future.done():
             error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
@@ -61,7 +71,6 @@ class Request:
         return False
 
     def fail(self, error: Exception) -> None:
-        """Hear that there will be no reply."""
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -77,7 +86,7 @@ class ScriptRequest:
 
     repeatable = False
 
-    def __init__(self, script: scripts.Script) -> None:
+    def __init__(self, script: Script) -> None:
         self._script = script
         self._with_text = False
 
@@ -109,7 +118,7 @@ class _Expected:
 
     __slots__ = ("_connection", "_request")
 
-    def __init__(self, connection: CommandConnection, request: Request | ScriptRequest) -> None:
+    def __init__(self, connection: CommandConnection, request: Pending) -> None:
         self._connection = connection
         self._request = request
 
@@ -150,10 +159,17 @@ class _Ignored:
 class CommandConnection(Connection):
     """The one multiplexed connection of a shard in an event loop."""
 
-    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, on_reconnect: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        loop: asyncio.AbstractEventLoop,
+        on_reconnect: Callable[[], None],
+        scripts: Sequence[Script] = (),
+    ) -> None:
         super().__init__(dialer, loop, on_reconnect)
-        self._unwritten: deque[Request | ScriptRequest] = deque()
-        self._repeat: list[Request | ScriptRequest] = []
+        self._scripts = scripts
+        self._unwritten: deque[Pending] = deque()
+        self._repeat: list[Pending] = []
         self._scheduled = False
 
     def call(self, *commands: Command, repeatable: bool = False) -> asyncio.Future[list[Any]]:
@@ -167,7 +183,7 @@ class CommandConnection(Connection):
         self.submit(Request(commands, future, repeatable))
         return future
 
-    def submit(self, request: Request | ScriptRequest, first: bool = False) -> None:
+    def submit(self, request: Pending, first: bool = False) -> None:
         """Hand a request in; it is written at the end of this tick, or when there is a socket that takes it."""
         if first:
             self._unwritten.appendleft(request)
@@ -185,8 +201,9 @@ class CommandConnection(Connection):
         assert self.link is not None
         # Loaded ahead of the first call on every connection, so that no call comes back to be repeated
         # behind later ones. A server that forbids SCRIPT gets the text with the call.
-        loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in scripts.ALL]
-        self.link.write(assemble(loads), [_Ignored() for _ in loads])
+        loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
+        if loads:
+            self.link.write(assemble(loads), [_Ignored() for _ in loads])
         self._write()
 
     def writable(self) -> None:
@@ -199,7 +216,7 @@ class CommandConnection(Connection):
         self._fail_unwritten(error)
         return False
 
-    def unanswered(self, request: Request | ScriptRequest, error: Exception) -> None:
+    def unanswered(self, request: Pending, error: Exception) -> None:
         """Keep what may be repeated for the next connection, fail the rest: it may have happened."""
         if not request.repeatable:
             request.fail(error)

@@ -44,7 +44,7 @@ CONNECT_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
 
 #: Seconds between attempts to come back: doubled from the first to the last, with jitter.
-BACKOFF_FIRST, BACKOFF_LAST = 0.01, 2.0
+BACKOFF_FIRST, BACKOFF_LAST = 0.01, 0.8
 BACKOFF_SOON = 0.05
 
 #: Commands that may be written and unanswered on one connection; more wait their turn in the process.
@@ -98,7 +98,8 @@ class Link(asyncio.Protocol):
         self._on_writable = on_writable
         self._on_lost = on_lost
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_MORE)
-        self._heard = 0.0
+        #: Loop time when bytes came last, or when waiting for them began.
+        self.heard = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._reason: Exception | None = None
         self._transport: Any = None
@@ -117,7 +118,7 @@ class Link(asyncio.Protocol):
     def write(self, data: bytes, requests: list[Answerable]) -> None:
         """Write commands; ``requests`` has one entry for each reply they will get, in order."""
         if not self.in_flight:
-            self._heard = self._loop.time()
+            self.heard = self._loop.time()
             if self._watch is None:
                 self._watch = self._loop.call_later(self._answer_timeout, self._check_answers)
         self.in_flight.extend(requests)
@@ -133,7 +134,7 @@ class Link(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        in_flight, gets = self.in_flight, self._reader.gets
+        gets = self._reader.gets
         self._reader.feed(data)
         while True:
             try:
@@ -143,18 +144,21 @@ class Link(asyncio.Protocol):
                 return
             if reply is _MORE:
                 break
-            if not in_flight:
-                self.abort(ConnectionError(f"a reply that nobody asked for: {reply!r}"))
-                return
-            request = in_flight.popleft()
             try:
-                request.resolve(reply)
+                self.take(reply)
             except Exception as error:
                 context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
                 self._loop.call_exception_handler(context)
-        self._heard = self._loop.time()
-        if self.writable and len(in_flight) < MAX_IN_FLIGHT:
+        self.heard = self._loop.time()
+        if self.writable and len(self.in_flight) < MAX_IN_FLIGHT:
             self._on_writable()
+
+    def take(self, reply: Any) -> None:
+        """Give a reply to the oldest command that waits for one."""
+        if self.in_flight:
+            self.in_flight.popleft().resolve(reply)
+        else:
+            self.abort(ConnectionError(f"a reply that nobody asked for: {reply!r}"))
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -176,11 +180,20 @@ class Link(asyncio.Protocol):
         self._watch = None
         if not self.in_flight:
             return
-        left = self._heard + self._answer_timeout - self._loop.time()
+        left = self.heard + self._answer_timeout - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._check_answers)
         else:
             self.abort(TimeoutError(f"no answer for {self._answer_timeout:g} s"))
+
+
+class PushLink(Link):
+    """A live socket on which the server speaks unasked: each reply goes to ``on_push``."""
+
+    on_push: Callable[[Any], None]
+
+    def take(self, reply: Any) -> None:
+        self.on_push(reply)
 
 
 def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
@@ -258,6 +271,8 @@ class Dialer:
 class Connection(abc.ABC):
     """A connection that comes back: at most one socket to one host, in one event loop."""
 
+    link_class: type[Link] = Link
+
     def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, on_reconnect: Callable[[], None]) -> None:
         self.dialer = dialer
         self.loop = loop
@@ -322,7 +337,7 @@ class Connection(abc.ABC):
                 if self._lost_at is not None and self._lost_at - self._opened_at < BACKOFF_SOON:
                     # A server that takes connections only to drop them is not asked again at once.
                     await asyncio.sleep(BACKOFF_SOON)
-                link = Link(self.loop, self.answer_timeout, self.writable, self._lost)
+                link = self.link_class(self.loop, self.answer_timeout, self.writable, self._lost)
                 try:
                     await self.dialer.dial(link)
                 except (RedisError, OSError, ValueError) as error:

@@ -21,21 +21,19 @@ import time
 import uuid
 from asyncio import get_running_loop
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from . import options
-from ._hot import CapacityTable, is_group, key, kind, shard, split
-from .codec import CHANNEL_FIELD, Message, choose
-from .connection import Dialer
-from .hosts import decode_hosts, host_label
-from .loops import LoopState, LoopStates, on_fork
+from ._hot import is_group, key, kind, split
+from .base import RedisLayer, say_where
+from .codec import CHANNEL_FIELD, Message
+from .coreloop import CoreLoop
+from .loops import LoopStates, on_fork
 from .mailbox import Mailroom
 from .receiver import Receiver
-from .serializers import make_serializer
-from .stats import Stats
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
 
@@ -45,7 +43,7 @@ logger = logging.getLogger("channels_redis_fast")
 FLUSH_STEP = 1000
 
 
-class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
+class RedisChannelLayer(RedisLayer):
     """
     A channel layer on Redis sorted sets, wire-compatible with ``channels_redis.core.RedisChannelLayer`` 4.3.
 
@@ -58,8 +56,6 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
-
-    extensions: ClassVar[list[str]] = ["groups", "flush"]
 
     #: Seconds that one blocking wait lasts in Redis before it is asked again.
     brpop_timeout = 5
@@ -76,13 +72,13 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         random_prefix_length: int = 12,
         serializer_format: str = "msgpack",
     ) -> None:
-        self.prefix = options.text("prefix", prefix)
         self.expiry = options.seconds("expiry", expiry)
         self.group_expiry = options.seconds("group_expiry", group_expiry)
-        self._set_capacities(options.count("capacity", capacity), options.mapping("channel_capacity", channel_capacity))
-        self.hosts = decode_hosts(hosts)
-        self.ring_size = len(self.hosts)
-        self._serializer = make_serializer(
+        super().__init__(
+            hosts,
+            prefix,
+            options.count("capacity", capacity),
+            options.mapping("channel_capacity", channel_capacity),
             serializer_format,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
@@ -90,17 +86,11 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         )
         self.client_prefix = uuid.uuid4().hex
         self._key_prefix = self.prefix.encode()
-        self._stats = Stats()
-        self._codec = choose(self._serializer, self._overridden("serialize"), self._overridden("deserialize"))
         plain_names = all(getattr(type(self), rule) is getattr(BaseChannelLayer, rule) for rule in _NAME_RULES)
         # A layer with rules of its own about names has every name judged by them.
         self._kind = kind if plain_names else _not_sure
         self._is_group = is_group if plain_names else _not_sure_of_group
-        self._dialers = [Dialer(host, f"hosts[{index}]") for index, host in enumerate(self.hosts)]
-        # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
-        own_ring = self._overridden("consistent_hash") is not None
-        self._shard_of = self._own_shard if own_ring else shard
-        self._split = self._own_split if own_ring else split
+        self._split = split if self._overridden("consistent_hash") is None else self._own_split
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
         self._loops = LoopStates(self._make_state)
@@ -126,7 +116,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         try:
             member = self._codec.encode(message, channel if local else None)
         except Exception as error:
-            _say_where(error, f"channel {channel}")
+            say_where(error, f"channel {channel}")
             raise
         # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
         index = self._shard_of(channel[:local], self.ring_size) if local else self._next_shard()
@@ -237,7 +227,7 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         try:
             framed = self._codec.encode_group(message, [names for _, channels in shards for names in channels])
         except Exception as error:
-            _say_where(error, f"group {group}")
+            say_where(error, f"group {group}")
             raise
         calls: list[asyncio.Future[int]] = []
         start = 0
@@ -283,49 +273,6 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
     async def wait_received(self) -> None:
         """Nothing is left to wait for after a receive; here since channels_redis has it."""
 
-    # What a site may look at or override.
-
-    def stats(self) -> dict[str, int]:
-        """Return this process' counters by name."""
-        return self._stats.as_dict()
-
-    def serialize(self, message: Message) -> bytes:
-        """Return a message as it is stored in Redis."""
-        return self._serializer.serialize(message)  # type: ignore[no-any-return]
-
-    def deserialize(self, message: bytes) -> Message:
-        """Return the message of stored bytes."""
-        return self._serializer.deserialize(message)  # type: ignore[no-any-return]
-
-    def consistent_hash(self, value: str | bytes) -> int:
-        """Return the shard of a group or non-local channel name."""
-        return shard(value, self.ring_size)
-
-    def get_capacity(self, channel: str) -> int:
-        """Return how many messages the channel's key may hold."""
-        return self._capacities.lookup(channel)
-
-    @property
-    def capacity(self) -> int:
-        """Messages that a key holds when no entry of ``channel_capacity`` matches."""
-        return self._capacities.default
-
-    @capacity.setter
-    def capacity(self, value: int) -> None:
-        self._set_capacities(options.count("capacity", value), self.channel_capacity)
-
-    @property
-    def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
-        """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
-        return self._channel_capacity  # type: ignore[no-any-return]
-
-    @channel_capacity.setter
-    def channel_capacity(self, value: Any) -> None:
-        self._set_capacities(self.capacity, value)
-
-    def __str__(self) -> str:
-        return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
-
     # Inner works.
 
     def after_fork(self) -> None:
@@ -340,10 +287,10 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
     def _capacity_for_mailbox(self, channel: str) -> int:
         return self._capacity_of(channel)
 
-    def _make_state(self, loop: asyncio.AbstractEventLoop) -> LoopState:
-        return LoopState(loop, self._dialers, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
+    def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
+        return CoreLoop(loop, self._dialers, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
 
-    def _make_receiver(self, state: LoopState) -> Receiver:
+    def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(
             state.loop,
             self._dialers,
@@ -354,15 +301,6 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             self.expiry,
             self.brpop_timeout,
         )
-
-    def _set_capacities(self, default: int, patterns: Any) -> None:
-        # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
-        self._capacities = CapacityTable(patterns, default)
-        self._capacity_of = self._overridden("get_capacity") or self._capacities.lookup
-        self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
-
-    def _own_shard(self, value: str, ring_size: int) -> int:
-        return self.consistent_hash(value)
 
     def _own_split(
         self, members: list[bytes], prefix: bytes, ring_size: int
@@ -391,11 +329,6 @@ class RedisChannelLayer(BaseChannelLayer):  # type: ignore[misc]
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()
 
-    def _overridden(self, name: str) -> Any:
-        """Return a method of this layer if it is not the one defined here, else None."""
-        method = getattr(self, name)
-        return None if getattr(method, "__func__", None) is getattr(RedisChannelLayer, name) else method
-
 
 _NAME_RULES = (
     "MAX_NAME_LENGTH",
@@ -413,17 +346,6 @@ def _not_sure(name: object) -> int:
 
 def _not_sure_of_group(name: object) -> bool:
     return False
-
-
-def _say_where(error: Exception, where: str) -> None:
-    """Add to a serializer's error where the message was going; its type and the rest stay."""
-    place = f"message for {where}"
-    if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
-        error.reason = f"{error.reason} ({place})"
-    elif len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} ({place})",)
-    else:
-        error.args = (*error.args, place)
 
 
 def _literal(text: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """
 What a layer has in each event loop, and the two moments when it has to let go: loop close and fork.
 
-Knows connections and receivers only as things to make and to close; what they do is theirs.
+Knows what a layer has in a loop only as a thing to make and to close.
 """
 
 from __future__ import annotations
@@ -10,70 +10,33 @@ import asyncio
 import os
 import types
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from ._hot import reseed
-from .commands import CommandConnection
-from .connection import Dialer
-from .receiver import Receiver
-from .sender import Sender
-from .stats import Stats
 
 
-class LoopState:
-    """The connections of one layer in one event loop. Their sockets are opened when they are first needed."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        dialers: Sequence[Dialer],
-        expiry: int,
-        ordered: bool,
-        stats: Stats,
-        make_receiver: Callable[[LoopState], Receiver],
-    ) -> None:
-        self.loop = loop
-        #: By shard: the command connection, and what gathers the sends.
-        self.commands = [CommandConnection(dialer, loop, stats.count_reconnect) for dialer in dialers]
-        self.senders = [Sender(connection, expiry, ordered, stats) for connection in self.commands]
-        self._make_receiver = make_receiver
-        self._receiver: Receiver | None = None
-
-    @property
-    def receiver(self) -> Receiver:
-        """Everything that this loop receives."""
-        if self._receiver is None:
-            self._receiver = self._make_receiver(self)
-        return self._receiver
+class LoopState(Protocol):
+    """What a layer has in one event loop."""
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
-        if self._receiver is not None:
-            await self._receiver.disconnect()
-        await self._close_commands()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
-        if self._receiver is not None:
-            await self._receiver.retire()
-        await self._close_commands()
-        for connection in self.commands:
-            connection.give_up()
-
-    async def _close_commands(self) -> None:
-        # After the pumps: what they popped for nobody goes back through these.
-        await asyncio.gather(*(connection.aclose() for connection in self.commands))
 
 
-class LoopStates(dict[asyncio.AbstractEventLoop, LoopState]):
+State = TypeVar("State", bound=LoopState)
+
+
+class LoopStates(dict[asyncio.AbstractEventLoop, State]):
     """The states of one layer by event loop; one that is missing is made."""
 
-    def __init__(self, make_state: Callable[[asyncio.AbstractEventLoop], LoopState]) -> None:
+    def __init__(self, make_state: Callable[[asyncio.AbstractEventLoop], State]) -> None:
         super().__init__()
         self._make_state = make_state
 
-    def __missing__(self, loop: asyncio.AbstractEventLoop) -> LoopState:
+    def __missing__(self, loop: asyncio.AbstractEventLoop) -> State:
         state = self[loop] = self._make_state(loop)
         _before_close(loop, self)
         return state
@@ -108,7 +71,7 @@ class LoopStates(dict[asyncio.AbstractEventLoop, LoopState]):
 _inherited: list[Any] = []
 
 
-def _before_close(loop: asyncio.AbstractEventLoop, states: LoopStates) -> None:
+def _before_close(loop: asyncio.AbstractEventLoop, states: LoopStates[Any]) -> None:
     """Make ``loop.close()`` close the layer's connections first, as channels_redis does."""
     close = loop.close
 

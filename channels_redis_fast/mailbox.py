@@ -187,12 +187,11 @@ class Mailboxes:
                 next_deadline = messages[0][0]
         return None if next_deadline is None else next_deadline - now
 
-    def fail_waiters(self, error: Exception) -> None:
-        """Let every waiting receiver raise ``error``."""
+    def fail_waiters(self, error: Exception, channel: str | None = None) -> None:
+        """Let every waiting receiver, or every one of a channel, raise ``error``."""
         with self._room.lock:
-            waiting, self.waiting = self.waiting, {}
-            for futures in waiting.values():
-                for future in futures:
+            for name in list(self.waiting) if channel is None else [channel]:
+                for future in self.waiting.pop(name, ()):
                     with contextlib.suppress(RuntimeError):
                         future.get_loop().call_soon_threadsafe(_set_exception, future, error)
 

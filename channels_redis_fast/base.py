@@ -1,0 +1,119 @@
+"""
+What both layers have in common: hosts, serializer, capacities, and the methods that a site may override.
+
+A method that a subclass overrides is called; where none is, the compiled function stands in its place. Knows
+nothing of what a layer does with messages, and opens nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from channels.layers import BaseChannelLayer
+
+from . import options
+from ._hot import CapacityTable, shard
+from .codec import Message, choose
+from .connection import Dialer
+from .hosts import decode_hosts, host_label
+from .serializers import make_serializer
+from .stats import Stats
+
+
+class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
+    """Base of the layers. Raises ``TypeError`` or ``ValueError`` naming the option that is wrong."""
+
+    extensions: ClassVar[list[str]] = ["groups", "flush"]
+
+    def __init__(
+        self,
+        hosts: Iterable[Any] | None,
+        prefix: str,
+        capacity: int,
+        channel_capacity: Mapping[str | re.Pattern[str], int],
+        serializer_format: str,
+        **serializer_options: Any,
+    ) -> None:
+        self.prefix = options.text("prefix", prefix)
+        self._set_capacities(capacity, channel_capacity)
+        self.hosts = decode_hosts(hosts)
+        self.ring_size = len(self.hosts)
+        self._serializer = make_serializer(serializer_format, **serializer_options)
+        self._codec = choose(self._serializer, self._overridden("serialize"), self._overridden("deserialize"))
+        self._dialers = [Dialer(host, f"hosts[{index}]") for index, host in enumerate(self.hosts)]
+        # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
+        self._shard_of: Callable[[str, int], int] = (
+            shard if self._overridden("consistent_hash") is None else self._own_shard
+        )
+        self._stats = Stats()
+
+    def stats(self) -> dict[str, int]:
+        """Return this process' counters by name."""
+        return self._stats.as_dict()
+
+    def serialize(self, message: Message) -> bytes:
+        """Return a message as bytes."""
+        return self._serializer.serialize(message)  # type: ignore[no-any-return]
+
+    def deserialize(self, message: bytes) -> Message:
+        """Return the message of such bytes."""
+        return self._serializer.deserialize(message)  # type: ignore[no-any-return]
+
+    def consistent_hash(self, value: str | bytes) -> int:
+        """Return the shard of a name."""
+        return shard(value, self.ring_size)
+
+    def get_capacity(self, channel: str) -> int:
+        """Return how many messages may wait on a channel."""
+        return self._capacities.lookup(channel)
+
+    @property
+    def capacity(self) -> int:
+        """Messages that may wait where no entry of ``channel_capacity`` matches."""
+        return self._capacities.default
+
+    @capacity.setter
+    def capacity(self, value: int) -> None:
+        self._set_capacities(options.count("capacity", value), self.channel_capacity)
+
+    @property
+    def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
+        """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
+        return self._channel_capacity  # type: ignore[no-any-return]
+
+    @channel_capacity.setter
+    def channel_capacity(self, value: Any) -> None:
+        self._set_capacities(self.capacity, value)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
+
+    def _set_capacities(self, default: int, patterns: Any) -> None:
+        # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
+        self._capacities = CapacityTable(patterns, default)
+        self._capacity_of = self._overridden("get_capacity") or self._capacities.lookup
+        self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
+
+    def _capacity_for_mailbox(self, channel: str) -> int:
+        return self._capacity_of(channel)
+
+    def _own_shard(self, value: str, ring_size: int) -> int:
+        return self.consistent_hash(value)
+
+    def _overridden(self, name: str) -> Any:
+        """Return a method of this layer if it is not the one defined here, else None."""
+        method = getattr(self, name)
+        return None if getattr(method, "__func__", None) is getattr(RedisLayer, name) else method
+
+
+def say_where(error: Exception, where: str) -> None:
+    """Add to a serializer's error where the message was going; its type and the rest stay."""
+    place = f"message for {where}"
+    if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
+        error.reason = f"{error.reason} ({place})"
+    elif len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]} ({place})",)
+    else:
+        error.args = (*error.args, place)

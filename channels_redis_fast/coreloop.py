@@ -1,0 +1,62 @@
+"""
+What a core layer has in one event loop: by shard a command connection and a sender, and one receiver.
+
+Knows how these are put together and closed, in which order; what they do is theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from . import scripts
+from .commands import CommandConnection
+from .connection import Dialer
+from .receiver import Receiver
+from .sender import Sender
+from .stats import Stats
+
+
+class CoreLoop:
+    """The connections of one layer in one event loop. Their sockets are opened when they are first needed."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dialers: Sequence[Dialer],
+        expiry: int,
+        ordered: bool,
+        stats: Stats,
+        make_receiver: Callable[[CoreLoop], Receiver],
+    ) -> None:
+        self.loop = loop
+        #: By shard: the command connection, and what gathers the sends.
+        self.commands = [CommandConnection(dialer, loop, stats.count_reconnect, scripts.ALL) for dialer in dialers]
+        self.senders = [Sender(connection, expiry, ordered, stats) for connection in self.commands]
+        self._make_receiver = make_receiver
+        self._receiver: Receiver | None = None
+
+    @property
+    def receiver(self) -> Receiver:
+        """Everything that this loop receives."""
+        if self._receiver is None:
+            self._receiver = self._make_receiver(self)
+        return self._receiver
+
+    async def disconnect(self) -> None:
+        """Close the sockets; they are opened again when they are needed, at once by those who wait."""
+        if self._receiver is not None:
+            await self._receiver.disconnect()
+        await self._close_commands()
+
+    async def retire(self) -> None:
+        """Close for good, since the event loop closes."""
+        if self._receiver is not None:
+            await self._receiver.retire()
+        await self._close_commands()
+        for connection in self.commands:
+            connection.give_up()
+
+    async def _close_commands(self) -> None:
+        # After the pumps: what they popped for nobody goes back through these.
+        await asyncio.gather(*(connection.aclose() for connection in self.commands))

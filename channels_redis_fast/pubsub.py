@@ -1,0 +1,249 @@
+"""
+The Pub/Sub layer: what send, receive, groups and flush MEAN on Redis Pub/Sub. Thin; it opens no socket, and no
+byte is laid out here.
+
+One message, from send to receive: ``send`` has the codec make a payload, picks the shard, and hands both to its
+``publisher``, whose batch leaves with the tick's one write. In each process that subscribes, the ``subscriber``
+hands it from the socket to ``pubsubloop``, which decodes it and gives it to the channel's mailbox, where
+``receive`` waits.
+
+Rules and names are those of ``channels_redis.pubsub`` 4.3 and of the Channels layer specification
+(https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import uuid
+from asyncio import get_running_loop
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import options
+from .base import RedisLayer, say_where
+from .codec import Message
+from .loops import LoopStates, on_fork
+from .mailbox import Room
+from .pubsubloop import PubSubLoop
+
+__all__ = ["RedisPubSubChannelLayer"]
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Messages that may wait for a consumer where no option says otherwise: a bound for memory, not for traffic.
+DEFAULT_CAPACITY = 10_000
+
+#: Options of the core layer that mean nothing here. channels_redis takes and forgets them, so settings have them.
+WITHOUT_EFFECT = ("group_expiry", "random_prefix_length")
+
+
+class RedisPubSubChannelLayer(RedisLayer):
+    """
+    A channel layer on Redis Pub/Sub, wire-compatible with ``channels_redis.pubsub.RedisPubSubChannelLayer`` 4.3.
+
+    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
+    ``prefix``: str in front of the Redis channels of groups and new channels. ``on_disconnect``, ``on_reconnect``:
+    types of the messages that every channel of this process gets when a subscribing connection is lost, and when all
+    subscriptions are acknowledged again. ``symmetric_encryption_keys``: list of str or bytes.
+    ``serializer_format``: a name in ``serializers.registry``.
+    What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
+    oldest give way) and ``expiry`` (seconds; None: for ever).
+
+    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    """
+
+    #: Seconds that a channel, its groups and its mailbox outlive a cancelled receive.
+    grace = 10.0
+
+    def __init__(
+        self,
+        hosts: Iterable[Any] | None = None,
+        prefix: str = "asgi",
+        on_disconnect: str | None = None,
+        on_reconnect: str | None = None,
+        symmetric_encryption_keys: Iterable[str | bytes] | None = None,
+        serializer_format: str = "msgpack",
+        capacity: int = DEFAULT_CAPACITY,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        expiry: float | None = None,
+        **others: Any,
+    ) -> None:
+        _refuse_unknown(others)
+        self.expiry = None if expiry is None else options.seconds("expiry", expiry)
+        self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
+        self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
+        super().__init__(
+            hosts,
+            prefix,
+            options.count("capacity", capacity),
+            options.mapping("channel_capacity", channel_capacity),
+            serializer_format,
+            symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
+        )
+        self._room = Room(math.inf if self.expiry is None else self.expiry, self._capacity_for_mailbox, self._stats)
+        self._loops: LoopStates[PubSubLoop] = LoopStates(self._make_state)
+        on_fork(self)
+
+    # Channels.
+
+    async def send(self, channel: str, message: Message) -> None:
+        """
+        Send a message to a channel. Who does not listen at this moment misses it.
+
+        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
+        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        await self._publish(channel, message, "channel", channel)
+        self._stats.sends += 1
+
+    async def receive(self, channel: str) -> Message:
+        """
+        Wait for the next message of a channel and return it. Of several receivers the first gets it.
+
+        The first receive on a channel that was not made by ``new_channel`` here subscribes to it. A channel whose
+        receive was cancelled goes on listening for ``grace`` seconds.
+
+        Raises ``redis.exceptions.ConnectionError`` naming the host if it cannot subscribe; later outages are
+        waited out.
+        """
+        state = self._loops[get_running_loop()]
+        if channel in state.channels:
+            state.stay(channel)
+        else:
+            await state.open(channel)
+        with self._room.lock:
+            stored, coming = state.boxes.claim(channel, state.loop)
+        if coming is None:
+            assert stored is not None
+            message = stored
+        else:
+            try:
+                message = await coming
+            except GeneratorExit:
+                state.left_later(channel, coming)
+                raise
+            except BaseException:
+                state.left(channel, coming)
+                raise
+        self._stats.receives += 1
+        return message
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        """
+        Return the name of a new channel, subscribed: what is sent to it from now on is not missed.
+
+        Raises ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        channel = f"{self.prefix}{prefix}{uuid.uuid4().hex}"
+        await self._loops[get_running_loop()].open(channel)
+        return channel
+
+    # Groups.
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Add a channel of this process to a group; what is sent to the group from now on is not missed.
+
+        Raises ``RuntimeError`` for a channel that does not live in this process,
+        ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        name, state = self._group_channel(group), self._home(channel)
+        if state is None:
+            raise RuntimeError(
+                f"group_add() takes channels of this process only, and {channel!r} is none: use "
+                f"self.channel_layer.group_add({group!r}, self.channel_name) in the consumer that has the channel."
+            )
+        if state.loop is get_running_loop():
+            await state.join(name, channel)
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(state.join(name, channel), state.loop))
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Remove a channel from a group; nothing happens if it is not in it."""
+        name, state = self._group_channel(group), self._home(channel)
+        if state is None:
+            return
+        if state.loop is get_running_loop():
+            state.leave_group(name, channel)
+        else:
+            state.loop.call_soon_threadsafe(state.leave_group, name, channel)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """
+        Send a message to all channels of a group, in all processes.
+
+        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
+        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        await self._publish(self._group_channel(group), message, "group", group)
+        self._stats.group_sends += 1
+
+    # Flush.
+
+    async def flush(self) -> None:
+        """
+        Make the layer of this event loop like new: no groups, no messages, no sockets.
+
+        A receive that waits goes on waiting, and its channel is subscribed again at once.
+        """
+        self._loops[get_running_loop()].clear()
+        await self.close_pools()
+
+    async def close_pools(self) -> None:
+        """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
+        await self._loops.disconnect()
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's sockets alone."""
+        self._loops.forget()
+
+    # Inner works.
+
+    async def _publish(self, name: str, message: Message, kind: str, public_name: str) -> None:
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        if not isinstance(public_name, str):
+            raise TypeError(f"a {kind} name must be a string, not {type(public_name).__name__}")
+        try:
+            payload = self._codec.encode(message, None)
+        except Exception as error:
+            say_where(error, f"{kind} {public_name}")
+            raise
+        publisher = self._loops[get_running_loop()].publishers[self._shard_of(name, self.ring_size)]
+        await publisher.publish(name.encode(), payload)
+
+    def _group_channel(self, group: str) -> str:
+        return f"{self.prefix}__group__{group}"
+
+    def _home(self, channel: str) -> PubSubLoop | None:
+        """Return the loop that a channel lives in: this one if it does, else another that runs."""
+        here = self._loops[get_running_loop()]
+        if channel in here.channels:
+            return here
+        for loop, state in list(self._loops.items()):
+            if channel in state.channels and loop.is_running():
+                return state
+        return None
+
+    def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
+        return PubSubLoop(
+            loop,
+            self._dialers,
+            self._codec,
+            self._room,
+            lambda name: self._shard_of(name, self.ring_size),
+            self.on_disconnect,
+            self.on_reconnect,
+            self.grace,
+        )
+
+
+def _refuse_unknown(others: dict[str, Any]) -> None:
+    for name in others:
+        if name not in WITHOUT_EFFECT:
+            raise TypeError(f"RedisPubSubChannelLayer has no option '{name}'.")
+    if others:
+        logger.warning("Options without effect on RedisPubSubChannelLayer: %s", ", ".join(sorted(others)))

@@ -1,0 +1,232 @@
+"""
+What a Pub/Sub layer has in one event loop: connections by shard, the channels and groups that live here, and who
+gets a published message.
+
+A channel lives in the loop in which it was made or first received on, until its receiver has left and the grace
+time is over. Knows Redis channels only as the names of channels and groups, and messages only to hand them out;
+names and shards come from ``pubsub``, the sockets are the ``subscriber``'s and the command connection's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+from .codec import CHANNEL_FIELD, Codec, Message
+from .commands import CommandConnection
+from .connection import Dialer
+from .mailbox import Mailboxes, Room
+from .publisher import Publisher
+from .stats import Stats
+from .subscriber import Subscriber
+
+logger = logging.getLogger("channels_redis_fast")
+
+
+class PubSubLoop:
+    """The Pub/Sub layer in one event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dialers: Sequence[Dialer],
+        codec: Codec,
+        room: Room,
+        shard_of: Callable[[str], int],
+        on_disconnect: str | None,
+        on_reconnect: str | None,
+        grace: float,
+    ) -> None:
+        self.loop = loop
+        self.boxes = Mailboxes(room)
+        #: The groups of each channel that lives here, and the channels of each group; groups by Redis channel.
+        self.channels: dict[str, set[str]] = {}
+        self.groups: dict[str, dict[str, None]] = {}
+        self._room = room
+        self._stats: Stats = room.stats
+        self._codec = codec
+        self._shard_of = shard_of
+        self._on_disconnect = on_disconnect
+        self._on_reconnect = on_reconnect
+        self._grace = grace
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._lost_shards: set[int] = set()
+        count = self._stats.count_reconnect
+        self.commands = [CommandConnection(dialer, loop, count) for dialer in dialers]
+        self.publishers = [Publisher(connection) for connection in self.commands]
+        self._subscribers = [
+            Subscriber(dialer, loop, count, self._message, self._lost_by(shard), self._back_by(shard))
+            for shard, dialer in enumerate(dialers)
+        ]
+
+    # Channels.
+
+    async def open(self, channel: str) -> None:
+        """
+        Let a channel live here; returns when the server has acknowledged its subscription.
+
+        Raises ``redis.exceptions.ConnectionError`` naming the host; the channel does not live here then.
+        """
+        self.channels.setdefault(channel, set())
+        try:
+            await self._subscribe(channel)
+        except Exception as error:
+            self.channels.pop(channel, None)
+            self.boxes.fail_waiters(error, channel)
+            raise
+        except BaseException:
+            # The caller was cancelled. Somebody else may wait for the channel by now.
+            self._leave(channel)
+            raise
+
+    def stay(self, channel: str) -> None:
+        """Hear that somebody receives on a channel (again)."""
+        timer = self._leaving.pop(channel, None)
+        if timer is not None:
+            timer.cancel()
+
+    def left(self, channel: str, future: asyncio.Future[Message]) -> None:
+        """Hear that a receiver has gone. What it was given and did not see is kept; so is the channel, for a while."""
+        self.boxes.abandon(channel, future)
+        self._leave(channel)
+
+    def left_later(self, channel: str, future: asyncio.Future[Message]) -> None:
+        """``left``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self.left, channel, future)
+        except RuntimeError:
+            logger.debug("The event loop of channel %s was closed before its receiver", channel)
+
+    # Groups, by their Redis channel.
+
+    async def join(self, group: str, channel: str) -> None:
+        """Add a channel that lives here to a group; returns when the group's subscription is acknowledged."""
+        self.groups.setdefault(group, {})[channel] = None
+        self.channels[channel].add(group)
+        try:
+            await self._subscribe(group)
+        except Exception:
+            self.leave_group(group, channel)
+            raise
+
+    def leave_group(self, group: str, channel: str) -> None:
+        """Remove a channel from a group. With its last member here the group's subscription ends."""
+        members = self.groups.get(group)
+        if members is None or channel not in members:
+            return
+        del members[channel]
+        if channel in self.channels:
+            self.channels[channel].discard(group)
+        if not members:
+            del self.groups[group]
+            self._subscribers[self._shard_of(group)].unsubscribe(group.encode())
+
+    # Coming and going.
+
+    def clear(self) -> None:
+        """Forget all groups and messages, and the channels on which nobody waits."""
+        for group, members in list(self.groups.items()):
+            for channel in list(members):
+                self.leave_group(group, channel)
+        with self._room.lock:
+            self.boxes.stored.clear()
+        for channel in list(self.channels):
+            if channel not in self.boxes.waiting:
+                self._drop(channel)
+
+    async def disconnect(self) -> None:
+        """Close the sockets; they are opened again when they are needed, at once by those who wait."""
+        await self._close()
+        for subscriber in self._subscribers:
+            subscriber.resume()
+
+    async def retire(self) -> None:
+        """Close for good, since the event loop closes."""
+        self.boxes.drop_waiters(self.loop)
+        for timer in self._leaving.values():
+            timer.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        await self._close()
+        for connection in self.commands:
+            connection.give_up()
+
+    async def _close(self) -> None:
+        await asyncio.gather(
+            *(subscriber.stop() for subscriber in self._subscribers),
+            *(connection.aclose() for connection in self.commands),
+        )
+
+    # Inner works.
+
+    async def _subscribe(self, name: str) -> None:
+        future = self._subscribers[self._shard_of(name)].subscribe(name.encode())
+        if future is not None:
+            await future
+
+    def _leave(self, channel: str) -> None:
+        if channel in self.channels and channel not in self.boxes.waiting:
+            self.stay(channel)
+            self._leaving[channel] = self.loop.call_later(self._grace, self._drop, channel)
+
+    def _drop(self, channel: str) -> None:
+        self.stay(channel)
+        for group in list(self.channels.get(channel, ())):
+            self.leave_group(group, channel)
+        if self.channels.pop(channel, None) is not None:
+            self._subscribers[self._shard_of(channel)].unsubscribe(channel.encode())
+        with self._room.lock:
+            self.boxes.stored.pop(channel, None)
+
+    def _message(self, name: bytes, payload: bytes) -> None:
+        target = name.decode()
+        members: list[str] | None = None
+        if target not in self.channels:
+            members = list(self.groups.get(target, ()))
+            if not members:
+                return
+        try:
+            address, message = self._codec.decode(payload)
+        except Exception as error:
+            self._stats.undecodable += 1
+            logger.error("Skipped an undecodable message on %s: %s: %s", target, type(error).__name__, error)
+            return
+        if address is not None:
+            # On Pub/Sub this is a field like any other.
+            message[CHANNEL_FIELD] = address
+        if members is None:
+            self._stats.deliveries += 1
+            self.boxes.deliver(target, message, self.loop)
+        else:
+            self._stats.deliveries += len(members)
+            self.boxes.deliver_to_all(members, message, self._codec.copier(message, payload), self.loop)
+        if self.boxes.stored and self._sweep is None and self._room.expiry < math.inf:
+            self._sweep = self.loop.call_later(self._room.expiry, self._run_sweep)
+
+    def _run_sweep(self) -> None:
+        with self._room.lock:
+            delay = self.boxes.drop_expired()
+        self._sweep = None if delay is None else self.loop.call_later(delay, self._run_sweep)
+
+    def _lost_by(self, shard: int) -> Callable[[], None]:
+        def lost() -> None:
+            self._lost_shards.add(shard)
+            self._tell_all(self._on_disconnect)
+
+        return lost
+
+    def _back_by(self, shard: int) -> Callable[[], None]:
+        def back() -> None:
+            self._lost_shards.discard(shard)
+            if not self._lost_shards:
+                self._tell_all(self._on_reconnect)
+
+        return back
+
+    def _tell_all(self, kind: str | None) -> None:
+        if kind is not None:
+            for channel in list(self.channels):
+                self.boxes.deliver(channel, {"type": kind}, self.loop)

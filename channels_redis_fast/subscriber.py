@@ -1,0 +1,207 @@
+"""
+One shard's subscriptions in one event loop: what is subscribed is kept equal to what is wanted.
+
+Names are wanted and no longer wanted; once a tick the difference goes out as one SUBSCRIBE and one UNSUBSCRIBE of
+many names. Whoever wants a name can wait until the server has acknowledged it. Messages go straight from the
+socket to ``on_message``. Knows Redis channels by name; not whose they are, nor what is in a message.
+
+Rules kept here:
+
+- A subscription is acknowledged when every command about its name has been, so that none is on its way to end it.
+- After a loss everything wanted is subscribed again, in batches; ``on_back`` is called when all is acknowledged.
+- Reading is never paused: the server would close a subscriber that falls behind. Mailboxes drop instead.
+- A silent connection is asked with PING, and dropped when it stays silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import ConnectionError, TimeoutError
+
+from ._hot import assemble
+from .connection import Command, Connection, Dialer, PushLink
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Names in one SUBSCRIBE, so that a server that resubscribes thousands stays responsive in between.
+MAX_NAMES = 1000
+
+
+class Subscriber(Connection):
+    """The subscribing connection of one shard."""
+
+    link_class = PushLink
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        loop: asyncio.AbstractEventLoop,
+        on_reconnect: Callable[[], None],
+        on_message: Callable[[bytes, bytes], None],
+        on_lost: Callable[[], None],
+        on_back: Callable[[], None],
+    ) -> None:
+        super().__init__(dialer, loop, on_reconnect)
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._on_back = on_back
+        #: Names that are to be subscribed.
+        self._wanted: dict[bytes, None] = {}
+        #: Names whose last command on this socket was SUBSCRIBE; and by name the commands not yet acknowledged.
+        self._subscribed: set[bytes] = set()
+        self._outstanding: dict[bytes, int] = {}
+        #: Names whose difference between the two is to be looked at.
+        self._changed: dict[bytes, None] = {}
+        self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._scheduled = False
+        self._was_lost = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._pinged = 0.0
+
+    def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
+        """
+        Want a name. Returns None if the server has acknowledged it, else the future of that.
+
+        The future raises ``redis.exceptions.ConnectionError`` naming the host, and the name is not wanted then.
+        """
+        if name in self._subscribed and name in self._wanted and name not in self._outstanding:
+            return None
+        self._wanted[name] = None
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._waiting.setdefault(name, []).append(future)
+        self._change(name)
+        return future
+
+    def unsubscribe(self, name: bytes) -> None:
+        """No longer want a name. Nobody has to wait for that."""
+        self._wanted.pop(name, None)
+        self._change(name)
+
+    async def stop(self) -> None:
+        """Close the socket; what is wanted stays wanted."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        await self.aclose()
+
+    def resume(self) -> None:
+        """Open a socket again after ``stop``, if anything is wanted."""
+        if self._wanted:
+            self.connect()
+
+    # What the connection reports.
+
+    def opened(self) -> None:
+        assert isinstance(self.link, PushLink)
+        self.link.on_push = self._pushed
+        self.link.heard = self.loop.time()
+        self._forget_socket()
+        self._changed = dict.fromkeys(self._wanted)
+        self._write()
+        self._watch = self.loop.call_later(self.answer_timeout / 2, self._check_silence)
+        self._report_back()
+
+    def writable(self) -> None:
+        """Nothing waits for room here."""
+
+    def refused(self, error: Exception) -> bool:
+        if self.trouble_lasts():
+            waiting, self._waiting = self._waiting, {}
+            for name, futures in waiting.items():
+                self._wanted.pop(name, None)
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(type(error)(*error.args))
+        return bool(self._wanted)
+
+    def after_loss(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._forget_socket()
+        if self.closing:
+            return
+        if self._lost_at is not None and not self._was_lost:
+            self._was_lost = True
+            self._on_lost()
+        if self._wanted:
+            self.connect()
+
+    # Keeping what is subscribed equal to what is wanted.
+
+    def _change(self, name: bytes) -> None:
+        self._changed[name] = None
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        self._scheduled = False
+        link = self.link
+        if link is None:
+            if self._wanted:
+                self.connect()
+            return
+        changed, self._changed = self._changed, {}
+        more = [name for name in changed if name in self._wanted and name not in self._subscribed]
+        less = [name for name in changed if name not in self._wanted and name in self._subscribed]
+        self._subscribed.update(more)
+        self._subscribed.difference_update(less)
+        commands: list[Command] = []
+        for command, names in ((b"UNSUBSCRIBE", less), (b"SUBSCRIBE", more)):
+            for start in range(0, len(names), MAX_NAMES):
+                commands.append([command, *names[start : start + MAX_NAMES]])
+            for name in names:
+                self._outstanding[name] = self._outstanding.get(name, 0) + 1
+        if commands:
+            link.write(assemble(commands), [])
+
+    def _pushed(self, reply: Any) -> None:
+        if isinstance(reply, list) and len(reply) == 3:
+            kind, name, payload = reply
+            if kind == b"message":
+                self._on_message(name, payload)
+            elif kind in (b"subscribe", b"unsubscribe"):
+                self._acknowledged(name)
+        elif isinstance(reply, Exception) and self.link is not None:
+            # An error tells neither which name it is about nor what is subscribed now.
+            self.link.abort(ConnectionError(f"refused to subscribe: {reply}"))
+
+    def _acknowledged(self, name: bytes) -> None:
+        left = self._outstanding.get(name, 0) - 1
+        if left > 0:
+            self._outstanding[name] = left
+            return
+        self._outstanding.pop(name, None)
+        if name in self._subscribed:
+            for future in self._waiting.pop(name, ()):
+                if not future.done():
+                    future.set_result(None)
+        if not self._outstanding:
+            self._report_back()
+
+    def _report_back(self) -> None:
+        if self._was_lost and not self._outstanding and not self._changed:
+            self._was_lost = False
+            self._on_back()
+
+    def _forget_socket(self) -> None:
+        self._subscribed.clear()
+        self._outstanding.clear()
+
+    def _check_silence(self) -> None:
+        link = self.link
+        if link is None:
+            return
+        now, interval = self.loop.time(), self.answer_timeout / 2
+        if self._pinged > link.heard and now - self._pinged >= interval:
+            link.abort(TimeoutError(f"silent for {now - link.heard:.1f} s"))
+            return
+        if now - link.heard >= interval and self._pinged <= link.heard:
+            self._pinged = now
+            link.write(assemble([(b"PING",)]), [])
+        self._watch = self.loop.call_later(interval, self._check_silence)
