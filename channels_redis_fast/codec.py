@@ -96,10 +96,10 @@ class SerializerCodec:
         self._deserialize = deserialize
 
     def encode(self, message: Message, channel: str | None) -> bytes:
-        return self._serialize(message if channel is None else {**message, CHANNEL_FIELD: channel})
+        return _as_bytes(self._serialize(message if channel is None else {**message, CHANNEL_FIELD: channel}))
 
     def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
-        return [self._serialize({**message, CHANNEL_FIELD: names}) for names in channels]
+        return [_as_bytes(self._serialize({**message, CHANNEL_FIELD: names})) for names in channels]
 
     def decode(self, member: bytes) -> tuple[Address, Message]:
         message = self._deserialize(member)
@@ -115,6 +115,15 @@ class SerializerCodec:
 
     def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
         return lambda: self.decode(member)[1]
+
+
+def _as_bytes(stored: Any) -> bytes:
+    """Take from a serializer what redis-py would. Raises ``TypeError`` for what is neither bytes nor text."""
+    if isinstance(stored, str):
+        return stored.encode()
+    if not isinstance(stored, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a serializer must return bytes, not {type(stored).__name__}")
+    return bytes(stored)
 
 
 def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize: Callable[..., Any] | None) -> Codec:

@@ -233,7 +233,7 @@ class CommandConnection(Connection):
         """
         Write what was handed in, wait for the answers, close the socket.
 
-        What is handed in meanwhile waits for the next socket.
+        What is handed in meanwhile waits for ``resume``.
         """
         if self._unwritten and self._opening is not None:
             await asyncio.wait([self._opening], timeout=CLOSE_TIMEOUT)
@@ -244,6 +244,9 @@ class CommandConnection(Connection):
             self.link.write(assemble([(b"PING",)]), [_Last(answered)])
             await asyncio.wait([answered], timeout=CLOSE_TIMEOUT)
         await super().aclose()
+
+    def resume(self) -> None:
+        """Open a socket again after ``aclose``, if something was handed in meanwhile."""
         if self._unwritten:
             self.connect()
 
@@ -271,7 +274,14 @@ class CommandConnection(Connection):
             mine = request.commands()
             commands.extend(mine)
             expected.extend([_Expected(self, request)] * len(mine))
-        link.write(assemble(commands), expected)
+        try:
+            data = assemble(commands)
+        except Exception as error:
+            # One of them holds what cannot be written. Nobody may wait for ever; who it was, the error says.
+            for command in expected:
+                command.lost(error)
+            return
+        link.write(data, expected)
 
     def _fail_unwritten(self, error: Exception) -> None:
         while self._unwritten:

@@ -192,6 +192,10 @@ class PushLink(Link):
 
     on_push: Callable[[Any], None]
 
+    def write(self, data: bytes, requests: list[Answerable]) -> None:
+        """Write commands. Nothing is waited for here: only what comes says that the server is alive."""
+        self._transport.write(data)
+
     def take(self, reply: Any) -> None:
         self.on_push(reply)
 

@@ -48,6 +48,8 @@ class CoreLoop:
         if self._receiver is not None:
             await self._receiver.disconnect()
         await self._close_commands()
+        for connection in self.commands:
+            connection.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""

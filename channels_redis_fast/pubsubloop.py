@@ -142,6 +142,8 @@ class PubSubLoop:
         await self._close()
         for subscriber in self._subscribers:
             subscriber.resume()
+        for connection in self.commands:
+            connection.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""

@@ -78,15 +78,14 @@ class Receiver:
         for member in members:
             try:
                 address, message = decode(member)
+                if isinstance(address, list):
+                    self.stats.deliveries += len(address)
+                    inbox.deliver_to_all(address, message, self._codec.copier(message, member), self.loop)
+                else:
+                    self.stats.deliveries += 1
+                    inbox.deliver(address or inbox.name, message, self.loop)
             except Exception as error:
                 self._undecodable(inbox.key, error)
-                continue
-            if isinstance(address, list):
-                self.stats.deliveries += len(address)
-                inbox.deliver_to_all(address, message, self._codec.copier(message, member), self.loop)
-            else:
-                self.stats.deliveries += 1
-                inbox.deliver(address or inbox.name, message, self.loop)
         if inbox.stored and self._sweep is None:
             self._sweep = self.loop.call_later(self._mailroom.expiry, self._run_sweep)
 
