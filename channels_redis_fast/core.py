@@ -32,7 +32,7 @@ from .base import RedisLayer, say_where
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
 from .loops import LoopStates, on_fork
-from .mailbox import Mailroom
+from .mailbox import Inbox, Mailroom
 from .receiver import Receiver
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
@@ -155,9 +155,9 @@ class RedisChannelLayer(RedisLayer):
             self._stats.receives += 1
             return message
         name = channel[:local]
-        if not name.endswith(self.client_prefix + "!"):
-            raise AssertionError("Wrong client prefix")
-        inbox, stored, coming = self._mailroom.claim(name, channel, state.loop)
+        with self._mailroom.lock:
+            inbox = self._mailroom.inboxes.get(name) or self._open_inbox(name)
+            stored, coming = inbox.claim(channel, state.loop)
         receiver.serve(inbox)
         if coming is None:
             assert stored is not None
@@ -280,6 +280,11 @@ class RedisChannelLayer(RedisLayer):
         self.client_prefix = uuid.uuid4().hex
         self._mailroom = self._make_mailroom()
         self._loops.forget()
+
+    def _open_inbox(self, name: str) -> Inbox:
+        if not name.endswith(self.client_prefix + "!"):
+            raise AssertionError("Wrong client prefix")
+        return self._mailroom.open(name)
 
     def _make_mailroom(self) -> Mailroom:
         return Mailroom(self._key_prefix, self.expiry, self._capacity_for_mailbox, self._stats)

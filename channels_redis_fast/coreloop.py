@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from . import scripts
 from .commands import CommandConnection
@@ -34,27 +35,24 @@ class CoreLoop:
         self.commands = [CommandConnection(dialer, loop, stats.count_reconnect, scripts.ALL) for dialer in dialers]
         self.senders = [Sender(connection, expiry, ordered, stats) for connection in self.commands]
         self._make_receiver = make_receiver
-        self._receiver: Receiver | None = None
 
-    @property
+    @cached_property
     def receiver(self) -> Receiver:
-        """Everything that this loop receives."""
-        if self._receiver is None:
-            self._receiver = self._make_receiver(self)
-        return self._receiver
+        """Everything that this loop receives. A loop that only sends has none."""
+        return self._make_receiver(self)
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
-        if self._receiver is not None:
-            await self._receiver.disconnect()
+        if "receiver" in vars(self):
+            await self.receiver.disconnect()
         await self._close_commands()
         for connection in self.commands:
             connection.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
-        if self._receiver is not None:
-            await self._receiver.retire()
+        if "receiver" in vars(self):
+            await self.receiver.retire()
         await self._close_commands()
         for connection in self.commands:
             connection.give_up()

@@ -72,28 +72,17 @@ class Mailroom(Room):
         self._prefix = prefix
         self._abandoned: deque[tuple[Inbox, str, asyncio.Future[Message]]] = deque()
 
-    def claim(
-        self, name: str, channel: str, loop: asyncio.AbstractEventLoop
-    ) -> tuple[Inbox, Message | None, asyncio.Future[Message] | None]:
-        """
-        Return the inbox that a channel's non-local name (up to and including the ``!``) stands for, with the
-        channel's next stored message or, if there is none, the future of the next to come.
-        """
-        if self._abandoned:
-            self._clear_abandoned()
-        with self.lock:
-            inbox = self.inboxes.get(name)
-            if inbox is None:
-                inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
-            inbox.claimed = True
-            message, future = inbox.claim(channel, loop)
-            return inbox, message, future
+    def open(self, name: str) -> Inbox:
+        """Make the inbox of a non-local channel name, up to and including the ``!``. The caller holds the lock."""
+        inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
+        return inbox
 
     def abandon_later(self, inbox: Inbox, channel: str, future: asyncio.Future[Message]) -> None:
         """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
         self._abandoned.append((inbox, channel, future))
 
-    def _clear_abandoned(self) -> None:
+    def clear_abandoned(self) -> None:
+        """Do what was put off."""
         while self._abandoned:
             inbox, channel, future = self._abandoned.popleft()
             inbox.abandon(channel, future)
@@ -166,6 +155,14 @@ class Mailboxes:
         """Give a message to each of the channels; all but the first get a copy of their own."""
         with self._room.lock:
             for channel in channels[1:]:
+                waiting = self.waiting.get(channel)
+                if waiting is not None and len(waiting) == 1:
+                    # The usual receiver: alone, in this loop, and still there. The rest is _hand_over's.
+                    future = waiting[0]
+                    if future.get_loop() is here and not future.done():
+                        del self.waiting[channel]
+                        future.set_result(copy())
+                        continue
                 self._hand_over(channel, copy(), here)
             self._hand_over(channels[0], message, here)
 
@@ -281,7 +278,7 @@ class Inbox(Mailboxes):
         self.epoch = 0
         #: By shard, members that were delivered and are not yet known to be removed from Redis.
         self.removals: dict[int, list[bytes]] = {}
-        #: Whether somebody received since ``seen``, the monotonic time when the pump last looked.
+        #: Whether somebody received since the pump last looked, and when (monotonic) it last saw that.
         self.claimed = False
         self.seen = 0.0
 

@@ -66,6 +66,7 @@ class Receiver:
 
     def serve(self, inbox: Inbox) -> None:
         """See to it that the messages of a key come in, through this loop or through the one that has the key."""
+        inbox.claimed = True
         if inbox.receiver is not self and not self._adopt(inbox):
             return
         for pump in self.pumps:
@@ -126,6 +127,7 @@ class Receiver:
         A specific key is wanted while somebody waits on it, and stays so afterwards until a message comes that
         nobody awaits (or the expiry has passed): a receiver that comes back finds its message here already.
         """
+        self._mailroom.clear_abandoned()
         wanted: list[Inbox | GeneralChannel] = []
         now = time.monotonic()
         forgotten: list[Inbox] = []
@@ -232,7 +234,7 @@ class Receiver:
         """Let go of a key that nobody has received on for long, and of the inbox with it."""
         with self._mailroom.lock:
             self.inboxes.pop(inbox.name, None)
-            if inbox.receiver is self and not inbox.waiting:
+            if inbox.receiver is self and not inbox.waiting and not inbox.claimed:
                 inbox.receiver = None
                 self._mailroom.inboxes.pop(inbox.name, None)
 
