@@ -1,4 +1,4 @@
-"""Measure our layer beside upstream's and the in-memory one: `python -m bench.compare`, or `make bench`.
+"""Measure our layers beside upstream's and the in-memory one: `python -m bench.compare`, or `make bench`.
 
 The contenders take turns (A B C A B C ...), each turn in a fresh process on the same server. Knows rounds, tables and
 the JSON report; what is done to a layer is in `bench.workloads`, what was promised in `bench.promises`.
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.processes import Contender, ContenderError, contenders, result_of
+from bench.processes import FAMILIES, Contender, ContenderError, contenders, result_of
 from bench.promises import PROMISES, Spread, metric_of, ratio, values, verdict
 from bench.server import ServerError, server_from_environment
 from bench.sizes import FULL, QUICK
@@ -54,10 +54,10 @@ def processor() -> str:
 
 
 def take_turns(
-    names: list[str], sizes: dict[str, dict[str, int]], arguments: argparse.Namespace, url: str, console: Console
+    rows: list[Contender], names: list[str], arguments: argparse.Namespace, url: str, console: Console
 ) -> list[dict[str, Any]]:
     measurements = []
-    rows = contenders()
+    sizes = QUICK if arguments.quick else FULL
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("measuring", total=len(names) * arguments.rounds * len(rows))
         for name in names:
@@ -85,34 +85,38 @@ def workload_table(workload: str, rows: list[Contender], measurements: list[dict
         measured = [line for line in measurements if line["layer"] == row.layer and line["workload"] == workload]
         spread = Spread.of(values(measurements, row.layer, workload, metric))
         cpu = Spread.of([line["cpu_seconds"] / line["sent"] * 1e6 for line in measured])
-        ratios = [ratio(measurements, row.layer, other, workload).median for other in ("upstream", "memory")]
+        others = (row.against, "memory") if row.against else ()
+        ratios = [f"{ratio(measurements, row.layer, other, workload).median:.2f}" for other in others]
         table.add_row(
             row.label,
             f"{spread.median:,.0f}",
             f"{spread.low:,.0f} -\n{spread.high:,.0f}",
-            *(f"{value:.2f}" for value in ratios),
+            *(ratios or ("", "")),
             f"{cpu.median:.1f}",
             colored(sum(line["lost"] for line in measured)),
         )
     return table
 
 
-def check_promises(names: list[str], measurements: list[dict[str, Any]], console: Console) -> list[dict[str, Any]]:
+def check_promises(
+    rows: list[Contender], names: list[str], measurements: list[dict[str, Any]], console: Console
+) -> list[dict[str, Any]]:
     """Print the promised ratios beside the measured ones, and return them for the report."""
-    table = new_table("promised", "workload", "against", "promised", "measured", "lowest - highest", "verdict")
+    table = new_table("promised", "workload", "against", "promised", "measured", "low - high", "verdict")
     checked = []
+    families = {row.layer: row.family for row in rows if row.ours}
     for promise in PROMISES:
-        if promise.workload not in names:
+        if promise.layer not in families or promise.workload not in names:
             continue
-        measured = ratio(measurements, "fast", promise.against, promise.workload)
+        measured = ratio(measurements, promise.layer, promise.against, promise.workload)
         word = verdict(promise, measured)
         style = {"kept": "green", "missed": "red"}.get(word, "yellow")
         table.add_row(
-            promise.workload,
-            promise.against,
+            f"{families[promise.layer]} {promise.workload}",
+            "memory" if promise.against == "memory" else "upstream",
             f"{promise.factor:g}x",
             f"{measured.median:.2f}x",
-            f"{measured.low:.2f} - {measured.high:.2f}",
+            f"{measured.low:.1f} - {measured.high:.1f}",
             f"[{style}]{word}[/]",
         )
         checked.append({**vars(promise), "measured": vars(measured), "verdict": word})
@@ -126,6 +130,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and messages")
     parser.add_argument("--promise", action="store_true", help="check the promised ratios; exit 1 if one is missed")
     parser.add_argument("--loop", default="asyncio", choices=("asyncio", "uvloop"))
+    parser.add_argument("--layer", choices=FAMILIES, help="only this one of ours, upstream's and the in-memory layer")
     parser.add_argument("--workload", action="append", choices=list(FULL), help="only this one (repeatable)")
     parser.add_argument("--json", type=Path, help="where to write the report (default bench/results/<time>.json)")
     arguments = parser.parse_args(argv)
@@ -140,19 +145,19 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     console = Console()
     names = arguments.workload or list(FULL)
+    rows = contenders([arguments.layer] if arguments.layer else FAMILIES)
     began = datetime.now(timezone.utc)
     with server_from_environment() as server:
         about = machine(server.url)
         console.print(f"{about['processor']}, {about['cores']} cores, {about['server']}, {arguments.loop} loop")
-        measurements = take_turns(names, QUICK if arguments.quick else FULL, arguments, server.url, console)
-    rows = contenders()
+        measurements = take_turns(rows, names, arguments, server.url, console)
     for name in names:
         console.print(workload_table(name, rows, measurements))
     for line in measurements:
         if line["repeated"] or line["disordered"]:
             what = f"{line['repeated']:,} repeated, {line['disordered']:,} out of order"
             console.print(f"[red]{line['layer']}, {line['workload']}: {what}[/]")
-    checked = check_promises(names, measurements, console) if arguments.promise else []
+    checked = check_promises(rows, names, measurements, console) if arguments.promise else []
     report = {"began": began.isoformat(), "machine": about, "loop": arguments.loop, "rounds": arguments.rounds}
     path = arguments.json or ROOT / "bench" / "results" / f"{began:%Y%m%dT%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     ours = {row.layer for row in rows if row.ours}
     faults = sum(line["lost"] + line["repeated"] + line["disordered"] for line in measurements if line["layer"] in ours)
     if faults:
-        console.print(f"[red]our layer lost, repeated or reordered {faults:,} messages[/]")
+        console.print(f"[red]our layers lost, repeated or reordered {faults:,} messages[/]")
     return 1 if faults or any(line["verdict"] == "missed" for line in checked) else 0
 
 

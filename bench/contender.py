@@ -22,6 +22,8 @@ from bench.workloads import WORKLOADS, Result
 BACKENDS = {
     "fast": "channels_redis_fast.core.RedisChannelLayer",
     "upstream": "channels_redis.core.RedisChannelLayer",
+    "fast-pubsub": "channels_redis_fast.pubsub.RedisPubSubChannelLayer",
+    "upstream-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
     "memory": "channels.layers.InMemoryChannelLayer",
 }
 # So high that no workload meets it: what is measured is the layer, not its back-pressure.
@@ -99,7 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_layer_arguments(parser)
     parser.add_argument("--workload", required=True, choices=sorted(WORKLOADS))
-    parser.add_argument("--n", type=int, required=True, help="messages per sender, broadcasts, or round trips")
+    parser.add_argument("--n", type=int, required=True, help="messages per sender, broadcasts, round trips or storms")
     arguments = parser.parse_args()
     result = run(measure(arguments), arguments.loop)
     line = {"layer": arguments.layer, "workload": arguments.workload, "loop": arguments.loop, "n": arguments.n}

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,36 @@ class ContenderError(RuntimeError):
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of a table: a layer by its name in `bench.contender.BACKENDS`, and the python to run it with."""
+    """One row of a table: a layer by its name in `bench.contender.BACKENDS`, and the python to run it with.
+
+    `family` is the kind of layer that ours and upstream's both are; `against` the one of upstream that ours replaces.
+    """
 
     layer: str
     label: str
     python: Path
+    family: str | None = None
+    against: str | None = None
 
     @property
     def ours(self) -> bool:
-        return self.layer.startswith("fast")
+        return self.against is not None
 
 
-def contenders() -> list[Contender]:
-    """Ours first; the order of the rows and of the turns."""
-    here = Path(sys.executable)
-    return [
-        Contender("fast", "channels_redis_fast core", here),
-        Contender("upstream", "channels_redis 4.3 core", ensure_python()),
+FAMILIES = ("core", "pubsub")
+
+
+def contenders(families: Sequence[str] = FAMILIES) -> list[Contender]:
+    """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layer is always there."""
+    here, upstream = Path(sys.executable), ensure_python()
+    rows = [
+        Contender("fast", "channels_redis_fast core", here, "core", "upstream"),
+        Contender("upstream", "channels_redis 4.3 core", upstream, "core"),
+        Contender("fast-pubsub", "channels_redis_fast Pub/Sub", here, "pubsub", "upstream-pubsub"),
+        Contender("upstream-pubsub", "channels_redis 4.3 Pub/Sub", upstream, "pubsub"),
         Contender("memory", "InMemoryChannelLayer", here),
     ]
+    return [row for row in rows if row.family is None or row.family in families]
 
 
 def lines_of(python: Path, module: str, arguments: list[str], timeout: float) -> Iterator[dict[str, Any]]:

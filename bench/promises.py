@@ -14,19 +14,26 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Promise:
-    """Ours is at least `factor` times better than `against` in that workload."""
+    """Our `layer` is at least `factor` times better than `against` in that workload."""
 
+    layer: str
     workload: str
     against: str
     factor: float
 
 
 PROMISES = (
-    Promise("pairs", "upstream", 60.0),
-    Promise("pairs", "memory", 1.0),
-    Promise("send", "upstream", 20.0),
-    Promise("group", "upstream", 10.0),
-    Promise("roundtrip", "upstream", 4.5),
+    Promise("fast", "pairs", "upstream", 60.0),
+    Promise("fast", "pairs", "memory", 1.0),
+    Promise("fast", "send", "upstream", 20.0),
+    Promise("fast", "group", "upstream", 10.0),
+    Promise("fast", "roundtrip", "upstream", 4.5),
+    Promise("fast-pubsub", "pairs", "upstream-pubsub", 8.0),
+    Promise("fast-pubsub", "pairs", "memory", 1.0),
+    Promise("fast-pubsub", "send", "upstream-pubsub", 15.0),
+    Promise("fast-pubsub", "group", "upstream-pubsub", 2.5),
+    Promise("fast-pubsub", "roundtrip", "upstream-pubsub", 1.5),
+    Promise("fast-pubsub", "storm", "upstream-pubsub", 4.0),
 )
 
 

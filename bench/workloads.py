@@ -19,6 +19,8 @@ from typing import Any, Protocol
 Message = dict[str, Any]
 
 WAIT = 60.0
+# For one broadcast, several times in a run: a contender that loses some must not use up its turn waiting for them.
+STORM_WAIT = 10.0
 SETTLE = 0.05
 
 
@@ -152,17 +154,67 @@ async def pairs(layer: ChannelLayer, *, count: int, pairs: int = 50) -> Result:
 
 
 async def send(layer: ChannelLayer, *, count: int, senders: int = 64) -> Result:
-    """`senders` coroutines, each sending to a general channel of its own. Read back afterwards, off the clock."""
+    """`senders` coroutines, each sending to a specific channel of its own; all of them belong to this process."""
+    return await sends(layer, [await layer.new_channel() for _ in range(senders)], count)
+
+
+async def send_spread(layer: ChannelLayer, *, count: int, senders: int = 64) -> Result:
+    """The same to general channels, which have nothing in common: on the core layers each is a Redis key of its own."""
     channels = [f"bench.{uuid.uuid4().hex}" for _ in range(senders)]
+    # A Pub/Sub layer listens on a general channel from its first receive on; what is sent before would be lost.
+    listeners = spawn(consume(layer, channel, Inbox(), 1) for channel in channels)
+    await asyncio.sleep(SETTLE)
+    await finish(spawn(produce(layer, channel, [0]) for channel in channels) + listeners)
+    return await sends(layer, channels, count)
+
+
+async def sends(layer: ChannelLayer, channels: list[str], count: int) -> Result:
+    """One sender for each channel. What they sent is received afterwards, off the clock.
+
+    So nobody waits in `receive` while it runs, and the time is the senders' on every layer. Only a Pub/Sub layer
+    takes in meanwhile what it listens to, as it does beside any sender.
+    """
     inboxes = [Inbox() for _ in channels]
     clock = Clock()
-    await finish(spawn(produce(layer, channel, range(1)) for channel in channels))
+    await finish(spawn(produce(layer, channel, [0]) for channel in channels))
     with clock.measure():
         await finish(spawn(produce(layer, channel, range(1, count + 1)) for channel in channels))
     boxes = zip(channels, inboxes, strict=True)
     await finish(spawn(consume(layer, channel, inbox, count + 1) for channel, inbox in boxes))
     forget_warm_up(inboxes)
-    return result_of(senders * count, inboxes, clock)
+    return result_of(len(channels) * count, inboxes, clock)
+
+
+class Audience:
+    """A group and its members, each listening; knows when a broadcast has reached them all."""
+
+    def __init__(self, layer: ChannelLayer, group: str, channels: list[str]) -> None:
+        self.inboxes = [Inbox() for _ in channels]
+        self._layer = layer
+        self._group = group
+        self._arrived = 0
+        self._reached_all = asyncio.Event()
+        self._listeners = spawn(
+            self._listen(channel, inbox) for channel, inbox in zip(channels, self.inboxes, strict=True)
+        )
+
+    async def _listen(self, channel: str, inbox: Inbox) -> None:
+        while True:
+            inbox.numbers.append((await self._layer.receive(channel))["number"])
+            self._arrived += 1
+            if self._arrived == len(self.inboxes):
+                self._reached_all.set()
+
+    async def hear(self, numbers: Iterable[int]) -> None:
+        """Broadcast them one after the other, each when the last has reached everyone."""
+        for number in numbers:
+            self._arrived = 0
+            self._reached_all.clear()
+            await self._layer.group_send(self._group, chat_message(number))
+            await self._reached_all.wait()
+
+    async def leave(self) -> None:
+        await finish(self._listeners, within=0)
 
 
 async def group(layer: ChannelLayer, *, count: int, consumers: int = 1000) -> Result:
@@ -171,38 +223,45 @@ async def group(layer: ChannelLayer, *, count: int, consumers: int = 1000) -> Re
     channels = [await layer.new_channel() for _ in range(consumers)]
     for start in range(0, consumers, 50):
         await asyncio.gather(*(layer.group_add(name, channel) for channel in channels[start : start + 50]))
-    inboxes = [Inbox() for _ in channels]
-    arrived = 0
-    round_done = asyncio.Event()
-
-    async def listen(channel: str, inbox: Inbox) -> None:
-        nonlocal arrived
-        while True:
-            inbox.numbers.append((await layer.receive(channel))["number"])
-            arrived += 1
-            if arrived == consumers:
-                round_done.set()
-
-    async def broadcast(number: int) -> None:
-        nonlocal arrived
-        arrived = 0
-        round_done.clear()
-        await layer.group_send(name, chat_message(number))
-        await round_done.wait()
-
-    async def broadcasts(numbers: Iterable[int]) -> None:
-        for number in numbers:
-            await broadcast(number)
-
-    listeners = spawn(listen(channel, inbox) for channel, inbox in zip(channels, inboxes, strict=True))
+    audience = Audience(layer, name, channels)
     await asyncio.sleep(SETTLE)
     clock = Clock()
-    await finish(spawn([broadcasts([0])]))
+    await finish(spawn([audience.hear([0])]))
     with clock.measure():
-        await finish(spawn([broadcasts(range(1, count + 1))]))
-    await finish(listeners, within=0)
-    forget_warm_up(inboxes)
-    return result_of(consumers * count, inboxes, clock)
+        await finish(spawn([audience.hear(range(1, count + 1))]))
+    await audience.leave()
+    forget_warm_up(audience.inboxes)
+    return result_of(consumers * count, audience.inboxes, clock)
+
+
+async def storm(layer: ChannelLayer, *, count: int, consumers: int = 1000) -> Result:
+    """`count` times, `consumers` connect at once: a new channel in a group, each. `per_second` counts consumers.
+
+    The clock stops when all of them are acknowledged. Upstream's Pub/Sub layer returns before that, so a message to
+    one more channel is sent when every call has returned: it comes behind the acknowledgements. One broadcast then,
+    off the clock, proves the rest: whoever does not hear it is lost.
+    """
+    clock = Clock()
+    behind = Inbox()
+    inboxes = [behind]
+
+    async def connect(name: str) -> str:
+        channel = await layer.new_channel()
+        await layer.group_add(name, channel)
+        return channel
+
+    # The first consumer opens the connections, and is the one more later.
+    first = await connect(f"bench.{uuid.uuid4().hex}")
+    for number in range(1, count + 1):
+        name = f"bench.{uuid.uuid4().hex}"
+        with clock.measure():
+            channels = await asyncio.gather(*(connect(name) for _ in range(consumers)))
+            await finish(spawn([produce(layer, first, [number]), consume(layer, first, behind, number)]))
+        audience = Audience(layer, name, channels)
+        await finish(spawn([audience.hear([number])]), within=STORM_WAIT)
+        await audience.leave()
+        inboxes += audience.inboxes
+    return result_of((consumers + 1) * count, inboxes, clock)
 
 
 async def roundtrip(layer: ChannelLayer, *, count: int) -> Result:
@@ -239,6 +298,8 @@ def percentile(values: list[float], fraction: float) -> float:
 WORKLOADS: dict[str, Callable[..., Awaitable[Result]]] = {
     "pairs": pairs,
     "send": send,
+    "send_spread": send_spread,
     "group": group,
     "roundtrip": roundtrip,
+    "storm": storm,
 }

@@ -7,6 +7,7 @@ nothing of what a layer does with messages, and opens nothing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -106,6 +107,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """Return a method of this layer if it is not the one defined here, else None."""
         method = getattr(self, name)
         return None if getattr(method, "__func__", None) is getattr(RedisLayer, name) else method
+
+
+def unique_name() -> str:
+    """Return 32 hex digits, as ``uuid4().hex`` gives them to channels_redis' names, at a third of the cost."""
+    return os.urandom(16).hex()
 
 
 def say_where(error: Exception, where: str) -> None:

@@ -18,7 +18,6 @@ import itertools
 import logging
 import re
 import time
-import uuid
 from asyncio import get_running_loop
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,7 +27,7 @@ from channels.layers import BaseChannelLayer
 
 from . import options
 from ._hot import is_group, key, kind, split
-from .base import RedisLayer, say_where
+from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
 from .loops import LoopStates, on_fork
@@ -84,7 +83,7 @@ class RedisChannelLayer(RedisLayer):
             expiry=self.expiry,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
-        self.client_prefix = uuid.uuid4().hex
+        self.client_prefix = unique_name()
         self._key_prefix = self.prefix.encode()
         plain_names = all(getattr(type(self), rule) is getattr(BaseChannelLayer, rule) for rule in _NAME_RULES)
         # A layer with rules of its own about names has every name judged by them.
@@ -176,7 +175,7 @@ class RedisChannelLayer(RedisLayer):
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a new specific channel that this process can receive on."""
-        return f"{prefix}.{self.client_prefix}!{uuid.uuid4().hex}"
+        return f"{prefix}.{self.client_prefix}!{unique_name()}"
 
     # Groups.
 
@@ -277,7 +276,7 @@ class RedisChannelLayer(RedisLayer):
 
     def after_fork(self) -> None:
         """In a forked child: become a process of its own, and leave the parent's sockets alone."""
-        self.client_prefix = uuid.uuid4().hex
+        self.client_prefix = unique_name()
         self._mailroom = self._make_mailroom()
         self._loops.forget()
 

@@ -17,13 +17,12 @@ import asyncio
 import logging
 import math
 import re
-import uuid
 from asyncio import get_running_loop
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import options
-from .base import RedisLayer, say_where
+from .base import RedisLayer, say_where, unique_name
 from .codec import Message
 from .loops import LoopStates, on_fork
 from .mailbox import Room
@@ -113,7 +112,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         if channel in state.channels:
             state.stay(channel)
         else:
-            await state.open(channel)
+            await self._open(state, channel)
         with self._room.lock:
             stored, coming = state.boxes.claim(channel, state.loop)
         if coming is None:
@@ -137,8 +136,8 @@ class RedisPubSubChannelLayer(RedisLayer):
 
         Raises ``redis.exceptions.ConnectionError`` naming the host.
         """
-        channel = f"{self.prefix}{prefix}{uuid.uuid4().hex}"
-        await self._loops[get_running_loop()].open(channel)
+        channel = f"{self.prefix}{prefix}{unique_name()}"
+        await self._open(self._loops[get_running_loop()], channel)
         return channel
 
     # Groups.
@@ -151,15 +150,18 @@ class RedisPubSubChannelLayer(RedisLayer):
         ``redis.exceptions.ConnectionError`` naming the host.
         """
         name, state = self._group_channel(group), self._home(channel)
-        if state is None:
+        try:
+            if state is None:
+                raise LookupError(channel)
+            if state.loop is get_running_loop():
+                await state.join(name, channel)
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(state.join(name, channel), state.loop))
+        except LookupError:
             raise RuntimeError(
                 f"group_add() takes channels of this process only, and {channel!r} is none: use "
                 f"self.channel_layer.group_add({group!r}, self.channel_name) in the consumer that has the channel."
-            )
-        if state.loop is get_running_loop():
-            await state.join(name, channel)
-        else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(state.join(name, channel), state.loop))
+            ) from None
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Remove a channel from a group; nothing happens if it is not in it."""
@@ -201,6 +203,15 @@ class RedisPubSubChannelLayer(RedisLayer):
         self._loops.forget()
 
     # Inner works.
+
+    async def _open(self, state: PubSubLoop, channel: str) -> None:
+        acknowledged = state.open(channel)
+        if acknowledged is not None:
+            try:
+                await acknowledged
+            except BaseException as error:
+                state.not_opened(channel, error)
+                raise
 
     async def _publish(self, name: str, message: Message, kind: str, public_name: str) -> None:
         if not isinstance(message, dict):

@@ -64,23 +64,23 @@ class PubSubLoop:
 
     # Channels.
 
-    async def open(self, channel: str) -> None:
+    def open(self, channel: str) -> asyncio.Future[None] | None:
         """
-        Let a channel live here; returns when the server has acknowledged its subscription.
+        Let a channel live here. Returns None if its subscription is acknowledged, else the future of that.
 
-        Raises ``redis.exceptions.ConnectionError`` naming the host; the channel does not live here then.
+        Whoever awaits the future in vain says so to ``not_opened``.
         """
-        self.channels.setdefault(channel, set())
-        try:
-            await self._subscribe(channel)
-        except Exception as error:
-            self.channels.pop(channel, None)
+        self.channels[channel] = set()
+        return self._subscribers[self._shard_of(channel)].subscribe(channel.encode())
+
+    def not_opened(self, channel: str, error: BaseException) -> None:
+        """Hear that a subscription failed, or that its caller was cancelled."""
+        if isinstance(error, Exception):
+            self._drop(channel)
             self.boxes.fail_waiters(error, channel)
-            raise
-        except BaseException:
-            # The caller was cancelled. Somebody else may wait for the channel by now.
+        else:
+            # Somebody else may wait for the channel by now.
             self._leave(channel)
-            raise
 
     def stay(self, channel: str) -> None:
         """Hear that somebody receives on a channel (again)."""
@@ -103,13 +103,25 @@ class PubSubLoop:
     # Groups, by their Redis channel.
 
     async def join(self, group: str, channel: str) -> None:
-        """Add a channel that lives here to a group; returns when the group's subscription is acknowledged."""
-        self.groups.setdefault(group, {})[channel] = None
+        """
+        Add a channel to a group; returns when the group's subscription is acknowledged.
+
+        Raises ``LookupError`` if the channel does not live here (any more).
+        """
+        if channel not in self.channels:
+            raise LookupError(channel)
+        members = self.groups.setdefault(group, {})
+        is_new = channel not in members
+        members[channel] = None
         self.channels[channel].add(group)
+        acknowledged = self._subscribers[self._shard_of(group)].subscribe(group.encode())
+        if acknowledged is None:
+            return
         try:
-            await self._subscribe(group)
+            await acknowledged
         except Exception:
-            self.leave_group(group, channel)
+            if is_new:
+                self.leave_group(group, channel)
             raise
 
     def leave_group(self, group: str, channel: str) -> None:
@@ -127,14 +139,15 @@ class PubSubLoop:
     # Coming and going.
 
     def clear(self) -> None:
-        """Forget all groups and messages, and the channels on which nobody waits."""
+        """Forget all groups and messages, and the channels that nobody waits on or for."""
         for group, members in list(self.groups.items()):
             for channel in list(members):
                 self.leave_group(group, channel)
         with self._room.lock:
             self.boxes.stored.clear()
         for channel in list(self.channels):
-            if channel not in self.boxes.waiting:
+            opening = self._subscribers[self._shard_of(channel)].is_awaited(channel.encode())
+            if channel not in self.boxes.waiting and not opening:
                 self._drop(channel)
 
     async def disconnect(self) -> None:
@@ -163,11 +176,6 @@ class PubSubLoop:
         )
 
     # Inner works.
-
-    async def _subscribe(self, name: str) -> None:
-        future = self._subscribers[self._shard_of(name)].subscribe(name.encode())
-        if future is not None:
-            await future
 
     def _leave(self, channel: str) -> None:
         if channel in self.channels and channel not in self.boxes.waiting:

@@ -66,20 +66,30 @@ class Subscriber(Connection):
         """
         Want a name. Returns None if the server has acknowledged it, else the future of that.
 
-        The future raises ``redis.exceptions.ConnectionError`` naming the host, and the name is not wanted then.
+        The future raises ``redis.exceptions.ConnectionError`` naming the host. The name stays wanted then:
+        who subscribed it first may still want it.
         """
-        if name in self._subscribed and name in self._wanted and name not in self._outstanding:
-            return None
         self._wanted[name] = None
-        future: asyncio.Future[None] = self.loop.create_future()
-        self._waiting.setdefault(name, []).append(future)
+        if name in self._subscribed and name not in self._outstanding:
+            return None
+        future: asyncio.Future[None] = asyncio.Future(loop=self.loop)
+        waiting = self._waiting.get(name)
+        if waiting is None:
+            self._waiting[name] = [future]
+        else:
+            waiting.append(future)
         self._change(name)
         return future
 
     def unsubscribe(self, name: bytes) -> None:
-        """No longer want a name. Nobody has to wait for that."""
+        """No longer want a name. Nobody has to wait for that, nor for an acknowledgement of it any more."""
         self._wanted.pop(name, None)
+        self._settle(name)
         self._change(name)
+
+    def is_awaited(self, name: bytes) -> bool:
+        """Whether somebody waits for the acknowledgement of a name."""
+        return name in self._waiting
 
     async def stop(self) -> None:
         """Close the socket; what is wanted stays wanted."""
@@ -111,8 +121,7 @@ class Subscriber(Connection):
     def refused(self, error: Exception) -> bool:
         if self.trouble_lasts():
             waiting, self._waiting = self._waiting, {}
-            for name, futures in waiting.items():
-                self._wanted.pop(name, None)
+            for futures in waiting.values():
                 for future in futures:
                     if not future.done():
                         future.set_exception(type(error)(*error.args))
@@ -178,11 +187,14 @@ class Subscriber(Connection):
             return
         self._outstanding.pop(name, None)
         if name in self._subscribed:
-            for future in self._waiting.pop(name, ()):
-                if not future.done():
-                    future.set_result(None)
+            self._settle(name)
         if not self._outstanding:
             self._report_back()
+
+    def _settle(self, name: bytes) -> None:
+        for future in self._waiting.pop(name, ()):
+            if not future.done():
+                future.set_result(None)
 
     def _report_back(self) -> None:
         if self._was_lost and not self._outstanding and not self._changed:
