@@ -16,7 +16,7 @@ from channels.layers import BaseChannelLayer
 
 from . import options
 from ._hot import CapacityTable, shard
-from .codec import Message, choose
+from .codec import Codec, Message, choose
 from .connection import Dialer
 from .hosts import decode_hosts, host_label
 from .serializers import make_serializer
@@ -27,6 +27,9 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     """Base of the layers. Raises ``TypeError`` or ``ValueError`` naming the option that is wrong."""
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
+
+    #: What picks the way of this layer's messages to bytes and back.
+    choose_codec: Callable[..., Codec] = staticmethod(choose)
 
     def __init__(
         self,
@@ -42,7 +45,9 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self.hosts = decode_hosts(hosts)
         self.ring_size = len(self.hosts)
         self._serializer = make_serializer(serializer_format, **serializer_options)
-        self._codec = choose(self._serializer, self._overridden("serialize"), self._overridden("deserialize"))
+        self._codec = self.choose_codec(
+            self._serializer, self._overridden("serialize"), self._overridden("deserialize")
+        )
         self._dialers = [Dialer(host, f"hosts[{index}]") for index, host in enumerate(self.hosts)]
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
         self._shard_of: Callable[[str, int], int] = (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
@@ -114,7 +115,43 @@ class SerializerCodec:
         return address, message
 
     def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
-        return lambda: self.decode(member)[1]
+        # What another serializer makes may hold more than dicts and lists.
+        return partial(deepcopy, message)
+
+
+class PayloadCodec:
+    """
+    The messages of Pub/Sub: the body alone. Its reserved field is the user's own there, and nothing is spliced.
+
+    ``plain``: exactly our msgpack serializer, which the compiled functions stand for.
+    """
+
+    ordered = False
+
+    def __init__(self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any], plain: bool) -> None:
+        self._serialize = serialize
+        self._deserialize = deserialize
+        self._plain = plain
+
+    def encode(self, message: Message, channel: str | None) -> bytes:
+        return encode(message, None, 0) if self._plain else _as_bytes(self._serialize(message))
+
+    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+        return [self.encode(message, None)] * len(channels)
+
+    def decode(self, member: bytes) -> tuple[Address, Message]:
+        if self._plain and _FIELD_BYTES not in member:
+            return None, decode(member, 0)[1]
+        message = self._deserialize(member)
+        if not isinstance(message, dict):
+            raise ValueError(f"a message must be a dict, not {type(message).__name__}")
+        return None, message
+
+    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
+        return partial(clone if self._plain else deepcopy, message)
+
+
+_FIELD_BYTES = CHANNEL_FIELD.encode()
 
 
 def _as_bytes(stored: Any) -> bytes:
@@ -132,9 +169,8 @@ def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize:
 
     ``serialize`` and ``deserialize`` are the layer's methods where a subclass overrides them, else None.
     """
-    own = serialize is not None or deserialize is not None
-    sealed = not own and _seals_as_we_do(serializer)
-    if sealed and type(serializer) is MsgPackSerializer and _is_pristine(serializer, MsgPackSerializer):
+    sealed = serialize is None and deserialize is None and _seals_as_we_do(serializer)
+    if sealed and _packs_as_we_do(serializer):
         if serializer.crypter is not None:
             return SealedCodec(serializer)
         return EnvelopeCodec(max(serializer.random_prefix_length, 0))
@@ -143,6 +179,21 @@ def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize:
         deserialize or serializer.deserialize,
         sealed and serializer.random_prefix_length >= ORDERED_FROM,
     )
+
+
+def choose_payload(
+    serializer: Any, serialize: Callable[..., bytes] | None, deserialize: Callable[..., Any] | None
+) -> Codec:
+    """Return the codec of a Pub/Sub layer; the arguments are those of ``choose``."""
+    plain = (
+        serialize is None
+        and deserialize is None
+        and _seals_as_we_do(serializer)
+        and _packs_as_we_do(serializer)
+        and serializer.crypter is None
+        and serializer.random_prefix_length <= 0
+    )
+    return PayloadCodec(serialize or serializer.serialize, deserialize or serializer.deserialize, plain)
 
 
 # What our methods were when this module was loaded: a site that patches or overrides one gets its own called.
@@ -157,6 +208,10 @@ _PRISTINE = {
 
 def _seals_as_we_do(serializer: Any) -> bool:
     return isinstance(serializer, BaseMessageSerializer) and _is_pristine(serializer, BaseMessageSerializer)
+
+
+def _packs_as_we_do(serializer: Any) -> bool:
+    return type(serializer) is MsgPackSerializer and _is_pristine(serializer, MsgPackSerializer)
 
 
 def _is_pristine(serializer: Any, owner: type[Any]) -> bool:

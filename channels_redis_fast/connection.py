@@ -345,7 +345,8 @@ class Connection(abc.ABC):
                 try:
                     await self.dialer.dial(link)
                 except (RedisError, OSError, ValueError) as error:
-                    if not self.refused(error):
+                    # wait_for() of Python 3.11 may swallow the cancellation that closing sends.
+                    if self.closing or not self.refused(error):
                         return
                     await asyncio.sleep(delay)
                 else:

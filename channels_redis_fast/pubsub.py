@@ -23,7 +23,7 @@ from typing import Any
 
 from . import options
 from .base import RedisLayer, say_where, unique_name
-from .codec import Message
+from .codec import Message, choose_payload
 from .loops import LoopStates, on_fork
 from .mailbox import Room
 from .pubsubloop import PubSubLoop
@@ -53,6 +53,8 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
+
+    choose_codec = staticmethod(choose_payload)
 
     #: Seconds that a channel, its groups and its mailbox outlive a cancelled receive.
     grace = 10.0
@@ -109,10 +111,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         waited out.
         """
         state = self._loops[get_running_loop()]
-        if channel in state.channels:
-            state.stay(channel)
-        else:
-            await self._open(state, channel)
+        if channel not in state.channels:
+            await self._live(state, channel)
+        state.stay(channel)
         with self._room.lock:
             stored, coming = state.boxes.claim(channel, state.loop)
         if coming is None:
@@ -137,7 +138,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         Raises ``redis.exceptions.ConnectionError`` naming the host.
         """
         channel = f"{self.prefix}{prefix}{unique_name()}"
-        await self._open(self._loops[get_running_loop()], channel)
+        await self._live(self._loops[get_running_loop()], channel)
         return channel
 
     # Groups.
@@ -204,14 +205,16 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     # Inner works.
 
-    async def _open(self, state: PubSubLoop, channel: str) -> None:
-        acknowledged = state.open(channel)
-        if acknowledged is not None:
-            try:
-                await acknowledged
-            except BaseException as error:
-                state.not_opened(channel, error)
-                raise
+    async def _live(self, state: PubSubLoop, channel: str) -> None:
+        # More than once, if a flush comes between the acknowledgement and this task's next step.
+        while channel not in state.channels:
+            acknowledged = state.open(channel)
+            if acknowledged is not None:
+                try:
+                    await acknowledged
+                except BaseException as error:
+                    state.not_opened(channel, error)
+                    raise
 
     async def _publish(self, name: str, message: Message, kind: str, public_name: str) -> None:
         if not isinstance(message, dict):

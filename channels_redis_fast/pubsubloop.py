@@ -10,11 +10,12 @@ names and shards come from ``pubsub``, the sockets are the ``subscriber``'s and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
 
-from .codec import CHANNEL_FIELD, Codec, Message
+from .codec import Codec, Message
 from .commands import CommandConnection
 from .connection import Dialer
 from .mailbox import Mailboxes, Room
@@ -78,8 +79,11 @@ class PubSubLoop:
         if isinstance(error, Exception):
             self._drop(channel)
             self.boxes.fail_waiters(error, channel)
+        elif isinstance(error, GeneratorExit):
+            # The garbage collector may be in any thread, and the loop closed.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._leave, channel)
         else:
-            # Somebody else may wait for the channel by now.
             self._leave(channel)
 
     def stay(self, channel: str) -> None:
@@ -146,8 +150,7 @@ class PubSubLoop:
         with self._room.lock:
             self.boxes.stored.clear()
         for channel in list(self.channels):
-            opening = self._subscribers[self._shard_of(channel)].is_awaited(channel.encode())
-            if channel not in self.boxes.waiting and not opening:
+            if not self._is_needed(channel):
                 self._drop(channel)
 
     async def disconnect(self) -> None:
@@ -180,7 +183,17 @@ class PubSubLoop:
     def _leave(self, channel: str) -> None:
         if channel in self.channels and channel not in self.boxes.waiting:
             self.stay(channel)
-            self._leaving[channel] = self.loop.call_later(self._grace, self._drop, channel)
+            self._leaving[channel] = self.loop.call_later(self._grace, self._grace_is_over, channel)
+
+    def _grace_is_over(self, channel: str) -> None:
+        self._leaving.pop(channel, None)
+        if not self._is_needed(channel):
+            self._drop(channel)
+
+    def _is_needed(self, channel: str) -> bool:
+        """Whether somebody waits on a channel, or for its subscription."""
+        subscriber = self._subscribers[self._shard_of(channel)]
+        return channel in self.boxes.waiting or subscriber.is_awaited(channel.encode())
 
     def _drop(self, channel: str) -> None:
         self.stay(channel)
@@ -199,14 +212,11 @@ class PubSubLoop:
             if not members:
                 return
         try:
-            address, message = self._codec.decode(payload)
+            _, message = self._codec.decode(payload)
         except Exception as error:
             self._stats.undecodable += 1
             logger.error("Skipped an undecodable message on %s: %s: %s", target, type(error).__name__, error)
             return
-        if address is not None:
-            # On Pub/Sub this is a field like any other.
-            message[CHANNEL_FIELD] = address
         if members is None:
             self._stats.deliveries += 1
             self.boxes.deliver(target, message, self.loop)

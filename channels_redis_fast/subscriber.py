@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import TimeoutError
 
 from ._hot import assemble
 from .connection import Command, Connection, Dialer, PushLink
@@ -54,6 +55,8 @@ class Subscriber(Connection):
         #: Names whose last command on this socket was SUBSCRIBE; and by name the commands not yet acknowledged.
         self._subscribed: set[bytes] = set()
         self._outstanding: dict[bytes, int] = {}
+        #: The names of each command on this socket that are not yet acknowledged, oldest first.
+        self._sent: deque[deque[bytes]] = deque()
         #: Names whose difference between the two is to be looked at.
         self._changed: dict[bytes, None] = {}
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
@@ -89,7 +92,7 @@ class Subscriber(Connection):
 
     def is_awaited(self, name: bytes) -> bool:
         """Whether somebody waits for the acknowledgement of a name."""
-        return name in self._waiting
+        return any(not future.done() for future in self._waiting.get(name, ()))
 
     async def stop(self) -> None:
         """Close the socket; what is wanted stays wanted."""
@@ -122,9 +125,9 @@ class Subscriber(Connection):
         if self.trouble_lasts():
             waiting, self._waiting = self._waiting, {}
             for futures in waiting.values():
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(type(error)(*error.args))
+                _fail(futures, error)
+        if not self._wanted:
+            self._report_back()
         return bool(self._wanted)
 
     def after_loss(self) -> None:
@@ -132,13 +135,12 @@ class Subscriber(Connection):
             self._watch.cancel()
             self._watch = None
         self._forget_socket()
-        if self.closing:
+        if self.closing or not self._wanted:
             return
         if self._lost_at is not None and not self._was_lost:
             self._was_lost = True
             self._on_lost()
-        if self._wanted:
-            self.connect()
+        self.connect()
 
     # Keeping what is subscribed equal to what is wanted.
 
@@ -163,7 +165,9 @@ class Subscriber(Connection):
         commands: list[Command] = []
         for command, names in ((b"UNSUBSCRIBE", less), (b"SUBSCRIBE", more)):
             for start in range(0, len(names), MAX_NAMES):
-                commands.append([command, *names[start : start + MAX_NAMES]])
+                some = names[start : start + MAX_NAMES]
+                commands.append([command, *some])
+                self._sent.append(deque(some))
             for name in names:
                 self._outstanding[name] = self._outstanding.get(name, 0) + 1
         if commands:
@@ -175,10 +179,25 @@ class Subscriber(Connection):
             if kind == b"message":
                 self._on_message(name, payload)
             elif kind in (b"subscribe", b"unsubscribe"):
+                self._sent[0].popleft()
+                if not self._sent[0]:
+                    self._sent.popleft()
                 self._acknowledged(name)
-        elif isinstance(reply, Exception) and self.link is not None:
-            # An error tells neither which name it is about nor what is subscribed now.
-            self.link.abort(ConnectionError(f"refused to subscribe: {reply}"))
+        elif isinstance(reply, Exception) and self._sent:
+            self._denied(self._sent.popleft(), reply)
+
+    def _denied(self, names: deque[bytes], error: Exception) -> None:
+        """Hear that a whole command was refused: a name that an ACL forbids must not spoil it for the others."""
+        if len(names) > 1 and self.link is not None:
+            self._sent.extend(deque([name]) for name in names)
+            self.link.write(assemble([(b"SUBSCRIBE", name) for name in names]), [])
+            return
+        for name in names:
+            logger.error("Redis at %s refuses to subscribe to %s: %s", self.dialer.label, name.decode(), error)
+            self._subscribed.discard(name)
+            self._wanted.pop(name, None)
+            _fail(self._waiting.pop(name, []), error)
+            self._acknowledged(name)
 
     def _acknowledged(self, name: bytes) -> None:
         left = self._outstanding.get(name, 0) - 1
@@ -204,6 +223,7 @@ class Subscriber(Connection):
     def _forget_socket(self) -> None:
         self._subscribed.clear()
         self._outstanding.clear()
+        self._sent.clear()
 
     def _check_silence(self) -> None:
         link = self.link
@@ -217,3 +237,9 @@ class Subscriber(Connection):
             self._pinged = now
             link.write(assemble([(b"PING",)]), [])
         self._watch = self.loop.call_later(interval, self._check_silence)
+
+
+def _fail(futures: list[asyncio.Future[None]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(type(error)(*error.args))

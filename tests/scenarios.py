@@ -657,18 +657,18 @@ async def scripts_declare_their_keys(env: Environment) -> None:
     assert touched <= declared, f"keys that no script declared: {touched - declared}"
 
 
-def main() -> None:
+def main(scenarios: dict[str, Scenario] = SCENARIOS, upstream: str = UPSTREAM) -> None:
     parser = argparse.ArgumentParser(description="Run one scenario; exit code 1 and a line on stdout where it fails.")
-    parser.add_argument("name", choices=SCENARIOS)
+    parser.add_argument("name", choices=scenarios)
     parser.add_argument("--url", required=True)
     parser.add_argument("--second-url", required=True)
     parser.add_argument("--prefix", required=True)
-    parser.add_argument("--layer", default=UPSTREAM)
+    parser.add_argument("--layer", default=upstream)
     options = parser.parse_args()
     module, _, name = options.layer.rpartition(".")
     layer_class = getattr(importlib.import_module(module), name)
     env = Environment(layer_class, options.url, options.second_url, options.prefix)
-    chosen = SCENARIOS[options.name]
+    chosen = scenarios[options.name]
 
     def report(error: Exception | None) -> None:
         if error is not None:

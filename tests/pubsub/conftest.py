@@ -1,0 +1,42 @@
+"""Layers, raw clients and shards for the tests of the Pub/Sub layer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from bench.server import ForeignServer, Server
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from tests.core.conftest import new_loop, raw
+
+__all__ = ["make_layer", "new_loop", "raw", "shard_urls"]
+
+
+@pytest.fixture
+async def make_layer(redis_server: Server | ForeignServer, prefix: str) -> AsyncIterator[Callable[..., Any]]:
+    """Make layers on the shared server under this test's prefix, unless told otherwise; closed afterwards.
+
+    Several layers are several processes, as far as Redis can tell. `grace` is not an option: it is set on the layer.
+    """
+    layers: list[RedisPubSubChannelLayer] = []
+
+    def make(
+        kind: type[RedisPubSubChannelLayer] = RedisPubSubChannelLayer, grace: float | None = None, **options: Any
+    ) -> RedisPubSubChannelLayer:
+        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, **options})
+        if grace is not None:
+            layer.grace = grace
+        layers.append(layer)
+        return layer
+
+    yield make
+    for layer in layers:
+        await layer.close_pools()
+
+
+@pytest.fixture
+def shard_urls(redis_server: Server | ForeignServer, second_server: Server) -> list[str]:
+    """Two shards. Servers, since Pub/Sub does not know databases."""
+    return [redis_server.url, second_server.url]

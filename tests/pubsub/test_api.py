@@ -1,0 +1,264 @@
+"""Send, receive, new channels and groups: what arrives, where, in which order, and whose it is."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.serializers import BaseMessageSerializer, registry
+from tests.core.helpers import end, nothing_to_receive, receive_many, started, within
+from tests.core.test_api import MESSAGES
+
+MakeLayer = Callable[..., RedisPubSubChannelLayer]
+
+
+async def members(layer: RedisPubSubChannelLayer, count: int, group: str = "room") -> list[str]:
+    """New channels, all in one group."""
+    channels = [await layer.new_channel() for _ in range(count)]
+    for channel in channels:
+        await layer.group_add(group, channel)
+    return channels
+
+
+# Send and receive.
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+async def test_what_is_sent_is_received(make_layer: MakeLayer, name: str) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+    message = copy.deepcopy(MESSAGES[name])
+    await within(layer.send(channel, message))
+    assert message == MESSAGES[name], "the sender's message was changed"
+    received = await within(layer.receive(channel))
+    assert received == message
+    assert [type(value) for value in received.values()] == [type(value) for value in message.values()]
+
+
+async def test_new_channels(make_layer: MakeLayer, prefix: str) -> None:
+    layer = make_layer()
+    names = [await layer.new_channel() for _ in range(3)] + [await layer.new_channel("other.")]
+    assert len(set(names)) == 4
+    for name in names[:3]:
+        assert re.fullmatch(re.escape(prefix) + r"specific\.[0-9a-f]{32}", name)
+    assert re.fullmatch(re.escape(prefix) + r"other\.[0-9a-f]{32}", names[3])
+    assert all(layer.require_valid_channel_name(name) for name in names)
+
+
+async def test_the_first_receive_subscribes(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
+    layer, peer = make_layer(), make_layer()
+    name = f"{prefix}general"
+    receiving = await started(layer.receive(name))
+    await within(asyncio.wait_for(_subscribed(raw, name), 5))
+    await peer.send(name, {"n": 1})
+    assert await within(receiving) == {"n": 1}
+    await peer.send(name, {"n": 2})
+    assert await within(layer.receive(name)) == {"n": 2}
+
+
+async def _subscribed(raw: Any, name: str) -> None:
+    while not raw.pubsub_numsub(name)[0][1]:  # noqa: ASYNC110  the condition is the server's
+        await asyncio.sleep(0.005)
+
+
+async def test_what_nobody_listens_to_is_gone(make_layer: MakeLayer, prefix: str) -> None:
+    layer = make_layer()
+    await within(layer.send(f"{prefix}nobody", {"n": 1}))
+    await within(layer.group_send("nobody", {"n": 1}))
+
+
+async def test_one_of_several_receivers_gets_a_message(make_layer: MakeLayer) -> None:
+    """First come, first served, each message once."""
+    layer = make_layer()
+    channel = await layer.new_channel()
+    receiving = [await started(layer.receive(channel)) for _ in range(5)]
+    await asyncio.gather(*(layer.send(channel, {"n": n}) for n in range(5)))
+    assert await within(asyncio.gather(*receiving)) == [{"n": n} for n in range(5)]
+    await nothing_to_receive(layer, channel)
+
+
+async def test_order(make_layer: MakeLayer) -> None:
+    """Of one sender after another and of gathered ones, through the channel and through its group."""
+    layer, peer = make_layer(), make_layer()
+    [channel] = await members(layer, 1)
+    for sends in (lambda n: peer.send(channel, {"n": n}), lambda n: peer.group_send("room", {"n": n})):
+        for n in range(100):
+            await sends(n)
+        await within(asyncio.gather(*(sends(n) for n in range(100, 2500))))
+        assert await receive_many(layer, channel, 2500) == [{"n": n} for n in range(2500)]
+    # Both kinds, mixed.
+    await within(
+        asyncio.gather(
+            *(peer.send(channel, {"n": n}) if n % 3 else peer.group_send("room", {"n": n}) for n in range(500))
+        )
+    )
+    assert await receive_many(layer, channel, 500) == [{"n": n} for n in range(500)]
+
+
+async def test_many_producers_and_consumers(make_layer: MakeLayer) -> None:
+    layer, peer = make_layer(), make_layer()
+    channels = [await layer.new_channel() for _ in range(20)]
+    receiving = [await started(receive_many(layer, channel, 100)) for channel in channels]
+
+    async def produce(sender: RedisPubSubChannelLayer, channel: str) -> None:
+        for n in range(100):
+            await sender.send(channel, {"n": n, "to": channel})
+
+    await within(asyncio.gather(*(produce((layer, peer)[n % 2], channel) for n, channel in enumerate(channels))))
+    for channel, got in zip(channels, await within(asyncio.gather(*receiving)), strict=True):
+        assert got == [{"n": n, "to": channel} for n in range(100)]
+
+
+# Groups.
+
+
+async def test_a_group_in_several_processes(make_layer: MakeLayer) -> None:
+    layers = [make_layer() for _ in range(3)]
+    channels = [await members(layer, 3) for layer in layers]
+    outsider = await layers[0].new_channel()
+    await make_layer().group_send("room", {"n": 1})
+    for layer, names in zip(layers, channels, strict=True):
+        assert [await within(layer.receive(name)) for name in names] == [{"n": 1}] * 3
+    await nothing_to_receive(layers[0], outsider)
+
+
+async def test_group_discard(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    first, second = await members(layer, 2)
+    await layer.group_discard("room", first)
+    await layer.group_send("room", {"n": 1})
+    assert await within(layer.receive(second)) == {"n": 1}
+    await nothing_to_receive(layer, first)
+    # What is in no group, or no channel of ours, is not an error.
+    for channel in (first, "unknown"):
+        await layer.group_discard("room", channel)
+        await layer.group_discard("unknown", channel)
+
+
+async def test_added_twice_is_a_member_once(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    [channel] = await members(layer, 1)
+    await layer.group_add("room", channel)
+    await layer.group_send("room", {"n": 1})
+    assert await within(layer.receive(channel)) == {"n": 1}
+    await nothing_to_receive(layer, channel)
+    await layer.group_discard("room", channel)
+    await layer.group_send("room", {"n": 2})
+    await nothing_to_receive(layer, channel)
+
+
+async def test_groups_do_not_mix(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    [one], [two] = await members(layer, 1, "one"), await members(layer, 1, "two")
+    both = await layer.new_channel()
+    for group in ("one", "two"):
+        await layer.group_add(group, both)
+        await layer.group_send(group, {"to": group})
+    assert await within(layer.receive(one)) == {"to": "one"}
+    assert await within(layer.receive(two)) == {"to": "two"}
+    assert await receive_many(layer, both, 2) == [{"to": "one"}, {"to": "two"}]
+
+
+async def test_a_channel_of_nobody_is_refused(make_layer: MakeLayer) -> None:
+    """A channel of another process is none of ours either."""
+    layer, peer = make_layer(), make_layer()
+    await layer.new_channel()
+    for channel in ("unknown", await peer.new_channel()):
+        with pytest.raises(RuntimeError, match=re.escape(channel)):
+            await layer.group_add("room", channel)
+    await layer.group_send("room", {"n": 1})  # and nothing is half done
+
+
+# Whose a message is.
+
+
+@pytest.mark.parametrize("options", [{}, {"serializer_format": "json"}, {"symmetric_encryption_keys": ["s3cret"]}])
+@pytest.mark.parametrize("sent", [{"text": "flat"}, {"text": "nested", "users": [{"name": "ada"}], "map": {"a": {}}}])
+async def test_members_own_their_message(make_layer: MakeLayer, options: Any, sent: Any) -> None:
+    layer = make_layer(**options)
+    channels = await members(layer, 4)
+    await layer.group_send("room", sent)
+    for channel in channels:
+        message = await within(layer.receive(channel))
+        assert message == sent
+        message["text"] = "mine"
+        for user in message.get("users", ()):
+            user["name"] = "me"
+        message.get("map", {}).update(a=1)
+
+
+async def test_a_group_message_is_decoded_once(make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each process, however many members it has; so says the issue, and a site's own serializer may be slow."""
+    decoded: list[bytes] = []
+
+    class Counting(BaseMessageSerializer):
+        def as_bytes(self, message: Any, *args: Any, **kwargs: Any) -> bytes:
+            return bytes(msgpack.packb(message))
+
+        def from_bytes(self, message: bytes, *args: Any, **kwargs: Any) -> Any:
+            decoded.append(message)
+            return msgpack.unpackb(message)
+
+    monkeypatch.setitem(registry._registry, "counting", Counting)
+    layer = make_layer(serializer_format="counting")
+    channels = await members(layer, 50)
+    await layer.group_send("room", {"n": [1]})
+    got = [await within(layer.receive(channel)) for channel in channels]
+    assert got == [{"n": [1]}] * 50
+    assert len({id(message["n"]) for message in got}) == 50, "members share one message"
+    assert len(decoded) == 1
+
+
+# What is refused.
+
+
+async def test_a_message_that_is_no_dict(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    for message in ([], "text", None, 5):
+        for call in (layer.send("general", message), layer.group_send("room", message)):  # type: ignore[arg-type]
+            with pytest.raises(AssertionError, match="dict"):
+                await call
+
+
+async def test_a_message_that_cannot_be_packed(make_layer: MakeLayer) -> None:
+    """The error says where the message was going, and later messages go on."""
+    layer = make_layer()
+    channel = await layer.new_channel()
+    with pytest.raises(TypeError, match=re.escape(channel)):
+        await layer.send(channel, {"object": object()})
+    with pytest.raises(TypeError, match="group room"):
+        await layer.group_send("room", {"object": object()})
+    await nothing_to_receive(layer, channel)
+
+
+async def test_names_that_are_no_strings(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    for call in (layer.send(5, {}), layer.group_send(5, {})):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="int"):
+            await call
+
+
+async def test_stats(make_layer: MakeLayer) -> None:
+    layer = make_layer()
+    first, second = await members(layer, 2)
+    await layer.send(first, {})
+    await layer.group_send("room", {})
+    await receive_many(layer, first, 2)
+    await receive_many(layer, second, 1)
+    stats = layer.stats()
+    assert {name: stats[name] for name in ("sends", "group_sends", "receives", "deliveries", "dropped")} == {
+        "sends": 1,
+        "group_sends": 1,
+        "receives": 3,
+        "deliveries": 3,
+        "dropped": 0,
+    }
+    await end(await started(layer.receive(first)))
+    assert layer.stats()["receives"] == 3

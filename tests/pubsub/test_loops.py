@@ -1,0 +1,409 @@
+"""Event loops: none, several at once, one after another, stopped and continued, closed, forked; and an idle one."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import async_to_sync
+
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from tests.conftest import ROOT
+from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, receive_many, started, until, within
+from tests.core.test_loops import Thread, begin_to_receive, finished, gone, run
+from tests.pubsub.helpers import subscribers, subscriptions
+from tests.scenarios import fork, reported
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture
+def layer(redis_server: Any, prefix: str) -> RedisPubSubChannelLayer:
+    """A layer whose loops the tests make and close: nothing else closes its sockets."""
+    return RedisPubSubChannelLayer(hosts=[named(redis_server.url, prefix)], prefix=prefix)
+
+
+# One after another.
+
+
+def test_loops_one_after_another(
+    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """Each has channels of its own; a name of an earlier loop is a channel like any other."""
+    name = run(new_loop, layer.new_channel())
+    gone(raw, prefix)
+
+    async def work(n: int) -> None:
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        await layer.group_send("room", {"n": n})
+        assert await within(layer.receive(channel)) == {"n": n}
+        receiving = await started(layer.receive(name))
+        await until(lambda: subscribers(raw, name) == 1)
+        await layer.send(name, {"again": n})
+        assert await within(receiving) == {"again": n}
+        with pytest.raises(RuntimeError):
+            await layer.group_add("room", "of nobody")
+
+    for n in range(3):
+        run(new_loop, work(n))
+        gone(raw, prefix)
+
+
+def test_a_channel_of_a_closed_loop_is_nobodys(layer: RedisPubSubChannelLayer, new_loop: NewLoop) -> None:
+    name = run(new_loop, layer.new_channel())
+
+    async def work() -> None:
+        with pytest.raises(RuntimeError, match=name):
+            await layer.group_add("room", name)
+        await layer.group_discard("room", name)
+
+    run(new_loop, work())
+
+
+def test_a_loop_stopped_between_new_channel_and_receive(
+    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """As synchronous test clients do it: what was sent while it stood still is there, in order."""
+    peer = RedisPubSubChannelLayer(hosts=layer.hosts, prefix=prefix)
+    loop = new_loop()
+    try:
+        channel = loop.run_until_complete(within(layer.new_channel()))
+        for start in (0, 10, 20):
+            loop.run_until_complete(within(layer.group_add("room", channel)))
+
+            async def send(start: int = start) -> None:
+                for n in range(start, start + 10):
+                    await (peer.send(channel, {"n": n}) if n % 2 else peer.group_send("room", {"n": n}))
+
+            run(new_loop, send())
+            expected = [{"n": n} for n in range(start, start + 10)]
+            assert loop.run_until_complete(receive_many(layer, channel, 10)) == expected
+    finally:
+        loop.close()
+    gone(raw, prefix)
+
+
+def test_async_to_sync(layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str) -> None:
+    """Each call has a loop of its own, as in a synchronous view; nothing is left behind."""
+    with raw.pubsub() as pubsub:
+        pubsub.psubscribe(f"{prefix}*")
+        assert pubsub.get_message(timeout=LIMIT)
+        for n in range(3):
+            async_to_sync(layer.send)(f"{prefix}general", {"n": n})
+            async_to_sync(layer.group_send)("room", {"n": n})
+            for name in ("general", "__group__room"):
+                assert pubsub.get_message(timeout=LIMIT)["channel"] == f"{prefix}{name}".encode()
+    async_to_sync(layer.flush)()
+    gone(raw, prefix)
+
+
+async def test_async_to_sync_from_a_thread_of_a_running_loop(make_layer: Any) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+    receiving = await started(layer.receive(channel))
+
+    def view() -> None:
+        async_to_sync(layer.send)(channel, {"n": 1})
+        async_to_sync(layer.group_add)("room", channel)
+        async_to_sync(layer.group_send)("room", {"n": 2})
+
+    await within(asyncio.to_thread(view))
+    assert await within(receiving) == {"n": 1}
+    assert await within(layer.receive(channel)) == {"n": 2}
+    await within(asyncio.to_thread(async_to_sync(layer.group_discard), "room", channel))
+    await layer.group_send("room", {"n": 3})
+    await nothing_to_receive(layer, channel)
+
+
+# At once.
+
+
+def test_loops_at_once(layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop) -> None:
+    """Each of several threads receives on its own channel and a common group: all arrives, in order."""
+    threads, count = 4, 200
+    meet = threading.Barrier(threads, timeout=LIMIT)
+    names = [""] * threads
+
+    async def work(index: int) -> Any:
+        own, member = await layer.new_channel(), await layer.new_channel()
+        names[index] = own
+        await layer.group_add("room", member)
+        receiving = [await started(receive_many(layer, own, count))]
+        receiving.append(await started(receive_many(layer, member, threads * count)))
+        await asyncio.to_thread(meet.wait)
+        for n in range(count):
+            await layer.send(names[(index + 1) % threads], {"n": n, "from": index})
+            await layer.group_send("room", {"n": n, "from": index})
+        got = await asyncio.gather(*receiving)
+        await asyncio.to_thread(meet.wait)
+        return got
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(lambda index: run(new_loop, work(index)), range(threads)))
+    for index, (own, member) in enumerate(results):
+        assert own == [{"n": n, "from": (index - 1) % threads} for n in range(count)]
+        for sender in range(threads):
+            assert [m["n"] for m in member if m["from"] == sender] == list(range(count))
+    gone(raw, prefix)
+
+
+def test_groups_from_another_loop(
+    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """group_add and group_discard find the loop that the channel lives in, as long as that runs."""
+    home, other = Thread(new_loop), Thread(new_loop)
+    try:
+        channel = home.do(layer.new_channel())
+        task = home.do(begin_to_receive(layer, channel, 1))
+        other.do(layer.group_add("room", channel))
+        other.do(layer.group_send("room", {"n": 1}))
+        assert home.do(finished(task)) == [{"n": 1}]
+        other.do(layer.group_discard("room", channel))
+        other.do(until(lambda: subscriptions(raw, prefix) == {channel}))
+        other.do(layer.group_send("room", {"n": 2}))
+        home.do(nothing_to_receive(layer, channel))
+        home.stop()
+        with pytest.raises(RuntimeError, match=channel):
+            other.do(layer.group_add("room", channel))
+        other.do(layer.group_discard("room", channel))
+        home.loop.close()
+    finally:
+        other.close()
+        if not home.loop.is_closed():
+            home.close()
+    gone(raw, prefix)
+
+
+def test_close_pools_closes_those_of_other_loops_too(
+    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    first, second = Thread(new_loop), Thread(new_loop)
+    try:
+        for each in (first, second):
+            each.do(layer.send("general", {}))
+        channel = second.do(layer.new_channel())
+        before = {client["id"] for client in clients(raw, prefix)}
+        assert len(before) == 3
+        first.do(layer.close_pools())
+        first.do(until(lambda: not before & {client["id"] for client in clients(raw, prefix)}))
+        first.do(until(lambda: subscribers(raw, channel) == 1))
+        first.do(layer.send(channel, {"n": 1}))
+        assert second.do(receive_many(layer, channel, 1)) == [{"n": 1}]
+    finally:
+        first.close()
+        second.close()
+
+
+# Forked.
+
+
+def test_a_forked_child_has_sockets_of_its_own(
+    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """It sends and receives, and its parent does not notice."""
+    loop = new_loop()
+    mine, childs = multiprocessing.Pipe()
+    pid = 0
+
+    async def prepare() -> Any:
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        await layer.send(channel, {"n": 0})
+        assert await within(layer.receive(channel)) == {"n": 0}
+        return channel, await started(layer.receive(channel))
+
+    async def serve() -> None:
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        childs.send(channel)
+        childs.send(await layer.receive(channel))
+        await layer.group_send("room", {"from": "the child"})
+        childs.send(await layer.receive(channel))
+
+    try:
+        channel, receiving = loop.run_until_complete(within(prepare()))
+        before = {client["id"] for client in clients(raw, prefix)}
+        pid = fork(lambda: run(new_loop, serve()))
+        other = reported(mine)
+        loop.run_until_complete(within(layer.send(other, {"to": "the child"})))
+        assert reported(mine) == {"to": "the child"}
+        assert reported(mine) == {"from": "the child"}
+        # The child's alarm bounds this wait.
+        status, pid = os.waitpid(pid, 0)[1], 0
+        assert status == 0
+        assert loop.run_until_complete(within(receiving)) == {"from": "the child"}
+        assert {client["id"] for client in clients(raw, prefix)} == before
+        loop.run_until_complete(nothing_to_receive(layer, channel))
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        loop.close()
+    gone(raw, prefix)
+
+
+# The end.
+
+LEAVES_NOTHING = """
+    import asyncio, gc, os, sys
+    import redis, uvloop
+    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+
+    url, prefix, kind, style = sys.argv[1:]
+    new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
+
+    async def work(layer):
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        general = asyncio.ensure_future(layer.receive("general"))
+        await layer.group_send("room", {"type": "x"})
+        assert await receiving == {"type": "x"}
+        if style == "flush":
+            await layer.flush()
+        elif style == "waiting":
+            general.cancel()
+            await asyncio.wait([general])
+            await layer.send(channel, {})
+            return
+        elif style == "reconnecting":
+            # The loop is closed in the middle of what follows.
+            with redis.Redis.from_url(url) as raw:
+                for client in raw.client_list():
+                    if client["name"] == prefix:
+                        raw.client_kill_filter(_id=client["id"])
+            while layer.stats()["reconnects"] == 0:
+                await asyncio.sleep(0)
+        general.cancel()
+        await asyncio.wait([general])
+
+    def once():
+        host = {"address": url, "client_name": prefix}
+        layer = RedisPubSubChannelLayer(hosts=[host], prefix=prefix, expiry=60)
+        loop = new_loop()
+        loop.slow_callback_duration = 60
+        loop.run_until_complete(asyncio.wait_for(work(layer), 15))
+        loop.close()
+        assert loop.is_closed()
+        assert not asyncio.all_tasks(loop), asyncio.all_tasks(loop)
+
+    import logging
+    logging.disable(logging.WARNING)
+    once()
+    gc.collect()
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        once()
+    gc.collect()
+    assert len(os.listdir("/dev/fd")) == before, (before, len(os.listdir("/dev/fd")))
+    with redis.Redis.from_url(url) as raw:
+        for _ in range(1000):
+            left = [client for client in raw.client_list() if client["name"] == prefix]
+            if not left:
+                break
+        assert not left, left
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("style", ["plain", "waiting", "flush", "reconnecting"])
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_closed_loop_leaves_nothing(redis_server: Any, prefix: str, kind: str, style: str) -> None:
+    """No socket, no task, no warning: all of them would be on standard error in development mode."""
+    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", textwrap.dedent(LEAVES_NOTHING)]
+    ended = subprocess.run(
+        [*command, redis_server.url, prefix, kind, style],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout == "done\n"
+    assert ended.returncode == 0
+
+
+CLOSES_WHILE_AWAY = """
+    import asyncio, logging, os, signal, sys
+    import uvloop
+    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+
+    url, pid, kind = sys.argv[1:]
+    new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
+    logging.disable(logging.CRITICAL)
+
+    async def lost(layer, steps):
+        "Return some steps after the layer has begun to come back."
+        [subscriber] = layer._loops[asyncio.get_running_loop()]._subscribers
+        while subscriber.link is not None or not subscriber.is_opening:
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+
+    loops = [(new_loop(), RedisPubSubChannelLayer(hosts=[url])) for _ in range(40)]
+    for loop, layer in loops:
+        loop.run_until_complete(layer.new_channel())
+    os.kill(int(pid), signal.SIGKILL)
+    for steps, (loop, layer) in enumerate(loops):
+        loop.run_until_complete(lost(layer, steps))
+        # The loop stands still, and meanwhile its attempt to connect is refused.
+        loop.close()
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_loop_closes_while_the_server_is_away(own_server: Callable[..., Any], kind: str) -> None:
+    """Whatever an attempt to come back is about to do: in a process of its own, since a loop that hangs ends it."""
+    server = own_server()
+    command = [sys.executable, "-c", textwrap.dedent(CLOSES_WHILE_AWAY), server.url, str(server.pid), kind]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=15, cwd=ROOT)
+    assert (ended.stdout, ended.stderr) == ("done\n", "")
+
+
+# Idle.
+
+
+class Counting(asyncio.SelectorEventLoop):
+    """Counts how often it has something to do."""
+
+    rounds = 0
+
+    def _run_once(self) -> None:
+        self.rounds += 1
+        super()._run_once()  # type: ignore[misc]
+
+
+def test_an_idle_layer_does_nothing(layer: RedisPubSubChannelLayer) -> None:
+    """Nothing polls: a second in which nothing happens is one in which the loop sleeps."""
+
+    async def idle() -> int:
+        channels = [await layer.new_channel() for _ in range(50)]
+        receiving = [await started(layer.receive(channel)) for channel in channels]
+        await layer.send(channels[0], {"n": 1})
+        assert await within(receiving[0]) == {"n": 1}
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Counting)
+        before = loop.rounds
+        # Not a pause for something to finish: doing nothing for a second is what is measured.
+        await asyncio.sleep(1.0)
+        rounds = loop.rounds - before
+        for task in receiving[1:]:
+            task.cancel()
+        await asyncio.wait(receiving)
+        return rounds
+
+    assert run(Counting, idle()) <= 3
