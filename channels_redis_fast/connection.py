@@ -112,7 +112,7 @@ class Link(asyncio.Protocol):
         self._transport = writer.transport
         self._transport.set_protocol(self)
         # The stream protocol may have paused reading; nobody else would resume it.
-        with contextlib.suppress(RuntimeError, NotImplementedError):
+        with contextlib.suppress(RuntimeError):
             self._transport.resume_reading()
 
     def write(self, data: bytes, requests: list[Answerable]) -> None:
