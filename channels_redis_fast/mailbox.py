@@ -118,7 +118,7 @@ class Mailboxes:
         """
         Return the oldest stored message of a channel, or the future of the next to come.
 
-        The caller holds the room's lock.
+        The caller holds the room's lock, where several threads receive from these mailboxes.
         """
         if channel in self.stored:
             message = self._take(channel)

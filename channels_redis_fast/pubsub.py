@@ -113,9 +113,10 @@ class RedisPubSubChannelLayer(RedisLayer):
         state = self._loops[get_running_loop()]
         if channel not in state.channels:
             await self._live(state, channel)
-        state.stay(channel)
-        with self._room.lock:
-            stored, coming = state.boxes.claim(channel, state.loop)
+        if channel in state.leaving:
+            state.stay(channel)
+        # Without the room's lock: these mailboxes are this loop's alone.
+        stored, coming = state.boxes.claim(channel, state.loop)
         if coming is None:
             assert stored is not None
             message = stored

@@ -52,7 +52,8 @@ class PubSubLoop:
         self._on_disconnect = on_disconnect
         self._on_reconnect = on_reconnect
         self._grace = grace
-        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        #: The channels whose receiver has left, and when they are dropped.
+        self.leaving: dict[str, asyncio.TimerHandle] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._lost_shards: set[int] = set()
         count = self._stats.count_reconnect
@@ -88,7 +89,7 @@ class PubSubLoop:
 
     def stay(self, channel: str) -> None:
         """Hear that somebody receives on a channel (again)."""
-        timer = self._leaving.pop(channel, None)
+        timer = self.leaving.pop(channel, None)
         if timer is not None:
             timer.cancel()
 
@@ -154,17 +155,16 @@ class PubSubLoop:
                 self._drop(channel)
 
     async def disconnect(self) -> None:
-        """Close the sockets; they are opened again when they are needed, at once by those who wait."""
+        """Close the sockets, and subscribe on new ones to what lives here."""
         await self._close()
-        for subscriber in self._subscribers:
-            subscriber.resume()
         for connection in self.commands:
             connection.resume()
+        await asyncio.gather(*(subscriber.resume() for subscriber in self._subscribers))
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
         self.boxes.drop_waiters(self.loop)
-        for timer in self._leaving.values():
+        for timer in self.leaving.values():
             timer.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -183,10 +183,10 @@ class PubSubLoop:
     def _leave(self, channel: str) -> None:
         if channel in self.channels and channel not in self.boxes.waiting:
             self.stay(channel)
-            self._leaving[channel] = self.loop.call_later(self._grace, self._grace_is_over, channel)
+            self.leaving[channel] = self.loop.call_later(self._grace, self._grace_is_over, channel)
 
     def _grace_is_over(self, channel: str) -> None:
-        self._leaving.pop(channel, None)
+        self.leaving.pop(channel, None)
         if not self._is_needed(channel):
             self._drop(channel)
 

@@ -101,10 +101,17 @@ class Subscriber(Connection):
             self._watch = None
         await self.aclose()
 
-    def resume(self) -> None:
-        """Open a socket again after ``stop``, if anything is wanted."""
-        if self._wanted:
-            self.connect()
+    async def resume(self) -> None:
+        """
+        Open a socket again after ``stop``, if anything is wanted.
+
+        Returns when the server has acknowledged all of that, or cannot be reached at the first attempt; the
+        attempts go on then.
+        """
+        asked = [self.subscribe(name) for name in list(self._wanted)]
+        waiting = [future for future in asked if future is not None]
+        if waiting:
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     # What the connection reports.
 
