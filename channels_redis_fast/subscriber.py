@@ -64,6 +64,8 @@ class Subscriber(Connection):
         self._was_lost = False
         self._watch: asyncio.TimerHandle | None = None
         self._pinged = 0.0
+        #: Set when an attempt to open has failed since ``resume``.
+        self._attempted: asyncio.Future[None] | None = None
 
     def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
         """
@@ -111,7 +113,9 @@ class Subscriber(Connection):
         asked = [self.subscribe(name) for name in list(self._wanted)]
         waiting = [future for future in asked if future is not None]
         if waiting:
-            await asyncio.gather(*waiting, return_exceptions=True)
+            self._attempted = self.loop.create_future()
+            either: list[asyncio.Future[Any]] = [asyncio.gather(*waiting, return_exceptions=True), self._attempted]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
     # What the connection reports.
 
@@ -129,6 +133,8 @@ class Subscriber(Connection):
         """Nothing waits for room here."""
 
     def refused(self, error: Exception) -> bool:
+        if self._attempted is not None and not self._attempted.done():
+            self._attempted.set_result(None)
         if self.trouble_lasts():
             waiting, self._waiting = self._waiting, {}
             for futures in waiting.values():
