@@ -8,6 +8,7 @@ channel and no message.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +28,13 @@ from .connection import (
     Link,
 )
 from .scripts import Script
+
+#: Messages in one batch of sends: a script's ``unpack`` fails near 4,000 values.
+MAX_MESSAGES = 1000
+
+#: A batch of so many messages does not wait for the end of the tick, so that the server works while the process goes
+#: on; each further one of the tick may be twice as large. Measured: 1.5 times as many sends with 64 coroutines.
+EARLY = 32
 
 
 class Pending(Protocol):
@@ -75,7 +83,7 @@ class Request:
             self.future.set_exception(error)
 
 
-class ScriptRequest:
+class ScriptRequest(abc.ABC):
     """
     One call of a Lua script. Subclasses say what its reply means.
 
@@ -90,13 +98,13 @@ class ScriptRequest:
         self._script = script
         self._with_text = False
 
+    @abc.abstractmethod
     def arguments(self) -> list[Any]:
         """Return the number of keys, the keys and the arguments, just before they are written."""
-        raise AssertionError("for the subclass")
 
+    @abc.abstractmethod
     def done(self, reply: Any) -> None:
         """Take the script's reply, which may be an exception."""
-        raise AssertionError("for the subclass")
 
     def commands(self) -> Sequence[Command]:
         head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .codec import Message
+from .futures import fail
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Mailboxes:
             for name in list(self.waiting) if channel is None else [channel]:
                 for future in self.waiting.pop(name, ()):
                     with contextlib.suppress(RuntimeError):
-                        future.get_loop().call_soon_threadsafe(_set_exception, future, error)
+                        future.get_loop().call_soon_threadsafe(fail, [future], error)
 
     def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget the receivers of a loop that closes: a message given to them would be lost."""
@@ -286,8 +287,3 @@ class Inbox(Mailboxes):
         """Stop emptying the key on behalf of receivers that have left."""
         self.claimed = False
         self.seen = float("-inf")
-
-
-def _set_exception(future: asyncio.Future[Message], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(type(error)(*error.args))

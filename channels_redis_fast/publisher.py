@@ -10,11 +10,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from .commands import CommandConnection
+from .commands import EARLY, MAX_MESSAGES, CommandConnection
 from .connection import Command
-
-#: As for sends on sorted sets: so many do not wait for the end of the tick, each further batch may be twice as large.
-EARLY, MAX_MESSAGES = 32, 1000
+from .futures import fail
 
 
 class PublishBatch:
@@ -46,9 +44,7 @@ class PublishBatch:
 
     def fail(self, error: Exception) -> None:
         self._publisher.seal(self)
-        for future in self.futures[self._answered :]:
-            if not future.done():
-                future.set_exception(type(error)(*error.args))
+        fail(self.futures[self._answered :], error)
 
 
 class Publisher:

@@ -19,6 +19,7 @@ from typing import Any
 from .codec import Codec, Message
 from .commands import CommandConnection
 from .connection import Dialer
+from .futures import fail
 from .mailbox import Inbox, Mailroom
 from .pump import Pump
 from .stats import Stats
@@ -349,9 +350,7 @@ class GeneralChannel:
     def fail_waiters(self, error: Exception) -> None:
         """Let every waiter raise ``error``."""
         waiting, self.waiting = self.waiting, deque()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(type(error)(*error.args))
+        fail(waiting, error)
 
     def _pursue(self) -> None:
         pumps = self._receiver.pumps

@@ -12,16 +12,13 @@ import asyncio
 from typing import Any
 
 from . import scripts
-from .commands import CommandConnection, ScriptRequest
+from .commands import EARLY, MAX_MESSAGES, CommandConnection, ScriptRequest
 from .connection import reply_error
+from .futures import fail
 from .stats import Stats
 
-#: A script's ``unpack`` fails near 4,000 values, and one call must not hold up the server for long.
-MAX_KEYS, MAX_MESSAGES, MAX_BYTES = 64, 1000, 1_000_000
-
-#: A batch of so many messages does not wait for the end of the tick, so that the server works while the process goes
-#: on; each further one of the tick may be twice as large. Measured: 1.5 times as many sends with 64 coroutines.
-EARLY = 32
+#: With MAX_MESSAGES, what one call may hold: it must not hold up the server for long.
+MAX_KEYS, MAX_BYTES = 64, 1_000_000
 
 
 class KeyBatch:
@@ -84,24 +81,17 @@ class SendBatch(ScriptRequest):
     def done(self, reply: Any) -> None:
         futures = [future for batch in self.keys for future in batch.futures]
         if isinstance(reply, Exception):
-            _fail(futures, reply)
+            fail(futures, reply)
         elif reply:
             refused, failed = reply
             for position in refused:
                 if not futures[position].done():
                     futures[position].set_result(False)
             for first, end, text in zip(failed[::3], failed[1::3], failed[2::3], strict=True):
-                _fail(futures[first:end], reply_error(text.decode(errors="replace")))
+                fail(futures[first:end], reply_error(text.decode(errors="replace")))
         for future in futures:
             if not future.done():
                 future.set_result(True)
-
-
-def _fail(futures: list[asyncio.Future[bool]], error: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            # One for each: a traceback grows on an exception that is raised in several tasks.
-            future.set_exception(type(error)(*error.args))
 
 
 class GroupBatch(ScriptRequest):

@@ -25,6 +25,7 @@ from redis.exceptions import TimeoutError
 
 from ._hot import assemble
 from .connection import Command, Connection, Dialer, PushLink
+from .futures import fail
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -138,7 +139,7 @@ class Subscriber(Connection):
         if self.trouble_lasts():
             waiting, self._waiting = self._waiting, {}
             for futures in waiting.values():
-                _fail(futures, error)
+                fail(futures, error)
         if not self._wanted:
             self._report_back()
         return bool(self._wanted)
@@ -209,7 +210,7 @@ class Subscriber(Connection):
             logger.error("Redis at %s refuses to subscribe to %s: %s", self.dialer.label, name.decode(), error)
             self._subscribed.discard(name)
             self._wanted.pop(name, None)
-            _fail(self._waiting.pop(name, []), error)
+            fail(self._waiting.pop(name, []), error)
             self._acknowledged(name)
 
     def _acknowledged(self, name: bytes) -> None:
@@ -250,9 +251,3 @@ class Subscriber(Connection):
             self._pinged = now
             link.write(assemble([(b"PING",)]), [])
         self._watch = self.loop.call_later(interval, self._check_silence)
-
-
-def _fail(futures: list[asyncio.Future[None]], error: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(type(error)(*error.args))

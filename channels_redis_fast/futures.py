@@ -1,0 +1,15 @@
+"""One thing that several modules do to futures. Knows nothing of what they stand for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+
+def fail(futures: Iterable[asyncio.Future[Any]], error: Exception) -> None:
+    """Let each future that is not done raise an error like ``error``."""
+    for future in futures:
+        if not future.done():
+            # One for each: a traceback grows on an exception that is raised in several tasks.
+            future.set_exception(type(error)(*error.args))
