@@ -17,8 +17,9 @@ from channels.layers import BaseChannelLayer
 from . import options
 from ._hot import CapacityTable, shard
 from .codec import Codec, Message, choose
-from .connection import Dialer
+from .dialer import Dialer
 from .hosts import decode_hosts, host_label
+from .loops import LoopStates
 from .serializers import make_serializer
 from .stats import Stats
 
@@ -27,6 +28,9 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     """Base of the layers. Raises ``TypeError`` or ``ValueError`` naming the option that is wrong."""
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
+
+    #: What this layer's connections are called on the server.
+    layer_name = "core"
 
     #: What picks the way of this layer's messages to bytes and back.
     choose_codec: Callable[..., Codec] = staticmethod(choose)
@@ -48,16 +52,27 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._codec = self.choose_codec(
             self._serializer, self._overridden("serialize"), self._overridden("deserialize")
         )
-        self._dialers = [Dialer(host, f"hosts[{index}]") for index, host in enumerate(self.hosts)]
+        self._dialers = [Dialer(host, f"hosts[{index}]", self.layer_name) for index, host in enumerate(self.hosts)]
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
         self._shard_of: Callable[[str, int], int] = (
             shard if self._overridden("consistent_hash") is None else self._own_shard
         )
         self._stats = Stats()
+        self._loops: LoopStates[Any]
 
     def stats(self) -> dict[str, int]:
-        """Return this process' counters by name."""
-        return self._stats.as_dict()
+        """
+        Return this process' counters by name, and two numbers of this moment.
+
+        ``connections_open`` counts sockets, ``commands_in_flight`` the commands that were written and not yet
+        answered, blocking waits not among them.
+        """
+        states = list(self._loops.values())
+        return {
+            **self._stats.as_dict(),
+            "connections_open": sum(connection.is_open for state in states for connection in state.connections()),
+            "commands_in_flight": sum(connection.in_flight for state in states for connection in state.commands),
+        }
 
     def serialize(self, message: Message) -> bytes:
         """Return a message as bytes."""

@@ -8,26 +8,27 @@ channel and no message.
 
 from __future__ import annotations
 
-import abc
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import ConnectionError, NoScriptError
+from redis.exceptions import ConnectionError
 
 from ._hot import assemble
 from .connection import (
     CLOSE_TIMEOUT,
     MAX_IN_FLIGHT,
     MAX_REQUESTS_PER_WRITE,
+    NOT_DONE,
     Answerable,
     Command,
     Connection,
-    Dialer,
     Link,
 )
+from .dialer import Dialer
 from .scripts import Script
+from .stats import Stats
 
 #: Messages in one batch of sends: a script's ``unpack`` fails near 4,000 values.
 MAX_MESSAGES = 1000
@@ -54,13 +55,20 @@ class Pending(Protocol):
 
 
 class Request:
-    """Commands that leave together, and one future for all their replies."""
+    """
+    Commands that leave together, and one future for all their replies.
 
-    __slots__ = ("_commands", "_replies", "future", "repeatable")
+    ``raises``: whether the first error reply is what the future raises, or one reply among the others.
+    """
 
-    def __init__(self, commands: Sequence[Command], future: asyncio.Future[list[Any]], repeatable: bool) -> None:
+    __slots__ = ("_commands", "_raises", "_replies", "future", "repeatable")
+
+    def __init__(
+        self, commands: Sequence[Command], future: asyncio.Future[list[Any]], repeatable: bool, raises: bool
+    ) -> None:
         self._commands = commands
         self._replies: list[Any] = []
+        self._raises = raises
         self.future = future
         self.repeatable = repeatable
 
@@ -72,7 +80,7 @@ class Request:
         self._replies.append(reply)
         if len(self._replies) == len(self._commands) and not self.future.done():
             error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
-            if error is None:
+            if error is None or not self._raises:
                 self.future.set_result(self._replies)
             else:
                 self.future.set_exception(error)
@@ -81,44 +89,6 @@ class Request:
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
-
-
-class ScriptRequest(abc.ABC):
-    """
-    One call of a Lua script. Subclasses say what its reply means.
-
-    A script that the server has forgotten (SCRIPT FLUSH, a new primary) is sent once more with its text.
-    """
-
-    __slots__ = ("_script", "_with_text")
-
-    repeatable = False
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._with_text = False
-
-    @abc.abstractmethod
-    def arguments(self) -> list[Any]:
-        """Return the number of keys, the keys and the arguments, just before they are written."""
-
-    @abc.abstractmethod
-    def done(self, reply: Any) -> None:
-        """Take the script's reply, which may be an exception."""
-
-    def commands(self) -> Sequence[Command]:
-        head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]
-        return (head + self.arguments(),)
-
-    def reply(self, reply: Any) -> bool:
-        if isinstance(reply, NoScriptError) and not self._with_text:
-            self._with_text = True
-            return True
-        self.done(reply)
-        return False
-
-    def fail(self, error: Exception) -> None:
-        self.done(error)
 
 
 class _Expected:
@@ -131,8 +101,10 @@ class _Expected:
         self._request = request
 
     def resolve(self, reply: Any) -> None:
-        if self._request.reply(reply):
-            self._connection.submit(self._request, first=True)
+        if reply.__class__ in NOT_DONE:
+            self._connection.not_done(self._request, reply)
+        elif self._request.reply(reply):
+            self._connection.repeat(self._request)
 
     def lost(self, error: Exception) -> None:
         self._connection.unanswered(self._request, error)
@@ -167,36 +139,38 @@ class _Ignored:
 class CommandConnection(Connection):
     """The one multiplexed connection of a shard in an event loop."""
 
+    role = "commands"
+
     def __init__(
-        self,
-        dialer: Dialer,
-        loop: asyncio.AbstractEventLoop,
-        on_reconnect: Callable[[], None],
-        scripts: Sequence[Script] = (),
+        self, dialer: Dialer, loop: asyncio.AbstractEventLoop, stats: Stats, scripts: Sequence[Script] = ()
     ) -> None:
-        super().__init__(dialer, loop, on_reconnect)
+        super().__init__(dialer, loop, stats)
         self._scripts = scripts
         self._unwritten: deque[Pending] = deque()
         self._repeat: list[Pending] = []
         self._scheduled = False
+        #: When a server first answered that it is not the one to talk to, and when one last did.
+        self._not_done_since = self._not_done_last = float("-inf")
 
-    def call(self, *commands: Command, repeatable: bool = False) -> asyncio.Future[list[Any]]:
+    @property
+    def in_flight(self) -> int:
+        """How many commands were written and not yet answered."""
+        return 0 if self.link is None else len(self.link.in_flight)
+
+    def call(self, *commands: Command, repeatable: bool = False, raises: bool = True) -> asyncio.Future[list[Any]]:
         """
         Write commands side by side with whatever else leaves in this tick.
 
-        The future gives their replies in order, or raises the first error reply, or
-        ``redis.exceptions.ConnectionError`` naming the host.
+        The future gives their replies in order, or raises ``redis.exceptions.ConnectionError`` naming the host; if
+        it ``raises``, the first error reply too.
         """
         future: asyncio.Future[list[Any]] = self.loop.create_future()
-        self.submit(Request(commands, future, repeatable))
+        self.submit(Request(commands, future, repeatable, raises))
         return future
 
-    def submit(self, request: Pending, first: bool = False) -> None:
+    def submit(self, request: Pending) -> None:
         """Hand a request in; it is written at the end of this tick, or when there is a socket that takes it."""
-        if first:
-            self._unwritten.appendleft(request)
-        else:
-            self._unwritten.append(request)
+        self._unwritten.append(request)
         if not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._write)
@@ -215,7 +189,7 @@ class CommandConnection(Connection):
         self._write()
 
     def writable(self) -> None:
-        if self._unwritten and not self._scheduled:
+        if (self._unwritten or self._repeat) and not self._scheduled:
             self._write()
 
     def refused(self, error: Exception) -> bool:
@@ -226,14 +200,34 @@ class CommandConnection(Connection):
 
     def unanswered(self, request: Pending, error: Exception) -> None:
         """Keep what may be repeated for the next connection, fail the rest: it may have happened."""
-        if not request.repeatable:
+        if request.repeatable:
+            self.repeat(request)
+        else:
             request.fail(error)
-        elif not self._repeat or self._repeat[-1] is not request:
+
+    def repeat(self, request: Pending) -> None:
+        """Write a request again, before everything that was not yet written."""
+        if not self._repeat or self._repeat[-1] is not request:
             self._repeat.append(request)
 
+    def not_done(self, request: Pending, error: Exception) -> None:
+        """
+        Keep a request that the server would not carry out for the next connection.
+
+        Where servers have said so for as long as an answer may take, the request fails.
+        """
+        now = self.loop.time()
+        if now - self._not_done_last > self.answer_timeout:
+            self._not_done_since = now
+        self._not_done_last = now
+        if now - self._not_done_since > self.answer_timeout:
+            request.fail(error)
+        else:
+            self.repeat(request)
+        self.look_again(error)
+
     def after_loss(self) -> None:
-        self._unwritten.extendleft(reversed(self._repeat))
-        self._repeat.clear()
+        self._put_first()
         if self._unwritten:
             self.connect()
 
@@ -265,13 +259,18 @@ class CommandConnection(Connection):
 
     def _write(self) -> None:
         self._scheduled = False
+        link = self.link
+        if self._repeat and link is not None:
+            if link.in_flight:
+                # Their answers may say that they have to be repeated too, and nothing may come in between.
+                return
+            self._put_first()
         if not self._unwritten or self.closing:
             return
-        link = self.link
         if link is None:
             self.connect()
             return
-        while self._unwritten and link.writable and len(link.in_flight) < MAX_IN_FLIGHT:
+        while self._unwritten and link.writable and link.leaving is None and len(link.in_flight) < MAX_IN_FLIGHT:
             self._write_some(link)
 
     def _write_some(self, link: Link) -> None:
@@ -290,6 +289,10 @@ class CommandConnection(Connection):
                 command.lost(error)
             return
         link.write(data, expected)
+
+    def _put_first(self) -> None:
+        self._unwritten.extendleft(reversed(self._repeat))
+        self._repeat.clear()
 
     def _fail_unwritten(self, error: Exception) -> None:
         while self._unwritten:

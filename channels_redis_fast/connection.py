@@ -1,10 +1,9 @@
 """
-Sockets: opening them, writing whole ticks at once, replies in order, coming back after a loss.
+Sockets: writing whole ticks at once, replies in order, coming back after a loss.
 
-The only module that imports redis. redis-py opens a connection (URL, TLS, ACL, Sentinel, AUTH, SELECT), then
-``Dialer.dial`` takes the socket over; from there on bytes go from ``Link.write`` to the socket and from the
-socket through hiredis to whoever waits. Knows no channel and no message: what is written comes as
-``Request`` objects, what they mean is their business.
+A ``Dialer`` opens a socket with redis-py and hands it over; from there on bytes go from ``Link.write`` to the
+socket and from the socket through hiredis to whoever waits. Knows no channel and no message: what is written
+comes with ``Answerable`` objects, what they mean is their business.
 
 Rules kept here:
 
@@ -21,24 +20,17 @@ import abc
 import asyncio
 import contextlib
 import contextvars
-import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import hiredis
-from redis import asyncio as aioredis
 from redis import exceptions
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from .hosts import HostOptions, host_label
-
-logger = logging.getLogger("channels_redis_fast")
-
-#: Seconds that an answer may take when the host sets no ``socket_timeout``, and that opening may take.
-ANSWER_TIMEOUT = 10.0
-CONNECT_TIMEOUT = 5.0
+from .dialer import Dialer
+from .stats import Stats
 
 #: Seconds that closing may wait for a server that does not answer.
 CLOSE_TIMEOUT = 1.0
@@ -60,7 +52,9 @@ _MORE = object()
 _ERRORS: dict[str, type[RedisError]] = {
     "NOSCRIPT": exceptions.NoScriptError,
     "READONLY": exceptions.ReadOnlyError,
+    "UNBLOCKED": exceptions.ReadOnlyError,
     "LOADING": exceptions.BusyLoadingError,
+    "MASTERDOWN": exceptions.MasterDownError,
     "NOAUTH": exceptions.AuthenticationError,
     "WRONGPASS": exceptions.AuthenticationError,
     "NOPERM": exceptions.NoPermissionError,
@@ -68,9 +62,19 @@ _ERRORS: dict[str, type[RedisError]] = {
 }
 
 
+#: Errors of a server that is not the one to talk to, or not yet. What it was asked to do, it has not done.
+NOT_DONE: frozenset[Any] = frozenset(
+    (exceptions.ReadOnlyError, exceptions.BusyLoadingError, exceptions.MasterDownError)
+)
+
+
 def reply_error(text: str) -> Exception:
     """Return the redis-py exception for an error reply; unknown codes give ``ResponseError``."""
-    return _ERRORS.get(text.split(" ", 1)[0], exceptions.ResponseError)(text)
+    kind = _ERRORS.get(text.split(" ", 1)[0], exceptions.ResponseError)
+    if kind is exceptions.ResponseError and "-READONLY " in text:
+        # Redis 6 puts what a script's command was answered into a sentence of its own.
+        kind = exceptions.ReadOnlyError
+    return kind(text)
 
 
 class Answerable(Protocol):
@@ -87,14 +91,18 @@ class Link(asyncio.Protocol):
         self,
         loop: asyncio.AbstractEventLoop,
         answer_timeout: float,
+        stats: Stats,
         on_writable: Callable[[], None],
         on_lost: Callable[[Exception | None], None],
     ) -> None:
         self.in_flight: deque[Answerable] = deque()
         self.writable = True
+        #: Why nothing more is to be written; the socket is dropped when everything that was has been answered.
+        self.leaving: Exception | None = None
         self.closed = loop.create_future()
         self._loop = loop
         self._answer_timeout = answer_timeout
+        self._stats = stats
         self._on_writable = on_writable
         self._on_lost = on_lost
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_MORE)
@@ -122,6 +130,7 @@ class Link(asyncio.Protocol):
             if self._watch is None:
                 self._watch = self._loop.call_later(self._answer_timeout, self._check_answers)
         self.in_flight.extend(requests)
+        self._stats.bytes_sent += len(data)
         self._transport.write(data)
 
     def close(self) -> None:
@@ -135,6 +144,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         gets = self._reader.gets
+        self._stats.bytes_received += len(data)
         self._reader.feed(data)
         while True:
             try:
@@ -150,7 +160,10 @@ class Link(asyncio.Protocol):
                 context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
                 self._loop.call_exception_handler(context)
         self.heard = self._loop.time()
-        if self.writable and len(self.in_flight) < MAX_IN_FLIGHT:
+        if self.leaving is not None:
+            if not self.in_flight:
+                self.abort(self.leaving)
+        elif self.writable and len(self.in_flight) < MAX_IN_FLIGHT:
             self._on_writable()
 
     def take(self, reply: Any) -> None:
@@ -194,82 +207,11 @@ class PushLink(Link):
 
     def write(self, data: bytes, requests: list[Answerable]) -> None:
         """Write commands. Nothing is waited for here: only what comes says that the server is alive."""
+        self._stats.bytes_sent += len(data)
         self._transport.write(data)
 
     def take(self, reply: Any) -> None:
         self.on_push(reply)
-
-
-def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
-    """
-    Make the redis-py connection pool of one decoded host; nothing is opened.
-
-    Raises ``TypeError`` or ``ValueError`` for keywords and values that redis-py refuses.
-    """
-    options = dict(host)
-    if "master_name" in options:
-        sentinels = options.pop("sentinels")
-        manager = aioredis.Sentinel(  # type: ignore[no-untyped-call]
-            sentinels, sentinel_kwargs=options.pop("sentinel_kwargs", None)
-        )
-        return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
-            options.pop("master_name"), manager, **options
-        )
-    if "address" in options:
-        return aioredis.ConnectionPool.from_url(options.pop("address"), **options)
-    if "path" in options:
-        return aioredis.ConnectionPool(connection_class=aioredis.UnixDomainSocketConnection, **options)
-    return aioredis.ConnectionPool(**options)
-
-
-class Dialer:
-    """
-    One host that can be connected to.
-
-    Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
-    """
-
-    def __init__(self, host: HostOptions, where: str) -> None:
-        # RESP2, since redis-py 8 speaks RESP3 on its own and then turns on pushes that nobody here reads.
-        defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
-        self._options = {**defaults, **host, "protocol": 2}
-        self.label = host_label(host)
-        try:
-            connection = create_pool(self._options).make_connection()  # type: ignore[no-untyped-call]
-        except (TypeError, ValueError, AttributeError, RedisError) as error:
-            raise ValueError(f"Option {where} is not a Redis host: {error}") from error
-        # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
-        self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
-        self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
-
-    async def dial(self, link: Link) -> None:
-        """
-        Open a socket with redis-py, handshake and all, and hand it to ``link``.
-
-        Raises ``redis.exceptions.ConnectionError`` (which ``AuthenticationError`` is too) naming the host.
-        """
-        pool = create_pool(self._options)
-        connection = pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
-            await asyncio.wait_for(connection.connect(), self._connect_timeout)
-            link.attach(connection._writer)
-            # From here on the socket is not redis-py's to close, nor to warn about.
-            connection._reader = connection._writer = None
-        except exceptions.AuthenticationError as error:
-            raise exceptions.AuthenticationError(self._describe(error)) from error
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise ConnectionError(f"{self.label}: no connection within {self._connect_timeout:g} s") from error
-        except (RedisError, OSError) as error:
-            raise ConnectionError(self._describe(error)) from error
-        finally:
-            connection._close()
-            for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-                await sentinel.connection_pool.disconnect()
-
-    def _describe(self, error: BaseException) -> str:
-        text = str(error) or type(error).__name__
-        return text if self.label in text else f"{self.label}: {text}"
 
 
 class Connection(abc.ABC):
@@ -277,13 +219,16 @@ class Connection(abc.ABC):
 
     link_class: type[Link] = Link
 
-    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, on_reconnect: Callable[[], None]) -> None:
+    #: What this connection is for, as the server's CLIENT LIST shows it.
+    role: str
+
+    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, stats: Stats) -> None:
         self.dialer = dialer
         self.loop = loop
+        self.stats = stats
         self.link: Link | None = None
         self.answer_timeout = dialer.answer_timeout
         self.closing = False
-        self._on_reconnect = on_reconnect
         self._opening: asyncio.Task[None] | None = None
         self._lost_at: float | None = None
         self._opened_at = 0.0
@@ -303,6 +248,11 @@ class Connection(abc.ABC):
     @abc.abstractmethod
     def after_loss(self) -> None:
         """The socket is gone, and everybody who waited for a reply has heard it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket."""
+        return self.link is not None
 
     @property
     def is_opening(self) -> bool:
@@ -331,6 +281,14 @@ class Connection(abc.ABC):
                 await link.closed
         self.closing = False
 
+    def look_again(self, error: Exception) -> None:
+        """Leave a server that answered that it is not the one to talk to, or not yet."""
+        if isinstance(error, exceptions.ReadOnlyError):
+            self.dialer.asks_role = True
+        if self.link is not None:
+            # Not at once: the answers on their way say what else was not done.
+            self.link.leaving = error
+
     def trouble_lasts(self) -> bool:
         """Whether there was never a connection, or none for longer than an answer may take."""
         return self._lost_at is None or self.loop.time() - self._lost_at > self.answer_timeout
@@ -341,10 +299,13 @@ class Connection(abc.ABC):
                 if self._lost_at is not None and self._lost_at - self._opened_at < BACKOFF_SOON:
                     # A server that takes connections only to drop them is not asked again at once.
                     await asyncio.sleep(BACKOFF_SOON)
-                link = self.link_class(self.loop, self.answer_timeout, self.writable, self._lost)
+                link = self.link_class(self.loop, self.answer_timeout, self.stats, self.writable, self._lost)
                 try:
-                    await self.dialer.dial(link)
+                    await self.dialer.dial(link, self.role)
                 except (RedisError, OSError, ValueError) as error:
+                    if isinstance(error, exceptions.BusyLoadingError) and self._lost_at is None:
+                        # It is there and will be ready: the same as if it had been there before.
+                        self._lost_at = self.loop.time()
                     # wait_for() of Python 3.11 may swallow the cancellation that closing sends.
                     if self.closing or not self.refused(error):
                         return
@@ -362,8 +323,8 @@ class Connection(abc.ABC):
         self._opened_at = self.loop.time()
         if self._lost_at is not None:
             self._lost_at = None
-            self._on_reconnect()
-            logger.warning("Connection to Redis at %s restored", self.dialer.label)
+            self.stats.reconnects += 1
+            self.dialer.restored()
         self.opened()
 
     def _lost(self, error: Exception | None) -> None:
@@ -372,7 +333,7 @@ class Connection(abc.ABC):
             return
         if not self.closing:
             self._lost_at = self.loop.time()
-            logger.warning("Connection to Redis at %s lost: %s", self.dialer.label, error or "closed by the server")
+            self.dialer.lost(error)
         reason = ConnectionError(f"{self.dialer.label}: connection lost ({error or 'closed'}) before the reply")
         unanswered, link.in_flight = link.in_flight, deque()
         for request in unanswered:

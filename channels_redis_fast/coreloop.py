@@ -12,7 +12,8 @@ from functools import cached_property
 
 from . import scripts
 from .commands import CommandConnection
-from .connection import Dialer
+from .connection import Connection
+from .dialer import Dialer
 from .receiver import Receiver
 from .sender import Sender
 from .stats import Stats
@@ -32,7 +33,7 @@ class CoreLoop:
     ) -> None:
         self.loop = loop
         #: By shard: the command connection, and what gathers the sends.
-        self.commands = [CommandConnection(dialer, loop, stats.count_reconnect, scripts.ALL) for dialer in dialers]
+        self.commands = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in dialers]
         self.senders = [Sender(connection, expiry, ordered, stats) for connection in self.commands]
         self._make_receiver = make_receiver
 
@@ -40,6 +41,11 @@ class CoreLoop:
     def receiver(self) -> Receiver:
         """Everything that this loop receives. A loop that only sends has none."""
         return self._make_receiver(self)
+
+    def connections(self) -> list[Connection]:
+        """Return all connections, those without a socket too."""
+        pumps = self.receiver.pumps if "receiver" in vars(self) else []
+        return [*self.commands, *pumps]
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""

@@ -54,6 +54,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
 
+    layer_name = "pubsub"
     choose_codec = staticmethod(choose_payload)
 
     #: Seconds that a channel, its groups and its mailbox outlive a cancelled receive.

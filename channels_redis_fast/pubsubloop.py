@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 
 from .codec import Codec, Message
 from .commands import CommandConnection
-from .connection import Dialer
+from .connection import Connection
+from .dialer import Dialer
 from .mailbox import Mailboxes, Room
 from .publisher import Publisher
 from .stats import Stats
@@ -56,11 +57,11 @@ class PubSubLoop:
         self.leaving: dict[str, asyncio.TimerHandle] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._lost_shards: set[int] = set()
-        count = self._stats.count_reconnect
-        self.commands = [CommandConnection(dialer, loop, count) for dialer in dialers]
+        stats = self._stats
+        self.commands = [CommandConnection(dialer, loop, stats) for dialer in dialers]
         self.publishers = [Publisher(connection) for connection in self.commands]
         self._subscribers = [
-            Subscriber(dialer, loop, count, self._message, self._lost_by(shard), self._back_by(shard))
+            Subscriber(dialer, loop, stats, self._message, self._lost_by(shard), self._back_by(shard))
             for shard, dialer in enumerate(dialers)
         ]
 
@@ -140,6 +141,10 @@ class PubSubLoop:
         if not members:
             del self.groups[group]
             self._subscribers[self._shard_of(group)].unsubscribe(group.encode())
+
+    def connections(self) -> list[Connection]:
+        """Return all connections, those without a socket too."""
+        return [*self.commands, *self._subscribers]
 
     # Coming and going.
 

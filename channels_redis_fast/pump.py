@@ -22,8 +22,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from redis.exceptions import NoPermissionError
+
 from ._hot import assemble
-from .connection import CLOSE_TIMEOUT, Answerable, Command, Connection, Dialer
+from .connection import CLOSE_TIMEOUT, NOT_DONE, Answerable, Command, Connection
+from .dialer import Dialer
 from .mailbox import Inbox
 
 if TYPE_CHECKING:
@@ -47,8 +50,10 @@ ERROR_PAUSE = 1.0
 class Pump(Connection):
     """Asks one shard for the messages that a receiver wants."""
 
+    role = "receiver"
+
     def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, shard: int, receiver: Receiver) -> None:
-        super().__init__(dialer, loop, receiver.stats.count_reconnect)
+        super().__init__(dialer, loop, receiver.stats)
         self.shard = shard
         #: What the wait that is in Redis now is about; empty when there is none.
         self.awaited: dict[bytes, Inbox | GeneralChannel] = {}
@@ -128,7 +133,7 @@ class Pump(Connection):
             return
         if self._due:
             return
-        if self.link is None:
+        if self.link is None or self.link.leaving is not None:
             if self._stopped is None and (wanted or self.tries):
                 self.connect()
             return
@@ -205,6 +210,10 @@ class Pump(Connection):
         if reply is None:
             # The wait has outlived the wake-up call, if there was one.
             self._waking = False
+        elif reply.__class__ in NOT_DONE:
+            self.look_again(reply)
+        elif isinstance(reply, NoPermissionError):
+            self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):
             self._pause(reply)
         elif reply[0] == self._wake_key:
@@ -237,6 +246,8 @@ class Pump(Connection):
     def tried(self, channel: GeneralChannel, reply: Any) -> None:
         """Take the answer of a pop that did not wait: [member, score], or nothing."""
         self._answered()
+        if reply.__class__ in NOT_DONE:
+            self.look_again(reply)
         if reply and not isinstance(reply, Exception):
             channel.tried()
             member, score = reply
@@ -255,6 +266,25 @@ class Pump(Connection):
         self._due -= 1
         if not self._due:
             self.kick()
+
+    def _find_forbidden(self, targets: list[Inbox | GeneralChannel], error: NoPermissionError) -> None:
+        """Tell those whose key the ACL forbids, and go on with the others; the server does not say which key it was."""
+
+        def found(future: asyncio.Future[list[Any]]) -> None:
+            replies = [future.exception()] * len(targets) if future.exception() else future.result()
+            forbidden = [
+                target for target, reply in zip(targets, replies, strict=True) if isinstance(reply, NoPermissionError)
+            ]
+            for target in forbidden or targets:
+                target.fail_waiters(error)
+                if isinstance(target, Inbox):
+                    target.disarm()
+            self._answered()
+
+        # Nothing is waited for meanwhile. A pop of nothing needs the same permission as a pop.
+        self._due += 1
+        pops = [(b"ZPOPMIN", target.key, 0) for target in targets]
+        self._commands.call(*pops, repeatable=True, raises=False).add_done_callback(found)
 
     def _pause(self, error: Exception) -> None:
         logger.error("Redis at %s refuses to wait for messages: %s", self.dialer.label, error)

@@ -18,7 +18,7 @@ from typing import Any
 
 from .codec import Codec, Message
 from .commands import CommandConnection
-from .connection import Dialer
+from .dialer import Dialer
 from .futures import fail
 from .mailbox import Inbox, Mailroom
 from .pump import Pump

@@ -2,7 +2,7 @@
 The Lua scripts of the core layer, with their SHA-1. Text only, no I/O.
 
 Rules they keep: every key is declared; times come from the server; what is wrong with one key (a foreign type,
-say) leaves the others alone.
+say) leaves the others alone. A replica refuses every write, so it refuses the whole call.
 
 Scores are seconds with six decimals, as text, since engines differ in how many digits of a double they pass on.
 All messages of one call get one score, the server's time: what was sent in one go keeps its order through the
@@ -89,9 +89,11 @@ for k = 1, #KEYS do
     if ok then call('EXPIRE', key, expiry) end
   end
   if not ok then
+    local text = type(problem) == 'table' and problem.err or tostring(problem)
+    if string.find(text, 'READONLY', 1, true) then return problem end
     failed[#failed + 1] = first
     failed[#failed + 1] = position
-    failed[#failed + 1] = type(problem) == 'table' and problem.err or tostring(problem)
+    failed[#failed + 1] = text
   end
 end
 if #refused == 0 and #failed == 0 then return 0 end

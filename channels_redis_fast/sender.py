@@ -9,12 +9,16 @@ connection, the larger the batches.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
+from redis.exceptions import NoPermissionError
+
 from . import scripts
-from .commands import EARLY, MAX_MESSAGES, CommandConnection, ScriptRequest
-from .connection import reply_error
+from .commands import EARLY, MAX_MESSAGES, CommandConnection
+from .connection import Command, reply_error
 from .futures import fail
+from .scriptcalls import Failure, PlainCommands, ScriptCall, Write
 from .stats import Stats
 
 #: With MAX_MESSAGES, what one call may hold: it must not hold up the server for long.
@@ -51,22 +55,25 @@ class KeyBatch:
         return arguments
 
 
-class SendBatch(ScriptRequest):
+class SendBatch(ScriptCall):
     """One call: the messages of a tick, by key."""
 
     __slots__ = ("_sender", "keys", "messages", "size")
 
     def __init__(self, sender: Sender) -> None:
-        super().__init__(scripts.SEND)
+        super().__init__(scripts.SEND, sender.plain)
         self._sender = sender
         self.keys: list[KeyBatch] = []
         #: How many messages, and how many bytes, are in it.
         self.messages = 0
         self.size = 0
 
-    def arguments(self) -> list[Any]:
+    def commands(self) -> Sequence[Command]:
         self._sender.seal(self)
         self._sender.stats.batches += 1
+        return super().commands()
+
+    def arguments(self) -> list[Any]:
         arguments: list[Any] = [len(self.keys)]
         arguments += [batch.key for batch in self.keys]
         arguments.append(self._sender.expiry)
@@ -78,47 +85,91 @@ class SendBatch(ScriptRequest):
         self._sender.seal(self)
         super().fail(error)
 
+    def writes(self) -> list[Write]:
+        return [(batch.key, batch.members, batch.capacities) for batch in self.keys]
+
     def done(self, reply: Any) -> None:
-        futures = [future for batch in self.keys for future in batch.futures]
-        if isinstance(reply, Exception):
-            fail(futures, reply)
+        if isinstance(reply, NoPermissionError) and len(self.keys) > 1:
+            # Redis refuses the whole call for one key that an ACL forbids.
+            for batch in self.keys:
+                self._sender.send_alone(batch)
+        elif isinstance(reply, Exception):
+            fail(self._futures(), reply)
         elif reply:
             refused, failed = reply
-            for position in refused:
-                if not futures[position].done():
-                    futures[position].set_result(False)
-            for first, end, text in zip(failed[::3], failed[1::3], failed[2::3], strict=True):
-                fail(futures[first:end], reply_error(text.decode(errors="replace")))
+            failures = zip(failed[::3], failed[1::3], failed[2::3], strict=True)
+            self.settle(
+                refused, [(first, end, reply_error(text.decode(errors="replace"))) for first, end, text in failures]
+            )
+        else:
+            self.settle((), ())
+
+    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
+        futures = self._futures()
+        for position in refused:
+            if not futures[position].done():
+                futures[position].set_result(False)
+        for first, end, error in failed:
+            fail(futures[first:end], error)
         for future in futures:
             if not future.done():
                 future.set_result(True)
 
+    def _futures(self) -> list[asyncio.Future[bool]]:
+        return [future for batch in self.keys for future in batch.futures]
 
-class GroupBatch(ScriptRequest):
+
+class GroupBatch(ScriptCall):
     """One group message on all its keys of one shard; the future gives how many keys were over capacity."""
 
-    __slots__ = ("_arguments", "_future")
+    __slots__ = ("_capacities", "_expiry", "_future", "_keys", "_members")
 
     def __init__(
-        self, keys: list[bytes], members: list[bytes], capacities: list[int], expiry: int, future: asyncio.Future[int]
+        self,
+        keys: list[bytes],
+        members: list[bytes],
+        capacities: list[int],
+        sender: Sender,
+        future: asyncio.Future[int],
     ) -> None:
-        super().__init__(scripts.GROUP_SEND)
-        arguments: list[Any] = [len(keys), *keys, expiry]
-        for capacity, member in zip(capacities, members, strict=True):
-            arguments += (capacity, member)
-        self._arguments = arguments
+        super().__init__(scripts.GROUP_SEND, sender.plain)
+        self._keys = keys
+        self._members = members
+        self._capacities = capacities
+        self._expiry = sender.expiry
         self._future = future
 
     def arguments(self) -> list[Any]:
-        return self._arguments
+        arguments: list[Any] = [len(self._keys), *self._keys, self._expiry]
+        for capacity, member in zip(self._capacities, self._members, strict=True):
+            arguments += (capacity, member)
+        return arguments
+
+    def writes(self) -> list[Write]:
+        return [
+            (key, [member], [capacity])
+            for key, member, capacity in zip(self._keys, self._members, self._capacities, strict=True)
+        ]
 
     def done(self, reply: Any) -> None:
+        if isinstance(reply, NoPermissionError) and len(self._keys) > 1:
+            # As with sends: the keys that are allowed get the message.
+            self.carry_out_plainly()
+        elif not isinstance(reply, Exception):
+            self._end(reply, None)
+        else:
+            self._end(0, reply)
+
+    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
+        self._end(len(refused), failed[0][2] if failed else None)
+
+    def _end(self, over_capacity: int, error: Exception | None) -> None:
         if self._future.done():
             return
-        if isinstance(reply, Exception):
-            self._future.set_exception(reply)
+        if error is None:
+            self._future.set_result(over_capacity)
         else:
-            self._future.set_result(reply)
+            self._future.set_exception(error)
 
 
 class Sender:
@@ -134,6 +185,7 @@ class Sender:
         self._max_messages = MAX_MESSAGES if ordered else 1
         self._connection = connection
         self._loop = connection.loop
+        self.plain = PlainCommands(connection, expiry)
         self.stats = stats
         #: What more messages can still go into.
         self._keys: dict[bytes, KeyBatch] = {}
@@ -186,10 +238,17 @@ class Sender:
                 end += 1
             future: asyncio.Future[int] = self._connection.loop.create_future()
             part = slice(start, end)
-            self._connection.submit(GroupBatch(keys[part], members[part], capacities[part], self.expiry, future))
+            self._connection.submit(GroupBatch(keys[part], members[part], capacities[part], self, future))
             futures.append(future)
             start = end
         return futures
+
+    def send_alone(self, batch: KeyBatch) -> None:
+        """Send the messages of one key again, in a call of their own."""
+        call = SendBatch(self)
+        call.keys.append(batch)
+        call.messages = len(batch.members)
+        self._connection.repeat(call)
 
     def seal(self, call: SendBatch) -> None:
         """Take no more messages into a batch that is being written, or never will be."""

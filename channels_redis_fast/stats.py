@@ -13,6 +13,8 @@ class Stats:
 
     __slots__ = (
         "batches",
+        "bytes_received",
+        "bytes_sent",
         "channel_full",
         "deliveries",
         "dropped",
@@ -31,6 +33,8 @@ class Stats:
             setattr(self, name, 0)
 
     batches: int
+    bytes_received: int
+    bytes_sent: int
     channel_full: int
     deliveries: int
     dropped: int
@@ -42,10 +46,6 @@ class Stats:
     reconnects: int
     sends: int
     undecodable: int
-
-    def count_reconnect(self) -> None:
-        """Count a connection that came back."""
-        self.reconnects += 1
 
     def as_dict(self) -> dict[str, int]:
         """Return all counters by name."""

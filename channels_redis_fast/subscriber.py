@@ -24,8 +24,10 @@ from typing import Any
 from redis.exceptions import TimeoutError
 
 from ._hot import assemble
-from .connection import Command, Connection, Dialer, PushLink
+from .connection import Command, Connection, PushLink
+from .dialer import Dialer
 from .futures import fail
+from .stats import Stats
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -37,17 +39,18 @@ class Subscriber(Connection):
     """The subscribing connection of one shard."""
 
     link_class = PushLink
+    role = "subscriber"
 
     def __init__(
         self,
         dialer: Dialer,
         loop: asyncio.AbstractEventLoop,
-        on_reconnect: Callable[[], None],
+        stats: Stats,
         on_message: Callable[[bytes, bytes], None],
         on_lost: Callable[[], None],
         on_back: Callable[[], None],
     ) -> None:
-        super().__init__(dialer, loop, on_reconnect)
+        super().__init__(dialer, loop, stats)
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_back = on_back

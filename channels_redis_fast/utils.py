@@ -5,7 +5,7 @@ The helpers that ``channels_redis.utils`` offers, under the same names. They onl
 from __future__ import annotations
 
 from ._hot import shard as _consistent_hash
-from .connection import create_pool
+from .dialer import create_pool
 from .hosts import decode_hosts
 
 __all__ = ["_consistent_hash", "create_pool", "decode_hosts"]

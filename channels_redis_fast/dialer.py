@@ -1,0 +1,169 @@
+"""
+Opening a socket to one host, with redis-py: URL, TLS, ACL, Sentinel, AUTH and SELECT are its business.
+
+``Dialer.dial`` has redis-py connect, sees that the server is the one wanted and ready, says who is calling, and hands
+the socket over; from there on it is a ``Link``'s. This is the one module that knows redis-py's connections. Knows no
+command but those of the handshake.
+
+Rules kept here:
+
+- An unknown or wrong keyword is refused when the layer is made, by name.
+- A socket that is handed over leads to a server that can write: not to a replica, nor to one that loads its data.
+- An outage is logged once when it begins and once when it ends, however many sockets it cost; never with a password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from redis import asyncio as aioredis
+from redis import exceptions
+from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+
+from .hosts import HostOptions, host_label
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds that an answer may take when the host sets no ``socket_timeout``, and that opening may take.
+ANSWER_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 5.0
+
+
+class Takes(Protocol):
+    """What takes a socket over."""
+
+    def attach(self, writer: asyncio.StreamWriter) -> None: ...
+
+
+class Dialer:
+    """
+    One host that can be connected to; ``layer`` is how its connections are named there.
+
+    Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
+    """
+
+    def __init__(self, host: HostOptions, where: str, layer: str) -> None:
+        # RESP2, since redis-py 8 speaks RESP3 on its own and then turns on pushes that nobody here reads.
+        defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+        self._options = {**defaults, **host, "protocol": 2}
+        self.label = host_label(host)
+        try:
+            connection = create_pool(self._options).make_connection()  # type: ignore[no-untyped-call]
+        except (TypeError, ValueError, AttributeError, RedisError) as error:
+            raise ValueError(f"Option {where} is not a Redis host: {error}") from error
+        # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
+        self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
+        self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
+        self._name = None if connection.client_name else f"channels_redis_fast:{layer}"
+        #: The name of the Sentinel set, and where its primary was found last.
+        self._set: str | None = host.get("master_name")
+        self._primary = ""
+        #: Whether a server's role is asked for: where it may change, or is known to have changed.
+        self.asks_role = self._set is not None
+        #: Whether the server refuses scripts, and senders do without.
+        self.without_scripts = False
+        self._is_out = False
+
+    async def dial(self, link: Takes, role: str) -> None:
+        """
+        Open a socket with redis-py, handshake and all, and hand it to ``link``. ``role`` ends its name on the server.
+
+        Raises ``redis.exceptions.ConnectionError`` (which ``AuthenticationError`` is too, and ``BusyLoadingError``)
+        naming the host.
+        """
+        pool = create_pool(self._options)
+        connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
+            await asyncio.wait_for(self._greet(connection, role), self._connect_timeout)
+            link.attach(connection._writer)
+            # From here on the socket is not redis-py's to close, nor to warn about.
+            connection._reader = connection._writer = None
+        except (exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
+            raise type(error)(self._describe(error)) from error
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise ConnectionError(f"{self.label}: no connection within {self._connect_timeout:g} s") from error
+        except (RedisError, OSError) as error:
+            raise ConnectionError(self._describe(error)) from error
+        finally:
+            connection._close()
+            for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+                await sentinel.connection_pool.disconnect()
+
+    def lost(self, error: Exception | None) -> None:
+        """Log that a socket was lost, unless an outage is known already."""
+        if not self._is_out:
+            self._is_out = True
+            logger.warning("Connection to Redis at %s lost: %s", self.label, error or "closed by the server")
+
+    def restored(self) -> None:
+        """Log that an outage is over, at the first socket after it."""
+        if self._is_out:
+            self._is_out = False
+            logger.warning("Connection to Redis at %s restored", self.label)
+
+    async def _greet(self, connection: Any, role: str) -> None:
+        await connection.connect()
+        if self._set is not None:
+            self._found(f"{connection.host}:{connection.port}")
+        # In one round trip. PING is what a server that loads its data, or has lost its primary, refuses.
+        commands: list[tuple[str, ...]] = [("PING",)]
+        if self._name is not None:
+            commands.append(("CLIENT", "SETNAME", f"{self._name}:{role}"))
+        if self.asks_role:
+            commands.append(("ROLE",))
+        await connection.send_packed_command(connection.pack_commands(commands))
+        for command in commands:
+            try:
+                reply = await connection.read_response()
+            except exceptions.MasterDownError:
+                raise
+            except ResponseError:
+                # An ACL may forbid each of these, and everything else still works.
+                continue
+            if command == ("ROLE",) and reply[0] not in (b"master", "master"):
+                raise ConnectionError("it is a replica, not a primary")
+
+    def _found(self, primary: str) -> None:
+        before, self._primary = self._primary, primary
+        self.label = f"{self._set} at {primary}"
+        if before and before != primary:
+            logger.warning("Redis primary of %s moved from %s to %s", self._set, before, primary)
+
+    def _describe(self, error: BaseException) -> str:
+        text = str(error) or type(error).__name__
+        return text if self.label in text else f"{self.label}: {text}"
+
+
+def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
+    """
+    Make the redis-py connection pool of one decoded host; nothing is opened.
+
+    Raises ``TypeError`` or ``ValueError`` for keywords and values that redis-py refuses.
+    """
+    options = dict(host)
+    if "master_name" in options:
+        return _create_sentinel_pool(options)
+    if options.pop("ssl", False):
+        # The keyword of ``redis.Redis``; a pool wants the class.
+        options.setdefault("connection_class", aioredis.SSLConnection)
+    if "address" in options:
+        return aioredis.ConnectionPool.from_url(options.pop("address"), **options)
+    if "path" in options:
+        return aioredis.ConnectionPool(connection_class=aioredis.UnixDomainSocketConnection, **options)
+    return aioredis.ConnectionPool(**options)
+
+
+def _create_sentinel_pool(options: HostOptions) -> aioredis.ConnectionPool:
+    sentinels = list(options.pop("sentinels"))
+    # A sentinel that does not answer leaves time to ask the others.
+    share = (options.get("socket_connect_timeout") or CONNECT_TIMEOUT) / (len(sentinels) + 1)
+    given = options.pop("sentinel_kwargs", None) or {}
+    manager = aioredis.Sentinel(  # type: ignore[no-untyped-call]
+        sentinels, sentinel_kwargs={"socket_connect_timeout": share, "socket_timeout": share, **given}
+    )
+    return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        options.pop("master_name"), manager, **options
+    )
