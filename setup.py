@@ -8,7 +8,7 @@ import os
 
 from setuptools import Extension, setup
 
-MODULES = ("names", "capacity", "packer", "unpacker", "envelope", "pipeline")
+MODULES = ("names", "capacity", "packer", "unpacker", "envelope", "pipeline", "waiters")
 
 
 def extensions() -> list[Extension]:

@@ -14,11 +14,14 @@ __all__ = [
     "COMPILED",
     "ORDERED_FROM",
     "CapacityTable",
+    "Waiter",
+    "Waker",
     "assemble",
     "clone",
     "decode",
     "encode",
     "frames",
+    "hand_out",
     "is_group",
     "key",
     "kind",
@@ -48,6 +51,7 @@ if COMPILED and not TYPE_CHECKING:
         )
         from channels_redis_fast._ext.names import is_group, key, kind, shard, split
         from channels_redis_fast._ext.pipeline import assemble
+        from channels_redis_fast._ext.waiters import Waiter, Waker, hand_out
     except ImportError:
         COMPILED = False
 
@@ -70,3 +74,4 @@ if TYPE_CHECKING or not COMPILED:
         splice,
         split,
     )
+    from channels_redis_fast._pure_waiters import Waiter, Waker, hand_out

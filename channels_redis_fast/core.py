@@ -121,7 +121,9 @@ class RedisChannelLayer(RedisLayer):
         index = self._shard_of(channel[:local], self.ring_size) if local else self._next_shard()
         sender = self._loops[get_running_loop()].senders[index]
         self._stats.sends += 1
-        if not await sender.send(key(self._key_prefix, channel, local), member, self._capacity_of(channel)):
+        sent = sender.send(key(self._key_prefix, channel, local), member, self._capacity_of(channel))
+        await sent
+        if not sent.take():
             self._stats.channel_full += 1
             raise ChannelFull(channel)
 
@@ -143,7 +145,7 @@ class RedisChannelLayer(RedisLayer):
             general = receiver.general(key(self._key_prefix, channel))
             popped = general.wait()
             try:
-                message: Message = (await popped)[0]
+                await popped
             except GeneratorExit:
                 general.abandon_later(popped)
                 raise
@@ -152,24 +154,26 @@ class RedisChannelLayer(RedisLayer):
                 raise
             general.took()
             self._stats.receives += 1
+            message: Message = popped.take()[0]
             return message
         name = channel[:local]
         with self._mailroom.lock:
             inbox = self._mailroom.inboxes.get(name) or self._open_inbox(name)
-            stored, coming = inbox.claim(channel, state.loop)
+            stored, coming = inbox.claim(channel, state.waker)
         receiver.serve(inbox)
         if coming is None:
             assert stored is not None
             message = stored
         else:
             try:
-                message = await coming
+                await coming
             except GeneratorExit:
                 self._mailroom.abandon_later(inbox, channel, coming)
                 raise
             except BaseException:
                 inbox.abandon(channel, coming)
                 raise
+            message = coming.take()
         self._stats.receives += 1
         return message
 
@@ -299,6 +303,7 @@ class RedisChannelLayer(RedisLayer):
             state.loop,
             self._dialers,
             state.commands,
+            state.waker,
             self._mailroom,
             self._codec,
             self._key_prefix,

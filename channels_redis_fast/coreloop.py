@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from . import scripts
+from ._hot import Waker
 from .commands import CommandConnection
 from .connection import Connection
 from .dialer import Dialer
@@ -34,7 +35,8 @@ class CoreLoop:
         self.loop = loop
         #: By shard: the command connection, and what gathers the sends.
         self.commands = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in dialers]
-        self.senders = [Sender(connection, expiry, ordered, stats) for connection in self.commands]
+        self.waker = Waker(loop)
+        self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in self.commands]
         self._make_receiver = make_receiver
 
     @cached_property

@@ -1,4 +1,4 @@
-"""One thing that several modules do to futures. Knows nothing of what they stand for."""
+"""One thing that several modules do to futures and waiters. Knows nothing of what they stand for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from ._hot import Waiter
 
-def fail(futures: Iterable[asyncio.Future[Any]], error: Exception) -> None:
+
+def fail(futures: Iterable[asyncio.Future[Any] | Waiter[Any]], error: Exception) -> None:
     """Let each future that is not done raise an error like ``error``."""
     for future in futures:
         if not future.done():

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ._hot import Waiter, Waker, hand_out
 from .codec import Message
 from .futures import fail
 from .stats import Stats
@@ -71,22 +72,22 @@ class Mailroom(Room):
         #: The receiver of each event loop that has one.
         self.receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
         self._prefix = prefix
-        self._abandoned: deque[tuple[Inbox, str, asyncio.Future[Message]]] = deque()
+        self._abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
 
     def open(self, name: str) -> Inbox:
         """Make the inbox of a non-local channel name, up to and including the ``!``. The caller holds the lock."""
         inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
         return inbox
 
-    def abandon_later(self, inbox: Inbox, channel: str, future: asyncio.Future[Message]) -> None:
+    def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
         """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
-        self._abandoned.append((inbox, channel, future))
+        self._abandoned.append((inbox, channel, waiter))
 
     def clear_abandoned(self) -> None:
         """Do what was put off."""
         while self._abandoned:
-            inbox, channel, future = self._abandoned.popleft()
-            inbox.abandon(channel, future)
+            inbox, channel, waiter = self._abandoned.popleft()
+            inbox.abandon(channel, waiter)
 
     def empty(self) -> None:
         """Throw away all stored messages."""
@@ -108,16 +109,14 @@ class Mailboxes:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        #: Futures of receivers by channel, first come first served; a channel is here only while one waits.
-        self.waiting: dict[str, list[asyncio.Future[Message]]] = {}
+        #: The receivers that wait, by channel, first come first served; a channel is here only while one waits.
+        self.waiting: dict[str, list[Waiter[Message]]] = {}
         #: (monotonic deadline, message) by channel; a channel is here only while it has messages.
         self.stored: dict[str, deque[tuple[float, Message]]] = {}
 
-    def claim(
-        self, channel: str, loop: asyncio.AbstractEventLoop
-    ) -> tuple[Message, None] | tuple[None, asyncio.Future[Message]]:
+    def claim(self, channel: str, waker: Waker) -> tuple[Message, None] | tuple[None, Waiter[Message]]:
         """
-        Return the oldest stored message of a channel, or the future of the next to come.
+        Return the oldest stored message of a channel, or the waiter for the next to come.
 
         The caller holds the room's lock, where several threads receive from these mailboxes.
         """
@@ -125,45 +124,36 @@ class Mailboxes:
             message = self._take(channel)
             if message is not None:
                 return message, None
-        future: asyncio.Future[Message] = asyncio.Future(loop=loop)
+        waiter: Waiter[Message] = waker.waiter()
         waiting = self.waiting.get(channel)
         if waiting is None:
-            self.waiting[channel] = [future]
+            self.waiting[channel] = [waiter]
         else:
-            waiting.append(future)
-        return None, future
+            waiting.append(waiter)
+        return None, waiter
 
-    def abandon(self, channel: str, future: asyncio.Future[Message]) -> None:
+    def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
         """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
         with self._room.lock:
             waiting = self.waiting.get(channel)
-            if waiting is not None and future in waiting:
-                waiting.remove(future)
+            if waiting is not None and waiter in waiting:
+                waiting.remove(waiter)
                 if not waiting:
                     del self.waiting[channel]
-            if future.done() and not future.cancelled() and future.exception() is None:
+            if waiter.has_result():
                 # In which loop this is called is not known for sure.
-                self._hand_over(channel, future.result(), None, first=True)
+                self._hand_over(channel, waiter.take(), None, first=True)
 
-    def deliver(self, channel: str, message: Message, here: asyncio.AbstractEventLoop) -> None:
-        """Give a message to a channel. ``here`` is the event loop that this is called in."""
+    def deliver(self, channel: str, message: Message, here: Waker) -> None:
+        """Give a message to a channel. ``here`` is the waker of the event loop that this is called in."""
         with self._room.lock:
             self._hand_over(channel, message, here)
 
-    def deliver_to_all(
-        self, channels: list[str], message: Message, copy: Callable[[], Message], here: asyncio.AbstractEventLoop
-    ) -> None:
+    def deliver_to_all(self, channels: list[str], message: Message, copy: Callable[[], Message], here: Waker) -> None:
         """Give a message to each of the channels; all but the first get a copy of their own."""
         with self._room.lock:
-            for channel in channels[1:]:
-                waiting = self.waiting.get(channel)
-                if waiting is not None and len(waiting) == 1:
-                    # The usual receiver: alone, in this loop, and still there. The rest is _hand_over's.
-                    future = waiting[0]
-                    if future.get_loop() is here and not future.done():
-                        del self.waiting[channel]
-                        future.set_result(copy())
-                        continue
+            # The usual receiver is alone, in this loop, and still there.
+            for channel in hand_out(here, self.waiting, channels[1:], copy):
                 self._hand_over(channel, copy(), here)
             self._hand_over(channels[0], message, here)
 
@@ -189,51 +179,49 @@ class Mailboxes:
         """Let every waiting receiver, or every one of a channel, raise ``error``."""
         with self._room.lock:
             for name in list(self.waiting) if channel is None else [channel]:
-                for future in self.waiting.pop(name, ()):
+                for waiter in self.waiting.pop(name, ()):
                     with contextlib.suppress(RuntimeError):
-                        future.get_loop().call_soon_threadsafe(fail, [future], error)
+                        waiter.get_loop().call_soon_threadsafe(fail, [waiter], error)
 
     def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget the receivers of a loop that closes: a message given to them would be lost."""
         with self._room.lock:
-            for channel, futures in list(self.waiting.items()):
-                futures[:] = [future for future in futures if future.get_loop() is not loop]
-                if not futures:
+            for channel, waiters in list(self.waiting.items()):
+                waiters[:] = [waiter for waiter in waiters if waiter.get_loop() is not loop]
+                if not waiters:
                     del self.waiting[channel]
 
     def waiting_loop(self) -> asyncio.AbstractEventLoop | None:
         """Return the event loop of one of the waiting receivers, if there is one."""
         with self._room.lock:
-            for futures in self.waiting.values():
-                return futures[0].get_loop()
+            for waiters in self.waiting.values():
+                return waiters[0].get_loop()
         return None
 
-    def _hand_over(
-        self, channel: str, message: Message, here: asyncio.AbstractEventLoop | None, first: bool = False
-    ) -> None:
+    def _hand_over(self, channel: str, message: Message, here: Waker | None, first: bool = False) -> None:
         waiting = self.waiting.get(channel)
         while waiting:
-            future = waiting.pop(0)
+            waiter = waiting.pop(0)
             if not waiting:
                 del self.waiting[channel]
-            if future.done():
+            if waiter.done():
                 continue
-            loop = future.get_loop()
-            if loop is here:
-                future.set_result(message)
+            loop = waiter.get_loop()
+            if here is not None and loop is here.loop:
+                waiter.set_result(message)
                 return
             try:
-                loop.call_soon_threadsafe(self._arrive, channel, future, message)
+                loop.call_soon_threadsafe(self._arrive, channel, waiter, message)
             except RuntimeError:
                 # That loop is closed; its receivers never come back.
                 continue
             return
         self._store(channel, message, first)
 
-    def _arrive(self, channel: str, future: asyncio.Future[Message], message: Message) -> None:
+    def _arrive(self, channel: str, waiter: Waiter[Message], message: Message) -> None:
         """Take a message that another thread handed over."""
-        if not future.done():
-            future.set_result(message)
+        if not waiter.done():
+            waiter.set_result(message)
             return
         with self._room.lock:
             self._hand_over(channel, message, None, first=True)

@@ -117,19 +117,20 @@ class RedisPubSubChannelLayer(RedisLayer):
         if channel in state.leaving:
             state.stay(channel)
         # Without the room's lock: these mailboxes are this loop's alone.
-        stored, coming = state.boxes.claim(channel, state.loop)
+        stored, coming = state.boxes.claim(channel, state.waker)
         if coming is None:
             assert stored is not None
             message = stored
         else:
             try:
-                message = await coming
+                await coming
             except GeneratorExit:
                 state.left_later(channel, coming)
                 raise
             except BaseException:
                 state.left(channel, coming)
                 raise
+            message = coming.take()
         self._stats.receives += 1
         return message
 

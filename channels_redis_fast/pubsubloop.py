@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 
+from ._hot import Waiter, Waker
 from .codec import Codec, Message
 from .commands import CommandConnection
 from .connection import Connection
@@ -59,7 +60,8 @@ class PubSubLoop:
         self._lost_shards: set[int] = set()
         stats = self._stats
         self.commands = [CommandConnection(dialer, loop, stats) for dialer in dialers]
-        self.publishers = [Publisher(connection) for connection in self.commands]
+        self.waker = Waker(loop)
+        self.publishers = [Publisher(connection, self.waker) for connection in self.commands]
         self._subscribers = [
             Subscriber(dialer, loop, stats, self._message, self._lost_by(shard), self._back_by(shard))
             for shard, dialer in enumerate(dialers)
@@ -94,15 +96,15 @@ class PubSubLoop:
         if timer is not None:
             timer.cancel()
 
-    def left(self, channel: str, future: asyncio.Future[Message]) -> None:
+    def left(self, channel: str, waiter: Waiter[Message]) -> None:
         """Hear that a receiver has gone. What it was given and did not see is kept; so is the channel, for a while."""
-        self.boxes.abandon(channel, future)
+        self.boxes.abandon(channel, waiter)
         self._leave(channel)
 
-    def left_later(self, channel: str, future: asyncio.Future[Message]) -> None:
+    def left_later(self, channel: str, waiter: Waiter[Message]) -> None:
         """``left``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
         try:
-            self.loop.call_soon_threadsafe(self.left, channel, future)
+            self.loop.call_soon_threadsafe(self.left, channel, waiter)
         except RuntimeError:
             logger.debug("The event loop of channel %s was closed before its receiver", channel)
 
@@ -224,10 +226,10 @@ class PubSubLoop:
             return
         if members is None:
             self._stats.deliveries += 1
-            self.boxes.deliver(target, message, self.loop)
+            self.boxes.deliver(target, message, self.waker)
         else:
             self._stats.deliveries += len(members)
-            self.boxes.deliver_to_all(members, message, self._codec.copier(message, payload), self.loop)
+            self.boxes.deliver_to_all(members, message, self._codec.copier(message, payload), self.waker)
         if self.boxes.stored and self._sweep is None and self._room.expiry < math.inf:
             self._sweep = self.loop.call_later(self._room.expiry, self._run_sweep)
 
@@ -254,4 +256,4 @@ class PubSubLoop:
     def _tell_all(self, kind: str | None) -> None:
         if kind is not None:
             for channel in list(self.channels):
-                self.boxes.deliver(channel, {"type": kind}, self.loop)
+                self.boxes.deliver(channel, {"type": kind}, self.waker)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
+from ._hot import Waiter, Waker
 from .codec import Codec, Message
 from .commands import CommandConnection
 from .dialer import Dialer
@@ -40,6 +41,7 @@ class Receiver:
         loop: asyncio.AbstractEventLoop,
         dialers: Sequence[Dialer],
         commands: Sequence[CommandConnection],
+        waker: Waker,
         mailroom: Mailroom,
         codec: Codec,
         prefix: bytes,
@@ -48,6 +50,7 @@ class Receiver:
     ) -> None:
         self.loop = loop
         self.commands = commands
+        self.waker = waker
         self.prefix = prefix
         self.block_time = block_time
         self.retired = False
@@ -82,10 +85,10 @@ class Receiver:
                 address, message = decode(member)
                 if isinstance(address, list):
                     self.stats.deliveries += len(address)
-                    inbox.deliver_to_all(address, message, self._codec.copier(message, member), self.loop)
+                    inbox.deliver_to_all(address, message, self._codec.copier(message, member), self.waker)
                 else:
                     self.stats.deliveries += 1
-                    inbox.deliver(address or inbox.name, message, self.loop)
+                    inbox.deliver(address or inbox.name, message, self.waker)
             except Exception as error:
                 self._undecodable(inbox.key, error)
         if inbox.stored and self._sweep is None:
@@ -260,7 +263,7 @@ class GeneralChannel:
 
     def __init__(self, receiver: Receiver, key: bytes) -> None:
         self.key = key
-        self.waiting: deque[asyncio.Future[Popped]] = deque()
+        self.waiting: deque[Waiter[Popped]] = deque()
         self._receiver = receiver
         self._alone = len(receiver.pumps) == 1
         #: Whether the pumps are to wait for this channel.
@@ -283,22 +286,22 @@ class GeneralChannel:
             and not any(self.key in pump.awaited for pump in self._receiver.pumps)
         )
 
-    def wait(self) -> asyncio.Future[Popped]:
-        """Add a waiter. Its future gives the message, with what is needed to put it back."""
-        future: asyncio.Future[Popped] = self._receiver.loop.create_future()
-        self.waiting.append(future)
+    def wait(self) -> Waiter[Popped]:
+        """Add a waiter. It gets the message, with what is needed to put it back."""
+        waiter: Waiter[Popped] = self._receiver.waker.waiter()
+        self.waiting.append(waiter)
         self._pursue()
-        return future
+        return waiter
 
-    def abandon(self, future: asyncio.Future[Popped]) -> None:
+    def abandon(self, waiter: Waiter[Popped]) -> None:
         """Remove a waiter; give what it got and did not see to the next one, or back."""
         if self._receiver.retired:
             return
-        if future in self.waiting:
-            self.waiting.remove(future)
-        if future.done() and not future.cancelled() and future.exception() is None:
+        if waiter in self.waiting:
+            self.waiting.remove(waiter)
+        if waiter.has_result():
             self.given -= 1
-            self.give(future.result())
+            self.give(waiter.take())
         elif not self.waiting:
             self._leave()
 
@@ -306,21 +309,21 @@ class GeneralChannel:
         """Hear that a receiver has what it was given."""
         self.given -= 1
 
-    def abandon_later(self, future: asyncio.Future[Popped]) -> None:
+    def abandon_later(self, waiter: Waiter[Popped]) -> None:
         """``abandon``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
         try:
-            self._receiver.loop.call_soon_threadsafe(self.abandon, future)
+            self._receiver.loop.call_soon_threadsafe(self.abandon, waiter)
         except RuntimeError:
-            if future.done() and not future.cancelled() and future.exception() is None:
+            if waiter.has_result():
                 logger.error("A message on key %s was lost: its event loop was closed", self.key.decode())
 
     def give(self, popped: Popped) -> None:
         """Hand a message to the first waiter that can take it, or put it back."""
         while self.waiting:
-            future = self.waiting.popleft()
-            if not future.done():
+            waiter = self.waiting.popleft()
+            if not waiter.done():
                 self.given += 1
-                future.set_result(popped)
+                waiter.set_result(popped)
                 break
         else:
             self.returning += 1

@@ -15,6 +15,7 @@ from typing import Any
 from redis.exceptions import NoPermissionError
 
 from . import scripts
+from ._hot import Waiter, Waker
 from .commands import EARLY, MAX_MESSAGES, CommandConnection
 from .connection import Command, reply_error
 from .futures import fail
@@ -28,14 +29,14 @@ MAX_KEYS, MAX_BYTES = 64, 1_000_000
 class KeyBatch:
     """Messages for one key, in the order in which they were sent; their capacities and outcomes side by side."""
 
-    __slots__ = ("capacities", "futures", "key", "members", "send_batch")
+    __slots__ = ("capacities", "key", "members", "send_batch", "waiters")
 
     def __init__(self, key: bytes, send_batch: SendBatch) -> None:
         self.key = key
         self.send_batch = send_batch
         self.members: list[bytes] = []
         self.capacities: list[int] = []
-        self.futures: list[asyncio.Future[bool]] = []
+        self.waiters: list[Waiter[bool]] = []
 
     def arguments(self) -> list[Any]:
         """Return the number of runs of equal capacity, and each as capacity, length, members."""
@@ -94,7 +95,7 @@ class SendBatch(ScriptCall):
             for batch in self.keys:
                 self._sender.send_alone(batch)
         elif isinstance(reply, Exception):
-            fail(self._futures(), reply)
+            fail(self._waiters(), reply)
         elif reply:
             refused, failed = reply
             failures = zip(failed[::3], failed[1::3], failed[2::3], strict=True)
@@ -105,18 +106,18 @@ class SendBatch(ScriptCall):
             self.settle((), ())
 
     def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
-        futures = self._futures()
+        waiters = self._waiters()
         for position in refused:
-            if not futures[position].done():
-                futures[position].set_result(False)
+            if not waiters[position].done():
+                waiters[position].set_result(False)
         for first, end, error in failed:
-            fail(futures[first:end], error)
-        for future in futures:
-            if not future.done():
-                future.set_result(True)
+            fail(waiters[first:end], error)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(True)
 
-    def _futures(self) -> list[asyncio.Future[bool]]:
-        return [future for batch in self.keys for future in batch.futures]
+    def _waiters(self) -> list[Waiter[bool]]:
+        return [waiter for batch in self.keys for waiter in batch.waiters]
 
 
 class GroupBatch(ScriptCall):
@@ -180,11 +181,11 @@ class Sender:
     so others travel alone.
     """
 
-    def __init__(self, connection: CommandConnection, expiry: int, ordered: bool, stats: Stats) -> None:
+    def __init__(self, connection: CommandConnection, expiry: int, ordered: bool, stats: Stats, waker: Waker) -> None:
         self.expiry = expiry
         self._max_messages = MAX_MESSAGES if ordered else 1
         self._connection = connection
-        self._loop = connection.loop
+        self._new_waiter = waker.waiter
         self.plain = PlainCommands(connection, expiry)
         self.stats = stats
         #: What more messages can still go into.
@@ -192,11 +193,11 @@ class Sender:
         self._batch: SendBatch | None = None
         self._early = EARLY
 
-    def send(self, key: bytes, member: bytes, capacity: int) -> asyncio.Future[bool]:
+    def send(self, key: bytes, member: bytes, capacity: int) -> Waiter[bool]:
         """
         Add one message to the tick's batch.
 
-        The future gives True, or False when the key was at ``capacity``; it raises redis-py's errors.
+        The waiter gives True, or False when the key was at ``capacity``; it raises redis-py's errors.
         """
         batch = self._keys.get(key)
         if (
@@ -206,17 +207,17 @@ class Sender:
             or batch.send_batch.size + len(member) > MAX_BYTES
         ):
             batch = self._begin(key, len(member))
-        future: asyncio.Future[bool] = asyncio.Future(loop=self._loop)
+        waiter: Waiter[bool] = self._new_waiter()
         batch.members.append(member)
         batch.capacities.append(capacity)
-        batch.futures.append(future)
+        batch.waiters.append(waiter)
         send_batch = batch.send_batch
         send_batch.messages += 1
         send_batch.size += len(member)
         if send_batch.messages >= self._early:
             self._early = min(2 * self._early, MAX_MESSAGES)
             self._connection.write_now()
-        return future
+        return waiter
 
     def _begin(self, key: bytes, size: int) -> KeyBatch:
         call = self._batch

@@ -1,0 +1,215 @@
+"""What coroutines wait on, woken together. Twin: `_pure_waiters.py`.
+
+A future wakes its task through a handle of its own in the event loop, which costs more than all the rest of a message's
+way into its receiver. A `Waiter` is the part of a future that one awaiting task needs, and all waiters of a loop that
+are done in one tick are woken by one callback. It knows asyncio's protocol for what a task may await; not channels,
+nor messages.
+
+Rules kept here:
+
+- A task runs in its own context, in the order in which the waiters were done, and never inside the call that ends its
+  wait.
+- An exception that leaves a task's step (KeyboardInterrupt, say) keeps nobody else from being woken.
+- One task awaits a waiter. `asyncio.wait` and the like want a future; give them the task.
+
+Like a future, a waiter is touched in the thread of its loop only. The module does not declare itself ready to go
+without the interpreter's lock.
+"""
+
+from asyncio import CancelledError, InvalidStateError
+
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+cimport cython
+
+
+cdef enum:
+    PENDING
+    FINISHED
+    FAILED
+    CANCELLED
+
+
+@cython.final
+cdef class Waker:
+    """Wakes the waiters of one event loop."""
+
+    cdef readonly object loop
+    cdef object _call_soon
+    cdef object _run_soon
+    cdef list _done
+
+    def __init__(self, loop, /):
+        self.loop = loop
+        self._call_soon = loop.call_soon
+        self._run_soon = self._run
+        self._done = []
+
+    def waiter(self):
+        """Return a new waiter."""
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        waiter._waker = self
+        return waiter
+
+    cdef int _add(self, Waiter waiter) except -1:
+        if not self._done:
+            self._call_soon(self._run_soon)
+        self._done.append(waiter)
+        return 0
+
+    def _run(self):
+        cdef list done = self._done
+        cdef Py_ssize_t at = 0, count = PyList_GET_SIZE(done)
+        cdef Waiter waiter
+        self._done = []
+        try:
+            while at < count:
+                # In bounds: nobody else has this list any more.
+                waiter = <Waiter>PyList_GET_ITEM(done, at)
+                at += 1
+                callback, context = waiter._callback, waiter._context
+                waiter._callback = waiter._context = None
+                if callback is not None:
+                    context.run(callback, waiter)
+        except BaseException:
+            if at < count:
+                if not self._done:
+                    self._call_soon(self._run_soon)
+                self._done[:0] = done[at:]
+            raise
+
+
+@cython.final
+@cython.freelist(1024)
+cdef class Waiter:
+    """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
+
+    cdef public bint _asyncio_future_blocking
+    cdef int _state
+    cdef Waker _waker
+    cdef object _outcome
+    cdef object _callback
+    cdef object _context
+
+    # What it is for.
+
+    def done(self):
+        """Return whether there is an outcome."""
+        return self._state != PENDING
+
+    def cancelled(self):
+        """Return whether the waiting task was cancelled."""
+        return self._state == CANCELLED
+
+    def has_result(self):
+        """Return whether there is a result to take."""
+        return self._state == FINISHED
+
+    def take(self):
+        """Return the result. Raises what `result` does."""
+        return self.result()
+
+    def set_result(self, result, /):
+        """End the wait. Raises `asyncio.InvalidStateError` if it has ended."""
+        self._finish(FINISHED, result)
+
+    def set_exception(self, error, /):
+        """End the wait with an error. Raises `asyncio.InvalidStateError` if it has ended."""
+        self._finish(FAILED, error)
+
+    # What asyncio's tasks ask of what they await.
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._state == PENDING and not self._asyncio_future_blocking:
+            self._asyncio_future_blocking = True
+            return self
+        if self._state == PENDING:
+            raise RuntimeError("await wasn't used with future")
+        if self._state != FINISHED:
+            self.result()
+        raise StopIteration
+
+    def get_loop(self):
+        """Return the event loop."""
+        return self._waker.loop
+
+    def result(self):
+        """Return the result, or raise the error, `asyncio.CancelledError` or `asyncio.InvalidStateError`."""
+        if self._state == FINISHED:
+            return self._outcome
+        if self._state == FAILED:
+            raise self._outcome
+        if self._state == CANCELLED:
+            raise self._cancelled_error()
+        raise InvalidStateError("Result is not set.")
+
+    def exception(self):
+        """Return the error, None for a result; raise `asyncio.CancelledError` or `asyncio.InvalidStateError`."""
+        if self._state == FINISHED:
+            return None
+        if self._state == FAILED:
+            return self._outcome
+        if self._state == CANCELLED:
+            raise self._cancelled_error()
+        raise InvalidStateError("Exception is not set.")
+
+    def cancel(self, msg=None):
+        """End the wait by cancellation; return whether it had not ended."""
+        if self._state != PENDING:
+            return False
+        self._finish(CANCELLED, msg)
+        return True
+
+    def add_done_callback(self, callback, /, *, context):
+        """Take the callback of the task that waits. Raises `RuntimeError` for a second one."""
+        if self._callback is not None:
+            raise RuntimeError("a waiter is awaited by one task")
+        self._callback = callback
+        self._context = context
+        if self._state != PENDING:
+            self._waker._add(self)
+
+    def remove_done_callback(self, callback, /):
+        """Forget the callback; return how many were forgotten."""
+        if self._callback is None or self._callback != callback:
+            return 0
+        self._callback = self._context = None
+        return 1
+
+    cdef object _cancelled_error(self):
+        return CancelledError() if self._outcome is None else CancelledError(self._outcome)
+
+    cdef int _finish(self, int state, outcome) except -1:
+        if self._state != PENDING:
+            raise InvalidStateError("the wait has ended")
+        self._state = state
+        self._outcome = outcome
+        if self._callback is not None:
+            self._waker._add(self)
+        return 0
+
+
+def hand_out(Waker waker not None, dict waiting not None, list channels not None, copy, /):
+    """Give a `copy()` to each channel on which one waiter of this waker waits, alone; return the other channels.
+
+    `waiting` holds the waiters by channel, in lists; a channel whose waiter is served leaves it.
+    """
+    cdef list left = []
+    cdef list waiters
+    for channel in channels:
+        found = waiting.get(channel)
+        if found is not None and PyList_GET_SIZE(found) == 1:
+            waiters = <list>found
+            candidate = waiters[0]
+            if type(candidate) is Waiter and (<Waiter>candidate)._waker is waker:
+                if (<Waiter>candidate)._state == PENDING:
+                    del waiting[channel]
+                    (<Waiter>candidate)._finish(FINISHED, copy())
+                    continue
+        left.append(channel)
+    return left

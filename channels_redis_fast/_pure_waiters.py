@@ -1,0 +1,186 @@
+"""The reference twin of `_ext/waiters.pyx`: what coroutines wait on, woken together.
+
+A future wakes its task through a handle of its own in the event loop, which costs more than all the rest of a message's
+way into its receiver. A `Waiter` is the part of a future that one awaiting task needs, and all waiters of a loop that
+are done in one tick are woken by one callback. It knows asyncio's protocol for what a task may await; not channels,
+nor messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, InvalidStateError
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+_PENDING, _FINISHED, _FAILED, _CANCELLED = range(4)
+
+
+class Waker:
+    """Wakes the waiters of one event loop."""
+
+    __slots__ = ("_done", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, /) -> None:
+        self.loop = loop
+        self._done: list[Waiter[Any]] = []
+
+    def waiter(self) -> Waiter[Any]:
+        """Return a new waiter."""
+        return Waiter(self)
+
+    def _add(self, waiter: Waiter[Any]) -> None:
+        if not self._done:
+            self.loop.call_soon(self._run)
+        self._done.append(waiter)
+
+    def _run(self) -> None:
+        done, self._done = self._done, []
+        at = 0
+        try:
+            while at < len(done):
+                waiter = done[at]
+                at += 1
+                callback, context = waiter._callback, waiter._context
+                waiter._callback = waiter._context = None
+                if callback is not None and context is not None:
+                    context.run(callback, waiter)
+        except BaseException:
+            if at < len(done):
+                if not self._done:
+                    self.loop.call_soon(self._run)
+                self._done[:0] = done[at:]
+            raise
+
+
+class Waiter(Generic[T]):
+    """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_outcome", "_state", "_waker")
+
+    def __init__(self, waker: Waker) -> None:
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[Any], Any] | None = None
+        self._context: Context | None = None
+        self._outcome: Any = None
+        self._state = _PENDING
+        self._waker = waker
+
+    # What it is for.
+
+    def done(self) -> bool:
+        """Return whether there is an outcome."""
+        return self._state != _PENDING
+
+    def cancelled(self) -> bool:
+        """Return whether the waiting task was cancelled."""
+        return self._state == _CANCELLED
+
+    def has_result(self) -> bool:
+        """Return whether there is a result to take."""
+        return self._state == _FINISHED
+
+    def take(self) -> T:
+        """Return the result. Raises what `result` does."""
+        return self.result()
+
+    def set_result(self, result: T, /) -> None:
+        """End the wait. Raises `asyncio.InvalidStateError` if it has ended."""
+        self._finish(_FINISHED, result)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """End the wait with an error. Raises `asyncio.InvalidStateError` if it has ended."""
+        self._finish(_FAILED, error)
+
+    # What asyncio's tasks ask of what they await.
+
+    def __await__(self) -> Generator[Any, None, None]:
+        while self._state == _PENDING:
+            if self._asyncio_future_blocking:
+                raise RuntimeError("await wasn't used with future")
+            self._asyncio_future_blocking = True
+            yield self
+        if self._state != _FINISHED:
+            self.result()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        return self._waker.loop
+
+    def result(self) -> T:
+        """Return the result, or raise the error, `asyncio.CancelledError` or `asyncio.InvalidStateError`."""
+        if self._state == _FINISHED:
+            return self._outcome  # type: ignore[no-any-return]
+        if self._state == _FAILED:
+            raise self._outcome
+        if self._state == _CANCELLED:
+            raise self._cancelled_error()
+        raise InvalidStateError("Result is not set.")
+
+    def exception(self) -> BaseException | None:
+        """Return the error, None for a result; raise `asyncio.CancelledError` or `asyncio.InvalidStateError`."""
+        if self._state == _FINISHED:
+            return None
+        if self._state == _FAILED:
+            return self._outcome  # type: ignore[no-any-return]
+        if self._state == _CANCELLED:
+            raise self._cancelled_error()
+        raise InvalidStateError("Exception is not set.")
+
+    def cancel(self, msg: Any = None) -> bool:
+        """End the wait by cancellation; return whether it had not ended."""
+        if self._state != _PENDING:
+            return False
+        self._finish(_CANCELLED, msg)
+        return True
+
+    def add_done_callback(self, callback: Callable[[Any], Any], /, *, context: Context) -> None:
+        """Take the callback of the task that waits. Raises `RuntimeError` for a second one."""
+        if self._callback is not None:
+            raise RuntimeError("a waiter is awaited by one task")
+        self._callback = callback
+        self._context = context
+        if self._state != _PENDING:
+            self._waker._add(self)
+
+    def remove_done_callback(self, callback: Callable[[Any], Any], /) -> int:
+        """Forget the callback; return how many were forgotten."""
+        if self._callback is None or self._callback != callback:
+            return 0
+        self._callback = self._context = None
+        return 1
+
+    def _cancelled_error(self) -> CancelledError:
+        return CancelledError() if self._outcome is None else CancelledError(self._outcome)
+
+    def _finish(self, state: int, outcome: Any) -> None:
+        if self._state != _PENDING:
+            raise InvalidStateError("the wait has ended")
+        self._state = state
+        self._outcome = outcome
+        if self._callback is not None:
+            self._waker._add(self)
+
+
+def hand_out(
+    waker: Waker, waiting: dict[str, list[Waiter[T]]], channels: list[str], copy: Callable[[], T], /
+) -> list[str]:
+    """
+    Give a `copy()` to each channel on which one waiter of this waker waits, alone; return the other channels.
+
+    `waiting` holds the waiters by channel, in lists; a channel whose waiter is served leaves it.
+    """
+    left: list[str] = []
+    for channel in channels:
+        waiters = waiting.get(channel)
+        if waiters is not None and len(waiters) == 1:
+            waiter = waiters[0]
+            if waiter._waker is waker and waiter._state == _PENDING:
+                del waiting[channel]
+                waiter._finish(_FINISHED, copy())
+                continue
+        left.append(channel)
+    return left
