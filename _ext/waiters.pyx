@@ -10,7 +10,7 @@ Rules kept here:
 - A task runs in its own context, in the order in which the waiters were done, and never inside the call that ends its
   wait.
 - An exception that leaves a task's step (KeyboardInterrupt, say) keeps nobody else from being woken.
-- One task awaits a waiter. `asyncio.wait` and the like want a future; give them the task.
+- One task awaits a waiter as a rule, and that one is fast; others may.
 
 Like a future, a waiter is touched in the thread of its loop only. The module does not declare itself ready to go
 without the interpreter's lock.
@@ -67,7 +67,12 @@ cdef class Waker:
                 waiter = <Waiter>PyList_GET_ITEM(done, at)
                 at += 1
                 callback, context = waiter._callback, waiter._context
-                waiter._callback = waiter._context = None
+                if waiter._others:
+                    # One at a time, so that an exception costs none of the others.
+                    waiter._callback, waiter._context = waiter._others.pop(0)
+                    at -= 1
+                else:
+                    waiter._callback = waiter._context = None
                 if callback is not None:
                     context.run(callback, waiter)
         except BaseException:
@@ -89,6 +94,7 @@ cdef class Waiter:
     cdef object _outcome
     cdef object _callback
     cdef object _context
+    cdef list _others
 
     # What it is for.
 
@@ -166,20 +172,26 @@ cdef class Waiter:
         return True
 
     def add_done_callback(self, callback, /, *, context):
-        """Take the callback of the task that waits. Raises `RuntimeError` for a second one."""
+        """Take the callback of a task that waits."""
         if self._callback is not None:
-            raise RuntimeError("a waiter is awaited by one task")
+            if self._others is None:
+                self._others = []
+            self._others.append((callback, context))
+            return
         self._callback = callback
         self._context = context
         if self._state != PENDING:
             self._waker._add(self)
 
     def remove_done_callback(self, callback, /):
-        """Forget the callback; return how many were forgotten."""
-        if self._callback is None or self._callback != callback:
-            return 0
-        self._callback = self._context = None
-        return 1
+        """Forget a callback; return how often it was there."""
+        kept = [(self._callback, self._context)] if self._callback is not None else []
+        kept += self._others or []
+        count = len(kept)
+        kept = [entry for entry in kept if entry[0] != callback]
+        self._callback, self._context = kept[0] if kept else (None, None)
+        self._others = kept[1:]
+        return count - len(kept)
 
     cdef object _cancelled_error(self):
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
@@ -203,13 +215,14 @@ def hand_out(Waker waker not None, dict waiting not None, list channels not None
     cdef list waiters
     for channel in channels:
         found = waiting.get(channel)
-        if found is not None and PyList_GET_SIZE(found) == 1:
+        if type(found) is list and PyList_GET_SIZE(found) == 1:
             waiters = <list>found
             candidate = waiters[0]
             if type(candidate) is Waiter and (<Waiter>candidate)._waker is waker:
                 if (<Waiter>candidate)._state == PENDING:
+                    message = copy()
                     del waiting[channel]
-                    (<Waiter>candidate)._finish(FINISHED, copy())
+                    (<Waiter>candidate)._finish(FINISHED, message)
                     continue
         left.append(channel)
     return left

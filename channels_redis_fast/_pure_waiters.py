@@ -45,7 +45,12 @@ class Waker:
                 waiter = done[at]
                 at += 1
                 callback, context = waiter._callback, waiter._context
-                waiter._callback = waiter._context = None
+                if waiter._others:
+                    # One at a time, so that an exception costs none of the others.
+                    waiter._callback, waiter._context = waiter._others.pop(0)
+                    at -= 1
+                else:
+                    waiter._callback = waiter._context = None
                 if callback is not None and context is not None:
                     context.run(callback, waiter)
         except BaseException:
@@ -59,12 +64,13 @@ class Waker:
 class Waiter(Generic[T]):
     """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_outcome", "_state", "_waker")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_others", "_outcome", "_state", "_waker")
 
     def __init__(self, waker: Waker) -> None:
         self._asyncio_future_blocking = False
         self._callback: Callable[[Any], Any] | None = None
         self._context: Context | None = None
+        self._others: list[tuple[Callable[[Any], Any], Context]] | None = None
         self._outcome: Any = None
         self._state = _PENDING
         self._waker = waker
@@ -138,20 +144,26 @@ class Waiter(Generic[T]):
         return True
 
     def add_done_callback(self, callback: Callable[[Any], Any], /, *, context: Context) -> None:
-        """Take the callback of the task that waits. Raises `RuntimeError` for a second one."""
+        """Take the callback of a task that waits."""
         if self._callback is not None:
-            raise RuntimeError("a waiter is awaited by one task")
+            if self._others is None:
+                self._others = []
+            self._others.append((callback, context))
+            return
         self._callback = callback
         self._context = context
         if self._state != _PENDING:
             self._waker._add(self)
 
     def remove_done_callback(self, callback: Callable[[Any], Any], /) -> int:
-        """Forget the callback; return how many were forgotten."""
-        if self._callback is None or self._callback != callback:
-            return 0
-        self._callback = self._context = None
-        return 1
+        """Forget a callback; return how often it was there."""
+        kept = [(self._callback, self._context)] if self._callback is not None and self._context is not None else []
+        kept += self._others or []
+        count = len(kept)
+        kept = [entry for entry in kept if entry[0] != callback]
+        self._callback, self._context = kept[0] if kept else (None, None)
+        self._others = kept[1:]
+        return count - len(kept)
 
     def _cancelled_error(self) -> CancelledError:
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
@@ -179,8 +191,9 @@ def hand_out(
         if waiters is not None and len(waiters) == 1:
             waiter = waiters[0]
             if waiter._waker is waker and waiter._state == _PENDING:
+                message = copy()
                 del waiting[channel]
-                waiter._finish(_FINISHED, copy())
+                waiter._finish(_FINISHED, message)
                 continue
         left.append(channel)
     return left

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from channels_redis_fast import _pure
+from channels_redis_fast import _pure, _pure_waiters
 
-MODULES = ("names", "capacity", "envelope", "pipeline")
+MODULES = ("names", "capacity", "envelope", "pipeline", "waiters")
 
 
 def load_compiled() -> SimpleNamespace | None:
@@ -23,25 +23,26 @@ def load_compiled() -> SimpleNamespace | None:
 
 
 COMPILED = load_compiled()
+PURE = SimpleNamespace(**{**vars(_pure), **vars(_pure_waiters)})
 NOT_BUILT = "the compiled modules (channels_redis_fast._ext) are not built: pip install -e ."
 
 
 @pytest.fixture(scope="session", params=["compiled", "pure"])
-def hot(request: pytest.FixtureRequest) -> SimpleNamespace | ModuleType:
+def hot(request: pytest.FixtureRequest) -> SimpleNamespace:
     """One of the twins, to be held against an oracle."""
     if request.param == "pure":
-        return _pure
+        return PURE
     if COMPILED is None:
         pytest.skip(NOT_BUILT)
     return COMPILED
 
 
 @pytest.fixture(scope="session")
-def twins() -> tuple[Any, ModuleType]:
+def twins() -> tuple[Any, SimpleNamespace]:
     """Both of them, to be held against each other."""
     if COMPILED is None:
         pytest.skip(NOT_BUILT)
-    return COMPILED, _pure
+    return COMPILED, PURE
 
 
 def outcome(function: Any, *args: Any) -> tuple[Any, ...]:

@@ -1,0 +1,391 @@
+"""Waiters beside asyncio's own futures: the same to the task that awaits them, and woken together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from tests.core.helpers import end, started, until, within
+
+
+@pytest.fixture
+def waker(hot: Any) -> Any:
+    async def make() -> Any:
+        return hot.Waker(asyncio.get_running_loop())
+
+    return make
+
+
+async def take(waiter: Any) -> Any:
+    """Await a waiter, or a future, and return its result."""
+    await waiter
+    return waiter.result()
+
+
+async def both(waker: Any) -> list[Any]:
+    """A waiter, and the oracle."""
+    return [(await waker()).waiter(), asyncio.get_running_loop().create_future()]
+
+
+def state(waiter: Any) -> tuple[Any, ...]:
+    answers: list[Any] = [waiter.done(), waiter.cancelled()]
+    for question in (waiter.result, waiter.exception):
+        try:
+            answers.append(repr(question()))
+        except (Exception, asyncio.CancelledError) as error:
+            answers.append((type(error), str(error)))
+    return tuple(answers)
+
+
+# What a task sees.
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+async def test_a_result(waker: Any, first: bool) -> None:
+    """Whether it comes before the wait or during it."""
+    for result in ({"n": 1}, None, False, (1, 2), StopIteration(3), ValueError("a result")):
+        waiter = (await waker()).waiter()
+        if first:
+            waiter.set_result(result)
+        task = await started(take(waiter))
+        if not first:
+            assert not task.done()
+            waiter.set_result(result)
+        assert await within(task) is result
+        assert waiter.has_result()
+        assert waiter.take() is result
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+async def test_an_error(waker: Any, first: bool) -> None:
+    waiter = (await waker()).waiter()
+    error = ValueError("that")
+    if first:
+        waiter.set_exception(error)
+    task = await started(take(waiter))
+    if not first:
+        waiter.set_exception(error)
+    with pytest.raises(ValueError, match="that") as raised:
+        await within(task)
+    assert raised.value is error
+    assert not waiter.has_result()
+
+
+async def test_every_state_is_a_futures(waker: Any) -> None:
+    for change in (
+        lambda waiter: None,
+        lambda waiter: waiter.set_result(1),
+        lambda waiter: waiter.set_exception(ValueError("x")),
+        lambda waiter: waiter.cancel(),
+        lambda waiter: waiter.cancel("why"),
+        lambda waiter: waiter.cancel(msg="why"),
+    ):
+        ours, theirs = await both(waker)
+        change(ours)
+        change(theirs)
+        assert state(ours) == state(theirs)
+        assert ours.get_loop() is theirs.get_loop()
+
+
+@pytest.mark.parametrize("change", ["set_result", "set_exception"])
+async def test_only_once(waker: Any, change: str) -> None:
+    waiter = (await waker()).waiter()
+    waiter.set_result(1)
+    with pytest.raises(asyncio.InvalidStateError):
+        getattr(waiter, change)(ValueError("2"))
+    assert waiter.cancel() is False
+    assert waiter.take() == 1
+
+
+async def test_a_cancelled_task(waker: Any) -> None:
+    for given in ((), ("why",)):
+        waiter = (await waker()).waiter()
+        task = await started(take(waiter))
+        task.cancel(*given)
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert waiter.cancelled()
+        assert not waiter.has_result()
+
+
+async def test_cancelled_between_result_and_wake(waker: Any) -> None:
+    """The task hears of the cancellation; the result is still there for who comes next."""
+    waiter = (await waker()).waiter()
+    task = await started(take(waiter))
+    waiter.set_result(1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert waiter.has_result()
+    assert waiter.take() == 1
+
+
+async def test_a_timeout(waker: Any) -> None:
+    waiter = (await waker()).waiter()
+    with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+        await asyncio.wait_for(take(waiter), 0.01)
+    assert waiter.cancelled()
+
+
+async def test_several_tasks(waker: Any) -> None:
+    """Not what a waiter is for, but a future can do it; as there, one cancelled task ends the wait for all."""
+    waiter = (await waker()).waiter()
+    tasks = [await started(take(waiter)) for _ in range(4)]
+    waiter.set_result(1)
+    assert await within(asyncio.gather(*tasks)) == [1] * 4
+    waiter = (await waker()).waiter()
+    tasks = [await started(take(waiter)) for _ in range(3)]
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [True] * 3
+
+
+async def test_awaited_by_hand(waker: Any) -> None:
+    """What is not a task must not step on."""
+    for waiter in await both(waker):
+        steps = waiter.__await__()
+        assert next(steps) is waiter
+        with pytest.raises(RuntimeError, match="await wasn't used with future"):
+            next(steps)
+
+
+async def test_another_loop_refuses_it(waker: Any) -> None:
+    waiter = (await waker()).waiter()
+
+    def elsewhere() -> None:
+        asyncio.run(take(waiter))
+
+    with pytest.raises(RuntimeError, match="attached to a different loop"):
+        await within(asyncio.to_thread(elsewhere))
+
+
+async def test_callbacks(waker: Any) -> None:
+    """Outside tasks too: done already, or taken back."""
+    ours = (await waker()).waiter()
+    context = contextvars.copy_context()
+    called: list[Any] = []
+    ours.set_result(1)
+    ours.add_done_callback(called.append, context=context)
+    assert called == []
+    await until(lambda: called == [ours])
+    for other in await both(waker):
+        called.clear()
+        for _ in range(3):
+            other.add_done_callback(called.append, context=context)
+        other.add_done_callback(print, context=context)
+        assert other.remove_done_callback(print) == 1
+        assert other.remove_done_callback(print) == 0
+        other.set_result(1)
+        await until(lambda other=other: called == [other] * 3)  # type: ignore[misc]
+        assert other.remove_done_callback(called.append) == 0
+    for other in await both(waker):
+        called.clear()
+        for _ in range(3):
+            other.add_done_callback(called.append, context=context)
+        assert other.remove_done_callback(called.append) == 3
+        other.set_result(1)
+        last = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(last.set_result, None)
+        await last
+        assert called == []
+
+
+async def test_contexts_are_the_tasks_own(waker: Any) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+    maker = await waker()
+    seen: dict[int, int] = {}
+
+    async def wait(n: int, waiter: Any) -> None:
+        variable.set(n)
+        await waiter
+        seen[n] = variable.get()
+
+    waiters = [maker.waiter() for _ in range(5)]
+    tasks = [await started(wait(n, waiter)) for n, waiter in enumerate(waiters)]
+    for waiter in waiters:
+        waiter.set_result(None)
+    await within(asyncio.gather(*tasks))
+    assert seen == {n: n for n in range(5)}
+
+
+# Woken together.
+
+
+async def test_one_callback_wakes_all_in_order(hot: Any) -> None:
+    loop = asyncio.get_running_loop()
+    soon: list[Any] = []
+
+    class Counting:
+        """A loop as far as a waker is concerned."""
+
+        def call_soon(self, *args: Any) -> Any:
+            soon.append(args)
+            return loop.call_soon(*args)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(loop, name)
+
+    maker = hot.Waker(Counting())
+    order: list[int] = []
+    waiters = [maker.waiter() for _ in range(100)]
+    for n, waiter in enumerate(waiters):
+        waiter.add_done_callback(lambda _, n=n: order.append(n), context=contextvars.copy_context())
+    for waiter in reversed(waiters):
+        waiter.set_result(None)
+    assert order == []
+    await until(lambda: len(order) == 100)
+    assert order == list(reversed(range(100)))
+    assert len(soon) == 1
+
+
+async def test_who_is_woken_may_end_other_waits(waker: Any) -> None:
+    """Those are woken by the next callback, and nobody inside the call that ends the wait."""
+    maker = await waker()
+    waiters = [maker.waiter() for _ in range(50)]
+    steps: list[str] = []
+
+    async def relay(n: int) -> None:
+        await waiters[n]
+        if n + 1 < len(waiters):
+            waiters[n + 1].set_result(None)
+            steps.append(f"set {n + 1}")
+        steps.append(f"end {n}")
+
+    tasks = [await started(relay(n)) for n in range(len(waiters))]
+    waiters[0].set_result(None)
+    await within(asyncio.gather(*tasks))
+    assert steps[:4] == ["set 1", "end 0", "set 2", "end 1"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
+def test_an_exception_keeps_nobody_asleep(hot: Any, kind: type[BaseException]) -> None:
+    """Tasks let KeyboardInterrupt and SystemExit through, callbacks anything; the others are woken all the same."""
+    loop = asyncio.new_event_loop()
+    told: list[Any] = []
+    loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    maker = hot.Waker(loop)
+    woken: list[int] = []
+
+    def wake(n: int) -> None:
+        woken.append(n)
+        if n in (1, 3):
+            raise kind("stop")
+
+    waiters = [maker.waiter() for _ in range(5)]
+    for n, waiter in enumerate(waiters):
+        waiter.add_done_callback(lambda _, n=n: wake(n), context=contextvars.copy_context())
+    for waiter in waiters:
+        waiter.set_result(None)
+    try:
+        for _ in range(20):
+            try:
+                loop.run_until_complete(asyncio.sleep(0))
+            except kind as error:
+                told.append(error)
+    finally:
+        loop.close()
+    assert woken == [0, 1, 2, 3, 4]
+    assert [type(error) for error in told] == [kind, kind]
+
+
+async def test_a_waiter_leaves_nothing(waker: Any) -> None:
+    """Neither a result nor the task, once it is done, is kept alive."""
+
+    class Message(dict[str, Any]):
+        """A dict that can be watched."""
+
+    maker = await waker()
+    waiter = maker.waiter()
+    message = Message()
+    watched = weakref.ref(message)
+    task = await started(take(waiter))
+    waiter.set_result(message)
+    await within(task)
+    del waiter, message, task
+    gc.collect()
+    assert watched() is None
+
+
+# Handed out.
+
+
+async def test_handing_out(waker: Any) -> None:
+    here, there = await waker(), await waker()
+    waiting: dict[str, list[Any]] = {
+        "alone": [here.waiter()],
+        "two": [here.waiter(), here.waiter()],
+        "elsewhere": [there.waiter()],
+        "gone": [here.waiter()],
+        "other": [here.waiter()],
+    }
+    alone, other = waiting["alone"][0], waiting["other"][0]
+    waiting["gone"][0].cancel()
+    copies: list[dict[str, int]] = []
+
+    def copy() -> dict[str, int]:
+        copies.append({"n": len(copies)})
+        return copies[-1]
+
+    hand_out = await _hand_out(waker)
+    left = hand_out(here, waiting, ["alone", "two", "elsewhere", "gone", "nobody", "alone"], copy)
+    assert left == ["two", "elsewhere", "gone", "nobody", "alone"]
+    assert alone.take() is copies[0]
+    assert len(copies) == 1
+    assert sorted(waiting) == ["elsewhere", "gone", "other", "two"]
+    assert not other.done()
+
+
+async def test_a_copy_that_fails_costs_no_waiter(waker: Any) -> None:
+    here = await waker()
+    waiting = {"alone": [here.waiter()]}
+
+    def copy() -> Any:
+        raise ValueError("no copy")
+
+    hand_out = await _hand_out(waker)
+    with pytest.raises(ValueError, match="no copy"):
+        hand_out(here, waiting, ["alone"], copy)
+    assert not waiting["alone"][0].done()
+
+
+async def _hand_out(waker: Any) -> Any:
+    """The twin's, to which a waker belongs."""
+    module = type(await waker()).__module__
+    return getattr(__import__(module, fromlist=["hand_out"]), "hand_out")  # noqa: B009
+
+
+async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
+    compiled, _ = twins
+    here = compiled.Waker(asyncio.get_running_loop())
+    for arguments in ((None, {}, ["x"], dict), (here, None, ["x"], dict), (here, {}, None, dict), (1, {}, [], dict)):
+        with pytest.raises(TypeError):
+            compiled.hand_out(*arguments)
+    for waiters in ([object()], (here.waiter(),), None, [], 3):
+        assert compiled.hand_out(here, {"x": waiters}, ["x"], dict) == ["x"]
+
+
+async def test_many_tasks_cancelled_at_any_moment(waker: Any) -> None:
+    """Each result is taken by its task, or still in its waiter."""
+    maker = await waker()
+    for n in range(40):
+        waiters = [maker.waiter() for _ in range(20)]
+        tasks = [await started(take(waiter)) for waiter in waiters]
+        for k, waiter in enumerate(waiters):
+            if k % 4 == n % 4:
+                tasks[k].cancel()
+            if k % 3 != n % 3 and not waiter.done():
+                waiter.set_result(k)
+            if k % 5 == n % 5:
+                tasks[k].cancel()
+        for k, task in enumerate(tasks):
+            if not waiters[k].done():
+                task.cancel()
+        await asyncio.wait(tasks)
+        for k, (task, waiter) in enumerate(zip(tasks, waiters, strict=True)):
+            assert task.cancelled() or task.result() == waiter.take() == k
+    await end()
