@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from channels.layers import BaseChannelLayer
@@ -17,7 +18,7 @@ from channels.layers import BaseChannelLayer
 from . import options
 from ._hot import CapacityTable, shard
 from .codec import Codec, Message, choose
-from .dialer import Dialer
+from .dialer import Dialer, create_pool
 from .hosts import decode_hosts, host_label
 from .loops import LoopStates
 from .serializers import make_serializer
@@ -31,6 +32,9 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     #: What this layer's connections are called on the server.
     layer_name = "core"
+
+    #: Options that are taken and mean nothing here. channels_redis takes and forgets them, so settings have them.
+    without_effect: ClassVar[tuple[str, ...]] = ()
 
     #: What picks the way of this layer's messages to bytes and back.
     choose_codec: Callable[..., Codec] = staticmethod(choose)
@@ -52,7 +56,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._codec = self.choose_codec(
             self._serializer, self._overridden("serialize"), self._overridden("deserialize")
         )
-        self._dialers = [Dialer(host, f"hosts[{index}]", self.layer_name) for index, host in enumerate(self.hosts)]
+        own_pools = self._overridden("create_pool")
+        self._dialers = [
+            Dialer(host, f"hosts[{index}]", self.layer_name, None if own_pools is None else partial(own_pools, index))
+            for index, host in enumerate(self.hosts)
+        ]
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
         self._shard_of: Callable[[str, int], int] = (
             shard if self._overridden("consistent_hash") is None else self._own_shard
@@ -73,6 +81,14 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             "connections_open": sum(connection.is_open for state in states for connection in state.connections()),
             "commands_in_flight": sum(connection.in_flight for state in states for connection in state.commands),
         }
+
+    def create_pool(self, index: int) -> Any:
+        """
+        Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), its connections unopened.
+
+        A layer that overrides this has its sockets opened by the pools that it returns.
+        """
+        return create_pool(self.hosts[index])
 
     def serialize(self, message: Message) -> bytes:
         """Return a message as bytes."""

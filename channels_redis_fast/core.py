@@ -30,6 +30,7 @@ from ._hot import is_group, key, kind, split
 from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
+from .dialer import open_client
 from .loops import LoopStates, on_fork
 from .mailbox import Inbox, Mailroom
 from .receiver import Receiver
@@ -268,6 +269,21 @@ class RedisChannelLayer(RedisLayer):
                     break
         self._mailroom.empty()
         await self.close_pools()
+
+    def connection(self, index: int) -> Any:
+        """
+        Return a redis-py client (``redis.asyncio.Redis``) of one shard, for commands of your own.
+
+        It has a pool of its own, beside the layer's two connections; it is closed with them and with the event loop.
+
+        Raises ``ValueError`` for a shard that there is not, ``RuntimeError`` outside an event loop.
+        """
+        if not 0 <= index < self.ring_size:
+            raise ValueError(f"There is no shard {index}: this layer has {self.ring_size}.")
+        clients = self._loops[get_running_loop()].clients
+        if index not in clients:
+            clients[index] = open_client(self.create_pool(index))
+        return clients[index]
 
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where a receive waits."""

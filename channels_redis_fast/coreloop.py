@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 from . import scripts
 from ._hot import Waker
 from .commands import CommandConnection
 from .connection import Connection
-from .dialer import Dialer
+from .dialer import Dialer, close_client
 from .receiver import Receiver
 from .sender import Sender
 from .stats import Stats
@@ -37,6 +38,8 @@ class CoreLoop:
         self.commands = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in dialers]
         self.waker = Waker(loop)
         self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in self.commands]
+        #: redis-py clients for commands of the site's own, by shard.
+        self.clients: dict[int, Any] = {}
         self._make_receiver = make_receiver
 
     @cached_property
@@ -54,6 +57,7 @@ class CoreLoop:
         if "receiver" in vars(self):
             await self.receiver.disconnect()
         await self._close_commands()
+        await self._close_clients()
         for connection in self.commands:
             connection.resume()
 
@@ -62,8 +66,13 @@ class CoreLoop:
         if "receiver" in vars(self):
             await self.receiver.retire()
         await self._close_commands()
+        await self._close_clients()
         for connection in self.commands:
             connection.give_up()
+
+    async def _close_clients(self) -> None:
+        while self.clients:
+            await close_client(self.clients.popitem()[1])
 
     async def _close_commands(self) -> None:
         # After the pumps: what they popped for nobody goes back through these.

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from redis import asyncio as aioredis
@@ -41,22 +43,27 @@ class Dialer:
     """
     One host that can be connected to; ``layer`` is how its connections are named there.
 
+    ``make_pool`` makes the redis-py pool whose connections are used, where that is the site's own business.
+
     Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
     """
 
-    def __init__(self, host: HostOptions, where: str, layer: str) -> None:
-        # RESP2, since redis-py 8 speaks RESP3 on its own and then turns on pushes that nobody here reads.
+    def __init__(
+        self, host: HostOptions, where: str, layer: str, make_pool: Callable[[], aioredis.ConnectionPool] | None = None
+    ) -> None:
         defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
-        self._options = {**defaults, **host, "protocol": 2}
+        self._options = {**defaults, **host}
+        self._make_pool = make_pool or partial(create_pool, self._options)
         self.label = host_label(host)
         try:
-            connection = create_pool(self._options).make_connection()  # type: ignore[no-untyped-call]
+            # Not by ``make_pool``: the object that it belongs to is still being made.
+            _, connection = _from_pool(create_pool(self._options))
         except (TypeError, ValueError, AttributeError, RedisError) as error:
             raise ValueError(f"Option {where} is not a Redis host: {error}") from error
         # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
         self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
         self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
-        self._name = None if connection.client_name else f"channels_redis_fast:{layer}"
+        self._name = f"channels_redis_fast:{layer}"
         #: The name of the Sentinel set, and where its primary was found last.
         self._set: str | None = host.get("master_name")
         self._primary = ""
@@ -73,8 +80,7 @@ class Dialer:
         Raises ``redis.exceptions.ConnectionError`` (which ``AuthenticationError`` is too, and ``BusyLoadingError``)
         naming the host.
         """
-        pool = create_pool(self._options)
-        connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        pool, connection = self._new_connection()
         try:
             # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
             await asyncio.wait_for(self._greet(connection, role), self._connect_timeout)
@@ -104,13 +110,16 @@ class Dialer:
             self._is_out = False
             logger.warning("Connection to Redis at %s restored", self.label)
 
+    def _new_connection(self) -> tuple[aioredis.ConnectionPool, Any]:
+        return _from_pool(self._make_pool())
+
     async def _greet(self, connection: Any, role: str) -> None:
         await connection.connect()
         if self._set is not None:
             self._found(f"{connection.host}:{connection.port}")
         # In one round trip. PING is what a server that loads its data, or has lost its primary, refuses.
         commands: list[tuple[str, ...]] = [("PING",)]
-        if self._name is not None:
+        if not connection.client_name:
             commands.append(("CLIENT", "SETNAME", f"{self._name}:{role}"))
         if self.asks_role:
             commands.append(("ROLE",))
@@ -135,6 +144,23 @@ class Dialer:
     def _describe(self, error: BaseException) -> str:
         text = str(error) or type(error).__name__
         return text if self.label in text else f"{self.label}: {text}"
+
+
+def _from_pool(pool: aioredis.ConnectionPool) -> tuple[aioredis.ConnectionPool, Any]:
+    # RESP2, since redis-py 8 speaks RESP3 on its own and then turns on pushes that nobody here reads.
+    pool.connection_kwargs["protocol"] = 2
+    return pool, pool.make_connection()  # type: ignore[no-untyped-call]
+
+
+def open_client(pool: aioredis.ConnectionPool) -> aioredis.Redis:
+    """Return a redis-py client on a pool, for commands that are a site's own."""
+    return aioredis.Redis(connection_pool=pool)
+
+
+async def close_client(client: aioredis.Redis) -> None:
+    """Close a client that ``open_client`` made, and its pool."""
+    # A given pool is the giver's to close, as far as the client knows.
+    await client.connection_pool.disconnect()
 
 
 def create_pool(host: HostOptions) -> aioredis.ConnectionPool:

@@ -23,20 +23,17 @@ from typing import Any
 
 from . import options
 from .base import RedisLayer, say_where, unique_name
-from .codec import Message, choose_payload
+from .codec import Message, PayloadCodec, choose_payload
 from .loops import LoopStates, on_fork
 from .mailbox import Room
 from .pubsubloop import PubSubLoop
 
-__all__ = ["RedisPubSubChannelLayer"]
+__all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
 
 logger = logging.getLogger("channels_redis_fast")
 
 #: Messages that may wait for a consumer where no option says otherwise: a bound for memory, not for traffic.
 DEFAULT_CAPACITY = 10_000
-
-#: Options of the core layer that mean nothing here. channels_redis takes and forgets them, so settings have them.
-WITHOUT_EFFECT = ("group_expiry", "random_prefix_length")
 
 
 class RedisPubSubChannelLayer(RedisLayer):
@@ -55,6 +52,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     """
 
     layer_name = "pubsub"
+    without_effect = ("group_expiry", "random_prefix_length")
     choose_codec = staticmethod(choose_payload)
 
     #: Seconds that a channel, its groups and its mailbox outlive a cancelled receive.
@@ -73,7 +71,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         expiry: float | None = None,
         **others: Any,
     ) -> None:
-        _refuse_unknown(others)
+        self._refuse_unknown(others)
         self.expiry = None if expiry is None else options.seconds("expiry", expiry)
         self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
         self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
@@ -245,6 +243,13 @@ class RedisPubSubChannelLayer(RedisLayer):
                 return state
         return None
 
+    def _refuse_unknown(self, others: dict[str, Any]) -> None:
+        for name in others:
+            if name not in self.without_effect:
+                raise TypeError(f"{type(self).__name__} has no option '{name}'.")
+        if others:
+            logger.warning("Options without effect on %s: %s", type(self).__name__, ", ".join(sorted(others)))
+
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
@@ -258,9 +263,15 @@ class RedisPubSubChannelLayer(RedisLayer):
         )
 
 
-def _refuse_unknown(others: dict[str, Any]) -> None:
-    for name in others:
-        if name not in WITHOUT_EFFECT:
-            raise TypeError(f"RedisPubSubChannelLayer has no option '{name}'.")
-    if others:
-        logger.warning("Options without effect on RedisPubSubChannelLayer: %s", ", ".join(sorted(others)))
+class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
+    """
+    A Pub/Sub layer by the name that ``channels_redis`` has for its part in one event loop.
+
+    Here every layer serves any number of loops. ``channel_layer``: whose ``serialize`` and ``deserialize`` are used.
+    """
+
+    def __init__(self, *args: Any, channel_layer: Any = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.channel_layer = channel_layer
+        if channel_layer is not None:
+            self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)

@@ -1,0 +1,150 @@
+"""
+A Django system check of CHANNEL_LAYERS: what is wrong, and what will bite later.
+
+Looks at settings alone; connects to nothing. ``manage.py check`` runs it where ``channels_redis_fast`` is in
+INSTALLED_APPS; ``check_layers()`` can be called without. Only aliases whose backend is a layer of this package are
+looked at, and no message repeats a password or a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
+
+from .base import RedisLayer
+from .hosts import HostOptions, host_label
+
+#: Characters of an encryption key below which guessing it is a matter of patience.
+MIN_KEY_LENGTH = 32
+
+LOCAL = ("localhost", "::1", "")
+
+
+def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """
+    Return what there is to say of the layers of this package in CHANNEL_LAYERS.
+
+    | id | |
+    |---|---|
+    | ``channels_redis_fast.E001`` | the layer cannot be made with these options |
+    | ``channels_redis_fast.W001`` | an encryption key is shorter than 32 characters |
+    | ``channels_redis_fast.W002`` | a ``group_expiry`` of the settings is less than the session age |
+    | ``channels_redis_fast.W003`` | two aliases list the same hosts in different orders |
+    | ``channels_redis_fast.W004`` | a password goes unencrypted to a host that is not local |
+    | ``channels_redis_fast.W005`` | an option has no effect on this layer |
+    """
+    messages: list[CheckMessage] = []
+    layers: dict[str, RedisLayer] = {}
+    for alias, setting in getattr(settings, "CHANNEL_LAYERS", {}).items():
+        backend = _backend(setting)
+        if backend is None:
+            continue
+        config = setting.get("CONFIG") or {}
+        try:
+            layers[alias] = backend(**_with_effect(backend, config))
+        except Exception as error:
+            messages.append(
+                Error(
+                    f"CHANNEL_LAYERS[{alias!r}]: {backend.__name__} cannot be made: {error}",
+                    hint="The options are those of the package's README.",
+                    id="channels_redis_fast.E001",
+                )
+            )
+            continue
+        messages += _check_options(alias, backend, config)
+        messages += _check_layer(alias, layers[alias], config)
+    messages += _check_orders(layers)
+    return messages
+
+
+def _backend(setting: Any) -> type[RedisLayer] | None:
+    try:
+        backend = import_string(setting["BACKEND"])
+    except (ImportError, KeyError, TypeError):
+        # Channels itself says so, and better.
+        return None
+    return backend if isinstance(backend, type) and issubclass(backend, RedisLayer) else None
+
+
+def _with_effect(backend: type[RedisLayer], config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in backend.without_effect}
+
+
+def _check_options(alias: str, backend: type[RedisLayer], config: dict[str, Any]) -> Iterator[CheckMessage]:
+    for name in config:
+        if name in backend.without_effect:
+            yield Warning(
+                f"CHANNEL_LAYERS[{alias!r}]: '{name}' has no effect on {backend.__name__}.",
+                hint="Remove it.",
+                id="channels_redis_fast.W005",
+            )
+
+
+def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Iterator[CheckMessage]:
+    for position, key in enumerate(config.get("symmetric_encryption_keys") or ()):
+        if len(key) < MIN_KEY_LENGTH:
+            yield Warning(
+                f"CHANNEL_LAYERS[{alias!r}]: symmetric_encryption_keys[{position}] is shorter than "
+                f"{MIN_KEY_LENGTH} characters.",
+                hint="python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one. Put it in front of the "
+                "old one, and remove that when no old message can be left.",
+                id="channels_redis_fast.W001",
+            )
+    # The default is what channels_redis has, and what servers' own limits on a WebSocket's life go by.
+    session_age = settings.SESSION_COOKIE_AGE
+    if "group_expiry" in config and "group_expiry" not in layer.without_effect and layer.group_expiry < session_age:
+        yield Warning(
+            f"CHANNEL_LAYERS[{alias!r}]: group_expiry ({layer.group_expiry} s) is less than SESSION_COOKIE_AGE "
+            f"({session_age} s): who stays connected longer than that no longer hears the group.",
+            hint="Raise group_expiry above the longest time that a consumer stays connected, or silence this where "
+            "consumers come back sooner or add themselves to their groups again.",
+            id="channels_redis_fast.W002",
+        )
+    for host in layer.hosts:
+        if _is_plain(host) and _has_password(host):
+            yield Warning(
+                f"CHANNEL_LAYERS[{alias!r}]: the password for {host_label(host)} goes over the network unencrypted.",
+                hint="Use rediss://, if the server has TLS.",
+                id="channels_redis_fast.W004",
+            )
+
+
+def _check_orders(layers: dict[str, RedisLayer]) -> Iterator[CheckMessage]:
+    seen: dict[tuple[str, ...], tuple[str, list[str]]] = {}
+    for alias, layer in layers.items():
+        labels = [host_label(host) for host in layer.hosts]
+        other, order = seen.setdefault(tuple(sorted(labels)), (alias, labels))
+        if order != labels:
+            yield Warning(
+                f"CHANNEL_LAYERS[{alias!r}] lists the hosts of [{other!r}] in another order.",
+                hint="A channel's shard follows from the order: processes that are to hear each other need the same "
+                "one.",
+                id="channels_redis_fast.W003",
+            )
+
+
+def _is_plain(host: HostOptions) -> bool:
+    """Whether bytes go to another machine as they are."""
+    if "path" in host or host.get("ssl"):
+        return False
+    if "master_name" in host:
+        return not all(_is_local(str(address[0])) for address in host["sentinels"])
+    if "address" in host:
+        parts = urlsplit(host["address"])
+        return parts.scheme == "redis" and not _is_local(parts.hostname or "")
+    return not _is_local(str(host.get("host", "")))
+
+
+def _is_local(name: str) -> bool:
+    return name in LOCAL or name.startswith("127.")
+
+
+def _has_password(host: HostOptions) -> bool:
+    if any(host.get(name) for name in ("password", "credential_provider")):
+        return True
+    return bool(urlsplit(host.get("address", "")).password)
