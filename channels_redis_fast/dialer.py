@@ -84,6 +84,9 @@ class Dialer:
         try:
             # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
             await asyncio.wait_for(self._greet(connection, role), self._connect_timeout)
+            if connection._reader.at_eof() or connection._writer.is_closing():
+                # redis-py's protocol has heard it, and the next one would not.
+                raise ConnectionError("closed by the server")
             link.attach(connection._writer)
             # From here on the socket is not redis-py's to close, nor to warn about.
             connection._reader = connection._writer = None

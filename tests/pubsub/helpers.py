@@ -1,13 +1,12 @@
-"""What the tests of the Pub/Sub layer see from outside: subscriptions, published payloads, a link that fails.
+"""What the tests of the Pub/Sub layer see from outside: subscriptions, published payloads.
 
 Waiting is `tests.core.helpers`' business. Knows a layer only by its public API.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import redis
@@ -55,69 +54,3 @@ async def ready(layer: Any, *channels: str) -> None:
         await layer.send(channel, {"type": "ready"})
         while await within(layer.receive(channel)) != {"type": "ready"}:
             pass
-
-
-class Proxy:
-    """A link to a server on this machine: passes bytes, or holds them, or hangs up."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._passing = asyncio.Event()
-        self._passing.set()
-        self._writers: list[asyncio.StreamWriter] = []
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    def stall(self) -> None:
-        """Keep every connection, take new ones, and pass nothing."""
-        self._passing.clear()
-
-    def go_on(self) -> None:
-        """Pass what was held, and all that follows."""
-        self._passing.set()
-
-    def cut(self) -> None:
-        """End every connection."""
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers.append(back)
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                await self._passing.wait()
-                writer.write(data)
-        writer.transport.abort()
-
-
-@contextlib.asynccontextmanager
-async def proxy_to(port: int) -> AsyncIterator[Proxy]:
-    proxy = Proxy(port)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.ensure_future(proxy.serve(reader, writer)))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        server.close()
-        proxy.cut()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

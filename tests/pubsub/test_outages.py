@@ -15,7 +15,8 @@ from redis.exceptions import ConnectionError
 from bench.server import Server, free_port
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import end, named, nothing_to_receive, receive_many, started, until, within
-from tests.pubsub.helpers import Proxy, proxy_to, ready, subscribers, subscribing
+from tests.proxy import Proxy, proxy_to
+from tests.pubsub.helpers import ready, subscribers, subscribing
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 OwnServer = Callable[..., Server]
