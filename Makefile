@@ -55,7 +55,7 @@ $(INSTALLED): $(MADE) $(BUILD_INPUT)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-upstream build dist *.egg-info bench/results
+	rm -rf $(VENV) .venv-upstream .venv-redis-py build dist *.egg-info bench/results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
 	rm -f channels_redis_fast/_ext/*.so channels_redis_fast/_ext/*.c _ext/*.c _ext/*.html
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +

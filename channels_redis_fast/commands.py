@@ -226,6 +226,10 @@ class CommandConnection(Connection):
             self.repeat(request)
         self.look_again(error)
 
+    def leave_server(self, link: Link) -> None:
+        # The answers on their way are waited for: a send without one raises.
+        link.leave(ConnectionError("the primary has moved"))
+
     def after_loss(self) -> None:
         self._put_first()
         if self._unwritten:

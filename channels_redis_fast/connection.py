@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import contextvars
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -97,8 +98,10 @@ class Link(asyncio.Protocol):
     ) -> None:
         self.in_flight: deque[Answerable] = deque()
         self.writable = True
-        #: Why nothing more is to be written; the socket is dropped when everything that was has been answered.
+        #: Why nothing more is to be written.
         self.leaving: Exception | None = None
+        #: Where it leads, of a host that may move.
+        self.server = ""
         self.closed = loop.create_future()
         self._loop = loop
         self._answer_timeout = answer_timeout
@@ -139,8 +142,15 @@ class Link(asyncio.Protocol):
 
     def abort(self, reason: Exception) -> None:
         """Drop the socket at once; ``on_lost`` hears the reason."""
-        self._reason = reason
-        self._transport.abort()
+        if self._reason is None:
+            self._reason = reason
+            self._transport.abort()
+
+    def leave(self, reason: Exception) -> None:
+        """Have nothing more written, and drop the socket when what was has been answered."""
+        self.leaving = reason
+        if not self.in_flight:
+            self.abort(reason)
 
     def data_received(self, data: bytes) -> None:
         gets = self._reader.gets
@@ -232,6 +242,7 @@ class Connection(abc.ABC):
         self._opening: asyncio.Task[None] | None = None
         self._lost_at: float | None = None
         self._opened_at = 0.0
+        dialer.watch(self)
 
     @abc.abstractmethod
     def opened(self) -> None:
@@ -286,12 +297,21 @@ class Connection(abc.ABC):
         if isinstance(error, exceptions.ReadOnlyError):
             self.dialer.asks_role = True
         if self.link is not None:
-            # Not at once: the answers on their way say what else was not done.
-            self.link.leaving = error
+            # The answers on their way say what else was not done.
+            self.link.leave(error)
+
+    def moved(self) -> None:
+        """Hear that the host's primary is another server; what is connected to the old one leaves it."""
+        if self.link is not None and self.link.server != self.dialer.primary:
+            self.leave_server(self.link)
+
+    def leave_server(self, link: Link) -> None:
+        """Drop the socket to a server that is no primary any more."""
+        link.abort(ConnectionError("the primary has moved"))
 
     def trouble_lasts(self) -> bool:
         """Whether there was never a connection, or none for longer than an answer may take."""
-        return self._lost_at is None or self.loop.time() - self._lost_at > self.answer_timeout
+        return self._lost_at is None or time.monotonic() - self._lost_at > self.answer_timeout
 
     async def _open(self) -> None:
         try:
@@ -305,9 +325,8 @@ class Connection(abc.ABC):
                 except (RedisError, OSError, ValueError) as error:
                     if isinstance(error, exceptions.BusyLoadingError) and self._lost_at is None:
                         # It is there and will be ready: the same as if it had been there before.
-                        self._lost_at = self.loop.time()
-                    # wait_for() of Python 3.11 may swallow the cancellation that closing sends.
-                    if self.closing or not self.refused(error):
+                        self._lost_at = time.monotonic()
+                    if not self.refused(error):
                         return
                     await asyncio.sleep(delay)
                 else:
@@ -320,7 +339,7 @@ class Connection(abc.ABC):
         finally:
             self._opening = None
         self.link = link
-        self._opened_at = self.loop.time()
+        self._opened_at = time.monotonic()
         if self._lost_at is not None:
             self._lost_at = None
             self.stats.reconnects += 1
@@ -332,8 +351,8 @@ class Connection(abc.ABC):
         if link is None:
             return
         if not self.closing:
-            self._lost_at = self.loop.time()
-            self.dialer.lost(error)
+            self._lost_at = time.monotonic()
+            self.dialer.lost(error, self._opened_at, link.server)
         reason = ConnectionError(f"{self.dialer.label}: connection lost ({error or 'closed'}) before the reply")
         unanswered, link.in_flight = link.in_flight, deque()
         for request in unanswered:

@@ -15,13 +15,18 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+import time
+import weakref
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
 from redis import asyncio as aioredis
 from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
 from .hosts import HostOptions, host_label
@@ -36,7 +41,17 @@ CONNECT_TIMEOUT = 5.0
 class Takes(Protocol):
     """What takes a socket over."""
 
+    server: str
+
     def attach(self, writer: asyncio.StreamWriter) -> None: ...
+
+
+class Follows(Protocol):
+    """What has a socket to where the primary was."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def moved(self) -> None: ...
 
 
 class Dialer:
@@ -66,12 +81,14 @@ class Dialer:
         self._name = f"channels_redis_fast:{layer}"
         #: The name of the Sentinel set, and where its primary was found last.
         self._set: str | None = host.get("master_name")
-        self._primary = ""
+        self.primary = ""
+        self._followers: weakref.WeakSet[Follows] = weakref.WeakSet()
         #: Whether a server's role is asked for: where it may change, or is known to have changed.
         self.asks_role = self._set is not None
         #: Whether the server refuses scripts, and senders do without.
         self.without_scripts = False
         self._is_out = False
+        self._out_since = float("-inf")
 
     async def dial(self, link: Takes, role: str) -> None:
         """
@@ -80,13 +97,18 @@ class Dialer:
         Raises ``redis.exceptions.ConnectionError`` (which ``AuthenticationError`` is too, and ``BusyLoadingError``)
         naming the host.
         """
-        pool, connection = self._new_connection()
+        try:
+            pool, connection = self._new_connection()
+        except Exception as error:
+            # By a pool of the site's own making.
+            raise ConnectionError(self._describe(error)) from error
         try:
             # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
-            await asyncio.wait_for(self._greet(connection, role), self._connect_timeout)
+            await _within(self._connect_timeout, self._greet(connection, role))
             if connection._reader.at_eof() or connection._writer.is_closing():
                 # redis-py's protocol has heard it, and the next one would not.
                 raise ConnectionError("closed by the server")
+            link.server = self.primary
             link.attach(connection._writer)
             # From here on the socket is not redis-py's to close, nor to warn about.
             connection._reader = connection._writer = None
@@ -94,18 +116,37 @@ class Dialer:
             raise type(error)(self._describe(error)) from error
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise ConnectionError(f"{self.label}: no connection within {self._connect_timeout:g} s") from error
-        except (RedisError, OSError) as error:
-            raise ConnectionError(self._describe(error)) from error
+        except Exception as error:
+            # Not only RedisError and OSError: uvloop has RuntimeError for a socket that closed in the meantime.
+            # Some releases of redis-py put what a unix socket's server said into an error of their own.
+            kind = exceptions.AuthenticationError if _is_about_passwords(error.__cause__) else ConnectionError
+            raise kind(self._describe(error)) from error
         finally:
+            # Without waiting, since this may be a cancellation.
             connection._close()
             for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-                await sentinel.connection_pool.disconnect()
+                asked = sentinel.connection_pool
+                for other in (*asked._available_connections, *asked._in_use_connections):
+                    other._close()
 
-    def lost(self, error: Exception | None) -> None:
-        """Log that a socket was lost, unless an outage is known already."""
-        if not self._is_out:
+    def watch(self, follower: Follows) -> None:
+        """Tell a connection, in its event loop, when the primary has moved."""
+        self._followers.add(follower)
+
+    def lost(self, error: Exception | None, opened_at: float, server: str) -> None:
+        """
+        Log that a socket was lost, unless that belongs to an outage that is known already.
+
+        ``opened_at``: when it was opened, on the monotonic clock. ``server``: where it led, of a host that may move.
+        """
+        now = time.monotonic()
+        # An event loop that was busy notices late, when another may be back already.
+        is_known = opened_at < self._out_since and now - self._out_since < self.answer_timeout
+        if not self._is_out and not is_known:
             self._is_out = True
-            logger.warning("Connection to Redis at %s lost: %s", self.label, error or "closed by the server")
+            self._out_since = now
+            label = f"{self._set} at {server}" if server else self.label
+            logger.warning("Connection to Redis at %s lost: %s", label, error or "closed by the server")
 
     def restored(self) -> None:
         """Log that an outage is over, at the first socket after it."""
@@ -117,13 +158,11 @@ class Dialer:
         return _from_pool(self._make_pool())
 
     async def _greet(self, connection: Any, role: str) -> None:
+        # Not by redis-py, to which a user that may not name its connections is a user that cannot connect.
+        name, connection.client_name = connection.client_name or f"{self._name}:{role}", None
         await connection.connect()
-        if self._set is not None:
-            self._found(f"{connection.host}:{connection.port}")
         # In one round trip. PING is what a server that loads its data, or has lost its primary, refuses.
-        commands: list[tuple[str, ...]] = [("PING",)]
-        if not connection.client_name:
-            commands.append(("CLIENT", "SETNAME", f"{self._name}:{role}"))
+        commands: list[tuple[str, ...]] = [("PING",), ("CLIENT", "SETNAME", name)]
         if self.asks_role:
             commands.append(("ROLE",))
         await connection.send_packed_command(connection.pack_commands(commands))
@@ -136,17 +175,45 @@ class Dialer:
                 # An ACL may forbid each of these, and everything else still works.
                 continue
             if command == ("ROLE",) and reply[0] not in (b"master", "master"):
-                raise ConnectionError("it is a replica, not a primary")
+                raise ConnectionError(f"{connection.host}:{connection.port} is a replica, not a primary")
+        if self._set is not None:
+            self._found(f"{connection.host}:{connection.port}")
 
     def _found(self, primary: str) -> None:
-        before, self._primary = self._primary, primary
+        before, self.primary = self.primary, primary
         self.label = f"{self._set} at {primary}"
         if before and before != primary:
             logger.warning("Redis primary of %s moved from %s to %s", self._set, before, primary)
+            # The old one may take commands for a while yet, which nobody will see.
+            for follower in list(self._followers):
+                with contextlib.suppress(RuntimeError):
+                    follower.loop.call_soon_threadsafe(follower.moved)
 
     def _describe(self, error: BaseException) -> str:
         text = str(error) or type(error).__name__
         return text if self.label in text else f"{self.label}: {text}"
+
+
+def _is_about_passwords(error: BaseException | None) -> bool:
+    return isinstance(error, exceptions.AuthenticationError)
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """``asyncio.wait_for``, which before Python 3.12 swallows a cancellation that comes together with the result."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        is_late = not task.done()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            # Retrieved, whoever is told of it.
+            task.exception()
+    if is_late:
+        raise asyncio.TimeoutError
+    task.result()
 
 
 def _from_pool(pool: aioredis.ConnectionPool) -> tuple[aioredis.ConnectionPool, Any]:
@@ -187,11 +254,12 @@ def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
 
 def _create_sentinel_pool(options: HostOptions) -> aioredis.ConnectionPool:
     sentinels = list(options.pop("sentinels"))
-    # A sentinel that does not answer leaves time to ask the others.
+    # A sentinel that does not answer leaves time to ask the others, so it is not asked twice either.
     share = (options.get("socket_connect_timeout") or CONNECT_TIMEOUT) / (len(sentinels) + 1)
     given = options.pop("sentinel_kwargs", None) or {}
+    patience = {"socket_connect_timeout": share, "socket_timeout": share, "retry": Retry(NoBackoff(), 0)}
     manager = aioredis.Sentinel(  # type: ignore[no-untyped-call]
-        sentinels, sentinel_kwargs={"socket_connect_timeout": share, "socket_timeout": share, **given}
+        sentinels, sentinel_kwargs={**patience, **given}
     )
     return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
         options.pop("master_name"), manager, **options

@@ -30,6 +30,7 @@ class PublishBatch:
 
     def commands(self) -> Sequence[Command]:
         self._publisher.seal(self)
+        self._publisher.connection.stats.batches += 1
         return self.messages
 
     def reply(self, reply: Any) -> bool:
@@ -51,7 +52,7 @@ class Publisher:
     """Fills the batches of one shard in one event loop."""
 
     def __init__(self, connection: CommandConnection, waker: Waker) -> None:
-        self._connection = connection
+        self.connection = connection
         self._new_waiter = waker.waiter
         self._batch: PublishBatch | None = None
         self._early = EARLY
@@ -61,13 +62,13 @@ class Publisher:
         batch = self._batch
         if batch is None or len(batch.messages) >= MAX_MESSAGES:
             batch = self._batch = PublishBatch(self)
-            self._connection.submit(batch)
+            self.connection.submit(batch)
         waiter: Waiter[None] = self._new_waiter()
         batch.messages.append((b"PUBLISH", channel, payload))
         batch.waiters.append(waiter)
         if len(batch.messages) >= self._early:
             self._early = min(2 * self._early, MAX_MESSAGES)
-            self._connection.write_now()
+            self.connection.write_now()
         return waiter
 
     def seal(self, batch: PublishBatch) -> None:

@@ -13,8 +13,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from typing import Any
+
+from redis.exceptions import OutOfMemoryError
 
 from ._hot import Waiter, Waker
 from .codec import Codec, Message
@@ -29,6 +32,9 @@ logger = logging.getLogger("channels_redis_fast")
 
 #: Seconds between looks at whether the loop that empties a key for this one still runs.
 OWNER_CHECK = 1.0
+
+#: Seconds after which a message is put back again that the server had no memory for.
+RETURN_PAUSE = 0.5
 
 Popped = tuple[Message, Pump, bytes, bytes]
 
@@ -327,7 +333,7 @@ class GeneralChannel:
                 break
         else:
             self.returning += 1
-            self._receiver.put_back(self.key, popped).add_done_callback(self._returned)
+            self._receiver.put_back(self.key, popped).add_done_callback(partial(self._returned, popped))
         self.found()
 
     def found(self) -> None:
@@ -374,11 +380,20 @@ class GeneralChannel:
                 if self.key not in pump.awaited:
                     pump.kick()
 
-    def _returned(self, future: asyncio.Future[list[Any]]) -> None:
+    def _returned(self, popped: Popped, future: asyncio.Future[list[Any]]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, OutOfMemoryError) and not self._receiver.retired:
+            # It is kept until the server has room again, or somebody receives here.
+            self._receiver.loop.call_later(RETURN_PAUSE, self._return_again, popped)
+            return
         self.returning -= 1
-        if not future.cancelled() and future.exception() is not None:
-            logger.error("A message could not be put back on key %s: %s", self.key.decode(), future.exception())
+        if error is not None:
+            logger.error("A message could not be put back on key %s: %s", self.key.decode(), error)
         self._pursue()
+
+    def _return_again(self, popped: Popped) -> None:
+        self.returning -= 1
+        self.give(popped)
 
     def _leave(self) -> None:
         """Withdraw from the pumps, unless somebody waits again by the time they look."""

@@ -90,7 +90,7 @@ for k = 1, #KEYS do
   end
   if not ok then
     local text = type(problem) == 'table' and problem.err or tostring(problem)
-    if string.find(text, 'READONLY', 1, true) then return problem end
+    if string.find(text, 'READONLY', 1, true) then return {err = text} end
     failed[#failed + 1] = first
     failed[#failed + 1] = position
     failed[#failed + 1] = text
