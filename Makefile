@@ -9,6 +9,9 @@ INSTALLED := $(VENV)/installed
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
 TREES := channels_redis_fast bench tests setup.py
+# Most of the suite's time is waiting, so two processes share it. JOBS=0 runs it in one.
+JOBS ?= 2
+SPREAD := -n $(JOBS) --dist loadfile
 ARGS ?=
 
 .PHONY: help demo test lint bench upstream clean
@@ -25,8 +28,8 @@ demo: $(INSTALLED) upstream
 
 test: $(INSTALLED) upstream
 	@$(PY) -c 'from channels_redis_fast import _hot; assert _hot.COMPILED, "not compiled: see pip install -v -e ."'
-	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(ARGS)
-	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(ARGS)
+	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
+	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
 
 # cython-lint calls pycodestyle by name.
 lint: $(INSTALLED)

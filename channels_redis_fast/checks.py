@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
@@ -40,7 +40,8 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """
     messages: list[CheckMessage] = []
     layers: dict[str, RedisLayer] = {}
-    for alias, setting in getattr(settings, "CHANNEL_LAYERS", {}).items():
+    configured = getattr(settings, "CHANNEL_LAYERS", None)
+    for alias, setting in configured.items() if isinstance(configured, dict) else ():
         backend = _backend(setting)
         if backend is None:
             continue
@@ -65,8 +66,8 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 def _backend(setting: Any) -> type[RedisLayer] | None:
     try:
         backend = import_string(setting["BACKEND"])
-    except (ImportError, KeyError, TypeError):
-        # Channels itself says so, and better.
+    except Exception:
+        # Whatever a site's module may raise. Channels itself says so, and better.
         return None
     return backend if isinstance(backend, type) and issubclass(backend, RedisLayer) else None
 
@@ -117,7 +118,7 @@ def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Itera
 def _check_orders(layers: dict[str, RedisLayer]) -> Iterator[CheckMessage]:
     seen: dict[tuple[str, ...], tuple[str, list[str]]] = {}
     for alias, layer in layers.items():
-        labels = [host_label(host) for host in layer.hosts]
+        labels = [_place(host) for host in layer.hosts]
         other, order = seen.setdefault(tuple(sorted(labels)), (alias, labels))
         if order != labels:
             yield Warning(
@@ -126,6 +127,13 @@ def _check_orders(layers: dict[str, RedisLayer]) -> Iterator[CheckMessage]:
                 "one.",
                 id="channels_redis_fast.W003",
             )
+
+
+def _place(host: HostOptions) -> str:
+    """Name a shard: two databases of one server are two."""
+    parts = urlsplit(host.get("address", ""))
+    path = "" if parts.scheme == "unix" else parts.path.strip("/")
+    return f"{host_label(host)}/{dict(parse_qsl(parts.query)).get('db') or path or host.get('db') or 0}"
 
 
 def _is_plain(host: HostOptions) -> bool:
@@ -147,4 +155,5 @@ def _is_local(name: str) -> bool:
 def _has_password(host: HostOptions) -> bool:
     if any(host.get(name) for name in ("password", "credential_provider")):
         return True
-    return bool(urlsplit(host.get("address", "")).password)
+    parts = urlsplit(host.get("address", ""))
+    return bool(parts.password or dict(parse_qsl(parts.query)).get("password"))

@@ -29,7 +29,7 @@ def decode_hosts(hosts: Any) -> list[HostOptions]:
     naming ``hosts`` and the position of the entry that is not a host.
     """
     if isinstance(hosts, (str, bytes)):
-        raise ValueError("You must pass a list of Redis hosts, even if there is only one (option 'hosts').")
+        raise ValueError("Option 'hosts' takes a list; put the one host into a list.")
     if not hosts:
         return [{"address": DEFAULT_HOST}]
     if isinstance(hosts, Mapping):

@@ -40,7 +40,7 @@ def count(option: str, value: Any) -> int:
 def keys(option: str, value: Any) -> Any:
     """Return ``value`` if it can be a list of encryption keys. Raises ``TypeError`` otherwise."""
     if value is not None and not isinstance(value, (str, bytes)) and not isinstance(value, Iterable):
-        raise TypeError(f"Option '{option}' must be a list of possible keys, not {type(value).__name__}.")
+        raise TypeError(f"Option '{option}' must be a list of keys, not {type(value).__name__}.")
     # One string in place of the list is the serializer's to refuse, as in channels_redis.
     return list(value) if value is not None and not isinstance(value, (str, bytes)) else value
 

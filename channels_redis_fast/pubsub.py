@@ -111,6 +111,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         state = self._loops[get_running_loop()]
         if channel not in state.channels:
+            _require_text("channel", channel)
             await self._live(state, channel)
         if channel in state.leaving:
             state.stay(channel)
@@ -220,8 +221,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     async def _publish(self, name: str, message: Message, kind: str, public_name: str) -> None:
         if not isinstance(message, dict):
             raise AssertionError("message is not a dict")
-        if not isinstance(public_name, str):
-            raise TypeError(f"a {kind} name must be a string, not {type(public_name).__name__}")
+        _require_text(kind, public_name)
         try:
             payload = self._codec.encode(message, None)
         except Exception as error:
@@ -231,6 +231,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         await publisher.publish(name.encode(), payload)
 
     def _group_channel(self, group: str) -> str:
+        _require_text("group", group)
         return f"{self.prefix}__group__{group}"
 
     def _home(self, channel: str) -> PubSubLoop | None:
@@ -261,6 +262,11 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.on_reconnect,
             self.grace,
         )
+
+
+def _require_text(kind: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a {kind} name must be a string, not {type(name).__name__}")
 
 
 class RedisPubSubLoopLayer(RedisPubSubChannelLayer):

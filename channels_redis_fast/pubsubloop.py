@@ -75,8 +75,10 @@ class PubSubLoop:
 
         Whoever awaits the future in vain says so to ``not_opened``.
         """
+        # First of all: a name that cannot be written in UTF-8 must not stay.
+        name = channel.encode()
         self.channels[channel] = set()
-        return self._subscribers[self._shard_of(channel)].subscribe(channel.encode())
+        return self._subscribers[self._shard_of(channel)].subscribe(name)
 
     def not_opened(self, channel: str, error: BaseException) -> None:
         """Hear that a subscription failed, or that its caller was cancelled."""
@@ -118,11 +120,12 @@ class PubSubLoop:
         """
         if channel not in self.channels:
             raise LookupError(channel)
+        name = group.encode()
         members = self.groups.setdefault(group, {})
         is_new = channel not in members
         members[channel] = None
         self.channels[channel].add(group)
-        acknowledged = self._subscribers[self._shard_of(group)].subscribe(group.encode())
+        acknowledged = self._subscribers[self._shard_of(group)].subscribe(name)
         if acknowledged is None:
             return
         try:

@@ -63,7 +63,7 @@ class BaseMessageSerializer(abc.ABC):
         if not keys:
             return None
         if isinstance(keys, (str, bytes)):
-            raise ValueError("symmetric_encryption_keys must be a list of possible keys")
+            raise ValueError("Option 'symmetric_encryption_keys' takes a list; put the one key into a list.")
         return MultiFernet([self.make_fernet(key) for key in keys])
 
     def make_fernet(self, key: str | bytes) -> Fernet:

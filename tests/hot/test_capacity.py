@@ -13,6 +13,8 @@ from channels.layers import BaseChannelLayer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.ids import shown
+
 # Few characters, so that globs and names meet often.
 GLOBS = st.one_of(
     st.text(st.sampled_from("ab.!*?"), max_size=10),
@@ -22,6 +24,8 @@ GLOBS = st.one_of(
     ).map("".join),
     st.text(max_size=6),
 )
+
+
 NAMES = st.one_of(st.text(st.sampled_from("abcz.!-[]^\n\x7fé"), max_size=12), st.text(max_size=8))
 
 
@@ -92,7 +96,7 @@ class Anything:
         ({Pattern("r??m"): 9}, 9),
         ({"room": 2**80}, 2**80),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_tables(hot: Any, patterns: Any, capacity: int) -> None:
     table = hot.CapacityTable(patterns, 7)
@@ -108,7 +112,7 @@ def test_capacities_are_plain_ints(hot: Any) -> None:
     assert type(hot.CapacityTable({"room": Size.SMALL}, 1).lookup("room")) is int
 
 
-@pytest.mark.parametrize("name", [None, 1, b"room", ["room"], Pattern("room")], ids=repr)
+@pytest.mark.parametrize("name", [None, 1, b"room", ["room"], Pattern("room")], ids=shown)
 def test_odd_names_are_the_regular_expressions(twins: Any, outcome: Any, name: Any) -> None:
     for patterns in ({"room": 1}, {"r*": 1}, {}):
         results = [outcome(twin.CapacityTable(patterns, 7).lookup, name) for twin in twins]
@@ -127,7 +131,7 @@ def test_odd_names_are_the_regular_expressions(twins: Any, outcome: Any, name: A
         ({"a*": 1.0}, TypeError, "channel_capacity: the capacity of 'a*' must be an int, not 1.0"),
         ({"a*": -1}, ValueError, "channel_capacity: the capacity of 'a*' must not be negative: -1"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_refused_options_are_named(hot: Any, patterns: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error) as caught:

@@ -17,6 +17,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.ids import shown
+
 FIELD = "__asgi_channel__"
 INT_EDGES = sorted(
     {
@@ -42,6 +44,8 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
+
+
 MESSAGES = st.dictionaries(TEXT, VALUES, max_size=18).filter(lambda message: FIELD not in message)
 CHANNELS = st.one_of(st.none(), TEXT, st.lists(TEXT, min_size=1, max_size=20))
 
@@ -125,7 +129,7 @@ def test_pack_every_width_of_size(hot: Any, size: int) -> None:
         assert hot.pack({"v": value}) == msgpack.packb({"v": value})
 
 
-@pytest.mark.parametrize("value", ODD_VALUES, ids=repr)
+@pytest.mark.parametrize("value", ODD_VALUES, ids=shown)
 def test_whatever_is_odd_goes_to_msgpack(hot: Any, outcome: Any, value: Any) -> None:
     for message in ({"v": value}, {"v": [1, {"deep": value}]}, value):
         assert outcome(hot.pack, message) == outcome(msgpack.packb, message)
@@ -167,7 +171,9 @@ def test_map_headers_grow(hot: Any, entries: int) -> None:
         assert hot.decode(expected, 0) == (channel, message)
 
 
-@pytest.mark.parametrize("message", [None, 5, "text", [1, 2], [("a", 1)], (), Derived(a=1), OrderedDict(a=1)], ids=repr)
+@pytest.mark.parametrize(
+    "message", [None, 5, "text", [1, 2], [("a", 1)], (), Derived(a=1), OrderedDict(a=1)], ids=shown
+)
 @pytest.mark.parametrize("channel", [None, "a!b"])
 def test_encode_of_no_plain_dict(twins: Any, outcome: Any, message: Any, channel: str | None) -> None:
     compiled, pure = (outcome(twin.encode, message, channel, 0) for twin in twins)
@@ -187,7 +193,7 @@ def test_splice_is_encode(hot: Any, message: Any, channel: Any, outcome: Any) ->
     assert outcome(hot.splice, body, channel) == outcome(lambda: msgpack.packb({**message, FIELD: channel}))
 
 
-@pytest.mark.parametrize("channel", [Text("a!b"), [Text("a!b")], ("a!b",), "\ud800", object()], ids=repr)
+@pytest.mark.parametrize("channel", [Text("a!b"), [Text("a!b")], ("a!b",), "\ud800", object()], ids=shown)
 def test_splice_of_odd_channels(hot: Any, outcome: Any, channel: Any) -> None:
     expected = outcome(lambda: msgpack.packb({"a": 1, FIELD: channel}))
     if expected[0] is TypeError:
@@ -199,7 +205,7 @@ def test_splice_of_odd_channels(hot: Any, outcome: Any, channel: Any) -> None:
         assert outcome(lambda: hot.frames(msgpack.packb({"a": 1}), [channel], 3)[0][3:]) == expected
 
 
-@pytest.mark.parametrize("body", [b"", b"\xde", b"\xde\x00", b"\xdf\x00\x00\x00", b"\x90", b"\xc0", b"{}"], ids=repr)
+@pytest.mark.parametrize("body", [b"", b"\xde", b"\xde\x00", b"\xdf\x00\x00\x00", b"\x90", b"\xc0", b"{}"], ids=shown)
 def test_splice_needs_a_map(hot: Any, body: bytes) -> None:
     for call in (lambda: hot.splice(body, "a!b"), lambda: hot.frames(body, [["a!b"]], 12)):
         with pytest.raises(ValueError, match=r"^the body is not a packed map$"):
@@ -368,7 +374,7 @@ def test_decode_of_any_bytes(hot: Any, data: bytes, outcome: Any) -> None:
     agree(hot, outcome, b"\x81\xb0" + FIELD.encode() + data)
 
 
-@pytest.mark.parametrize("channel", [None, "specific.a!b", ["specific.a!b", "specific.a!c"]], ids=repr)
+@pytest.mark.parametrize("channel", [None, "specific.a!b", ["specific.a!b", "specific.a!c"]], ids=shown)
 def test_every_truncation_and_every_trailing_byte(hot: Any, outcome: Any, channel: Any) -> None:
     member = hot.encode(EXAMPLE, channel, 12)
     for length in range(len(member)):
@@ -401,7 +407,7 @@ def test_every_byte_of_a_message_changed(hot: Any, outcome: Any) -> None:
         b"\xc6\xff\xff\xff\xff",
         b"\xdc\xff\xff",
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_claimed_sizes_cost_nothing(hot: Any, outcome: Any, header: bytes) -> None:
     agree(hot, outcome, header + b"\xc0" * 5)
@@ -437,7 +443,7 @@ def test_decode_every_width_of_int(hot: Any, outcome: Any, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "packed", [b"\xca\x3f\xc0\x00\x00", b"\xca\x7f\x80\x00\x00", b"\xca\x7f\xc0\x00\x00"], ids=repr
+    "packed", [b"\xca\x3f\xc0\x00\x00", b"\xca\x7f\x80\x00\x00", b"\xca\x7f\xc0\x00\x00"], ids=shown
 )
 def test_decode_single_floats(hot: Any, packed: bytes) -> None:
     assert repr(hot.decode(b"\x81\xa1k" + packed, 0)) == repr((None, msgpack.unpackb(b"\x81\xa1k" + packed)))
@@ -454,13 +460,13 @@ def test_decode_takes_the_channel_from_any_place(hot: Any) -> None:
     assert hot.decode(msgpack.packb({"a": {FIELD: 5}}), 0) == (None, {"a": {FIELD: 5}})
 
 
-@pytest.mark.parametrize("channel", [None, 1, b"a!b", [], [1], ["a", b"b"], {"a": 1}, 1.5, True], ids=repr)
+@pytest.mark.parametrize("channel", [None, 1, b"a!b", [], [1], ["a", b"b"], {"a": 1}, 1.5, True], ids=shown)
 def test_decode_refuses_other_channels(hot: Any, channel: Any) -> None:
     with pytest.raises(ValueError, match=f"^{FIELD} must be a name or a list of names$"):
         hot.decode(msgpack.packb({"a": 1, FIELD: channel}), 0)
 
 
-@pytest.mark.parametrize("value", [None, 1, "text", [], [{}], b"x", 2.5], ids=repr)
+@pytest.mark.parametrize("value", [None, 1, "text", [], [{}], b"x", 2.5], ids=shown)
 def test_decode_needs_a_map(hot: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^a message must be a map, not {type(value).__name__}$"):
         hot.decode(b"x" + msgpack.packb(value), 1)

@@ -12,6 +12,8 @@ from channels.layers import BaseChannelLayer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.ids import shown
+
 NAMES = st.one_of(
     st.text(),
     st.text(st.characters(codec="ascii"), max_size=110),
@@ -69,7 +71,7 @@ def test_group_is_sure_only_of_what_channels_accepts(hot: Any, name: str) -> Non
         assert not accepted or not name.isascii() or name.endswith("\n")
 
 
-@pytest.mark.parametrize("name", ODD, ids=repr)
+@pytest.mark.parametrize("name", ODD, ids=shown)
 def test_odd_types_are_left_to_channels(hot: Any, name: object) -> None:
     assert hot.kind(name) == -1
     assert hot.is_group(name) is False
@@ -127,7 +129,7 @@ def test_ring_of_186_tells_doubles_from_integers() -> None:
     assert any(int(hashed / (4096 / 186.0)) != hashed * 186 // 4096 for hashed in range(4096))
 
 
-@pytest.mark.parametrize("value", [*ODD[:2], ODD[3], bytearray(b"room"), Derived("room"), "\ud800"], ids=repr)
+@pytest.mark.parametrize("value", [*ODD[:2], ODD[3], bytearray(b"room"), Derived("room"), "\ud800"], ids=shown)
 @pytest.mark.parametrize("ring_size", [-1, 0, 1, 4])
 def test_shard_of_odd_values(twins: Any, outcome: Any, value: Any, ring_size: int) -> None:
     compiled, pure = twins
@@ -172,7 +174,7 @@ def test_split_names_each_key_once_whatever_the_order(hot: Any) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("members", [["a"], [None], [bytearray(b"a")], [b"a", 1]], ids=repr)
+@pytest.mark.parametrize("members", [["a"], [None], [bytearray(b"a")], [b"a", 1]], ids=shown)
 def test_split_refuses_other_members(twins: Any, outcome: Any, members: Any) -> None:
     compiled, pure = twins
     assert outcome(compiled.split, members, b"", 2) == outcome(pure.split, members, b"", 2)

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.ids import shown
+
 
 class Score(float):
     def __repr__(self) -> str:
@@ -81,7 +83,7 @@ def test_derived_types_go_by_their_value(hot: Any) -> None:
             "'utf-8' codec can't encode character '\\ud800' in position 1: surrogates not allowed",
         ),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_refused_commands(hot: Any, commands: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error) as caught:
