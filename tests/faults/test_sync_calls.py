@@ -47,7 +47,7 @@ PROGRAM = """
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     if work.startswith("core"):
-        layer = RedisChannelLayer(hosts=[host], prefix=prefix, capacity=2_000_000)
+        layer = RedisChannelLayer(hosts=[host], prefix=prefix, capacity=2_000_000, expiry=900)
     else:
         layer = RedisPubSubChannelLayer(hosts=[host], prefix=prefix)
     call = async_to_sync(layer.group_send if "group" in work else layer.send)

@@ -1,0 +1,20 @@
+"""What daphne, uvicorn and runworker serve: views, WebSockets and the jobs of two general channels."""
+
+from __future__ import annotations
+
+from channels.routing import ChannelNameRouter, ProtocolTypeRouter
+from django.core.asgi import get_asgi_application
+
+# Sets Django up, which what follows needs.
+views = get_asgi_application()
+
+from tests.consumers.project.consumers import AsyncJobs, SyncJobs  # noqa: E402
+from tests.consumers.project.urls import sockets  # noqa: E402
+
+application = ProtocolTypeRouter(
+    {
+        "http": views,
+        "websocket": sockets,
+        "channel": ChannelNameRouter({"jobs.async": AsyncJobs.as_asgi(), "jobs.sync": SyncJobs.as_asgi()}),
+    }
+)
