@@ -12,13 +12,15 @@ TREES := channels_redis_fast bench tests setup.py
 # Most of the suite's time is waiting, so two processes share it. JOBS=0 runs it in one.
 JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile
+# What is about servers and sockets is the same for both twins, and runs once.
+ONCE := $(addprefix --ignore=,tests/hosts tests/consumers tests/test_servers.py tests/test_checks.py)
 ARGS ?=
 
 .PHONY: help demo test lint bench upstream clean
 
 help:
 	@echo 'make demo   a chat room on our layer, beside channels_redis 4.3 and the in-memory layer'
-	@echo 'make test   the whole suite, compiled and then pure        (ARGS="-k group" goes to pytest)'
+	@echo 'make test   the whole suite; what has a twin, pure as well (ARGS="-k group" goes to pytest)'
 	@echo 'make lint   ruff, mypy, cython-lint'
 	@echo 'make bench  the benchmarks                                 (ARGS="--quick --promise --loop uvloop")'
 	@echo 'make clean  remove everything the others made, the venvs too'
@@ -29,7 +31,7 @@ demo: $(INSTALLED) upstream
 test: $(INSTALLED) upstream
 	@$(PY) -c 'from channels_redis_fast import _hot; assert _hot.COMPILED, "not compiled: see pip install -v -e ."'
 	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
-	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
+	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
 
 # cython-lint calls pycodestyle by name.
 lint: $(INSTALLED)
