@@ -268,15 +268,20 @@ class SentinelSet:
         before.kill()
         wait_until(lambda: self.primary is not before, "the Sentinels have a new primary")
 
+    def promote_by_hand(self) -> None:
+        """Make the replica a primary too, and tell the Sentinels that it is the one; the old one goes on."""
+        replica = self.replica
+        with self.client(replica) as raw:
+            raw.execute_command("REPLICAOF NO ONE")
+        for sentinel in self.sentinels:
+            self.monitor(sentinel, replica.port)
+
     def swap_by_hand(self) -> None:
         """Make the replica the primary and the other way round, cutting no connection, and tell the Sentinels."""
         primary, replica = self.primary, self.replica
-        with self.client(replica) as raw:
-            raw.execute_command("REPLICAOF NO ONE")
+        self.promote_by_hand()
         with self.client(primary) as raw:
             raw.execute_command("REPLICAOF", HOST, str(replica.port))
-        for sentinel in self.sentinels:
-            self.monitor(sentinel, replica.port)
 
     def replicated(self) -> None:
         """Return when the replica has everything that the primary has acknowledged up to now."""

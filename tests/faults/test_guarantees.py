@@ -68,6 +68,17 @@ PROOFS: dict[str, list[str]] = {
     "A stored message that cannot be decoded is logged": [
         "tests/faults/test_poison.py::test_on_the_core_layer",
     ],
+    "What a replica refuses, or a server that loads its data": [
+        "tests/hosts/test_sentinel.py::test_a_primary_that_was_made_a_replica",
+        "tests/faults/test_refusals.py::test_a_server_that_loads",
+    ],
+    "A failover keeps what was replicated": [
+        "tests/hosts/test_sentinel.py::test_the_death_of_the_primary",
+        "tests/hosts/test_sentinel.py::test_what_waits_in_redis_survives_a_failover",
+    ],
+    "Channels' own workers (`runworker`) take jobs": [
+        "tests/consumers/test_workers.py::test_core",
+    ],
     # The Pub/Sub layer.
     "`new_channel`, `group_add` and the first `receive` on a channel return": [
         "tests/pubsub/test_subscriptions.py::test_a_new_channel_misses_nothing",

@@ -312,6 +312,37 @@ async def test_a_receiver_whose_primary_was_made_a_replica(own_set: SentinelSet,
         await sender.close_pools()
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+async def test_one_connection_that_finds_the_new_primary_tells_the_other(
+    own_set: SentinelSet, prefix: str, kind: str
+) -> None:
+    """The old one stays up and takes commands, which nobody would see: whoever is still there leaves it."""
+    layer, peer = (LAYERS[kind](hosts=[own_set.host], prefix=prefix) for _ in range(2))
+    try:
+        channel = await layer.new_channel()
+        await answered(layer, peer, channel)
+        await layer.group_send("nobody", {})
+        receiving = await started(layer.receive(channel))
+        await peer.close_pools()
+        before, after = own_set.primary, own_set.replica
+        await in_thread(own_set.replicated)
+        await in_thread(own_set.promote_by_hand)
+        with own_set.client(before) as raw:
+            role = "commands" if kind == "core" else "subscriber"
+            for client in raw.client_list():
+                if client["name"] == f"channels_redis_fast:{kind}:{role}":
+                    raw.client_kill_filter(_id=client["id"])
+            # Of a core layer, the next call opens the connection that was lost.
+            await within(layer.group_add("room", channel))
+            await until(lambda: not any(client["name"].startswith("channels_redis") for client in raw.client_list()))
+        with own_set.client(after) as raw:
+            await until(lambda: any(client["name"].startswith("channels_redis") for client in raw.client_list()))
+        await receiving_again(peer, channel, receiving)
+    finally:
+        await layer.close_pools()
+        await peer.close_pools()
+
+
 async def test_all_sentinels_away_disturb_nobody_who_is_connected(
     make_layer: MakeLayer, own_set: SentinelSet, caplog: pytest.LogCaptureFixture
 ) -> None:
