@@ -30,7 +30,8 @@ from .dialer import Dialer
 from .mailbox import Inbox
 
 if TYPE_CHECKING:
-    from .receiver import GeneralChannel, Receiver
+    from .general import GeneralChannel
+    from .receiver import Receiver
 
 logger = logging.getLogger("channels_redis_fast")
 

@@ -21,6 +21,7 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError
 
 from bench.server import Server
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.general import GeneralChannel
 from tests.core.helpers import end, nothing_to_receive, receive_many, started, until, within
 from tests.pubsub.helpers import ready, subscribers
 
@@ -168,6 +169,41 @@ async def test_a_server_without_memory(make_core: Make, own_server: OwnServer, k
     await within(layer.send(waiting, {"n": 3}))
     assert await within(receiving) == {"n": 3}
     assert layer.stats()["reconnects"] == reader.stats()["reconnects"] == 0
+
+
+async def test_what_a_cancelled_receive_gives_back_waits_for_room(
+    make_core: Make, own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full server takes nothing back: the message is kept here until it does, or somebody receives."""
+    server = own_server()
+    layer = make_core(hosts=[server.url])
+    give = GeneralChannel.give
+
+    async def taken_by_nobody() -> None:
+        receiving = await started(layer.receive("general"))
+
+        def cancel_first(self: GeneralChannel, popped: Any) -> None:
+            monkeypatch.setattr(GeneralChannel, "give", give)
+            receiving.cancel()
+            give(self, popped)
+
+        monkeypatch.setattr(GeneralChannel, "give", cancel_first)
+        await asyncio.wait([receiving])
+        assert receiving.cancelled()
+
+    with redis.Redis.from_url(server.url) as raw:
+        for room in (True, False):
+            await layer.send("general", {"room": room})
+            fill(raw, -100_000)
+            before = layer.stats()["put_back"]
+            await within(taken_by_nobody())
+            # Tried, refused, and tried again.
+            await until(lambda before=before: layer.stats()["put_back"] >= before + 2)  # type: ignore[misc]
+            if room:
+                raw.config_set("maxmemory", 0)
+                await until(lambda: raw.zcard(f"{layer.prefix}general") == 1)
+            assert await within(layer.receive("general")) == {"room": room}
+            raw.config_set("maxmemory", 0)
 
 
 async def test_no_memory_is_nothing_to_a_subscriber(make_pubsub: Make, own_server: OwnServer) -> None:
