@@ -206,6 +206,18 @@ cdef class Waiter:
         return 0
 
 
+def enlist(dict waiting not None, channel, Waker waker not None, /):
+    """Return a new waiter of this waker, the last of those that `waiting` holds for a channel, in lists."""
+    cdef Waiter waiter = Waiter.__new__(Waiter)
+    waiter._waker = waker
+    found = waiting.get(channel)
+    if found is None:
+        waiting[channel] = [waiter]
+    else:
+        found.append(waiter)
+    return waiter
+
+
 def hand_out(Waker waker not None, dict waiting not None, list channels not None, copy, /):
     """Give a `copy()` to each channel on which one waiter of this waker waits, alone; return the other channels.
 

@@ -20,6 +20,7 @@ __all__ = [
     "clone",
     "decode",
     "encode",
+    "enlist",
     "frames",
     "hand_out",
     "is_group",
@@ -51,7 +52,7 @@ if COMPILED and not TYPE_CHECKING:
         )
         from channels_redis_fast._ext.names import is_group, key, kind, shard, split
         from channels_redis_fast._ext.pipeline import assemble
-        from channels_redis_fast._ext.waiters import Waiter, Waker, hand_out
+        from channels_redis_fast._ext.waiters import Waiter, Waker, enlist, hand_out
     except ImportError:
         COMPILED = False
 
@@ -74,4 +75,4 @@ if TYPE_CHECKING or not COMPILED:
         splice,
         split,
     )
-    from channels_redis_fast._pure_waiters import Waiter, Waker, hand_out
+    from channels_redis_fast._pure_waiters import Waiter, Waker, enlist, hand_out

@@ -177,6 +177,17 @@ class Waiter(Generic[T]):
             self._waker._add(self)
 
 
+def enlist(waiting: dict[str, list[Waiter[T]]], channel: str, waker: Waker, /) -> Waiter[T]:
+    """Return a new waiter of this waker, the last of those that `waiting` holds for a channel, in lists."""
+    waiter: Waiter[T] = Waiter(waker)
+    found = waiting.get(channel)
+    if found is None:
+        waiting[channel] = [waiter]
+    else:
+        found.append(waiter)
+    return waiter
+
+
 def hand_out(
     waker: Waker, waiting: dict[str, list[Waiter[T]]], channels: list[str], copy: Callable[[], T], /
 ) -> list[str]:

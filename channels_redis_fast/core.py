@@ -160,23 +160,19 @@ class RedisChannelLayer(RedisLayer):
         name = channel[:local]
         with self._mailroom.lock:
             inbox = self._mailroom.inboxes.get(name) or self._open_inbox(name)
-            stored, coming = inbox.claim(channel, state.waker)
-        receiver.serve(inbox)
-        if coming is None:
-            assert stored is not None
-            message = stored
-        else:
-            try:
-                await coming
-            except GeneratorExit:
-                self._mailroom.abandon_later(inbox, channel, coming)
-                raise
-            except BaseException:
-                inbox.abandon(channel, coming)
-                raise
-            message = coming.take()
+            coming = inbox.claim(channel, state.waker)
+        if not inbox.claimed or inbox.receiver is not receiver:
+            receiver.serve(inbox)
+        try:
+            await coming
+        except GeneratorExit:
+            self._mailroom.abandon_later(inbox, channel, coming)
+            raise
+        except BaseException:
+            inbox.abandon(channel, coming)
+            raise
         self._stats.receives += 1
-        return message
+        return coming.take()
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a new specific channel that this process can receive on."""

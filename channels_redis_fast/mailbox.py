@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._hot import Waiter, Waker, hand_out
+from ._hot import Waiter, Waker, enlist, hand_out
 from .codec import Message
 from .futures import fail
 from .stats import Stats
@@ -114,23 +114,19 @@ class Mailboxes:
         #: (monotonic deadline, message) by channel; a channel is here only while it has messages.
         self.stored: dict[str, deque[tuple[float, Message]]] = {}
 
-    def claim(self, channel: str, waker: Waker) -> tuple[Message, None] | tuple[None, Waiter[Message]]:
+    def claim(self, channel: str, waker: Waker) -> Waiter[Message]:
         """
-        Return the oldest stored message of a channel, or the waiter for the next to come.
+        Return the waiter for the next message of a channel; it has the oldest stored one, if there is one.
 
         The caller holds the room's lock, where several threads receive from these mailboxes.
         """
         if channel in self.stored:
             message = self._take(channel)
             if message is not None:
-                return message, None
-        waiter: Waiter[Message] = waker.waiter()
-        waiting = self.waiting.get(channel)
-        if waiting is None:
-            self.waiting[channel] = [waiter]
-        else:
-            waiting.append(waiter)
-        return None, waiter
+                waiter: Waiter[Message] = waker.waiter()
+                waiter.set_result(message)
+                return waiter
+        return enlist(self.waiting, channel, waker)
 
     def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
         """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""

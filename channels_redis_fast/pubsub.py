@@ -116,22 +116,17 @@ class RedisPubSubChannelLayer(RedisLayer):
         if channel in state.leaving:
             state.stay(channel)
         # Without the room's lock: these mailboxes are this loop's alone.
-        stored, coming = state.boxes.claim(channel, state.waker)
-        if coming is None:
-            assert stored is not None
-            message = stored
-        else:
-            try:
-                await coming
-            except GeneratorExit:
-                state.left_later(channel, coming)
-                raise
-            except BaseException:
-                state.left(channel, coming)
-                raise
-            message = coming.take()
+        coming = state.boxes.claim(channel, state.waker)
+        try:
+            await coming
+        except GeneratorExit:
+            state.left_later(channel, coming)
+            raise
+        except BaseException:
+            state.left(channel, coming)
+            raise
         self._stats.receives += 1
-        return message
+        return coming.take()
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """

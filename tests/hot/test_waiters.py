@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import weakref
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -314,6 +315,19 @@ async def test_a_waiter_leaves_nothing(waker: Any) -> None:
 # Handed out.
 
 
+async def test_enlisting(waker: Any) -> None:
+    """Behind those that wait already."""
+    here = await waker()
+    enlist = await _function(waker, "enlist")
+    waiting: dict[str, list[Any]] = {}
+    waiters = [enlist(waiting, channel, here) for channel in ("one", "one", "other", "one")]
+    assert waiting == {"one": [waiters[0], waiters[1], waiters[3]], "other": [waiters[2]]}
+    assert all(waiter.get_loop() is here.loop and not waiter.done() for waiter in waiters)
+    task = await started(take(waiters[1]))
+    waiters[1].set_result("text")
+    assert await within(task) == "text"
+
+
 async def test_handing_out(waker: Any) -> None:
     here, there = await waker(), await waker()
     waiting: dict[str, list[Any]] = {
@@ -331,7 +345,7 @@ async def test_handing_out(waker: Any) -> None:
         copies.append({"n": len(copies)})
         return copies[-1]
 
-    hand_out = await _hand_out(waker)
+    hand_out = await _function(waker, "hand_out")
     left = hand_out(here, waiting, ["alone", "two", "elsewhere", "gone", "nobody", "alone"], copy)
     assert left == ["two", "elsewhere", "gone", "nobody", "alone"]
     assert alone.take() is copies[0]
@@ -347,16 +361,15 @@ async def test_a_copy_that_fails_costs_no_waiter(waker: Any) -> None:
     def copy() -> Any:
         raise ValueError("no copy")
 
-    hand_out = await _hand_out(waker)
+    hand_out = await _function(waker, "hand_out")
     with pytest.raises(ValueError, match="no copy"):
         hand_out(here, waiting, ["alone"], copy)
     assert not waiting["alone"][0].done()
 
 
-async def _hand_out(waker: Any) -> Any:
-    """The twin's, to which a waker belongs."""
-    module = type(await waker()).__module__
-    return getattr(__import__(module, fromlist=["hand_out"]), "hand_out")  # noqa: B009
+async def _function(waker: Any, name: str) -> Any:
+    """That of the twin to which a waker belongs."""
+    return getattr(import_module(type(await waker()).__module__), name)
 
 
 async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
@@ -365,6 +378,9 @@ async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
     for arguments in ((None, {}, ["x"], dict), (here, None, ["x"], dict), (here, {}, None, dict), (1, {}, [], dict)):
         with pytest.raises(TypeError):
             compiled.hand_out(*arguments)
+    for arguments in ((None, "x", here), ({}, "x", None), ({}, "x", 1)):
+        with pytest.raises(TypeError):
+            compiled.enlist(*arguments)
     for waiters in ([object()], (here.waiter(),), None, [], 3):
         assert compiled.hand_out(here, {"x": waiters}, ["x"], dict) == ["x"]
 
