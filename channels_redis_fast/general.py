@@ -13,17 +13,14 @@ import logging
 from collections import deque
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from redis.exceptions import OutOfMemoryError
 
-from ._hot import Waiter
+from ._hot import Waiter, Waker
 from .codec import Message
 from .futures import fail
 from .pump import Pump
-
-if TYPE_CHECKING:
-    from .receiver import Receiver
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -31,6 +28,17 @@ logger = logging.getLogger("channels_redis_fast")
 RETURN_PAUSE = 0.5
 
 Popped = tuple[Message, Pump, bytes, bytes]
+
+
+class Around(Protocol):
+    """What a general channel has around it in its event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    waker: Waker
+    retired: bool
+    pumps: list[Pump]
+
+    def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]: ...
 
 
 class GeneralChannel:
@@ -41,7 +49,7 @@ class GeneralChannel:
     a wait on all of them at once pops from each, and only one message was asked for.
     """
 
-    def __init__(self, receiver: Receiver, key: bytes) -> None:
+    def __init__(self, receiver: Around, key: bytes) -> None:
         self.key = key
         self.waiting: deque[Waiter[Popped]] = deque()
         self._receiver = receiver

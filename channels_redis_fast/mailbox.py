@@ -22,20 +22,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ._hot import Waiter, Waker, enlist, hand_out
 from .codec import Message
 from .futures import fail
 from .stats import Stats
 
-if TYPE_CHECKING:
-    from .receiver import Receiver
-
 logger = logging.getLogger("channels_redis_fast")
 
 #: Seconds between two warnings about mailboxes that overflow.
 WARNING_INTERVAL = 60.0
+
+
+class Empties(Protocol):
+    """What empties the Redis keys of inboxes, in one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    retired: bool
+
+    def serve(self, inbox: Inbox) -> None: ...
 
 
 class Room:
@@ -69,8 +75,8 @@ class Mailroom(Room):
     def __init__(self, prefix: bytes, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
         super().__init__(expiry, capacity_of, stats)
         self.inboxes: dict[str, Inbox] = {}
-        #: The receiver of each event loop that has one.
-        self.receivers: dict[asyncio.AbstractEventLoop, Receiver] = {}
+        #: Who empties keys in each event loop.
+        self.receivers: dict[asyncio.AbstractEventLoop, Empties] = {}
         self._prefix = prefix
         self._abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
 
@@ -259,7 +265,7 @@ class Inbox(Mailboxes):
         self.name = name
         self.key = key
         #: Who empties the Redis key, and how often that has changed hands.
-        self.receiver: Receiver | None = None
+        self.receiver: Empties | None = None
         self.epoch = 0
         #: By shard, members that were delivered and are not yet known to be removed from Redis.
         self.removals: dict[int, list[bytes]] = {}

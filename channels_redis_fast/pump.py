@@ -19,19 +19,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence, Sized
+from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 from redis.exceptions import NoPermissionError
 
 from ._hot import assemble
+from .commands import CommandConnection
 from .connection import CLOSE_TIMEOUT, NOT_DONE, Answerable, Command, Connection
 from .dialer import Dialer
-from .mailbox import Inbox
-
-if TYPE_CHECKING:
-    from .general import GeneralChannel
-    from .receiver import Receiver
+from .mailbox import Empties, Inbox
+from .stats import Stats
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -48,20 +47,50 @@ PEEK_MEMBERS, PEEK_BYTES = 512, 1_000_000
 ERROR_PAUSE = 1.0
 
 
+class General(Protocol):
+    """A general channel, as far as a pump is concerned."""
+
+    key: bytes
+
+    @property
+    def waiting(self) -> Sized: ...
+    def tried(self) -> None: ...
+    def nothing_found(self, pump: Pump) -> None: ...
+    def fail_waiters(self, error: Exception) -> None: ...
+
+
+class Wants(Empties, Protocol):
+    """Who a pump works for: says what is wanted, and takes what was found."""
+
+    stats: Stats
+    block_time: float
+    prefix: bytes
+    commands: Sequence[CommandConnection]
+    inboxes: dict[str, Inbox]
+
+    def wanted(self, pump: Pump) -> list[Target]: ...
+    def unreachable(self, pump: Pump, error: Exception) -> bool: ...
+    def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None: ...
+    def deliver_general(self, general: Any, pump: Pump, member: bytes, score: bytes) -> None: ...
+
+
+Target: TypeAlias = "Inbox | General"
+
+
 class Pump(Connection):
     """Asks one shard for the messages that a receiver wants."""
 
     role = "receiver"
 
-    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, shard: int, receiver: Receiver) -> None:
+    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, shard: int, receiver: Wants) -> None:
         super().__init__(dialer, loop, receiver.stats)
         self.shard = shard
         #: What the wait that is in Redis now is about; empty when there is none.
-        self.awaited: dict[bytes, Inbox | GeneralChannel] = {}
+        self.awaited: dict[bytes, Target] = {}
         #: Whether the next look at what is wanted is already on its way.
         self.scheduled = False
         #: General channels that are asked for without waiting, one at a time.
-        self.tries: deque[GeneralChannel] = deque()
+        self.tries: deque[General] = deque()
         self.answer_timeout = receiver.block_time + BLOCK_MARGIN
         self._receiver = receiver
         self._commands = receiver.commands[shard]
@@ -161,7 +190,7 @@ class Pump(Connection):
                 commands.append([b"ZREM", inbox.key, *members])
                 expected.append(_Removal(self, inbox, members))
 
-    def _wait(self, wanted: list[Inbox | GeneralChannel], commands: list[Command], expected: list[Answerable]) -> None:
+    def _wait(self, wanted: list[Target], commands: list[Command], expected: list[Answerable]) -> None:
         # The first key that has a message is served, so each key gets its turn to be the first.
         self._turn = (self._turn + 1) % len(wanted)
         wanted = wanted[self._turn :] + wanted[: self._turn]
@@ -181,7 +210,7 @@ class Pump(Connection):
         self._due = len(expected) - removals
         self._blocked = True
 
-    def _is_outdated(self, wanted: list[Inbox | GeneralChannel]) -> bool:
+    def _is_outdated(self, wanted: list[Target]) -> bool:
         """Whether the wait in Redis misses something wanted, or would take a message that nobody here wants."""
         return (
             self._stopped is not None
@@ -244,7 +273,7 @@ class Pump(Connection):
         size = sum(map(len, reply))
         self._peek = max(self._peek // 2, 1) if size > PEEK_BYTES else min(self._peek * 2, PEEK_MEMBERS)
 
-    def tried(self, channel: GeneralChannel, reply: Any) -> None:
+    def tried(self, channel: General, reply: Any) -> None:
         """Take the answer of a pop that did not wait: [member, score], or nothing."""
         self._answered()
         if reply.__class__ in NOT_DONE:
@@ -268,7 +297,7 @@ class Pump(Connection):
         if not self._due:
             self.kick()
 
-    def _find_forbidden(self, targets: list[Inbox | GeneralChannel], error: NoPermissionError) -> None:
+    def _find_forbidden(self, targets: list[Target], error: NoPermissionError) -> None:
         """Tell those whose key the ACL forbids, and go on with the others; the server does not say which key it was."""
 
         def found(future: asyncio.Future[list[Any]]) -> None:
@@ -360,7 +389,7 @@ class _Try:
 
     __slots__ = ("_channel", "_pump")
 
-    def __init__(self, pump: Pump, channel: GeneralChannel) -> None:
+    def __init__(self, pump: Pump, channel: General) -> None:
         self._pump = pump
         self._channel = channel
 

@@ -20,7 +20,7 @@ from .commands import CommandConnection
 from .dialer import Dialer
 from .general import GeneralChannel, Popped
 from .mailbox import Inbox, Mailroom
-from .pump import Pump
+from .pump import Pump, Target
 from .stats import Stats
 
 logger = logging.getLogger("channels_redis_fast")
@@ -120,7 +120,7 @@ class Receiver:
 
     # What the pumps ask and tell.
 
-    def wanted(self, pump: Pump) -> list[Inbox | GeneralChannel]:
+    def wanted(self, pump: Pump) -> list[Target]:
         """
         Return what a pump is to wait for.
 
@@ -128,7 +128,7 @@ class Receiver:
         nobody awaits (or the expiry has passed): a receiver that comes back finds its message here already.
         """
         self._mailroom.clear_abandoned()
-        wanted: list[Inbox | GeneralChannel] = []
+        wanted: list[Target] = []
         now = time.monotonic()
         forgotten: list[Inbox] = []
         for inbox in self.inboxes.values():
