@@ -7,6 +7,7 @@ waits in a process of its own, with the redis-py that PYTHONPATH brings, and pri
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import sys
 import threading
@@ -110,6 +111,8 @@ async def burst(layer: Any, count: int = 1000) -> None:
 
 # As a program.
 
+_REPORTING = threading.Lock()
+
 
 def make(kind: str, host: Any, **options: Any) -> Any:
     """A layer on one host."""
@@ -180,7 +183,9 @@ async def _report(name: str, test: Coroutine[Any, Any, None]) -> None:
         await test
     except BaseException:
         error = traceback.format_exc()
-    print(json.dumps({"name": name, "error": error}), flush=True)
+    # Two threads report at the same time.
+    with _REPORTING:
+        print(json.dumps({"name": name, "error": error}), flush=True)
 
 
 def _waits(plan: dict[str, Any], loop: str) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
@@ -208,19 +213,22 @@ def _run(name: str, coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def main(plan: dict[str, Any]) -> None:
-    """Run everything: the long waits in threads, and the rest meanwhile."""
+    """Run everything; the long waits at last and all together, in threads."""
+    # Whoever waits for a result in vain is told where this was.
+    faulthandler.dump_traceback_later(80)
     origin = Path(str(redis.__file__)).resolve()
     assert redis.__version__.startswith(f"{plan['version']}."), f"redis-py {redis.__version__} from {origin}"
     assert origin.is_relative_to(Path(plan["tree"]).resolve()), f"redis-py from {origin}"
-    waits = [threading.Thread(target=_run_waits, args=(plan, name)) for name in LOOPS]
-    for thread in waits:
-        thread.start()
     for name in LOOPS:
         for kind in LAYERS:
             for place, host in plan["hosts"].items():
                 _run(name, _report(f"{place}-{name}-{kind}", _exercise_once(kind, host)))
             host, raw_url = plan["hosts"]["plain"], plan["raw"]["plain"]
             _run(name, _report(f"burst-{name}-{kind}", _burst_once(kind, host, raw_url)))
+    # Not meanwhile: who waits must be able to answer the server in time, and a burst needs all of a busy machine.
+    waits = [threading.Thread(target=_run_waits, args=(plan, name)) for name in LOOPS]
+    for thread in waits:
+        thread.start()
     for thread in waits:
         thread.join()
 
