@@ -13,16 +13,19 @@ TREES := channels_redis_fast bench tests setup.py
 JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile
 # What is about servers and sockets is the same for both twins, and runs once.
-ONCE := $(addprefix --ignore=,tests/hosts tests/consumers tests/test_servers.py tests/test_checks.py)
+ONCE := $(addprefix --ignore=,tests/hosts tests/consumers tests/test_servers.py tests/test_checks.py \
+	$(wildcard tests/test_bench*.py))
 ARGS ?=
 
-.PHONY: help demo test lint bench upstream clean
+.PHONY: help demo test lint bench bench-check bench-report upstream clean
 
 help:
 	@echo 'make demo   a chat room on our layer, beside channels_redis 4.3 and the in-memory layer'
 	@echo 'make test   the whole suite; what has a twin, pure as well (ARGS="-k group" goes to pytest)'
 	@echo 'make lint   ruff, mypy, cython-lint'
 	@echo 'make bench  the benchmarks                                 (ARGS="--quick --promise --loop uvloop")'
+	@echo 'make bench-check   a short run, and whether the promised ratios are reached'
+	@echo 'make bench-report  the tables and pictures of docs/performance.md, from the last full run'
 	@echo 'make clean  remove everything the others made, the venvs too'
 
 demo: $(INSTALLED) upstream
@@ -42,6 +45,12 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED) upstream
 	@$(PY) -m bench.compare $(ARGS)
+
+bench-check: $(INSTALLED) upstream
+	@$(PY) -m bench.check $(ARGS)
+
+bench-report: $(INSTALLED)
+	@$(PY) -m bench.report $(ARGS)
 
 upstream: $(INSTALLED)
 	@$(PY) -m bench.upstream >/dev/null

@@ -19,7 +19,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
 from bench.contender import add_layer_arguments, close_layer, run, settings_for, versions
-from bench.workloads import percentile
+from bench.workloads import Clock, Inbox, Result, percentile, result_of
 
 USERS = 200
 ROOM = "demo.room"
@@ -145,6 +145,27 @@ async def repeat(action: Callable[[], Awaitable[bool]], seconds: float) -> list[
         complete = await action()
         times.append(time.perf_counter() - started)
     return times or [WAIT]
+
+
+async def site_group(layer: Any, *, count: int) -> Result:
+    """`count` broadcasts to the room, each when the last is with every user: the whole way through Channels.
+
+    `layer` is the one that the settings name, which is what the consumers use.
+    """
+    site = Site(layer)
+    clock = Clock()
+    await site.connect()
+    await site.broadcast()
+    for user in site.users:
+        user.numbers.clear()
+    site.meant = 0
+    with clock.measure():
+        for _ in range(count):
+            if not await site.broadcast():
+                clock.seconds -= WAIT
+                break
+    await site.leave()
+    return result_of(site.meant, [Inbox(user.numbers) for user in site.users], clock)
 
 
 def say(line: dict[str, Any]) -> None:

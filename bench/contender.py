@@ -1,7 +1,8 @@
 """Measure one layer with one workload in this process, and print the result as one line of JSON.
 
 Run with the python of the venv that holds the layer: `python -m bench.contender --layer upstream --workload pairs ...`.
-Imports only Channels and the layer asked for. Knows nothing of other contenders, rounds, ratios or tables.
+Imports only Channels and the layer asked for; what is done to it is in `bench.cases`. Knows nothing of other
+contenders, rounds, ratios or tables.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import asyncio
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from bench.workloads import WORKLOADS, Result
+from bench.cases import CASES, Case
+from bench.workloads import Clock, Result
 
 BACKENDS = {
     "fast": "channels_redis_fast.core.RedisChannelLayer",
@@ -25,39 +29,112 @@ BACKENDS = {
     "fast-pubsub": "channels_redis_fast.pubsub.RedisPubSubChannelLayer",
     "upstream-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
     "memory": "channels.layers.InMemoryChannelLayer",
+    "floor": "bench.floor.SortedSetFloor",
+    "floor-pubsub": "bench.floor.PubSubFloor",
+    "floor-tasks": "bench.floor.TaskFloor",
 }
+# Ours again, without the compiled modules.
+PURE = "-pure"
+BACKENDS.update({f"{layer}{PURE}": BACKENDS[layer] for layer in ("fast", "fast-pubsub")})
+SERVERLESS = ("memory", "floor-tasks")
 # So high that no workload meets it: what is measured is the layer, not its back-pressure.
 CAPACITY = 100_000
 EXPIRY = 300
 VERSIONS_OF = ("channels-redis-fast", "channels-redis", "channels", "django", "redis", "hiredis", "uvloop")
 
 
-def settings_for(layer: str, url: str, prefix: str) -> dict[str, Any]:
-    """The CHANNEL_LAYERS entry of a contender."""
+def settings_for(layer: str, url: str | Sequence[str], prefix: str, *, encrypted: bool = False) -> dict[str, Any]:
+    """The CHANNEL_LAYERS entry of a contender. Several URLs are shards."""
     config: dict[str, Any] = {"capacity": CAPACITY, "expiry": EXPIRY}
-    if layer != "memory":
-        config.update(hosts=[url], prefix=prefix)
+    if layer not in SERVERLESS:
+        config.update(hosts=[url] if isinstance(url, str) else list(url), prefix=prefix)
+    if encrypted:
+        config["symmetric_encryption_keys"] = ["only for the bench"]
     return {"BACKEND": BACKENDS[layer], "CONFIG": config}
 
 
-def make_layer(layer: str, url: str, prefix: str) -> Any:
-    entry = settings_for(layer, url, prefix)
+def make_layer(layer: str, url: str | Sequence[str], prefix: str, *, encrypted: bool = False) -> Any:
+    entry = settings_for(layer, url, prefix, encrypted=encrypted)
     module, _, name = entry["BACKEND"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(**entry["CONFIG"])
+    choose_twin(layer)
+    backend = getattr(importlib.import_module(module), name)
+    if layer in ("floor", "floor-pubsub"):
+        return backend(entry["CONFIG"]["hosts"][0], prefix)
+    return backend(**entry["CONFIG"])
 
 
-async def close_layer(layer: Any) -> None:
+def choose_twin(layer: str) -> None:
+    """Compiled or pure, as the layer's name says, before anything of ours is imported. Never the other by accident."""
+    if not layer.startswith("fast"):
+        return
+    pure = layer.endswith(PURE)
+    os.environ["CHANNELS_REDIS_FAST_PURE"] = "1" if pure else ""
+    hot = importlib.import_module("channels_redis_fast._hot")
+    if hot.COMPILED is pure:
+        raise RuntimeError(f"{layer} would not be measured: the compiled modules are {'not ' * (not pure)}in use")
+
+
+def layer_of(arguments: argparse.Namespace) -> Any:
+    return make_layer(arguments.layer, arguments.url, arguments.prefix)
+
+
+async def close_layer(layer: Any, *, flush: bool = True) -> None:
     """Leave nothing on the server. The prefix is random, so a flush meets only our own keys."""
-    await layer.flush()
+    if flush:
+        await layer.flush()
     close = getattr(layer, "close_pools", None)
     if close is not None:
         await close()
 
 
-async def measure(arguments: argparse.Namespace) -> Result:
-    layer = make_layer(arguments.layer, arguments.url, f"bench{uuid.uuid4().hex[:8]}")
+def measure(arguments: argparse.Namespace) -> Result:
+    """Do what the case says, in the way that its kind needs, with the servers watched."""
+    from bench.meter import ServerMeter
+
+    case = CASES[arguments.workload]
+    arguments.prefix = f"bench{uuid.uuid4().hex[:8]}"
+    if arguments.layer in SERVERLESS:
+        return dispatch(arguments, case)
+    with ServerMeter(arguments.url) as meter:
+        Clock.read_server, Clock.read_connections = meter.read, meter.connections
+        return dispatch(arguments, case)
+
+
+def dispatch(arguments: argparse.Namespace, case: Case) -> Result:
+    make = partial(make_layer, arguments.layer, arguments.url, arguments.prefix, encrypted=case.encrypted)
+    loop = partial(run, loop_name=arguments.loop)
+    result: Result
+    if case.kind == "sync":
+        if arguments.layer == "floor-tasks":
+            from bench.synccalls import sync_nothing
+
+            return sync_nothing(count=arguments.n)
+        result = case.function()(make, close_layer, loop, count=arguments.n, **case.parameters)
+        return result
+    if case.kind == "site":
+        from django.conf import settings
+
+        choose_twin(arguments.layer)
+        entry = settings_for(arguments.layer, arguments.url, arguments.prefix)
+        settings.configure(SECRET_KEY="for the bench", CHANNEL_LAYERS={"default": entry})
+    result = loop(in_loop(arguments, case, make))
+    return result
+
+
+async def in_loop(arguments: argparse.Namespace, case: Case, make: Callable[[], Any]) -> Result:
+    parameters = dict(case.parameters)
+    if case.kind == "crowd":
+        context = ["--layer", arguments.layer, "--loop", arguments.loop, "--prefix", arguments.prefix]
+        parameters["context"] = [*context, *(word for url in arguments.url for word in ("--url", url))]
+    if case.kind == "site":
+        from channels.layers import get_channel_layer
+
+        layer = get_channel_layer()
+    else:
+        layer = make()
     try:
-        return await WORKLOADS[arguments.workload](layer, count=arguments.n)
+        result: Result = await case.function()(layer, count=arguments.n, **parameters)
+        return result
     finally:
         await asyncio.wait_for(close_layer(layer), 30)
 
@@ -93,19 +170,23 @@ def versions() -> dict[str, str]:
 
 def add_layer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", required=True, choices=sorted(BACKENDS))
-    parser.add_argument("--url", default="", help="the server; the in-memory layer needs none")
+    parser.add_argument("--url", action="append", default=[], help="a server; several are shards, some need none")
     parser.add_argument("--loop", default="asyncio", choices=("asyncio", "uvloop"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_layer_arguments(parser)
-    parser.add_argument("--workload", required=True, choices=sorted(WORKLOADS))
+    parser.add_argument("--workload", required=True, choices=list(CASES))
     parser.add_argument("--n", type=int, required=True, help="messages per sender, broadcasts, round trips or storms")
     arguments = parser.parse_args()
-    result = run(measure(arguments), arguments.loop)
+    result = measure(arguments)
     line = {"layer": arguments.layer, "workload": arguments.workload, "loop": arguments.loop, "n": arguments.n}
-    print(json.dumps({**line, **result.as_dict(), "versions": versions()}))
+    found = versions()
+    if not arguments.layer.startswith("fast"):
+        # Seen from the source tree, though not installed where this runs.
+        found.pop("channels-redis-fast", None)
+    print(json.dumps({**line, **result.as_dict(), "versions": found}))
     return 0
 
 

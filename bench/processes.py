@@ -44,8 +44,11 @@ class Contender:
 FAMILIES = ("core", "pubsub")
 
 
-def contenders(families: Sequence[str] = FAMILIES) -> list[Contender]:
-    """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layer is always there."""
+def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) -> list[Contender]:
+    """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layer is always there.
+
+    `everyone` adds our pure twins and the floors, which nobody would use, but which say where the time goes.
+    """
     here, upstream = Path(sys.executable), ensure_python()
     rows = [
         Contender("fast", "channels_redis_fast core", here, "core", "upstream"),
@@ -54,7 +57,23 @@ def contenders(families: Sequence[str] = FAMILIES) -> list[Contender]:
         Contender("upstream-pubsub", "channels_redis 4.3 Pub/Sub", upstream, "pubsub"),
         Contender("memory", "InMemoryChannelLayer", here),
     ]
+    if everyone:
+        rows[1:1] = [Contender("fast-pure", "channels_redis_fast core, pure", here, "core", "upstream")]
+        rows[4:4] = [
+            Contender("fast-pubsub-pure", "channels_redis_fast Pub/Sub, pure", here, "pubsub", "upstream-pubsub")
+        ]
+        rows += [
+            Contender("floor", "one raw socket, sorted sets", here, "core"),
+            Contender("floor-pubsub", "one raw socket, Pub/Sub", here, "pubsub"),
+            Contender("floor-tasks", "only tasks, no server", here),
+        ]
     return [row for row in rows if row.family is None or row.family in families]
+
+
+def knows(python: Path, module: str) -> bool:
+    """Whether that python can import the module."""
+    script = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    return subprocess.run([str(python), "-c", script], check=False).returncode == 0
 
 
 def lines_of(python: Path, module: str, arguments: list[str], timeout: float) -> Iterator[dict[str, Any]]:
@@ -79,12 +98,16 @@ def lines_of(python: Path, module: str, arguments: list[str], timeout: float) ->
         for line in process.stdout:
             yield json.loads(line)
         code = process.wait()
-        listener.join()
     finally:
         alarm.cancel()
         if process.poll() is None:
             process.kill()
             process.wait()
+        process.stdout.close()
+        # Ends with the process, unless somebody whom it started still has its end of the pipe.
+        listener.join(5.0)
+        if not listener.is_alive():
+            process.stderr.close()
     if code == -signal.SIGKILL:
         said.append(f"killed, after {timeout:g} s at the latest\n")
     if code != 0:

@@ -6,35 +6,86 @@ numbers only: no processes, no tables.
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from bench.cases import CASES, METRICS
+
+Measurements = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Promise:
-    """Our `layer` is at least `factor` times better than `against` in that workload."""
+    """Our `layer` is at least `factor` times better than `against` in that workload.
+
+    With `than` the other side is measured in another workload: our own cost with many beside our own cost with few.
+    """
 
     layer: str
     workload: str
     against: str
     factor: float
+    than: str | None = None
+
+    @property
+    def other_workload(self) -> str:
+        return self.than or self.workload
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Our `layer` needs at most so much of a metric in that workload."""
+
+    layer: str
+    workload: str
+    metric: str
+    at_most: float
+
+
+def _own_costs(layer: str) -> tuple[Promise, Promise]:
+    return (
+        # A delivery costs at most 1.5 times as much, a message at most 1.3 times.
+        Promise(layer, "group-10000", layer, 1 / 1.5, than="group-100"),
+        Promise(layer, "waiting-5000", layer, 1 / 1.3, than="waiting-50"),
+    )
 
 
 PROMISES = (
-    Promise("fast", "pairs", "upstream", 60.0),
-    Promise("fast", "pairs", "memory", 1.0),
-    Promise("fast", "send", "upstream", 20.0),
-    Promise("fast", "group", "upstream", 10.0),
-    Promise("fast", "roundtrip", "upstream", 4.5),
-    Promise("fast-pubsub", "pairs", "upstream-pubsub", 8.0),
-    Promise("fast-pubsub", "pairs", "memory", 1.0),
-    Promise("fast-pubsub", "send", "upstream-pubsub", 15.0),
-    Promise("fast-pubsub", "group", "upstream-pubsub", 2.5),
+    Promise("fast", "pairs", "upstream", 120.0),
+    Promise("fast", "pairs", "memory", 1.5),
+    Promise("fast", "send", "upstream", 30.0),
+    Promise("fast", "group", "upstream", 25.0),
+    Promise("fast", "roundtrip", "upstream", 6.0),
+    Promise("fast", "sync_group", "upstream", 2.5),
+    Promise("fast", "idle", "upstream", 1.0),
+    Promise("fast", "site", "floor-tasks", 0.9),
+    *_own_costs("fast"),
+    Promise("fast-pubsub", "pairs", "upstream-pubsub", 20.0),
+    Promise("fast-pubsub", "pairs", "memory", 1.2),
+    Promise("fast-pubsub", "send", "upstream-pubsub", 25.0),
+    Promise("fast-pubsub", "group", "upstream-pubsub", 3.5),
     Promise("fast-pubsub", "roundtrip", "upstream-pubsub", 1.5),
+    Promise("fast-pubsub", "sync_group", "upstream-pubsub", 2.5),
+    Promise("fast-pubsub", "idle", "upstream-pubsub", 10.0),
+    Promise("fast-pubsub", "site", "floor-tasks", 0.9),
     Promise("fast-pubsub", "storm", "upstream-pubsub", 4.0),
+    *_own_costs("fast-pubsub"),
 )
+# Of one shard. 400 consumers are promised; 500 are measured.
+LIMITS = (
+    Limit("fast", "idle", "connections", 2),
+    Limit("fast-pubsub", "idle", "connections", 2),
+)
+
+
+def needed() -> set[tuple[str, str]]:
+    """The (workload, layer) pairs without which not every promise can be judged."""
+    pairs = {(promise.workload, promise.layer) for promise in PROMISES}
+    pairs |= {(promise.other_workload, promise.against) for promise in PROMISES}
+    return pairs | {(limit.workload, limit.layer) for limit in LIMITS}
 
 
 @dataclass(frozen=True)
@@ -56,28 +107,84 @@ class Spread:
 
 
 def metric_of(workload: str) -> str:
-    return "p50_us" if workload == "roundtrip" else "per_second"
+    return CASES[workload].metric
 
 
-def values(measurements: Sequence[dict[str, Any]], layer: str, workload: str, metric: str) -> list[float]:
+def lines_of(measurements: Measurements, layer: str, workload: str, loop: str = "asyncio") -> Iterator[dict[str, Any]]:
+    """What one contender measured in one case, without the turns that failed."""
+    for line in measurements:
+        if (line["layer"], line["workload"], line["loop"]) == (layer, workload, loop) and "failed" not in line:
+            yield line
+
+
+def value(line: dict[str, Any], metric: str) -> float | None:
+    """One number of a measurement; None when it has none, as when nothing arrived."""
+    found = line.get(metric)
+    return line.get("extra", {}).get(metric) if found is None else found
+
+
+def values(measurements: Measurements, layer: str, workload: str, metric: str, loop: str = "asyncio") -> list[float]:
     """One value a round, in the order of the rounds."""
-    return [line[metric] for line in measurements if line["layer"] == layer and line["workload"] == workload]
+    found = (value(line, metric) for line in lines_of(measurements, layer, workload, loop))
+    return [number for number in found if number is not None]
 
 
-def ratio(measurements: Sequence[dict[str, Any]], layer: str, against: str, workload: str) -> Spread:
-    """How many times better `layer` is than `against`: more messages, or less time."""
+def ratio(
+    measurements: Measurements,
+    layer: str,
+    against: str,
+    workload: str,
+    *,
+    than: str | None = None,
+    loop: str = "asyncio",
+) -> Spread | None:
+    """How many times better `layer` is than `against`: more messages, or less time. None when a side is missing."""
     metric = metric_of(workload)
-    ours = values(measurements, layer, workload, metric)
-    theirs = values(measurements, against, workload, metric)
-    if metric == "per_second":
-        return Spread.of([mine / other for mine, other in zip(ours, theirs, strict=True)])
-    return Spread.of([other / mine for mine, other in zip(ours, theirs, strict=True)])
+
+    def by_round(layer: str, workload: str) -> dict[int, float]:
+        found = ((line["round"], value(line, metric)) for line in lines_of(measurements, layer, workload, loop))
+        return {number: measured for number, measured in found if measured is not None}
+
+    ours, theirs = by_round(layer, workload), by_round(against, than or workload)
+    if not METRICS[metric][1]:
+        ours, theirs = theirs, ours
+    ratios = [
+        mine / theirs[number] if theirs[number] else math.inf for number, mine in ours.items() if number in theirs
+    ]
+    return Spread.of(ratios) if ratios else None
 
 
-def verdict(promise: Promise, measured: Spread) -> str:
+def verdict(promise: Promise, measured: Spread | None) -> str:
     """`missed` only when the spread between the rounds does not explain it."""
+    if measured is None:
+        return "not measured"
     if measured.median >= promise.factor:
         return "kept"
     if measured.median + measured.quartiles >= promise.factor:
         return "in spread"
     return "missed"
+
+
+def limit_verdict(limit: Limit, measured: Spread | None) -> str:
+    if measured is None:
+        return "not measured"
+    if measured.median <= limit.at_most:
+        return "kept"
+    return "in spread" if measured.median - measured.quartiles <= limit.at_most else "missed"
+
+
+def check(measurements: Measurements, loop: str = "asyncio") -> list[dict[str, Any]]:
+    """Each promise and limit of which anything was measured, with what was measured and the verdict."""
+    checked: list[dict[str, Any]] = []
+    for promise in PROMISES:
+        measured = ratio(measurements, promise.layer, promise.against, promise.workload, than=promise.than, loop=loop)
+        if measured is not None:
+            word = verdict(promise, measured)
+            checked.append({**vars(promise), "measured": vars(measured), "verdict": word})
+    for limit in LIMITS:
+        found = values(measurements, limit.layer, limit.workload, limit.metric, loop)
+        if found:
+            spread = Spread.of(found)
+            word = limit_verdict(limit, spread)
+            checked.append({**vars(limit), "measured": vars(spread), "verdict": word})
+    return checked

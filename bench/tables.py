@@ -1,5 +1,9 @@
 """The one look of every table here: fits 80 columns, and when it gets narrow a label wraps, never a number."""
 
+from __future__ import annotations
+
+import math
+
 from rich.table import Table
 
 
@@ -13,3 +17,11 @@ def new_table(title: str, label: str, *numbers: str) -> Table:
 
 def colored(faults: int) -> str:
     return f"[{'red' if faults else 'green'}]{faults:,}[/]"
+
+
+def number(value: float) -> str:
+    """Three digits that matter; all of them before the point."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"

@@ -1,15 +1,17 @@
-"""Each function of the hot path, compiled beside pure: `pytest bench/test_hot.py`.
+"""Each function of the hot path, compiled beside pure beside upstream's way: `pytest bench/test_hot.py`.
 
 Only the ratio within one run says anything. It knows typical inputs; the tests know the odd ones.
 """
 
 from __future__ import annotations
 
+import asyncio
 from importlib import import_module
 from typing import Any
 
 import pytest
 
+from bench import upstream_ways
 from channels_redis_fast import _pure
 
 SPECIFIC = "specific.0123456789abcdef0123456789abcdef!0123456789abcdef0123456789abcdef"
@@ -48,17 +50,75 @@ CALLS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 }
 
 
+# Where upstream's way takes the message itself, which ours has packed already. It has none for the others.
+UPSTREAM_ARGUMENTS = {"frames-10-of-100": (FLAT, NAMES, 12)}
+ONLY_OURS = {"splice"}
+RECEIVERS = 100
+
+
 def find(twin: str, module: str, name: str) -> Any:
     """The function of one twin; `lookup` is that of a table."""
-    if twin == "compiled":
+    if twin == "upstream":
+        owner: Any = upstream_ways
+    elif twin == "compiled":
         owner = pytest.importorskip(f"channels_redis_fast._ext.{module}", reason="the compiled modules are not built")
     else:
-        owner = import_module("channels_redis_fast._pure")
+        owner = import_module(
+            "channels_redis_fast._pure_waiters" if module == "waiters" else "channels_redis_fast._pure"
+        )
     return owner.CapacityTable(GLOBS, 100).lookup if name == "lookup" else getattr(owner, name)
 
 
-@pytest.mark.parametrize("twin", ["compiled", "pure"])
+@pytest.mark.parametrize("twin", ["compiled", "pure", "upstream"])
 @pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.benchmark(group=case)) for case in CALLS])
 def test_hot(benchmark: Any, case: str, twin: str) -> None:
     module, name, arguments = CALLS[case]
+    if twin == "upstream":
+        if case in ONLY_OURS:
+            pytest.skip("upstream has nothing like it")
+        arguments = UPSTREAM_ARGUMENTS.get(case, arguments)
     benchmark(find(twin, module, name), *arguments)
+
+
+@pytest.mark.benchmark(group=f"wake-{RECEIVERS}")
+@pytest.mark.parametrize("twin", ["compiled", "pure", "upstream"])
+def test_waiters(benchmark: Any, twin: str) -> None:
+    """Tasks that wait and are all served within one tick; making the tasks is in it, for all the same."""
+    make_waker = None if twin == "upstream" else find(twin, "waiters", "Waker")
+
+    async def take(waiter: Any) -> Any:
+        await waiter
+        return waiter.take()
+
+    async def wake() -> None:
+        waker = make_waker(asyncio.get_running_loop())
+        waiters = [waker.waiter() for _ in range(RECEIVERS)]
+        tasks = [asyncio.ensure_future(take(waiter)) for waiter in waiters]
+        await asyncio.sleep(0)
+        for number, waiter in enumerate(waiters):
+            waiter.set_result(number)
+        await asyncio.gather(*tasks)
+
+    loop = asyncio.new_event_loop()
+    try:
+        benchmark(lambda: loop.run_until_complete(upstream_ways.wake(RECEIVERS) if make_waker is None else wake()))
+    finally:
+        loop.close()
+
+
+@pytest.mark.benchmark(group=f"hand-out-{RECEIVERS}")
+@pytest.mark.parametrize("twin", ["compiled", "pure"])
+def test_hand_out(benchmark: Any, twin: str) -> None:
+    """A broadcast's message to each channel that somebody waits on."""
+    hand_out, make_waker = find(twin, "waiters", "hand_out"), find(twin, "waiters", "Waker")
+    loop = asyncio.new_event_loop()
+    waker = make_waker(loop)
+    channels = [f"channel.{number}" for number in range(RECEIVERS)]
+
+    def set_up() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (waker, {channel: [waker.waiter()] for channel in channels}, channels, FLAT.copy), {}
+
+    try:
+        benchmark.pedantic(hand_out, setup=set_up, rounds=2000)
+    finally:
+        loop.close()

@@ -10,7 +10,8 @@ import asyncio
 import gc
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -19,6 +20,8 @@ from typing import Any, Protocol
 Message = dict[str, Any]
 
 WAIT = 60.0
+# When nothing has arrived for so long, what is missing counts as lost. Upstream's core blocks for 5 s at a time.
+QUIET = 6.0
 # For one broadcast, several times in a run: a contender that loses some must not use up its turn waiting for them.
 STORM_WAIT = 10.0
 SETTLE = 0.05
@@ -51,7 +54,7 @@ class Inbox:
 
 @dataclass
 class Result:
-    """One measurement. `per_second` counts messages; the percentiles belong to workloads of one message at a time."""
+    """One measurement. `per_second` counts messages that arrived; the percentiles are of one message's way."""
 
     sent: int
     received: int
@@ -61,30 +64,47 @@ class Result:
     cpu_seconds: float
     p50_us: float | None = None
     p99_us: float | None = None
+    # What the server did meanwhile: calls by command, and `cpu_us`. Empty when nobody asked it.
+    server: dict[str, int] = field(default_factory=dict)
+    # What only some workloads measure: memory, connections, processor time per minute.
+    extra: dict[str, float] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
         return self.sent - self.received
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "lost": self.lost, "per_second": self.sent / self.seconds}
+        return {**asdict(self), "lost": self.lost, "per_second": self.received / self.seconds}
 
 
 class Clock:
-    """Wall and processor time of a block. The collector runs before it, never for the garbage of the set-up."""
+    """Wall and processor time of a block. The collector runs before it, never for the garbage of the set-up.
 
-    seconds = 0.0
-    cpu_seconds = 0.0
+    `read_server` tells the server's counters and `read_connections` how many are open, when somebody who knows the
+    server has set them; asked outside the measured time.
+    """
+
+    read_server: Callable[[], Counter[str]] | None = None
+    read_connections: Callable[[], int] | None = None
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.server: Counter[str] = Counter()
 
     @contextmanager
     def measure(self) -> Iterator[None]:
         gc.collect()
+        read = type(self).read_server
+        before = read() if read is not None else Counter()
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - wall
             self.cpu_seconds += time.process_time() - cpu
+            if read is not None:
+                self.server += read() - before
 
 
 def result_of(sent: int, inboxes: Iterable[Inbox], clock: Clock) -> Result:
@@ -96,11 +116,15 @@ def result_of(sent: int, inboxes: Iterable[Inbox], clock: Clock) -> Result:
         disordered=sum(box.disordered for box in boxes),
         seconds=clock.seconds,
         cpu_seconds=clock.cpu_seconds,
+        server=dict(clock.server),
     )
 
 
-def chat_message(number: int) -> Message:
-    return {"type": "chat.message", "text": "Hello, is it me you are looking for?", "number": number}
+TEXT = "Hello, is it me you are looking for?"
+
+
+def chat_message(number: int, text: str = TEXT) -> Message:
+    return {"type": "chat.message", "text": text, "number": number}
 
 
 def forget_warm_up(inboxes: Iterable[Inbox]) -> None:
@@ -121,6 +145,26 @@ async def finish(tasks: list[asyncio.Task[None]], within: float = WAIT) -> None:
         task.result()
 
 
+async def until_quiet(tasks: list[asyncio.Task[None]], arrived: Callable[[], int], clock: Clock) -> None:
+    """Wait for the tasks as long as messages arrive. What is waited for in vain is taken off the clock afterwards."""
+    count, since = arrived(), time.perf_counter()
+    while True:
+        _, late = await asyncio.wait(tasks, timeout=0.5)
+        if not late:
+            break
+        if arrived() != count:
+            count, since = arrived(), time.perf_counter()
+        elif time.perf_counter() - since > QUIET:
+            clock.seconds -= time.perf_counter() - since
+            break
+    await finish(tasks, within=0)
+
+
+def total(inboxes: Iterable[Inbox]) -> Callable[[], int]:
+    boxes = list(inboxes)
+    return lambda: sum(len(box.numbers) for box in boxes)
+
+
 def spawn(coroutines: Iterable[Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]]:
     return [asyncio.ensure_future(coroutine) for coroutine in coroutines]
 
@@ -131,12 +175,12 @@ async def consume(layer: ChannelLayer, channel: str, inbox: Inbox, count: int) -
         numbers.append((await layer.receive(channel))["number"])
 
 
-async def produce(layer: ChannelLayer, channel: str, numbers: Iterable[int]) -> None:
+async def produce(layer: ChannelLayer, channel: str, numbers: Iterable[int], text: str = TEXT) -> None:
     for number in numbers:
-        await layer.send(channel, chat_message(number))
+        await layer.send(channel, chat_message(number, text))
 
 
-async def pairs(layer: ChannelLayer, *, count: int, pairs: int = 50) -> Result:
+async def pairs(layer: ChannelLayer, *, count: int, pairs: int = 50, text: str = TEXT) -> Result:
     """`pairs` producers, each with a consumer on a channel of its own, all in this process: send -> receive."""
     channels = [await layer.new_channel() for _ in range(pairs)]
 
@@ -145,8 +189,8 @@ async def pairs(layer: ChannelLayer, *, count: int, pairs: int = 50) -> Result:
         consumers = spawn(consume(layer, channel, inbox, count) for channel, inbox in boxes)
         await asyncio.sleep(SETTLE)
         with clock.measure():
-            producers = spawn(produce(layer, channel, range(count)) for channel in channels)
-            await finish(producers + consumers)
+            producers = spawn(produce(layer, channel, range(count), text) for channel in channels)
+            await until_quiet(producers + consumers, total(inboxes), clock)
         return result_of(pairs * count, inboxes, clock)
 
     await run([Inbox() for _ in channels], Clock(), 1)
@@ -180,7 +224,8 @@ async def sends(layer: ChannelLayer, channels: list[str], count: int) -> Result:
     with clock.measure():
         await finish(spawn(produce(layer, channel, range(1, count + 1)) for channel in channels))
     boxes = zip(channels, inboxes, strict=True)
-    await finish(spawn(consume(layer, channel, inbox, count + 1) for channel, inbox in boxes))
+    late = spawn(consume(layer, channel, inbox, count + 1) for channel, inbox in boxes)
+    await until_quiet(late, total(inboxes), Clock())
     forget_warm_up(inboxes)
     return result_of(len(channels) * count, inboxes, clock)
 
@@ -205,6 +250,12 @@ class Audience:
             if self._arrived == len(self.inboxes):
                 self._reached_all.set()
 
+    async def reached(self) -> None:
+        """Wait until a broadcast has reached everyone. The next counts from here."""
+        await self._reached_all.wait()
+        self._arrived -= len(self.inboxes)
+        self._reached_all.clear()
+
     async def hear(self, numbers: Iterable[int]) -> None:
         """Broadcast them one after the other, each when the last has reached everyone."""
         for number in numbers:
@@ -219,19 +270,32 @@ class Audience:
 
 async def group(layer: ChannelLayer, *, count: int, consumers: int = 1000) -> Result:
     """`count` broadcasts to a group of `consumers` in this process, each after the last has reached everyone."""
-    name = f"bench.{uuid.uuid4().hex}"
+    return await rooms(layer, count=count, rooms=1, consumers=consumers)
+
+
+async def join(layer: ChannelLayer, group: str, consumers: int) -> list[str]:
+    """So many new channels, all in the group."""
     channels = [await layer.new_channel() for _ in range(consumers)]
     for start in range(0, consumers, 50):
-        await asyncio.gather(*(layer.group_add(name, channel) for channel in channels[start : start + 50]))
-    audience = Audience(layer, name, channels)
+        await asyncio.gather(*(layer.group_add(group, channel) for channel in channels[start : start + 50]))
+    return channels
+
+
+async def rooms(layer: ChannelLayer, *, count: int, rooms: int = 50, consumers: int = 20) -> Result:
+    """`rooms` groups of `consumers`, all in this process; in each `count` broadcasts as in `group`, side by side."""
+    names = [f"bench.{uuid.uuid4().hex}" for _ in range(rooms)]
+    audiences = [Audience(layer, name, await join(layer, name, consumers)) for name in names]
+    inboxes = [inbox for audience in audiences for inbox in audience.inboxes]
     await asyncio.sleep(SETTLE)
     clock = Clock()
-    await finish(spawn([audience.hear([0])]))
+    await until_quiet(spawn(audience.hear([0]) for audience in audiences), total(inboxes), Clock())
     with clock.measure():
-        await finish(spawn([audience.hear(range(1, count + 1))]))
-    await audience.leave()
-    forget_warm_up(audience.inboxes)
-    return result_of(consumers * count, audience.inboxes, clock)
+        tasks = spawn(audience.hear(range(1, count + 1)) for audience in audiences)
+        await until_quiet(tasks, total(inboxes), clock)
+    for audience in audiences:
+        await audience.leave()
+    forget_warm_up(inboxes)
+    return result_of(rooms * consumers * count, inboxes, clock)
 
 
 async def storm(layer: ChannelLayer, *, count: int, consumers: int = 1000) -> Result:
@@ -293,13 +357,3 @@ async def roundtrip(layer: ChannelLayer, *, count: int) -> Result:
 
 def percentile(values: list[float], fraction: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * fraction))]
-
-
-WORKLOADS: dict[str, Callable[..., Awaitable[Result]]] = {
-    "pairs": pairs,
-    "send": send,
-    "send_spread": send_spread,
-    "group": group,
-    "roundtrip": roundtrip,
-    "storm": storm,
-}

@@ -1,0 +1,60 @@
+"""A short run that judges every promise, and nothing else: `python -m bench.check`, or `make bench-check`.
+
+Exits 1 when a promised ratio is missed by more than the spread of the rounds explains, when a promise could not be
+judged, or when one of ours lost a message. On a machine with other work it can be wrong in both directions: a report,
+not a gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.compare import faults_of, measure, plan, promise_table, write
+from bench.processes import ContenderError, contenders
+from bench.promises import LIMITS, PROMISES, check, needed
+from bench.server import ServerError
+from bench.sizes import CHECK
+
+
+def sizes() -> dict[str, dict[str, int]]:
+    """Of the short run's sizes those that a promise needs."""
+    wanted = needed()
+    kept = {
+        case: {layer: count for layer, count in counts.items() if (case, layer) in wanted}
+        for case, counts in CHECK.items()
+    }
+    return {case: counts for case, counts in kept.items() if counts}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.check", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender (default 3)")
+    parser.add_argument("--json", type=Path, help="where to write the report (default bench/results/<time>.json)")
+    arguments = parser.parse_args(argv)
+    if arguments.rounds < 2:
+        parser.error("--rounds must be at least 2: one round has no spread")
+    console = Console()
+    rows = contenders(everyone=True)
+    short = sizes()
+    report = measure(rows, plan(rows, list(short), short, ("asyncio",)), arguments.rounds, console)
+    report["promises"] = check(report["measurements"])
+    console.print(promise_table(report["promises"]))
+    write(report, arguments.json, console)
+    faults = faults_of(rows, report["measurements"], console)
+    missed = [line for line in report["promises"] if line["verdict"] == "missed"]
+    unjudged = len(PROMISES) + len(LIMITS) - len(report["promises"])
+    if unjudged:
+        console.print(f"[red]{unjudged} promises could not be judged[/]")
+    console.print(f"{len(missed)} of {len(PROMISES) + len(LIMITS)} promises missed by more than the spread")
+    return 1 if missed or unjudged or faults else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ServerError, ContenderError) as error:
+        sys.exit(f"bench.check: {error}")

@@ -1,0 +1,145 @@
+"""The bench's report, from a made-up run of two contenders: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.promises import check
+from bench.report import BEGIN, END, PICTURES, cases_of, main, markdown, plots, put_between
+from bench.tables import number
+
+LABELS = {"fast": "ours", "upstream": "theirs", "memory": "in memory"}
+
+
+def line(layer: str, workload: str, round_number: int, seconds: float, **more: Any) -> dict[str, Any]:
+    return {
+        "round": round_number,
+        "layer": layer,
+        "workload": workload,
+        "loop": "asyncio",
+        "n": 100,
+        "sent": 100,
+        "received": 100,
+        "lost": 0,
+        "repeated": 0,
+        "disordered": 0,
+        "seconds": seconds,
+        "per_second": 100 / seconds,
+        "cpu_seconds": seconds / 2,
+        "p50_us": seconds * 1e4,
+        "p99_us": seconds * 3e4,
+        "server": {"cpu_us": 250, "evalsha": 100, "zadd": 100},
+        "extra": {},
+        **more,
+    }
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    measurements = []
+    for number_of_round in (1, 2, 3):
+        for workload in ("pairs", "roundtrip", "load-250", "load-1000", "group-10", "group-100"):
+            measurements.append(line("fast", workload, number_of_round, 0.01 * number_of_round))
+            measurements.append(line("upstream", workload, number_of_round, 1.0 * number_of_round, lost=7))
+        extra = {"cpu_per_minute": 0.5, "connections": 2}
+        measurements.append(line("fast", "idle", number_of_round, 5.0, extra=extra))
+    about = {"processor": "a processor", "cores": 2, "platform": "a platform", "server": "redis 7"}
+    return {
+        "began": "2026-01-02T03:04:05+00:00",
+        "machine": {**about, "load": [0.5, 0, 0], "load_after": [1.5, 0, 0]},
+        "rounds": 3,
+        "labels": LABELS,
+        "versions": {"fast": {"python": "3.11"}, "upstream": {"python": "3.11", "redis": "7.4"}},
+        "measurements": measurements,
+        "promises": check(measurements),
+    }
+
+
+def test_the_cases_come_in_their_own_order(report: dict[str, Any]) -> None:
+    report["measurements"].reverse()
+    assert cases_of(report)[:3] == ["roundtrip", "pairs", "group-10"]
+
+
+def test_a_table_tells_medians_spread_ratios_and_losses(report: dict[str, Any]) -> None:
+    rows = markdown(report, []).splitlines()
+    at = rows.index("### send → receive, 50 × 50")
+    ours, theirs = rows[at + 4], rows[at + 5]
+    # 100 messages in 0.01, 0.02 and 0.03 s; 100 times upstream; 100 µs of client and 2.5 of server each; 2 commands.
+    assert ours == "| ours | **5,000** | 3,333 – 10,000 | 100 |  | 100 | 2.50 | 2.00 | 0 | 0 |"
+    assert theirs == "| theirs | **50.0** | 33.3 – 100 |  |  | 10,000 | 2.50 | 2.00 | 21 | 0 |"
+
+
+def test_latency_has_its_tail_and_idle_has_its_own_numbers(report: dict[str, Any]) -> None:
+    text = markdown(report, [])
+    assert "| ours | **200** | 100 – 300 | 600 | 100 |" in text
+    assert "- ours: CPU s/min 0.500, connections 2.00" in text
+
+
+def test_the_promises_and_the_machine_are_told(report: dict[str, Any]) -> None:
+    text = markdown(report, ["images/x.png"])
+    assert "3 rounds; load average 0.5 before and 1.5 after" in text
+    assert "| ours: send → receive, 50 × 50 | theirs | 120 × | 100 × | 100 – 100 | missed |" in text
+    assert "![x](images/x.png)" in text
+
+
+def test_a_turn_that_failed_is_shown(report: dict[str, Any]) -> None:
+    failed = {"round": 1, "layer": "memory", "workload": "pairs", "loop": "asyncio", "n": 1, "failed": "it broke"}
+    report["measurements"].append(failed)
+    assert "| in memory | failed |" in markdown(report, [])
+
+
+def test_only_the_marked_part_of_a_page_changes() -> None:
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    changed = put_between(page, "new\n")
+    assert changed == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert put_between(changed, "new\n") == changed
+    with pytest.raises(ValueError, match="lacks the marks"):
+        put_between("before\nafter\n", "new")
+
+
+def test_the_page_in_the_docs_has_the_marks() -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+    assert "new text" in put_between(page.read_text(), "new text")
+
+
+def test_every_picture_is_drawn(report: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    drawn = plots(report, tmp_path)
+    assert [path.stem for path in drawn] == list(PICTURES)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_no_picture_without_numbers(report: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report["measurements"] = [line for line in report["measurements"] if line["workload"] == "pairs"]
+    assert [path.stem for path in plots(report, tmp_path)] == ["times-channels-redis"]
+
+
+def test_from_the_file_to_the_page(report: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page, stored = tmp_path / "performance.md", tmp_path / "run.json"
+    page.write_text(f"# Ours\n{BEGIN}\n{END}\n")
+    stored.write_text(json.dumps(report))
+    assert main([str(stored), "--page", str(page)]) == 0
+    assert "(images/latency-against-load.png)" in page.read_text()
+    assert (tmp_path / "images" / "latency-against-load.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.1234, "0.123"),
+        (1.5, "1.50"),
+        (12.34, "12.3"),
+        (123.4, "123"),
+        (123456.7, "123,457"),
+        (999.9, "1,000"),
+    ],
+)
+def test_numbers_keep_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
