@@ -78,6 +78,11 @@ class Dialer:
         # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
         self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
         self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
+        driver_info = getattr(connection, "driver_info", None)
+        if driver_info is not None:
+            # Else redis-py 8 reads its own version from the disk again for each connection, which takes most of the
+            # time that a call from synchronous code takes.
+            self._options["driver_info"] = driver_info
         self._name = f"channels_redis_fast:{layer}"
         #: The name of the Sentinel set, and where its primary was found last.
         self._set: str | None = host.get("master_name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 import signal
 import socket
@@ -152,6 +153,27 @@ async def test_a_wrong_password_is_not_repeated(
     layer = make_layer(hosts=[f"redis://:right@127.0.0.1:{server.port}"])
     await within(layer.send("general", {"n": 1}))
     assert await within(layer.receive("general")) == {"n": 1}
+
+
+# Opening.
+
+
+async def test_a_connection_is_opened_without_a_look_at_the_disk(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py 8 finds out its own version for each connection, unless it is told: most of what opening one takes."""
+    layer = make_layer()
+    asked: list[str] = []
+
+    def version(name: str) -> str:
+        asked.append(name)
+        return "0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    await within(layer.send("general", {}))
+    assert await within(layer.receive("general")) == {}
+    assert layer.stats()["connections_open"] == 2
+    assert asked == []
 
 
 # Gone and back.
