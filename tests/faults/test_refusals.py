@@ -94,6 +94,9 @@ async def test_scripts_forgotten_under_load(make_core: Make, own_server: OwnServ
     receiving = [await started(receive_many(receiver, channel, 2000)) for channel in [*channels, member]]
     try:
         for start in range(0, 2000, 100):
+            # However fast the sends are: each hundred of them has a server that forgot.
+            before = flushes
+            await until(lambda before=before: flushes > before)  # type: ignore[misc]
             numbers = range(start, start + 100)
             sends = [sender.send(channel, {"n": n}) for n in numbers for channel in channels]
             groups = [sender.group_send("room", {"n": n}) for n in numbers]
@@ -106,7 +109,7 @@ async def test_scripts_forgotten_under_load(make_core: Make, own_server: OwnServ
     assert got == [expected] * 2
     # Group sends of one tick are calls of their own; in which order they are made nobody has promised.
     assert sorted(of_group, key=lambda message: message["n"]) == expected
-    assert flushes > 50
+    assert flushes >= 20
     for channel in channels:
         await nothing_to_receive(receiver, channel)
     assert sender.stats()["reconnects"] == 0
