@@ -124,7 +124,8 @@ class Dialer:
         except Exception as error:
             # Not only RedisError and OSError: uvloop has RuntimeError for a socket that closed in the meantime.
             # Some releases of redis-py put what a unix socket's server said into an error of their own.
-            kind = exceptions.AuthenticationError if _is_about_passwords(error.__cause__) else ConnectionError
+            is_about_passwords = isinstance(error.__cause__, exceptions.AuthenticationError)
+            kind = exceptions.AuthenticationError if is_about_passwords else ConnectionError
             raise kind(self._describe(error)) from error
         finally:
             # Without waiting, since this may be a cancellation.
@@ -197,10 +198,6 @@ class Dialer:
     def _describe(self, error: BaseException) -> str:
         text = str(error) or type(error).__name__
         return text if self.label in text else f"{self.label}: {text}"
-
-
-def _is_about_passwords(error: BaseException | None) -> bool:
-    return isinstance(error, exceptions.AuthenticationError)
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
