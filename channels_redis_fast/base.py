@@ -7,11 +7,12 @@ nothing of what a layer does with messages, and opens nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, ClassVar
+from functools import cached_property, partial
+from typing import Any, ClassVar, cast
 
 from channels.layers import BaseChannelLayer
 
@@ -20,9 +21,11 @@ from ._hot import CapacityTable, shard
 from .codec import Codec, Message, choose
 from .dialer import Dialer, create_pool
 from .hosts import decode_hosts, host_label
-from .loops import LoopStates
+from .loops import LoopStates, on_fork
 from .serializers import make_serializer
 from .stats import Stats
+from .sync import Layer, SyncLayer
+from .ways import RULES, Ways
 
 
 class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -46,8 +49,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         capacity: int,
         channel_capacity: Mapping[str | re.Pattern[str], int],
         serializer_format: str,
+        sync_hub: str,
+        sync_timeout: float | None,
         **serializer_options: Any,
     ) -> None:
+        self.sync_hub = options.one_of("sync_hub", sync_hub, RULES)
+        self.sync_timeout = None if sync_timeout is None else options.duration("sync_timeout", sync_timeout)
         self.prefix = options.text("prefix", prefix)
         self._set_capacities(capacity, channel_capacity)
         self.hosts = decode_hosts(hosts)
@@ -66,7 +73,35 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             shard if self._overridden("consistent_hash") is None else self._own_shard
         )
         self._stats = Stats()
-        self._loops: LoopStates[Any]
+        #: What this layer has in each event loop, and for whose calls that is the way to take.
+        self._loops: LoopStates[Any] = LoopStates(self._make_state)
+        self._ways: Ways[Any] = Ways(self._loops, self.sync_hub)
+        on_fork(self)
+
+    @cached_property
+    def sync(self) -> SyncLayer:
+        """The sends and groups of this layer as plain functions, for threads without an event loop."""
+        return SyncLayer(cast(Layer, self), self._ways)
+
+    async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
+        """
+        Send ``(group, message)`` pairs, in order; what leaves at the same time leaves in one batch for each shard.
+
+        A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
+        whatever becomes of the others, and the first error of ``group_send``, in their order, is raised.
+        """
+        pairs = list(messages)
+        for group, message in pairs:
+            self._check_group_message(group, message)
+        loop = asyncio.get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisLayer.group_send_many(self, pairs))
+            return
+        outcomes = await asyncio.gather(*(self.group_send(*pair) for pair in pairs), return_exceptions=True)
+        error = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
+        if error is not None:
+            raise error
 
     def stats(self) -> dict[str, int]:
         """
@@ -135,6 +170,18 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _capacity_for_mailbox(self, channel: str) -> int:
         return self._capacity_of(channel)
+
+    def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:
+        """Return what this layer has in an event loop."""
+        raise NotImplementedError
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's sockets alone."""
+        self._loops.forget()
+
+    def _check_group_message(self, group: str, message: Message) -> None:
+        """Raise for a wrong name, and for what is not a message."""
+        raise NotImplementedError
 
     def _own_shard(self, value: str, ring_size: int) -> int:
         return self.consistent_hash(value)

@@ -31,7 +31,6 @@ from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
 from .dialer import open_client
-from .loops import LoopStates, on_fork
 from .mailbox import Inbox, Mailroom
 from .receiver import Receiver
 
@@ -52,7 +51,9 @@ class RedisChannelLayer(RedisLayer):
     that a group membership lives. ``capacity``: messages that a channel's key holds before it is full;
     ``channel_capacity``: dict of globs or compiled ``re`` patterns to capacities, first match wins.
     ``symmetric_encryption_keys``: list of str or bytes. ``random_prefix_length``: bytes that make equal messages
-    distinct. ``serializer_format``: a name in ``serializers.registry``.
+    distinct. ``serializer_format``: a name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived
+    event loops go through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds
+    that a call of ``layer.sync`` may take, None for as long as the layer itself waits.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -71,6 +72,8 @@ class RedisChannelLayer(RedisLayer):
         symmetric_encryption_keys: Iterable[str | bytes] | None = None,
         random_prefix_length: int = 12,
         serializer_format: str = "msgpack",
+        sync_hub: str = "auto",
+        sync_timeout: float | None = None,
     ) -> None:
         self.expiry = options.seconds("expiry", expiry)
         self.group_expiry = options.seconds("group_expiry", group_expiry)
@@ -80,6 +83,8 @@ class RedisChannelLayer(RedisLayer):
             options.count("capacity", capacity),
             options.mapping("channel_capacity", channel_capacity),
             serializer_format,
+            sync_hub,
+            sync_timeout,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
@@ -93,8 +98,6 @@ class RedisChannelLayer(RedisLayer):
         self._split = split if self._overridden("consistent_hash") is None else self._own_split
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
-        self._loops = LoopStates(self._make_state)
-        on_fork(self)
 
     # Channels.
 
@@ -106,27 +109,50 @@ class RedisChannelLayer(RedisLayer):
         invalid name; ``AssertionError`` for a message that is not a dict or holds ``__asgi_channel__``; the
         serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host.
         """
-        if not isinstance(message, dict):
-            raise AssertionError("message is not a dict")
-        local = self._kind(channel)
-        if local < 0:
-            local = self._checked_kind(channel)
-        if CHANNEL_FIELD in message:
-            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
-        try:
-            member = self._codec.encode(message, channel if local else None)
-        except Exception as error:
-            say_where(error, f"channel {channel}")
-            raise
-        # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
-        index = self._shard_of(channel[:local], self.ring_size) if local else self._next_shard()
-        sender = self._loops[get_running_loop()].senders[index]
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisChannelLayer.send(self, channel, message))
+            return
+        shard, redis_key, member, capacity = self._addressed(channel, message)
         self._stats.sends += 1
-        sent = sender.send(key(self._key_prefix, channel, local), member, self._capacity_of(channel))
+        sent = state.senders[shard].send(redis_key, member, capacity)
         await sent
         if not sent.take():
             self._stats.channel_full += 1
             raise ChannelFull(channel)
+
+    async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
+        """
+        Send ``(channel, message)`` pairs, in order, in one batch for each shard.
+
+        What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
+        sent whatever becomes of the others. Raises the first error, in their order, that is not ``ChannelFull``; else
+        ``ChannelFull`` with the names of all channels that were full, each once.
+        """
+        pairs = list(messages)
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisChannelLayer.send_many(self, pairs))
+            return
+        addressed = [self._addressed(channel, message) for channel, message in pairs]
+        self._stats.sends += len(pairs)
+        sent = [state.senders[shard].send(*letter) for shard, *letter in addressed]
+        error: Exception | None = None
+        full: dict[str, None] = {}
+        for (channel, _), waiter in zip(pairs, sent, strict=True):
+            try:
+                await waiter
+                if not waiter.take():
+                    self._stats.channel_full += 1
+                    full[channel] = None
+            except Exception as reason:
+                error = error or reason
+        if error is not None:
+            raise error
+        if full:
+            raise ChannelFull(", ".join(full))
 
     async def receive(self, channel: str) -> Message:
         """
@@ -176,6 +202,8 @@ class RedisChannelLayer(RedisLayer):
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a new specific channel that this process can receive on."""
+        # Who makes a channel is going to receive on it, and so to stay.
+        self._loops[get_running_loop()]
         return f"{prefix}.{self.client_prefix}!{unique_name()}"
 
     # Groups.
@@ -186,8 +214,13 @@ class RedisChannelLayer(RedisLayer):
 
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
-        connection, group_key = self._group(group, channel)
-        await connection.call(
+        group_key = self._group(group, channel)
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisChannelLayer.group_add(self, group, channel))
+            return
+        await state.commands[self.consistent_hash(group)].call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
 
@@ -197,8 +230,13 @@ class RedisChannelLayer(RedisLayer):
 
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
-        connection, group_key = self._group(group, channel)
-        await connection.call((b"ZREM", group_key, channel), repeatable=True)
+        group_key = self._group(group, channel)
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisChannelLayer.group_discard(self, group, channel))
+            return
+        await state.commands[self.consistent_hash(group)].call((b"ZREM", group_key, channel), repeatable=True)
 
     async def group_send(self, group: str, message: Message) -> None:
         """
@@ -207,13 +245,12 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for an invalid name; ``AssertionError`` for a message that is not a dict or holds
         ``__asgi_channel__``; the serializer's error; ``redis.exceptions.ConnectionError`` naming the host.
         """
-        if not self._is_group(group):
-            self.require_valid_group_name(group)
-        if not isinstance(message, dict):
-            raise AssertionError("message is not a dict")
-        if CHANNEL_FIELD in message:
-            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
-        state = self._loops[get_running_loop()]
+        self._check_group_message(group, message)
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisChannelLayer.group_send(self, group, message))
+            return
         group_key = self._group_key(group)
         self._stats.group_sends += 1
         _, members = await state.commands[self.consistent_hash(group)].call(
@@ -250,10 +287,15 @@ class RedisChannelLayer(RedisLayer):
 
     async def flush(self) -> None:
         """Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets."""
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisChannelLayer.flush(self))
+            return
         pattern = _literal(self._key_prefix) + b"*"
         wake_keys = self._key_prefix + b":wake:"
         for index in range(self.ring_size):
-            connection = self._loops[get_running_loop()].commands[index]
+            connection = state.commands[index]
             cursor = b"0"
             while True:
                 ((cursor, keys),) = await connection.call((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", FLUSH_STEP))
@@ -294,7 +336,7 @@ class RedisChannelLayer(RedisLayer):
         """In a forked child: become a process of its own, and leave the parent's sockets alone."""
         self.client_prefix = unique_name()
         self._mailroom = self._make_mailroom()
-        self._loops.forget()
+        super().after_fork()
 
     def _open_inbox(self, name: str) -> Inbox:
         if not name.endswith(self.client_prefix + "!"):
@@ -334,18 +376,44 @@ class RedisChannelLayer(RedisLayer):
             mine[1].append(names)
         return shards, unreadable
 
+    def _addressed(self, channel: str, message: Message) -> tuple[int, bytes, bytes, int]:
+        """Check a channel and a message for it; return its shard, its key, what is stored there, and the capacity."""
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        local = self._kind(channel)
+        if local < 0:
+            local = self._checked_kind(channel)
+        if CHANNEL_FIELD in message:
+            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+        try:
+            member = self._codec.encode(message, channel if local else None)
+        except Exception as error:
+            say_where(error, f"channel {channel}")
+            raise
+        # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
+        shard = self._shard_of(channel[:local], self.ring_size) if local else self._next_shard()
+        return shard, key(self._key_prefix, channel, local), member, self._capacity_of(channel)
+
+    def _check_group_message(self, group: str, message: Message) -> None:
+        if not self._is_group(group):
+            self.require_valid_group_name(group)
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        if CHANNEL_FIELD in message:
+            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+
     def _checked_kind(self, channel: str) -> int:
         """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
-    def _group(self, group: str, channel: str) -> tuple[Any, bytes]:
-        """Check both names; return the connection and the key of the group."""
+    def _group(self, group: str, channel: str) -> bytes:
+        """Check both names; return the key of the group."""
         if not self._is_group(group):
             self.require_valid_group_name(group)
         if self._kind(channel) < 0:
             self.require_valid_channel_name(channel)
-        return self._loops[get_running_loop()].commands[self.consistent_hash(group)], self._group_key(group)
+        return self._group_key(group)
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()

@@ -35,6 +35,11 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
     def __init__(self, make_state: Callable[[asyncio.AbstractEventLoop], State]) -> None:
         super().__init__()
         self._make_state = make_state
+        self._followers: list[dict[asyncio.AbstractEventLoop, State]] = []
+
+    def also_forget(self, follower: dict[asyncio.AbstractEventLoop, State]) -> None:
+        """Have a dict that shows some of these states forget them when they are forgotten here."""
+        self._followers.append(follower)
 
     def __missing__(self, loop: asyncio.AbstractEventLoop) -> State:
         state = self[loop] = self._make_state(loop)
@@ -42,18 +47,25 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         return state
 
     async def disconnect(self) -> None:
-        """Close the sockets of all running loops; this returns when those of the calling loop are closed."""
+        """Close the sockets of all running loops; this returns when the calling loop's and the hub's are closed."""
         here = asyncio.get_running_loop()
+        awaited = []
         for loop, state in list(self.items()):
             if loop is not here and loop.is_running():
-                # Nobody waits for the other loops: one of them may wait for this one.
-                asyncio.run_coroutine_threadsafe(state.disconnect(), loop)
+                # Nobody waits for a loop of the site's own, which may wait for this one.
+                closing = asyncio.run_coroutine_threadsafe(state.disconnect(), loop)
+                if loop in _outliving:
+                    awaited.append(asyncio.wrap_future(closing))
         if here in self:
             await self[here].disconnect()
+        if awaited:
+            await asyncio.wait(awaited)
 
     def closing(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close what the layer has in a loop that is about to close."""
         state = self.pop(loop, None)
+        for follower in self._followers:
+            follower.pop(loop, None)
         if state is not None and not loop.is_closed() and not loop.is_running():
             loop.run_until_complete(state.retire())
 
@@ -64,21 +76,52 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         They stay referenced for ever: a destructor would close a transport, and with it take the parent's
         socket out of the epoll set that both share, or send a TLS goodbye in the parent's name.
         """
-        _inherited.append(dict(self))
+        keep_for_ever(dict(self))
         self.clear()
+        for follower in self._followers:
+            follower.clear()
 
 
 _inherited: list[Any] = []
 
 
+def keep_for_ever(inherited: Any) -> None:
+    """In a forked child: keep something of the parent's from being destroyed."""
+    _inherited.append(inherited)
+
+
+#: What there is to close with a loop. A layer stays alive as long as a loop in which it has something, unless that
+#: outlives layers.
+_users: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], LoopStates[Any] | None]]] = (
+    weakref.WeakKeyDictionary()
+)
+_outliving: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+
+def outlives_layers(loop: asyncio.AbstractEventLoop) -> None:
+    """Say that a loop goes on when layers that use it are gone. What such a layer has there it closes itself."""
+    _outliving.add(loop)
+
+
 def _before_close(loop: asyncio.AbstractEventLoop, states: LoopStates[Any]) -> None:
     """Make ``loop.close()`` close the layer's connections first, as channels_redis does."""
+    users = _users.get(loop)
+    if users is None:
+        users = _users[loop] = []
+        _hook(loop, users)
+    users[:] = [user for user in users if user() is not None]
+    users.append(weakref.ref(states) if loop in _outliving else lambda: states)
+
+
+def _hook(loop: asyncio.AbstractEventLoop, users: list[Callable[[], LoopStates[Any] | None]]) -> None:
     close = loop.close
 
     def closing(self: asyncio.AbstractEventLoop) -> None:
-        # The hook of an earlier layer is under this one, so each restores what it found.
         self.close = close  # type: ignore[method-assign]
-        states.closing(self)
+        for user in users:
+            states = user()
+            if states is not None:
+                states.closing(self)
         self.close()
 
     loop.close = types.MethodType(closing, loop)  # type: ignore[method-assign]

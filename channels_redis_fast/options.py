@@ -4,7 +4,7 @@ Checks of layer options: a wrong one is refused when the layer is made, by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -35,6 +35,22 @@ def count(option: str, value: Any) -> int:
     if value < 0:
         raise ValueError(f"Option '{option}' must not be negative; it is {value}.")
     return value
+
+
+def duration(option: str, value: Any) -> float:
+    """Return a number of seconds, fractions allowed. Raises ``TypeError`` or ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"Option '{option}' must be a number of seconds, not {type(value).__name__}.")
+    if not value > 0:
+        raise ValueError(f"Option '{option}' must be more than no time at all; it is {value}.")
+    return float(value)
+
+
+def one_of(option: str, value: Any, allowed: Sequence[str]) -> str:
+    """Return ``value`` if it is one of the allowed ones. Raises ``ValueError`` naming them otherwise."""
+    if value not in allowed:
+        raise ValueError(f"Option '{option}' must be one of {', '.join(map(repr, allowed))}; it is {value!r}.")
+    return str(value)
 
 
 def keys(option: str, value: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 from . import options
 from .base import RedisLayer, say_where, unique_name
 from .codec import Message, PayloadCodec, choose_payload
-from .loops import LoopStates, on_fork
+from .loops import LoopStates
 from .mailbox import Room
 from .pubsubloop import PubSubLoop
 
@@ -47,9 +47,12 @@ class RedisPubSubChannelLayer(RedisLayer):
     ``serializer_format``: a name in ``serializers.registry``.
     What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
     oldest give way) and ``expiry`` (seconds; None: for ever).
+    ``sync_hub`` and ``sync_timeout``: as on the core layer.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
+
+    _loops: LoopStates[PubSubLoop]
 
     layer_name = "pubsub"
     without_effect = ("group_expiry", "random_prefix_length")
@@ -69,6 +72,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         capacity: int = DEFAULT_CAPACITY,
         channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
         expiry: float | None = None,
+        sync_hub: str = "auto",
+        sync_timeout: float | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
@@ -81,11 +86,11 @@ class RedisPubSubChannelLayer(RedisLayer):
             options.count("capacity", capacity),
             options.mapping("channel_capacity", channel_capacity),
             serializer_format,
+            sync_hub,
+            sync_timeout,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         self._room = Room(math.inf if self.expiry is None else self.expiry, self._capacity_for_mailbox, self._stats)
-        self._loops: LoopStates[PubSubLoop] = LoopStates(self._make_state)
-        on_fork(self)
 
     # Channels.
 
@@ -98,6 +103,34 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         await self._publish(channel, message, "channel", channel)
         self._stats.sends += 1
+
+    async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
+        """
+        Send ``(channel, message)`` pairs, in order, in one batch for each shard.
+
+        What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
+        sent whatever becomes of the others, and the first error, in their order, is raised.
+        """
+        pairs = list(messages)
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(RedisPubSubChannelLayer.send_many(self, pairs))
+            return
+        payloads = [self._payload(message, "channel", channel) for channel, message in pairs]
+        sent = [
+            state.publishers[self._shard_of(channel, self.ring_size)].publish(channel.encode(), payload)
+            for (channel, _), payload in zip(pairs, payloads, strict=True)
+        ]
+        error: Exception | None = None
+        for waiter in sent:
+            try:
+                await waiter
+                self._stats.sends += 1
+            except Exception as reason:
+                error = error or reason
+        if error is not None:
+            raise error
 
     async def receive(self, channel: str) -> Message:
         """
@@ -189,16 +222,14 @@ class RedisPubSubChannelLayer(RedisLayer):
 
         A receive that waits goes on waiting, and its channel is subscribed again at once.
         """
-        self._loops[get_running_loop()].clear()
+        state = self._loops.get(get_running_loop())
+        if state is not None:
+            state.clear()
         await self.close_pools()
 
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
         await self._loops.disconnect()
-
-    def after_fork(self) -> None:
-        """In a forked child: leave the parent's sockets alone."""
-        self._loops.forget()
 
     # Inner works.
 
@@ -214,16 +245,29 @@ class RedisPubSubChannelLayer(RedisLayer):
                     raise
 
     async def _publish(self, name: str, message: Message, kind: str, public_name: str) -> None:
+        loop = get_running_loop()
+        state = self._ways[loop] or await self._ways.find(loop)
+        if state is None:
+            await self._ways.through_hub(self._publish(name, message, kind, public_name))
+            return
+        payload = self._payload(message, kind, public_name)
+        await state.publishers[self._shard_of(name, self.ring_size)].publish(name.encode(), payload)
+
+    def _payload(self, message: Message, kind: str, name: str) -> bytes:
+        """Check a message and the name of its channel or group; return what is published."""
         if not isinstance(message, dict):
             raise AssertionError("message is not a dict")
-        _require_text(kind, public_name)
+        _require_text(kind, name)
         try:
-            payload = self._codec.encode(message, None)
+            return self._codec.encode(message, None)
         except Exception as error:
-            say_where(error, f"{kind} {public_name}")
+            say_where(error, f"{kind} {name}")
             raise
-        publisher = self._loops[get_running_loop()].publishers[self._shard_of(name, self.ring_size)]
-        await publisher.publish(name.encode(), payload)
+
+    def _check_group_message(self, group: str, message: Message) -> None:
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        _require_text("group", group)
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
@@ -231,8 +275,8 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     def _home(self, channel: str) -> PubSubLoop | None:
         """Return the loop that a channel lives in: this one if it does, else another that runs."""
-        here = self._loops[get_running_loop()]
-        if channel in here.channels:
+        here = self._loops.get(get_running_loop())
+        if here is not None and channel in here.channels:
             return here
         for loop, state in list(self._loops.items()):
             if channel in state.channels and loop.is_running():

@@ -24,8 +24,9 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 @pytest.fixture
 def layer(redis_server: Any, prefix: str) -> RedisChannelLayer:
-    """A layer whose loops the tests make and close: nothing else closes its sockets."""
-    return RedisChannelLayer(hosts=[named(redis_server.url, prefix)], prefix=prefix, capacity=10_000)
+    """A layer whose loops the tests make and close: nothing else closes its sockets, and none are the hub's."""
+    host = named(redis_server.url, prefix)
+    return RedisChannelLayer(hosts=[host], prefix=prefix, capacity=10_000, sync_hub="never")
 
 
 def run(new_loop: NewLoop, work: Coroutine[Any, Any, Any]) -> Any:
@@ -111,7 +112,7 @@ def test_a_receive_left_waiting_in_a_closed_loop_takes_no_message(
         await until(lambda: blocked(raw, prefix) == 1)
 
     run(new_loop, leave())
-    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix)
+    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix, sync_hub="never")
 
     async def work() -> None:
         await peer.send(channel, {"n": 1})
@@ -127,7 +128,7 @@ def test_a_loop_stopped_and_continued(
     layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
 ) -> None:
     """While it stands still messages pile up; afterwards all are there, those under way too."""
-    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix)
+    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix, sync_hub="never")
     loop = new_loop()
     try:
 

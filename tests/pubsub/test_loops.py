@@ -31,7 +31,7 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 @pytest.fixture
 def layer(redis_server: Any, prefix: str) -> RedisPubSubChannelLayer:
     """A layer whose loops the tests make and close: nothing else closes its sockets."""
-    return RedisPubSubChannelLayer(hosts=[named(redis_server.url, prefix)], prefix=prefix)
+    return RedisPubSubChannelLayer(hosts=[named(redis_server.url, prefix)], prefix=prefix, sync_hub="never")
 
 
 # One after another.
@@ -76,7 +76,7 @@ def test_a_loop_stopped_between_new_channel_and_receive(
     layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
 ) -> None:
     """As synchronous test clients do it: what was sent while it stood still is there, in order."""
-    peer = RedisPubSubChannelLayer(hosts=layer.hosts, prefix=prefix)
+    peer = RedisPubSubChannelLayer(hosts=layer.hosts, prefix=prefix, sync_hub="never")
     loop = new_loop()
     try:
         channel = loop.run_until_complete(within(layer.new_channel()))

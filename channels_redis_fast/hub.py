@@ -1,0 +1,158 @@
+"""
+The I/O thread of this process: one event loop on which calls run whose own loop will not live to see a second one.
+
+It is started when it is first needed, stopped when the interpreter ends, and left behind by a forked child, which
+starts its own. Knows no layer: what runs here are coroutines that others hand in, each with somebody to tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .loops import keep_for_ever, on_fork, outlives_layers
+
+#: Seconds that the end of the interpreter waits for connections to be closed.
+STOP_TIMEOUT = 3.0
+
+Done = Callable[["asyncio.Task[Any]"], None]
+
+
+class Hub:
+    """A thread with an event loop. Raises ``RuntimeError`` where no thread can be started."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        outlives_layers(self.loop)
+        # A daemon, since a process that is done must not wait for it; ``stop`` ends it in good order before that.
+        self._thread = threading.Thread(target=self._work, name="channels_redis_fast", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.loop.close()
+            raise
+
+    def call(self, coroutine: Coroutine[Any, Any, Any], done: Done) -> Call:
+        """
+        Run a coroutine here, in the calling thread's context; ``done`` gets its task, in this loop.
+
+        Calls of one thread begin in the order in which they were made. Raises ``RuntimeError`` after ``stop``.
+        """
+        call = Call(self.loop, coroutine, done)
+        try:
+            self.loop.call_soon_threadsafe(call.start, context=contextvars.copy_context())
+        except RuntimeError:
+            coroutine.close()
+            raise
+        return call
+
+    def stop(self) -> None:
+        """Cancel what runs, close the loop and with it what the layers have here."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(STOP_TIMEOUT)
+
+    def _work(self) -> None:
+        try:
+            self.loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self.loop.run_until_complete(asyncio.wait(tasks, timeout=STOP_TIMEOUT))
+            self.loop.close()
+
+
+class Call:
+    """One coroutine on the hub, as the thread sees it that handed it in."""
+
+    __slots__ = ("_coroutine", "_done", "_loop", "_task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
+        self._loop = loop
+        self._coroutine = coroutine
+        self._done = done
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self) -> None:
+        """Begin, in the hub's loop."""
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(self._done)
+
+    def cancel(self) -> None:
+        """Cancel it, from any thread; ``done`` hears of it too."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        # Behind ``start`` in the loop's queue, so there is a task.
+        assert self._task is not None
+        self._task.cancel()
+
+
+class _Process:
+    """The hub of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.hub: Hub | None = None
+        self.has_ended = False
+
+    def after_fork(self) -> None:
+        # The thread is the parent's, and so are its sockets. The lock may be held by a thread that is not here.
+        keep_for_ever(self.hub)
+        self.lock = threading.Lock()
+        self.hub = None
+
+
+_process = _Process()
+on_fork(_process)
+
+
+def current() -> Hub:
+    """Return the hub of this process, started if it was not. Raises ``RuntimeError`` where there can be none."""
+    hub = _process.hub
+    if hub is None:
+        reason = why_not()
+        if reason is not None:
+            raise RuntimeError(reason)
+        with _process.lock:
+            hub = _process.hub
+            if hub is None:
+                hub = _process.hub = Hub()
+    return hub
+
+
+def is_hub(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether that is the hub's event loop."""
+    return _process.hub is not None and _process.hub.loop is loop
+
+
+def why_not() -> str | None:
+    """Return why this process can have no hub, or None if it can."""
+    if _process.has_ended:
+        return "the interpreter is ending, and starts no thread any more"
+    for library, module, question in _GREEN:
+        patcher = sys.modules.get(module)
+        if patcher is not None and getattr(patcher, question[0])(question[1]):
+            # Its "threads" share one OS thread, and with it the one event loop that asyncio allows to run there.
+            return f"{library} has replaced threads by its own, in which no second event loop can run"
+    return None
+
+
+_GREEN = (
+    ("gevent", "gevent.monkey", ("is_module_patched", "threading")),
+    ("eventlet", "eventlet.patcher", ("is_monkey_patched", "thread")),
+)
+
+
+@atexit.register
+def _stop() -> None:
+    with _process.lock:
+        hub, _process.hub, _process.has_ended = _process.hub, None, True
+    if hub is not None:
+        hub.stop()
