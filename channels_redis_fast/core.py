@@ -72,6 +72,7 @@ class RedisChannelLayer(RedisLayer):
         symmetric_encryption_keys: Iterable[str | bytes] | None = None,
         random_prefix_length: int = 12,
         serializer_format: str = "msgpack",
+        *,
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
     ) -> None:

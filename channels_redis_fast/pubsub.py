@@ -72,6 +72,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         capacity: int = DEFAULT_CAPACITY,
         channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
         expiry: float | None = None,
+        *,
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
         **others: Any,
@@ -276,7 +277,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _home(self, channel: str) -> PubSubLoop | None:
         """Return the loop that a channel lives in: this one if it does, else another that runs."""
         here = self._loops.get(get_running_loop())
-        if here is not None and channel in here.channels:
+        if channel in (here.channels if here is not None else {}):
             return here
         for loop, state in list(self._loops.items()):
             if channel in state.channels and loop.is_running():
