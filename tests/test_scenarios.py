@@ -1,4 +1,4 @@
-"""Each scenario of `scenarios.py` holds for our layer, and fails on channels_redis the way it says."""
+"""Each scenario holds for our layers, and fails on channels_redis the way it says."""
 
 from __future__ import annotations
 
@@ -7,45 +7,57 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from tests import scenarios, scenarios_pubsub
 from tests.conftest import ROOT
-from tests.scenarios import SCENARIOS, Environment
+from tests.scenarios import Environment
 
-ASYNC = [name for name, scenario in SCENARIOS.items() if scenario.is_async]
-SYNC = [name for name, scenario in SCENARIOS.items() if not scenario.is_async]
+#: By module: what a peer runs as its main program, and the layer under test here.
+LAYERS: dict[Any, type] = {scenarios: RedisChannelLayer, scenarios_pubsub: RedisPubSubChannelLayer}
+
+
+def cases(wanted: Callable[[Any], bool]) -> list[Any]:
+    return [
+        pytest.param(module, name, id=f"{module.__name__.rpartition('.')[2]}-{name}")
+        for module in LAYERS
+        for name, scenario in module.SCENARIOS.items()
+        if wanted(scenario)
+    ]
 
 
 @pytest.fixture
-def environment(redis_server: Server | ForeignServer, second_server: Server, prefix: str) -> Environment:
-    return Environment(RedisChannelLayer, redis_server.url, second_server.url, prefix)
+def environment(module: Any, redis_server: Server | ForeignServer, second_server: Server, prefix: str) -> Environment:
+    return Environment(LAYERS[module], redis_server.url, second_server.url, prefix)
 
 
-@pytest.mark.parametrize("name", ASYNC)
-async def test_ours(name: str, environment: Environment) -> None:
+@pytest.mark.parametrize(("module", "name"), cases(lambda scenario: scenario.is_async))
+async def test_ours(module: Any, name: str, environment: Environment) -> None:
     try:
-        await SCENARIOS[name].run(environment)
+        await module.SCENARIOS[name].run(environment)
     finally:
         await environment.close()
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-@pytest.mark.parametrize("name", SYNC)
+@pytest.mark.parametrize(("module", "name"), cases(lambda scenario: not scenario.is_async))
 def test_ours_without_a_loop(
-    name: str, new_loop: Callable[[], asyncio.AbstractEventLoop], environment: Environment
+    module: Any, name: str, new_loop: Callable[[], asyncio.AbstractEventLoop], environment: Environment
 ) -> None:
     environment.new_loop = new_loop
-    SCENARIOS[name].run(environment)
+    module.SCENARIOS[name].run(environment)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_upstream(name: str, environment: Environment, upstream_python: Path) -> None:
-    command = [str(upstream_python), "-m", "tests.scenarios", name, "--prefix", environment.prefix]
+@pytest.mark.parametrize(("module", "name"), cases(lambda scenario: True))
+def test_upstream(module: Any, name: str, environment: Environment, upstream_python: Path) -> None:
+    command = [str(upstream_python), "-m", module.__name__, name, "--prefix", environment.prefix]
     command += ["--url", environment.url, "--second-url", environment.second_url]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1, f"upstream gets {name} right, or could not try:\n{run.stdout}{run.stderr}"
-    assert re.search(f"failed: .*({SCENARIOS[name].upstream})", run.stdout), f"{run.stdout}{run.stderr}"
+    assert re.search(f"failed: .*({module.SCENARIOS[name].upstream})", run.stdout), f"{run.stdout}{run.stderr}"
