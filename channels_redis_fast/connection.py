@@ -274,7 +274,9 @@ class Connection(abc.ABC):
         """Begin to open a socket, unless there is one or an attempt is under way."""
         if self.link is None and self._opening is None and not self.closing:
             # An empty context: the connection outlives the request in which it is first needed.
-            self._opening = contextvars.Context().run(self.loop.create_task, self._open())
+            context = contextvars.Context()
+            self._opening = context.run(self.loop.create_task, self._open())
+            self._opening.add_done_callback(self._opening_is_over, context=context)
 
     async def aclose(self) -> None:
         """Close the socket and wait until it is gone. A later ``connect`` opens another."""
@@ -345,6 +347,13 @@ class Connection(abc.ABC):
             self.stats.reconnects += 1
             self.dialer.restored()
         self.opened()
+
+    def _opening_is_over(self, opening: asyncio.Task[None]) -> None:
+        if self._opening is opening:
+            # Cancelled before its first step, it has not come to say so itself.
+            self._opening = None
+            if not self.closing:
+                self.after_loss()
 
     def _lost(self, error: Exception | None) -> None:
         link, self.link = self.link, None

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .loops import keep_for_ever, on_fork, outlives_layers
 
-#: Seconds that the end of the interpreter waits for connections to be closed.
+#: Seconds that the end of the interpreter waits for calls to be over, and then for connections to be closed.
 STOP_TIMEOUT = 3.0
 
-Done = Callable[["asyncio.Task[Any]"], None]
+ENDING = "the interpreter is ending, and starts no thread any more"
 
 
 class Hub:
@@ -29,6 +31,9 @@ class Hub:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         outlives_layers(self.loop)
+        #: What was handed in and not yet begun. Without a lock: a signal handler may call in the middle of a call.
+        self._calls: deque[Call] = deque()
+        self._has_ended = False
         # A daemon, since a process that is done must not wait for it; ``stop`` ends it in good order before that.
         self._thread = threading.Thread(target=self._work, name="channels_redis_fast", daemon=True)
         try:
@@ -37,61 +42,100 @@ class Hub:
             self.loop.close()
             raise
 
-    def call(self, coroutine: Coroutine[Any, Any, Any], done: Done) -> Call:
+    def call(self, coroutine: Coroutine[Any, Any, Any], done: Callable[[Call], None]) -> Call:
         """
-        Run a coroutine here, in the calling thread's context; ``done`` gets its task, in this loop.
+        Run a coroutine here, in the calling thread's context; ``done`` gets the call when it is over, in this loop.
 
-        Calls of one thread begin in the order in which they were made. Raises ``RuntimeError`` after ``stop``.
+        Calls of one thread begin in the order in which they were made. Raises ``RuntimeError`` after ``stop``, and
+        then has not touched the coroutine.
         """
         call = Call(self.loop, coroutine, done)
-        try:
-            self.loop.call_soon_threadsafe(call.start, context=contextvars.copy_context())
-        except RuntimeError:
-            coroutine.close()
-            raise
+        self._calls.append(call)
+        if self._has_ended:
+            # Either it is taken back here, or ``_end`` has begun it.
+            with contextlib.suppress(ValueError):
+                self._calls.remove(call)
+                raise RuntimeError(ENDING)
+        # In a loop that has been closed since, ``_end`` has begun it too.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._begin_calls)
         return call
 
     def stop(self) -> None:
-        """Cancel what runs, close the loop and with it what the layers have here."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(STOP_TIMEOUT)
+        """Let what runs end, close the loop and with it what the layers have here."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(2 * STOP_TIMEOUT)
+
+    def _begin_calls(self) -> None:
+        while self._calls:
+            self._calls.popleft().begin()
 
     def _work(self) -> None:
+        is_stopped = False
+        while not is_stopped:
+            # A serializer that raises these ends its own call, which hears of it, and not those of others.
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                self.loop.run_forever()
+                is_stopped = True
         try:
-            self.loop.run_forever()
+            self.loop.run_until_complete(self._end())
         finally:
-            tasks = asyncio.all_tasks(self.loop)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                self.loop.run_until_complete(asyncio.wait(tasks, timeout=STOP_TIMEOUT))
             self.loop.close()
+
+    async def _end(self) -> None:
+        self._has_ended = True
+        self._begin_calls()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
 
 
 class Call:
     """One coroutine on the hub, as the thread sees it that handed it in."""
 
-    __slots__ = ("_coroutine", "_done", "_loop", "_task")
+    __slots__ = ("_context", "_coroutine", "_done", "_loop", "_task")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], done: Done) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], done: Callable[[Call], None]
+    ) -> None:
         self._loop = loop
         self._coroutine = coroutine
         self._done = done
+        self._context = contextvars.copy_context()
         self._task: asyncio.Task[Any] | None = None
 
-    def start(self) -> None:
+    def begin(self) -> None:
         """Begin, in the hub's loop."""
-        self._task = self._loop.create_task(self._coroutine)
-        self._task.add_done_callback(self._done)
+        self._task = self._context.run(self._loop.create_task, self._coroutine)
+        self._task.add_done_callback(self._is_over)
 
     def cancel(self) -> None:
         """Cancel it, from any thread; ``done`` hears of it too."""
-        self._loop.call_soon_threadsafe(self._cancel)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def result(self) -> Any:
+        """Return or raise what the coroutine did; ``RuntimeError`` if the end of the interpreter came before."""
+        assert self._task is not None
+        if self._task.cancelled():
+            raise RuntimeError(f"the call was not over in time: {ENDING}")
+        return self._task.result()
 
     def _cancel(self) -> None:
-        # Behind ``start`` in the loop's queue, so there is a task.
+        # The hub was woken to begin it before it was woken for this.
         assert self._task is not None
         self._task.cancel()
+
+    def _is_over(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            # Who asked may be gone, and the error is nobody else's business.
+            task.exception()
+        self._done(self)
 
 
 class _Process:
@@ -135,7 +179,7 @@ def is_hub(loop: asyncio.AbstractEventLoop) -> bool:
 def why_not() -> str | None:
     """Return why this process can have no hub, or None if it can."""
     if _process.has_ended:
-        return "the interpreter is ending, and starts no thread any more"
+        return ENDING
     for library, module, question in _GREEN:
         patcher = sys.modules.get(module)
         if patcher is not None and getattr(patcher, question[0])(question[1]):

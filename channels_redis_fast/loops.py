@@ -7,17 +7,27 @@ Knows what a layer has in a loop only as a thing to make and to close.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ._hot import reseed
 
 
+class Closable(Protocol):
+    """A connection."""
+
+    async def aclose(self) -> None: ...
+
+
 class LoopState(Protocol):
     """What a layer has in one event loop."""
+
+    def connections(self) -> Sequence[Closable]:
+        """Return all connections, those without a socket too."""
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
@@ -44,6 +54,10 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
     def __missing__(self, loop: asyncio.AbstractEventLoop) -> State:
         state = self[loop] = self._make_state(loop)
         _before_close(loop, self)
+        if loop in _outliving:
+            # Weak, since a connection may know a layer that opens sockets in its own way.
+            connections = [weakref.ref(connection) for connection in state.connections()]
+            weakref.finalize(self, _close_later, loop, connections).atexit = False
         return state
 
     async def disconnect(self) -> None:
@@ -99,8 +113,31 @@ _outliving: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
 def outlives_layers(loop: asyncio.AbstractEventLoop) -> None:
-    """Say that a loop goes on when layers that use it are gone. What such a layer has there it closes itself."""
+    """Say that a loop goes on when layers that use it are gone. What such a layer has there is closed then."""
     _outliving.add(loop)
+
+
+def _close_later(loop: asyncio.AbstractEventLoop, connections: Sequence[weakref.ref[Closable]]) -> None:
+    # The garbage collector may be in any thread, in the middle of anything.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_close, loop, connections)
+
+
+def _close(loop: asyncio.AbstractEventLoop, connections: Sequence[weakref.ref[Closable]]) -> None:
+    for connection in connections:
+        found = connection()
+        if found is not None:
+            run_alone(loop, found.aclose())
+
+
+_alone: set[asyncio.Task[None]] = set()
+
+
+def run_alone(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run, from within a loop, what nobody awaits. The loop itself would have a weak reference only."""
+    task = loop.create_task(coroutine)
+    _alone.add(task)
+    task.add_done_callback(_alone.discard)
 
 
 def _before_close(loop: asyncio.AbstractEventLoop, states: LoopStates[Any]) -> None:

@@ -11,21 +11,21 @@ Rules kept here:
 - The calls of one loop are carried out in the order in which they were made, also when it changes its way: the first
   one on its own connections waits until the hub has answered all before it, and those behind it wait their turn.
 - The hub does not mind when a loop is closed that waits for an answer.
-- Connections of the hub that nobody has used for ``IDLE`` seconds are closed.
+- Connections of the hub that nobody has used for ``IDLE`` seconds are closed, and so are those of a layer that is no
+  more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import weakref
 from collections.abc import Coroutine
-from threading import Event
+from threading import TIMEOUT_MAX, Lock
 from typing import Any, TypeVar
 
 from . import hub
-from .loops import LoopState, LoopStates
+from .loops import LoopState, LoopStates, run_alone
 
 RULES = ("auto", "always", "never")
 
@@ -45,13 +45,15 @@ class NotOver(Exception):
 class Passing:
     """A loop whose calls go through the hub."""
 
-    __slots__ = ("answers", "began", "calls", "turn", "waiting")
+    __slots__ = ("answers", "began", "calls", "stays", "turn", "waiting")
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.calls = 0
+        #: Whether it is to have connections of its own by any rule, since there is no hub any more.
+        self.stays = False
         #: What the hub has not yet answered.
-        self.answers: set[asyncio.Future[asyncio.Task[Any]]] = set()
+        self.answers: set[asyncio.Future[hub.Call]] = set()
         #: The calls that wait for that, first come first served, and how many they are.
         self.turn = asyncio.Lock()
         self.waiting = 0
@@ -70,7 +72,6 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
     def _begin(self) -> None:
         self._passing: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Passing] = weakref.WeakKeyDictionary()
         self._used = 0.0
-        self._closing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def clear(self) -> None:
@@ -101,29 +102,40 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
             async with passing.turn:
                 while passing.answers:
                     await asyncio.wait(passing.answers)
+                state = self._states[loop]
+                if passing.waiting == 1:
+                    # Not before: who comes now would overtake those that have not yet had their turn.
+                    self[loop] = state
+                    self._passing.pop(loop, None)
         finally:
             passing.waiting -= 1
             if not passing.waiting:
-                # Not before: who comes now would overtake those that have not yet had their turn.
-                self[loop] = self._states[loop]
-                self._passing.pop(loop, None)
-        return self._states[loop]
+                # One that was waited for has a reference to the loop, and would keep it for ever.
+                passing.turn = asyncio.Lock()
+        return state
 
     async def through_hub(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run one of the layer's coroutines on the hub, for a caller to whom ``find`` gave None."""
         loop = asyncio.get_running_loop()
-        home = _hub_for(coroutine)
-        answer: asyncio.Future[asyncio.Task[Any]] = loop.create_future()
-        answers = self._passing[loop].answers
-        answers.add(answer)
-        answer.add_done_callback(answers.discard)
+        passing = self._passing[loop]
+        answer: asyncio.Future[hub.Call] = loop.create_future()
 
-        def done(task: asyncio.Task[Any]) -> None:
-            self._was_used(task)
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(answer.set_result, task)
+        def done(call: hub.Call) -> None:
+            self._was_used()
+            try:
+                loop.call_soon_threadsafe(answer.set_result, call)
+            except RuntimeError:
+                # It was closed. An answer that stays would keep it for ever.
+                passing.answers.discard(answer)
 
-        call = home.call(coroutine, done)
+        try:
+            call = hub.current().call(coroutine, done)
+        except RuntimeError:
+            # It has ended since ``find`` looked: the coroutine asks that again, and goes the other way.
+            passing.stays = True
+            return await coroutine
+        passing.answers.add(answer)
+        answer.add_done_callback(passing.answers.discard)
         try:
             # wait(), so that the answer is awaited by those behind this call even if the caller is cancelled.
             await asyncio.wait([answer])
@@ -138,22 +150,26 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
 
         Raises ``NotOver`` if it is not over in ``timeout`` seconds, ``RuntimeError`` where there can be no hub.
         """
-        tasks: list[asyncio.Task[Any]] = []
-        is_done = Event()
+        # A lock and no Event, which takes three of them.
+        under_way = Lock()
+        under_way.acquire()
 
-        def done(task: asyncio.Task[Any]) -> None:
-            tasks.append(task)
-            is_done.set()
-            self._was_used(task)
+        def done(call: hub.Call) -> None:
+            self._was_used()
+            under_way.release()
 
-        call = _hub_for(coroutine).call(coroutine, done)
         try:
-            if not is_done.wait(timeout):
+            call = hub.current().call(coroutine, done)
+        except RuntimeError:
+            coroutine.close()
+            raise
+        try:
+            if not under_way.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX)):
                 raise NotOver
         except BaseException:
             call.cancel()
             raise
-        return tasks[0].result()
+        return call.result()
 
     def _may_pass(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the calls of a loop that is new here may go through the hub."""
@@ -167,35 +183,30 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
 
     def _is_over(self, loop: asyncio.AbstractEventLoop, passing: Passing) -> bool:
         """Whether a loop has turned out to be one that stays."""
-        if self._rule == "always":
-            return False
+        if passing.stays or self._rule == "always":
+            return passing.stays
         return loop in self._states or passing.calls >= MANY or time.monotonic() - passing.began >= LONG
 
-    def _was_used(self, task: asyncio.Task[Any]) -> None:
+    def _was_used(self) -> None:
         """Hear, in the hub's loop, that a call is over."""
-        if not task.cancelled():
-            # Who asked may be gone, and the error is nobody else's business.
-            task.exception()
-        loop = task.get_loop()
+        loop = asyncio.get_running_loop()
         self._used = loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(IDLE, self._close_if_idle, loop)
+            self._timer = loop.call_later(IDLE, _close_if_idle, weakref.ref(self), loop)
 
-    def _close_if_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+    def close_if_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close what the layer has in the hub's loop, or look again when it can have been idle long enough."""
         left = self._used + IDLE - loop.time()
         if left > 0:
-            self._timer = loop.call_later(left, self._close_if_idle, loop)
+            self._timer = loop.call_later(left, _close_if_idle, weakref.ref(self), loop)
             return
         self._timer = None
         if loop in self._states:
-            # Kept, since the loop itself has only a weak reference to it.
-            self._closing = loop.create_task(self._states[loop].disconnect())
+            run_alone(loop, self._states[loop].disconnect())
 
 
-def _hub_for(coroutine: Coroutine[Any, Any, Any]) -> hub.Hub:
-    """Return the hub; without one the coroutine is not left behind unawaited."""
-    try:
-        return hub.current()
-    except RuntimeError:
-        coroutine.close()
-        raise
+def _close_if_idle(ways: weakref.ref[Ways[Any]], loop: asyncio.AbstractEventLoop) -> None:
+    # A timer of a minute does not keep a layer that nobody else has any more.
+    found = ways()
+    if found is not None:
+        found.close_if_idle(loop)
