@@ -8,7 +8,7 @@ import os
 
 from setuptools import Extension, setup
 
-MODULES = ("names", "capacity", "packer", "unpacker", "envelope", "pipeline", "waiters")
+MODULES = ("names", "capacity", "packer", "unpacker", "envelope", "codec", "pipeline", "waiters", "mailboxes")
 
 
 def extensions() -> list[Extension]:

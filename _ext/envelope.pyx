@@ -121,6 +121,10 @@ def pack(object message, /):
 
 def encode(object message, object channel, Py_ssize_t prefix_length):
     """A prefix, then the message with the channel as its last entry unless that is None."""
+    return encoded(message, channel, prefix_length)
+
+
+cdef object encoded(object message, object channel, Py_ssize_t prefix_length):
     cdef Scratch out
     check_length(prefix_length)
     scratch_open(&out)
@@ -248,6 +252,10 @@ cdef bint is_channel(object channel) noexcept:
 
 def decode(object member, Py_ssize_t prefix_length):
     """The pair of the channel that a member names, None when it names none, and its message."""
+    return decoded(member, prefix_length)
+
+
+cdef tuple decoded(object member, Py_ssize_t prefix_length):
     cdef Input source
     cdef dict found
     check_length(prefix_length)
@@ -275,7 +283,24 @@ def decode(object member, Py_ssize_t prefix_length):
 
 def clone(object message, /):
     """A copy that shares no dict and no list with the message."""
+    return clone_message(message)
+
+
+cdef object clone_message(object message):
     return clone_value(message, MAX_CLONE)
+
+
+cdef bint is_flat(object message) noexcept:
+    """Whether a message is a dict of values that are no containers: a copy of the dict is then a clone."""
+    cdef PyObject *key
+    cdef PyObject *entry
+    cdef Py_ssize_t place = 0
+    if type(message) is not dict:
+        return False
+    while PyDict_Next(message, &place, &key, &entry):
+        if type(<object>entry) is dict or type(<object>entry) is list:
+            return False
+    return True
 
 
 cdef object clone_value(object value, int levels):

@@ -10,15 +10,17 @@ from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
-from channels_redis_fast._ext.interpreter cimport PyUnicode_1BYTE_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII
+from channels_redis_fast._ext.interpreter cimport (
+    PyUnicode_1BYTE_DATA, PyUnicode_GET_LENGTH, PyUnicode_IS_COMPACT_ASCII, PyUnicode_Substring,
+)
 
 
 cdef enum:
     MAX_NAME = 100  # Channels' limit: this many characters are too many.
 
-cdef unsigned char[128] IN_NAME
+cdef unsigned char[128] STRANGE
 cdef uint32_t[8][256] CRC
 
 
@@ -28,8 +30,9 @@ cdef void fill_tables() noexcept:
     )
     cdef uint32_t crc
     cdef int i, j, _bit
+    memset(STRANGE, 1, 128)
     for i in range(65):
-        IN_NAME[allowed[i]] = 1
+        STRANGE[allowed[i]] = 0
     for i in range(256):
         crc = <uint32_t>i
         for _bit in range(8):
@@ -44,40 +47,63 @@ cdef void fill_tables() noexcept:
 fill_tables()
 
 
-cdef inline Py_ssize_t run(const unsigned char *text, Py_ssize_t start, Py_ssize_t end) noexcept nogil:
-    """Where the run of name characters beginning at `start` ends. The text is ASCII: it indexes 128 flags."""
-    while start < end and IN_NAME[text[start]]:
-        start += 1
-    return start
+cdef inline bint is_plain(const unsigned char *text, const unsigned char *end) noexcept nogil:
+    """Whether there are only name characters up to `end`. The text is ASCII: it indexes 128 flags."""
+    cdef unsigned char strange = 0
+    # No way out in the middle: a name has few characters, and nearly every one is valid.
+    while end - text >= 4:
+        strange |= STRANGE[text[0]] | STRANGE[text[1]] | STRANGE[text[2]] | STRANGE[text[3]]
+        text += 4
+    while text < end:
+        strange |= STRANGE[text[0]]
+        text += 1
+    return not strange
+
+
+cdef inline Py_ssize_t sort_of(object name) noexcept:
+    """What `kind` returns."""
+    cdef const unsigned char *text
+    cdef const unsigned char *mark
+    cdef Py_ssize_t length
+    if type(name) is not str or not PyUnicode_IS_COMPACT_ASCII(name):
+        return -1
+    length = PyUnicode_GET_LENGTH(name)
+    if length == 0 or length >= MAX_NAME:
+        return -1
+    text = PyUnicode_1BYTE_DATA(name)
+    mark = <const unsigned char *>memchr(text, c"!", length)
+    if mark == NULL:
+        return 0 if is_plain(text, text + length) else -1
+    if mark == text or not is_plain(text, mark) or not is_plain(mark + 1, text + length):
+        return -1
+    return mark - text + 1
 
 
 def kind(object name, /):
     """What sort of channel a name is: 0 general, else the length of the part through "!", -1 when in doubt."""
-    cdef const unsigned char *text
-    cdef Py_ssize_t length, mark
-    if type(name) is not str or not PyUnicode_IS_COMPACT_ASCII(name):
-        return -1
-    length = PyUnicode_GET_LENGTH(name)
-    if length >= MAX_NAME:
-        return -1
-    text = PyUnicode_1BYTE_DATA(name)
-    mark = run(text, 0, length)
-    if mark == 0:
-        return -1
-    if mark == length:
-        return 0
-    if text[mark] != c"!" or run(text, mark + 1, length) != length:
-        return -1
-    return mark + 1
+    return sort_of(name)
+
+
+def find(dict table not None, object name, /):
+    """What a table of non-local parts holds for a channel; None for a general one, too, and when in doubt."""
+    cdef Py_ssize_t length = sort_of(name)
+    cdef PyObject *found
+    if length <= 0:
+        return None
+    local = PyUnicode_Substring(name, 0, length)
+    found = PyDict_GetItemWithError(table, local)
+    return None if found == NULL else <object>found
 
 
 def is_group(object name, /):
     """Whether a group name is valid beyond doubt."""
+    cdef const unsigned char *text
     cdef Py_ssize_t length
     if type(name) is not str or not PyUnicode_IS_COMPACT_ASCII(name):
         return False
     length = PyUnicode_GET_LENGTH(name)
-    return 0 < length < MAX_NAME and run(PyUnicode_1BYTE_DATA(name), 0, length) == length
+    text = PyUnicode_1BYTE_DATA(name)
+    return 0 < length < MAX_NAME and is_plain(text, text + length)
 
 
 def key(object prefix, object name, Py_ssize_t length=0):

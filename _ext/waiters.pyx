@@ -22,21 +22,8 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 cimport cython
 
 
-cdef enum:
-    PENDING
-    FINISHED
-    FAILED
-    CANCELLED
-
-
-@cython.final
 cdef class Waker:
     """Wakes the waiters of one event loop."""
-
-    cdef readonly object loop
-    cdef object _call_soon
-    cdef object _run_soon
-    cdef list _done
 
     def __init__(self, loop, /):
         self.loop = loop
@@ -83,18 +70,9 @@ cdef class Waker:
             raise
 
 
-@cython.final
 @cython.freelist(1024)
 cdef class Waiter:
     """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
-
-    cdef public bint _asyncio_future_blocking
-    cdef int _state
-    cdef Waker _waker
-    cdef object _outcome
-    cdef object _callback
-    cdef object _context
-    cdef list _others
 
     # What it is for.
 
@@ -204,37 +182,3 @@ cdef class Waiter:
         if self._callback is not None:
             self._waker._add(self)
         return 0
-
-
-def enlist(dict waiting not None, channel, Waker waker not None, /):
-    """Return a new waiter of this waker, the last of those that `waiting` holds for a channel, in lists."""
-    cdef Waiter waiter = Waiter.__new__(Waiter)
-    waiter._waker = waker
-    found = waiting.get(channel)
-    if found is None:
-        waiting[channel] = [waiter]
-    else:
-        found.append(waiter)
-    return waiter
-
-
-def hand_out(Waker waker not None, dict waiting not None, list channels not None, copy, /):
-    """Give a `copy()` to each channel on which one waiter of this waker waits, alone; return the other channels.
-
-    `waiting` holds the waiters by channel, in lists; a channel whose waiter is served leaves it.
-    """
-    cdef list left = []
-    cdef list waiters
-    for channel in channels:
-        found = waiting.get(channel)
-        if type(found) is list and PyList_GET_SIZE(found) == 1:
-            waiters = <list>found
-            candidate = waiters[0]
-            if type(candidate) is Waiter and (<Waiter>candidate)._waker is waker:
-                if (<Waiter>candidate)._state == PENDING:
-                    message = copy()
-                    del waiting[channel]
-                    (<Waiter>candidate)._finish(FINISHED, message)
-                    continue
-        left.append(channel)
-    return left

@@ -39,6 +39,7 @@ CALLS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "encode-nested": ("envelope", "encode", (NESTED, SPECIFIC, 12)),
     "splice": ("envelope", "splice", (BODY, SPECIFIC)),
     "frames-10-of-100": ("envelope", "frames", (BODY, NAMES, 12)),
+    "find": ("names", "find", ({SPECIFIC[:42]: 1}, SPECIFIC)),
     "decode": ("envelope", "decode", (_pure.encode(FLAT, SPECIFIC, 12), 12)),
     "decode-general": ("envelope", "decode", (_pure.encode(FLAT, None, 12), 12)),
     "decode-nested": ("envelope", "decode", (_pure.encode(NESTED, SPECIFIC, 12), 12)),
@@ -52,7 +53,7 @@ CALLS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
 
 # Where upstream's way takes the message itself, which ours has packed already. It has none for the others.
 UPSTREAM_ARGUMENTS = {"frames-10-of-100": (FLAT, NAMES, 12)}
-ONLY_OURS = {"splice"}
+ONLY_OURS = {"splice", "find"}
 RECEIVERS = 100
 
 
@@ -63,9 +64,8 @@ def find(twin: str, module: str, name: str) -> Any:
     elif twin == "compiled":
         owner = pytest.importorskip(f"channels_redis_fast._ext.{module}", reason="the compiled modules are not built")
     else:
-        owner = import_module(
-            "channels_redis_fast._pure_waiters" if module == "waiters" else "channels_redis_fast._pure"
-        )
+        apart = f"_{module}" if module in ("codec", "waiters", "mailboxes") else ""
+        owner = import_module(f"channels_redis_fast._pure{apart}")
     return owner.CapacityTable(GLOBS, 100).lookup if name == "lookup" else getattr(owner, name)
 
 
@@ -110,15 +110,16 @@ def test_waiters(benchmark: Any, twin: str) -> None:
 @pytest.mark.parametrize("twin", ["compiled", "pure"])
 def test_hand_out(benchmark: Any, twin: str) -> None:
     """A broadcast's message to each channel that somebody waits on."""
-    hand_out, make_waker = find(twin, "waiters", "hand_out"), find(twin, "waiters", "Waker")
-    loop = asyncio.new_event_loop()
-    waker = make_waker(loop)
+    waker = find(twin, "waiters", "Waker")(asyncio.new_event_loop())
+    table = find(twin, "mailboxes", "MailboxTable")(find(twin, "mailboxes", "Lock")())
     channels = [f"channel.{number}" for number in range(RECEIVERS)]
 
     def set_up() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (waker, {channel: [waker.waiter()] for channel in channels}, channels, FLAT.copy), {}
+        for channel in channels:
+            table.claim(channel, waker)
+        return ([(channels, FLAT)], waker), {}
 
     try:
-        benchmark.pedantic(hand_out, setup=set_up, rounds=2000)
+        benchmark.pedantic(table.hand_out, setup=set_up, rounds=2000)
     finally:
-        loop.close()
+        waker.loop.close()

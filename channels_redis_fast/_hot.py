@@ -14,15 +14,17 @@ __all__ = [
     "COMPILED",
     "ORDERED_FROM",
     "CapacityTable",
+    "EnvelopeCodec",
+    "Lock",
+    "MailboxTable",
     "Waiter",
     "Waker",
     "assemble",
     "clone",
     "decode",
     "encode",
-    "enlist",
+    "find",
     "frames",
-    "hand_out",
     "is_group",
     "key",
     "kind",
@@ -39,6 +41,7 @@ COMPILED: bool = os.environ.get("CHANNELS_REDIS_FAST_PURE", "") in ("", "0")
 if COMPILED and not TYPE_CHECKING:
     try:
         from channels_redis_fast._ext.capacity import CapacityTable
+        from channels_redis_fast._ext.codec import EnvelopeCodec
         from channels_redis_fast._ext.envelope import (
             ORDERED_FROM,
             clone,
@@ -50,9 +53,10 @@ if COMPILED and not TYPE_CHECKING:
             reseed,
             splice,
         )
-        from channels_redis_fast._ext.names import is_group, key, kind, shard, split
+        from channels_redis_fast._ext.mailboxes import Lock, MailboxTable
+        from channels_redis_fast._ext.names import find, is_group, key, kind, shard, split
         from channels_redis_fast._ext.pipeline import assemble
-        from channels_redis_fast._ext.waiters import Waiter, Waker, enlist, hand_out
+        from channels_redis_fast._ext.waiters import Waiter, Waker
     except ImportError:
         COMPILED = False
 
@@ -64,6 +68,7 @@ if TYPE_CHECKING or not COMPILED:
         clone,
         decode,
         encode,
+        find,
         frames,
         is_group,
         key,
@@ -75,4 +80,6 @@ if TYPE_CHECKING or not COMPILED:
         splice,
         split,
     )
-    from channels_redis_fast._pure_waiters import Waiter, Waker, enlist, hand_out
+    from channels_redis_fast._pure_codec import EnvelopeCodec
+    from channels_redis_fast._pure_mailboxes import Lock, MailboxTable
+    from channels_redis_fast._pure_waiters import Waiter, Waker

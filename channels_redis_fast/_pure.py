@@ -14,9 +14,11 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgpack import packb, unpackb
+
+T = TypeVar("T")
 
 Message = dict[str, Any]
 Word = bytes | str | int | float
@@ -39,6 +41,15 @@ def kind(name: object, /) -> int:
     if type(name) is not str or len(name) >= _MAX_NAME or _CHANNEL.match(name) is None:
         return -1
     return name.find("!") + 1
+
+
+def find(table: dict[str, T], name: object, /) -> T | None:
+    """What a table holds for the non-local part, `!` included, of a specific channel's name.
+
+    Returns None when it holds nothing, and for every name that `kind` does not call specific. Never raises.
+    """
+    length = kind(name)
+    return table.get(name[:length]) if length > 0 and isinstance(name, str) else None
 
 
 def is_group(name: object, /) -> bool:

@@ -175,36 +175,3 @@ class Waiter(Generic[T]):
         self._outcome = outcome
         if self._callback is not None:
             self._waker._add(self)
-
-
-def enlist(waiting: dict[str, list[Waiter[T]]], channel: str, waker: Waker, /) -> Waiter[T]:
-    """Return a new waiter of this waker, the last of those that `waiting` holds for a channel, in lists."""
-    waiter: Waiter[T] = Waiter(waker)
-    found = waiting.get(channel)
-    if found is None:
-        waiting[channel] = [waiter]
-    else:
-        found.append(waiter)
-    return waiter
-
-
-def hand_out(
-    waker: Waker, waiting: dict[str, list[Waiter[T]]], channels: list[str], copy: Callable[[], T], /
-) -> list[str]:
-    """
-    Give a `copy()` to each channel on which one waiter of this waker waits, alone; return the other channels.
-
-    `waiting` holds the waiters by channel, in lists; a channel whose waiter is served leaves it.
-    """
-    left: list[str] = []
-    for channel in channels:
-        waiters = waiting.get(channel)
-        if waiters is not None and len(waiters) == 1:
-            waiter = waiters[0]
-            if waiter._waker is waker and waiter._state == _PENDING:
-                message = copy()
-                del waiting[channel]
-                waiter._finish(_FINISHED, message)
-                continue
-        left.append(channel)
-    return left

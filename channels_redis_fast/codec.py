@@ -9,13 +9,13 @@ serializer, a subclass, an overridden ``serialize`` of the layer) is called as c
 
 from __future__ import annotations
 
+import abc
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import partial
 from typing import Any, Protocol
 
-from ._hot import ORDERED_FROM, clone, decode, encode, frames, pack, splice
+from ._hot import ORDERED_FROM, EnvelopeCodec, decode, encode, pack, splice
 from .serializers import BaseMessageSerializer, MsgPackSerializer
 
 #: The field that carries the full channel name beside the message: a str for one channel, a list for a group.
@@ -23,6 +23,8 @@ CHANNEL_FIELD = "__asgi_channel__"
 
 Message = dict[str, Any]
 Address = str | list[str] | None
+#: A message and whom it is for.
+Letter = tuple[Address, Message]
 
 
 class Codec(Protocol):
@@ -31,40 +33,49 @@ class Codec(Protocol):
     #: Whether members sort, byte by byte, in the order in which they were made in this process.
     ordered: bool
 
-    def encode(self, message: Message, channel: str | None) -> bytes:
+    def encode(self, message: Message, channel: str | None, /) -> bytes:
         """Return the member for one message; ``channel`` is its full name, or None on a general channel."""
 
-    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+    def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         """Return one member for each key, addressed to the channels listed for it."""
 
-    def decode(self, member: bytes) -> tuple[Address, Message]:
+    def decode(self, member: bytes, /) -> Letter:
         """Return the address (None when the member has none) and the message. Raises on what is neither."""
 
-    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
-        """Return what makes more objects equal to ``message``, which was decoded from ``member``."""
+    def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Letter], list[Exception]]:
+        """Return the letters in members, in order, and the errors of those that hold none."""
+
+    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
+        """
+        Return the letters that bring a message to channels; nobody gets what another one has.
+
+        A letter to several channels stands for messages that ``clone`` copies.
+        """
 
 
-class EnvelopeCodec:
-    """msgpack without encryption: the compiled envelope from end to end."""
+class OneByOne(abc.ABC):
+    """What the codecs have in common that take members one after the other."""
 
-    def __init__(self, prefix_length: int) -> None:
-        self.ordered = prefix_length >= ORDERED_FROM
-        self._prefix_length = prefix_length
+    @abc.abstractmethod
+    def decode(self, member: bytes, /) -> Letter:
+        """Return the address and the message."""
 
-    def encode(self, message: Message, channel: str | None) -> bytes:
-        return encode(message, channel, self._prefix_length)
+    def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Letter], list[Exception]]:
+        letters: list[Letter] = []
+        errors: list[Exception] = []
+        for member in members:
+            try:
+                address, message = self.decode(member)
+                letters += self.share(message, address) if isinstance(address, list) else [(address, message)]
+            except Exception as error:
+                errors.append(error)
+        return letters, errors
 
-    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
-        return frames(pack(message), channels, self._prefix_length)
-
-    def decode(self, member: bytes) -> tuple[Address, Message]:
-        return decode(member, self._prefix_length)
-
-    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
-        return partial(clone, message)
+    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
+        return [(channels, message)]
 
 
-class SealedCodec:
+class SealedCodec(OneByOne):
     """msgpack with encryption: the compiled envelope inside a Fernet token."""
 
     def __init__(self, serializer: MsgPackSerializer) -> None:
@@ -72,21 +83,18 @@ class SealedCodec:
         self._seal = serializer.seal
         self._unseal = serializer.unseal
 
-    def encode(self, message: Message, channel: str | None) -> bytes:
+    def encode(self, message: Message, channel: str | None, /) -> bytes:
         return self._seal(encode(message, channel, 0))
 
-    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+    def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         body = pack(message)
         return [self._seal(splice(body, names)) for names in channels]
 
-    def decode(self, member: bytes) -> tuple[Address, Message]:
+    def decode(self, member: bytes, /) -> Letter:
         return decode(self._unseal(member), 0)
 
-    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
-        return partial(clone, message)
 
-
-class SerializerCodec:
+class SerializerCodec(OneByOne):
     """Any other serializer, called with a dict that holds the channel field, as channels_redis does."""
 
     def __init__(
@@ -96,13 +104,13 @@ class SerializerCodec:
         self._serialize = serialize
         self._deserialize = deserialize
 
-    def encode(self, message: Message, channel: str | None) -> bytes:
+    def encode(self, message: Message, channel: str | None, /) -> bytes:
         return _as_bytes(self._serialize(message if channel is None else {**message, CHANNEL_FIELD: channel}))
 
-    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+    def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         return [_as_bytes(self._serialize({**message, CHANNEL_FIELD: names})) for names in channels]
 
-    def decode(self, member: bytes) -> tuple[Address, Message]:
+    def decode(self, member: bytes, /) -> Letter:
         message = self._deserialize(member)
         if not isinstance(message, dict):
             raise ValueError(f"a message must be a dict, not {type(message).__name__}")
@@ -114,12 +122,11 @@ class SerializerCodec:
             raise ValueError(f"{CHANNEL_FIELD} must be a channel name or a list of them")
         return address, message
 
-    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
-        # What another serializer makes may hold more than dicts and lists.
-        return partial(deepcopy, message)
+    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
+        return _to_each(message, channels)
 
 
-class PayloadCodec:
+class PayloadCodec(OneByOne):
     """
     The messages of Pub/Sub: the body alone. Its reserved field is the user's own there, and nothing is spliced.
 
@@ -133,13 +140,13 @@ class PayloadCodec:
         self._deserialize = deserialize
         self._plain = plain
 
-    def encode(self, message: Message, channel: str | None) -> bytes:
+    def encode(self, message: Message, channel: str | None, /) -> bytes:
         return encode(message, None, 0) if self._plain else _as_bytes(self._serialize(message))
 
-    def encode_group(self, message: Message, channels: list[list[str]]) -> list[bytes]:
+    def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         return [self.encode(message, None)] * len(channels)
 
-    def decode(self, member: bytes) -> tuple[Address, Message]:
+    def decode(self, member: bytes, /) -> Letter:
         if self._plain and _FIELD_BYTES not in member:
             return None, decode(member, 0)[1]
         message = self._deserialize(member)
@@ -147,11 +154,16 @@ class PayloadCodec:
             raise ValueError(f"a message must be a dict, not {type(message).__name__}")
         return None, message
 
-    def copier(self, message: Message, member: bytes) -> Callable[[], Message]:
-        return partial(clone if self._plain else deepcopy, message)
+    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
+        return [(channels, message)] if self._plain else _to_each(message, channels)
 
 
 _FIELD_BYTES = CHANNEL_FIELD.encode()
+
+
+def _to_each(message: Message, channels: list[str]) -> list[Letter]:
+    # What another serializer makes may hold more than dicts and lists.
+    return [(channels[0], message), *((channel, deepcopy(message)) for channel in channels[1:])]
 
 
 def _as_bytes(stored: Any) -> bytes:

@@ -26,7 +26,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from . import options
-from ._hot import is_group, key, kind, split
+from ._hot import find, is_group, key, kind, split
 from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
@@ -95,6 +95,7 @@ class RedisChannelLayer(RedisLayer):
         plain_names = all(getattr(type(self), rule) is getattr(BaseChannelLayer, rule) for rule in _NAME_RULES)
         # A layer with rules of its own about names has every name judged by them.
         self._kind = kind if plain_names else _not_sure
+        self._find = find if plain_names else _find_nothing
         self._is_group = is_group if plain_names else _not_sure_of_group
         self._split = split if self._overridden("consistent_hash") is None else self._own_split
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
@@ -164,31 +165,20 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for an invalid name, ``AssertionError`` for a specific channel of another process,
         ``redis.exceptions.ConnectionError`` when no host could ever be reached; later outages are waited out.
         """
-        local = self._kind(channel)
-        if local < 0:
-            local = self._checked_kind(channel)
         state = self._loops[get_running_loop()]
         receiver = state.receiver
-        if not local:
-            general = receiver.general(key(self._key_prefix, channel))
-            popped = general.wait()
-            try:
-                await popped
-            except GeneratorExit:
-                general.abandon_later(popped)
-                raise
-            except BaseException:
-                general.abandon(popped)
-                raise
-            general.took()
-            self._stats.receives += 1
-            message: Message = popped.take()[0]
-            return message
-        name = channel[:local]
-        with self._mailroom.lock:
-            inbox = self._mailroom.inboxes.get(name) or self._open_inbox(name)
-            coming = inbox.claim(channel, state.waker)
-        if not inbox.claimed or inbox.receiver is not receiver:
+        inbox = self._find(receiver.inboxes, channel)
+        if inbox is None or inbox.receiver is not receiver:
+            # Not a specific channel, or not one on a key that this loop empties already.
+            local = self._kind(channel)
+            if local < 0:
+                local = self._checked_kind(channel)
+            if not local:
+                return await self._receive_general(receiver, channel)
+            inbox = self._mailroom.open(channel[:local], self.client_prefix)
+            receiver.serve(inbox)
+        coming = inbox.claim(channel, state.waker)
+        if not inbox.claimed:
             receiver.serve(inbox)
         try:
             await coming
@@ -200,6 +190,22 @@ class RedisChannelLayer(RedisLayer):
             raise
         self._stats.receives += 1
         return coming.take()
+
+    async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
+        general = receiver.general(key(self._key_prefix, channel))
+        popped = general.wait()
+        try:
+            await popped
+        except GeneratorExit:
+            general.abandon_later(popped)
+            raise
+        except BaseException:
+            general.abandon(popped)
+            raise
+        general.took()
+        self._stats.receives += 1
+        message: Message = popped.take()[0]
+        return message
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a new specific channel that this process can receive on."""
@@ -339,11 +345,6 @@ class RedisChannelLayer(RedisLayer):
         self._mailroom = self._make_mailroom()
         super().after_fork()
 
-    def _open_inbox(self, name: str) -> Inbox:
-        if not name.endswith(self.client_prefix + "!"):
-            raise AssertionError("Wrong client prefix")
-        return self._mailroom.open(name)
-
     def _make_mailroom(self) -> Mailroom:
         return Mailroom(self._key_prefix, self.expiry, self._capacity_for_mailbox, self._stats)
 
@@ -432,6 +433,10 @@ _NAME_RULES = (
 
 def _not_sure(name: object) -> int:
     return -1
+
+
+def _find_nothing(table: dict[str, Inbox], name: object) -> None:
+    return None
 
 
 def _not_sure_of_group(name: object) -> bool:

@@ -18,14 +18,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ._hot import Waiter, Waker, enlist, hand_out
-from .codec import Message
+from ._hot import Lock, MailboxTable, Waiter, Waker, clone
+from .codec import Letter, Message
 from .futures import fail
 from .stats import Stats
 
@@ -48,7 +47,7 @@ class Room:
     """What mailboxes have in common: a lock, the limits, the counters."""
 
     def __init__(self, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.expiry = expiry
         self.capacity_of = capacity_of
         self.stats = stats
@@ -80,10 +79,21 @@ class Mailroom(Room):
         self._prefix = prefix
         self._abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
 
-    def open(self, name: str) -> Inbox:
-        """Make the inbox of a non-local channel name, up to and including the ``!``. The caller holds the lock."""
-        inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
-        return inbox
+    def open(self, name: str, client_prefix: str) -> Inbox:
+        """
+        Return the inbox of a non-local channel name, up to and including the ``!``, for somebody who receives on it.
+
+        Raises ``AssertionError`` for a new one whose name does not end with ``client_prefix``.
+        """
+        with self.lock:
+            inbox = self.inboxes.get(name)
+            if inbox is None:
+                if not name.endswith(client_prefix + "!"):
+                    raise AssertionError("Wrong client prefix")
+                inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
+            # Whoever empties it must not let it go before the receiver waits.
+            inbox.claimed = True
+            return inbox
 
     def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
         """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
@@ -108,31 +118,20 @@ class Mailroom(Room):
         return min((seconds for seconds in left if seconds is not None), default=None)
 
 
-class Mailboxes:
-    """The mailboxes of channels that have something in common, and the receivers that wait on them."""
+class Mailboxes(MailboxTable):
+    """
+    The mailboxes of channels that have something in common, and the receivers that wait on them.
 
-    __slots__ = ("_room", "stored", "waiting")
+    ``waiting`` and ``stored`` are the table's, as ``claim`` is, with which a receiver comes. A stored message has its
+    monotonic deadline beside it. ``name``: the channel of messages that name none.
+    """
 
-    def __init__(self, room: Room) -> None:
+    __slots__ = ("_room", "name")
+
+    def __init__(self, room: Room, name: str = "") -> None:
+        super().__init__(room.lock)
         self._room = room
-        #: The receivers that wait, by channel, first come first served; a channel is here only while one waits.
-        self.waiting: dict[str, list[Waiter[Message]]] = {}
-        #: (monotonic deadline, message) by channel; a channel is here only while it has messages.
-        self.stored: dict[str, deque[tuple[float, Message]]] = {}
-
-    def claim(self, channel: str, waker: Waker) -> Waiter[Message]:
-        """
-        Return the waiter for the next message of a channel; it has the oldest stored one, if there is one.
-
-        The caller holds the room's lock, where several threads receive from these mailboxes.
-        """
-        if channel in self.stored:
-            message = self._take(channel)
-            if message is not None:
-                waiter: Waiter[Message] = waker.waiter()
-                waiter.set_result(message)
-                return waiter
-        return enlist(self.waiting, channel, waker)
+        self.name = name
 
     def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
         """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
@@ -146,18 +145,24 @@ class Mailboxes:
                 # In which loop this is called is not known for sure.
                 self._hand_over(channel, waiter.take(), None, first=True)
 
-    def deliver(self, channel: str, message: Message, here: Waker) -> None:
-        """Give a message to a channel. ``here`` is the waker of the event loop that this is called in."""
-        with self._room.lock:
-            self._hand_over(channel, message, here)
+    def deliver(self, letters: list[Letter], here: Waker) -> int:
+        """
+        Give messages to their channels, in order; return how many that were, one for each channel.
 
-    def deliver_to_all(self, channels: list[str], message: Message, copy: Callable[[], Message], here: Waker) -> None:
-        """Give a message to each of the channels; all but the first get a copy of their own."""
+        ``here`` is the waker of the event loop that this is called in.
+        """
         with self._room.lock:
             # The usual receiver is alone, in this loop, and still there.
-            for channel in hand_out(here, self.waiting, channels[1:], copy):
-                self._hand_over(channel, copy(), here)
-            self._hand_over(channels[0], message, here)
+            left, given = self.hand_out(letters, here)
+            for address, message in left:
+                if isinstance(address, list):
+                    for channel in address:
+                        self._hand_over(channel, clone(message), here)
+                    given += len(address)
+                else:
+                    self._hand_over(address or self.name, message, here)
+                    given += 1
+        return given
 
     def drop_expired(self) -> float | None:
         """
@@ -258,11 +263,10 @@ class Mailboxes:
 class Inbox(Mailboxes):
     """The mailboxes of all channels that share one Redis key."""
 
-    __slots__ = ("claimed", "epoch", "key", "name", "receiver", "removals", "seen")
+    __slots__ = ("claimed", "epoch", "key", "receiver", "removals", "seen")
 
     def __init__(self, room: Mailroom, name: str, key: bytes) -> None:
-        super().__init__(room)
-        self.name = name
+        super().__init__(room, name)
         self.key = key
         #: Who empties the Redis key, and how often that has changed hands.
         self.receiver: Empties | None = None

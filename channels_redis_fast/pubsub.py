@@ -149,7 +149,6 @@ class RedisPubSubChannelLayer(RedisLayer):
             await self._live(state, channel)
         if channel in state.leaving:
             state.stay(channel)
-        # Without the room's lock: these mailboxes are this loop's alone.
         coming = state.boxes.claim(channel, state.waker)
         try:
             await coming

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ._hot import Waiter, Waker
-from .codec import Codec, Message
+from .codec import Codec, Letter, Message
 from .commands import CommandConnection
 from .connection import Connection
 from .dialer import Dialer
@@ -227,12 +227,8 @@ class PubSubLoop:
             self._stats.undecodable += 1
             logger.error("Skipped an undecodable message on %s: %s: %s", target, type(error).__name__, error)
             return
-        if members is None:
-            self._stats.deliveries += 1
-            self.boxes.deliver(target, message, self.waker)
-        else:
-            self._stats.deliveries += len(members)
-            self.boxes.deliver_to_all(members, message, self._codec.copier(message, payload), self.waker)
+        letters: list[Letter] = [(target, message)] if members is None else self._codec.share(message, members)
+        self._stats.deliveries += self.boxes.deliver(letters, self.waker)
         if self.boxes.stored and self._sweep is None and self._room.expiry < math.inf:
             self._sweep = self.loop.call_later(self._room.expiry, self._run_sweep)
 
@@ -258,5 +254,4 @@ class PubSubLoop:
 
     def _tell_all(self, kind: str | None) -> None:
         if kind is not None:
-            for channel in list(self.channels):
-                self.boxes.deliver(channel, {"type": kind}, self.waker)
+            self.boxes.deliver([(channel, {"type": kind}) for channel in self.channels], self.waker)

@@ -75,18 +75,10 @@ class Receiver:
 
     def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None:
         """Decode members of a specific key and hand them to their channels. One that cannot be read is skipped."""
-        decode = self._codec.decode
-        for member in members:
-            try:
-                address, message = decode(member)
-                if isinstance(address, list):
-                    self.stats.deliveries += len(address)
-                    inbox.deliver_to_all(address, message, self._codec.copier(message, member), self.waker)
-                else:
-                    self.stats.deliveries += 1
-                    inbox.deliver(address or inbox.name, message, self.waker)
-            except Exception as error:
-                self._undecodable(inbox.key, error)
+        letters, errors = self._codec.decode_all(members)
+        self.stats.deliveries += inbox.deliver(letters, self.waker)
+        for error in errors:
+            self._undecodable(inbox.key, error)
         if inbox.stored and self._sweep is None:
             self._sweep = self.loop.call_later(self._mailroom.expiry, self._run_sweep)
 

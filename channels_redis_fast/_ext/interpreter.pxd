@@ -6,6 +6,7 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     unsigned char *PyUnicode_1BYTE_DATA(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    str PyUnicode_Substring(object text, Py_ssize_t start, Py_ssize_t end)
     str PyUnicode_New(Py_ssize_t size, Py_UCS4 highest)
 
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1

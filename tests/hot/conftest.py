@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast import _pure, _pure_waiters
+from channels_redis_fast import _pure, _pure_codec, _pure_mailboxes, _pure_waiters
 
-MODULES = ("names", "capacity", "envelope", "pipeline", "waiters")
+MODULES = ("names", "capacity", "envelope", "codec", "pipeline", "waiters", "mailboxes")
 
 
 def load_compiled() -> SimpleNamespace | None:
@@ -23,7 +23,7 @@ def load_compiled() -> SimpleNamespace | None:
 
 
 COMPILED = load_compiled()
-PURE = SimpleNamespace(**{**vars(_pure), **vars(_pure_waiters)})
+PURE = SimpleNamespace(**{**vars(_pure), **vars(_pure_codec), **vars(_pure_waiters), **vars(_pure_mailboxes)})
 NOT_BUILT = "the compiled modules (channels_redis_fast._ext) are not built: pip install -e ."
 
 

@@ -84,6 +84,22 @@ def test_verdicts_of_the_twins(twins: Any, name: str) -> None:
     assert compiled.is_group(name) is pure.is_group(name)
 
 
+@given(name=NAMES)
+@example(name="a!b")
+@example(name="a!!")
+def test_find(hot: Any, name: str) -> None:
+    """By the part through the mark, and nothing for a name that is not specific beyond doubt."""
+    found = object()
+    local = name[: name.find("!") + 1]
+    assert hot.find({local: found, name: None}, name) is (found if hot.kind(name) > 0 and local != name else None)
+    assert hot.find({}, name) is None
+
+
+@pytest.mark.parametrize("name", ODD, ids=shown)
+def test_nothing_is_found_by_odd_types(hot: Any, name: Any) -> None:
+    assert hot.find({"room": 1, "": 2}, name) is None
+
+
 @given(prefix=st.binary(max_size=20), name=NAMES, length=st.integers(0, 120))
 def test_key(hot: Any, prefix: bytes, name: str, length: int, outcome: Any) -> None:
     expected = outcome(lambda: prefix + (name[:length] if length else name).encode())

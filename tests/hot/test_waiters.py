@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import gc
 import weakref
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -315,79 +314,6 @@ async def test_a_waiter_leaves_nothing(waker: Any) -> None:
 
     # Newer interpreters let go of a task one step later.
     await until(is_gone)
-
-
-# Handed out.
-
-
-async def test_enlisting(waker: Any) -> None:
-    """Behind those that wait already."""
-    here = await waker()
-    enlist = await _function(waker, "enlist")
-    waiting: dict[str, list[Any]] = {}
-    waiters = [enlist(waiting, channel, here) for channel in ("one", "one", "other", "one")]
-    assert waiting == {"one": [waiters[0], waiters[1], waiters[3]], "other": [waiters[2]]}
-    assert all(waiter.get_loop() is here.loop and not waiter.done() for waiter in waiters)
-    task = await started(take(waiters[1]))
-    waiters[1].set_result("text")
-    assert await within(task) == "text"
-
-
-async def test_handing_out(waker: Any) -> None:
-    here, there = await waker(), await waker()
-    waiting: dict[str, list[Any]] = {
-        "alone": [here.waiter()],
-        "two": [here.waiter(), here.waiter()],
-        "elsewhere": [there.waiter()],
-        "gone": [here.waiter()],
-        "other": [here.waiter()],
-    }
-    alone, other = waiting["alone"][0], waiting["other"][0]
-    waiting["gone"][0].cancel()
-    copies: list[dict[str, int]] = []
-
-    def copy() -> dict[str, int]:
-        copies.append({"n": len(copies)})
-        return copies[-1]
-
-    hand_out = await _function(waker, "hand_out")
-    left = hand_out(here, waiting, ["alone", "two", "elsewhere", "gone", "nobody", "alone"], copy)
-    assert left == ["two", "elsewhere", "gone", "nobody", "alone"]
-    assert alone.take() is copies[0]
-    assert len(copies) == 1
-    assert sorted(waiting) == ["elsewhere", "gone", "other", "two"]
-    assert not other.done()
-
-
-async def test_a_copy_that_fails_costs_no_waiter(waker: Any) -> None:
-    here = await waker()
-    waiting = {"alone": [here.waiter()]}
-
-    def copy() -> Any:
-        raise ValueError("no copy")
-
-    hand_out = await _function(waker, "hand_out")
-    with pytest.raises(ValueError, match="no copy"):
-        hand_out(here, waiting, ["alone"], copy)
-    assert not waiting["alone"][0].done()
-
-
-async def _function(waker: Any, name: str) -> Any:
-    """That of the twin to which a waker belongs."""
-    return getattr(import_module(type(await waker()).__module__), name)
-
-
-async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
-    compiled, _ = twins
-    here = compiled.Waker(asyncio.get_running_loop())
-    for arguments in ((None, {}, ["x"], dict), (here, None, ["x"], dict), (here, {}, None, dict), (1, {}, [], dict)):
-        with pytest.raises(TypeError):
-            compiled.hand_out(*arguments)
-    for arguments in ((None, "x", here), ({}, "x", None), ({}, "x", 1)):
-        with pytest.raises(TypeError):
-            compiled.enlist(*arguments)
-    for waiters in ([object()], (here.waiter(),), None, [], 3):
-        assert compiled.hand_out(here, {"x": waiters}, ["x"], dict) == ["x"]
 
 
 async def test_many_tasks_cancelled_at_any_moment(waker: Any) -> None:

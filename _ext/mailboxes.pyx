@@ -1,0 +1,174 @@
+"""Who waits for the messages of which channel, and what lies there for nobody. Twin: `_pure_mailboxes.py`.
+
+It knows channels by name and messages as dicts and lists; not where messages come from, nor how long they are kept.
+
+Other threads: everything here happens under the table's lock. The interpreter's lock would not do, since what is
+allocated here may start the garbage collector, which runs anything.
+"""
+
+from cpython.dict cimport PyDict_Copy, PyDict_DelItem, PyDict_GetItemWithError
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+    PyThread_type_lock,
+)
+from cpython.tuple cimport PyTuple_GET_SIZE
+
+from channels_redis_fast._ext.envelope cimport clone_message, is_flat
+from channels_redis_fast._ext.waiters cimport FINISHED, PENDING, Waiter, Waker
+
+
+cdef enum Giving:
+    ORIGINAL
+    COPY_OF_FLAT
+    COPY
+
+
+cdef class Lock:
+    """What `threading.Lock` is, at a fifth of the cost from here."""
+
+    cdef PyThread_type_lock _lock
+    cdef bint _held
+
+    def __cinit__(self):
+        self._lock = PyThread_allocate_lock()
+        if self._lock == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._lock != NULL:
+            if self._held:
+                PyThread_release_lock(self._lock)
+            PyThread_free_lock(self._lock)
+
+    cdef void take(self) noexcept:
+        if not PyThread_acquire_lock(self._lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self._lock, WAIT_LOCK)
+        self._held = True
+
+    cdef int give_back(self) except -1:
+        # One that nobody holds must not be released: the next two would both get it.
+        if not self._held:
+            raise RuntimeError("release unlocked lock")
+        self._held = False
+        PyThread_release_lock(self._lock)
+        return 0
+
+    def acquire(self):
+        """Wait for the lock and take it."""
+        self.take()
+
+    def release(self):
+        """Give the lock back. Raises `RuntimeError` if nobody has it."""
+        self.give_back()
+
+    def __enter__(self):
+        self.take()
+
+    def __exit__(self, kind, error, traceback):
+        self.give_back()
+
+
+cdef class MailboxTable:
+    """MailboxTable(lock)
+    --
+
+    The receivers that wait, and the messages that do, by channel.
+    """
+
+    cdef readonly dict waiting
+    cdef readonly dict stored
+    cdef Lock _lock
+
+    def __init__(self, Lock lock not None, /):
+        self._lock = lock
+        self.waiting = {}
+        self.stored = {}
+
+    def claim(self, channel, Waker waker not None, /):
+        """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one."""
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        cdef PyObject *found
+        waiter._waker = waker
+        self._lock.take()
+        try:
+            if self.stored and channel in self.stored:
+                message = self._take(channel)
+                if message is not None:
+                    waiter._finish(FINISHED, message)
+                    return waiter
+            found = PyDict_GetItemWithError(self.waiting, channel)
+            if found == NULL:
+                self.waiting[channel] = [waiter]
+            else:
+                (<list?><object>found).append(waiter)
+            return waiter
+        finally:
+            self._lock.give_back()
+
+    def hand_out(self, list letters not None, Waker here not None, /):
+        """Give each letter to the receiver that waits alone on its channel, in this loop; return the other letters.
+
+        Second comes how many were given. The caller holds the lock.
+        """
+        cdef list left = []
+        cdef Py_ssize_t given = 0, before
+        cdef list names
+        for letter in letters:
+            if type(letter) is not tuple or PyTuple_GET_SIZE(letter) != 2:
+                raise TypeError("a letter is a tuple of an address and a message")
+            address, message = <tuple>letter
+            if type(address) is list:
+                before = PyList_GET_SIZE(address)
+                names = self._give_to_others(<list>address, message, here)
+                given += before - 1 - PyList_GET_SIZE(names) if before else 0
+                if names:
+                    left.append((names, message))
+                if before == 0:
+                    continue
+                # The original comes last: nobody may change it while it is copied.
+                address = (<list>address)[0]
+                letter = None
+            if self._give(address, message, here, ORIGINAL):
+                given += 1
+            else:
+                left.append((address, message) if letter is None else letter)
+        return left, given
+
+    cdef list _give_to_others(self, list address, object message, Waker here):
+        """Give a copy of a message to each channel but the first; return those that could not be served."""
+        cdef list left = []
+        cdef Py_ssize_t i
+        cdef Giving giving = COPY_OF_FLAT if is_flat(message) else COPY
+        for i in range(1, PyList_GET_SIZE(address)):
+            channel = address[i]
+            if not self._give(channel, message, here, giving):
+                left.append(channel)
+        return left
+
+    cdef bint _give(self, object channel, object message, Waker here, Giving giving) except -1:
+        """Give a message, or a copy of it, to the one receiver of a channel, if that is all there is to it."""
+        cdef PyObject *found
+        cdef PyObject *first
+        cdef Waiter waiter
+        if type(channel) is not str:
+            return False
+        found = PyDict_GetItemWithError(self.waiting, channel)
+        if found == NULL or type(<object>found) is not list or PyList_GET_SIZE(<object>found) != 1:
+            return False
+        # In bounds: it has one item.
+        first = PyList_GET_ITEM(<object>found, 0)
+        if type(<object>first) is not Waiter:
+            return False
+        waiter = <Waiter>first
+        if waiter._waker is not here or waiter._state != PENDING:
+            return False
+        if giving == COPY_OF_FLAT:
+            message = PyDict_Copy(message)
+        elif giving == COPY:
+            message = clone_message(message)
+        PyDict_DelItem(self.waiting, channel)
+        waiter._finish(FINISHED, message)
+        return True

@@ -1,0 +1,7 @@
+"""What `_ext/envelope.pyx` offers the other compiled modules."""
+
+
+cdef object encoded(object message, object channel, Py_ssize_t prefix_length)
+cdef tuple decoded(object member, Py_ssize_t prefix_length)
+cdef object clone_message(object message)
+cdef bint is_flat(object message) noexcept

@@ -1,0 +1,34 @@
+"""What `_ext/waiters.pyx` offers the other compiled modules."""
+
+cimport cython
+
+
+cdef enum:
+    PENDING
+    FINISHED
+    FAILED
+    CANCELLED
+
+
+@cython.final
+cdef class Waker:
+    cdef readonly object loop
+    cdef object _call_soon
+    cdef object _run_soon
+    cdef list _done
+
+    cdef int _add(self, Waiter waiter) except -1
+
+
+@cython.final
+cdef class Waiter:
+    cdef public bint _asyncio_future_blocking
+    cdef int _state
+    cdef Waker _waker
+    cdef object _outcome
+    cdef object _callback
+    cdef object _context
+    cdef list _others
+
+    cdef object _cancelled_error(self)
+    cdef int _finish(self, int state, outcome) except -1

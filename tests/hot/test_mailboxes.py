@@ -1,0 +1,219 @@
+"""Who waits for which channel, and who is handed what: the compiled table beside its twin."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.core.helpers import started, within
+
+
+@pytest.fixture
+def table(hot: Any) -> Any:
+    """A table that stores nothing by itself, with its lock and a waker of the running loop."""
+
+    class Table(hot.MailboxTable):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.lock = hot.Lock()
+            super().__init__(self.lock)
+            self.waker = hot.Waker(asyncio.get_running_loop())
+
+        def _take(self, channel: str) -> Any:
+            messages = self.stored[channel]
+            message = messages.pop(0)
+            if not messages:
+                del self.stored[channel]
+            return message
+
+        def wait(self, *channels: str) -> list[Any]:
+            return [self.claim(channel, self.waker) for channel in channels]
+
+        def give(self, *letters: Any) -> tuple[Any, int]:
+            with self.lock:
+                return self.hand_out(list(letters), self.waker)  # type: ignore[no-any-return]
+
+    return Table
+
+
+async def take(waiter: Any) -> Any:
+    await waiter
+    return waiter.take()
+
+
+# Waiting.
+
+
+async def test_receivers_wait_in_line(table: Callable[[], Any]) -> None:
+    here = table()
+    waiters = here.wait("one", "one", "other", "one")
+    assert here.waiting == {"one": [waiters[0], waiters[1], waiters[3]], "other": [waiters[2]]}
+    assert all(waiter.get_loop() is here.waker.loop and not waiter.done() for waiter in waiters)
+    task = await started(take(waiters[1]))
+    waiters[1].set_result("text")
+    assert await within(task) == "text"
+
+
+async def test_what_is_stored_comes_first(table: Callable[[], Any]) -> None:
+    here = table()
+    here.stored["one"] = [{"n": 1}, None]
+    first, second = here.wait("one", "one")
+    assert first.take() == {"n": 1}
+    # What was stored and has expired is nothing.
+    assert not second.done()
+    assert here.waiting == {"one": [second]}
+    assert here.stored == {}
+
+
+async def test_a_lock_is_given_back_whatever_happens(table: Callable[[], Any]) -> None:
+    here = table()
+    here.stored["one"] = []
+    with pytest.raises(IndexError):
+        here.wait("one")
+    with pytest.raises(TypeError):
+        here.wait([])
+    with here.lock:
+        pass
+
+
+# Handing out.
+
+
+async def test_who_waits_alone_here_is_served(table: Callable[[], Any], hot: Any) -> None:
+    here = table()
+    alone, _, _, gone, other = here.wait("alone", "two", "two", "gone", "other")
+    elsewhere = here.claim("elsewhere", hot.Waker(asyncio.get_running_loop()))
+    gone.cancel()
+    names = ["alone", "two", "elsewhere", "gone", "nobody", "alone", None, ""]
+    letters = [(name, {"n": n}) for n, name in enumerate(names)]
+    left, given = here.give(*letters)
+    assert left == letters[1:]
+    assert given == 1
+    assert alone.take() is letters[0][1]
+    assert sorted(here.waiting) == ["elsewhere", "gone", "other", "two"]
+    assert not other.done()
+    assert not elsewhere.done()
+
+
+@pytest.mark.parametrize("message", [{"n": 1, "text": "x"}, {"n": 1, "more": {"a": [1]}}], ids=["flat", "nested"])
+async def test_each_of_a_group_owns_its_message(table: Callable[[], Any], message: Any) -> None:
+    here = table()
+    waiters = here.wait("a", "b", "c")
+    expected = repr(message)
+    left, given = here.give((["a", "b", "c"], message))
+    assert (left, given) == ([], 3)
+    messages = [waiter.take() for waiter in waiters]
+    assert messages[0] is message
+    assert [repr(one) for one in messages] == [expected] * 3
+    owned = [thing for one in messages for thing in (one, one.get("more")) if thing is not None]
+    assert len({id(thing) for thing in owned}) == len(owned)
+
+
+async def test_what_is_left_of_a_group(table: Callable[[], Any]) -> None:
+    here = table()
+    (served,) = here.wait("b")
+    message = {"n": 1}
+    left, given = here.give((["a", "b", "c", "b"], message), ([], message), (["b"], message))
+    assert given == 1
+    assert served.take() == message
+    assert served.take() is not message
+    # The first comes last, and may have the original.
+    assert left == [(["c", "b"], message), ("a", message), ("b", message)]
+    assert all(letter[1] is message for letter in left)
+
+
+async def test_order_within_a_channel(table: Callable[[], Any]) -> None:
+    """What comes behind something that is left is left too."""
+    here = table()
+    (waiter,) = here.wait("a")
+    letters = [("a", {"n": n}) for n in range(3)]
+    left, given = here.give(*letters)
+    assert waiter.take() == {"n": 0}
+    assert (left, given) == (letters[1:], 1)
+
+
+async def test_a_copy_that_fails_costs_no_waiter(table: Callable[[], Any]) -> None:
+    here = table()
+    deep: Any = {}
+    for _ in range(600):
+        deep = {"x": deep}
+    _, second = here.wait("a", "b")
+    with pytest.raises(RecursionError):
+        here.give((["a", "b"], deep))
+    assert not second.done()
+    assert "b" in here.waiting
+
+
+# The lock.
+
+
+def test_a_lock_lets_one_in_at_a_time(hot: Any) -> None:
+    lock = hot.Lock()
+    count = 0
+
+    def work() -> None:
+        nonlocal count
+        for _ in range(2000):
+            with lock:
+                before = count
+                # Long enough for others to be let in, if they were.
+                for _ in range(5):
+                    pass
+                count = before + 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert count == 8000
+
+
+def test_who_waits_for_a_lock_gets_it(hot: Any) -> None:
+    lock = hot.Lock()
+    reached = threading.Event()
+
+    def wait() -> None:
+        with lock:
+            reached.set()
+
+    lock.acquire()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not reached.is_set()
+    lock.release()
+    thread.join(60)
+    assert reached.is_set()
+
+
+def test_a_lock_that_nobody_has(hot: Any) -> None:
+    lock = hot.Lock()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="release unlocked lock"):
+            lock.release()
+    with lock:
+        pass
+
+
+async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
+    compiled, _ = twins
+    waker = compiled.Waker(asyncio.get_running_loop())
+    with pytest.raises(TypeError):
+        compiled.MailboxTable(None)
+    table = compiled.MailboxTable(compiled.Lock())
+    for arguments in (("x", None), ("x", 1)):
+        with pytest.raises(TypeError):
+            table.claim(*arguments)
+    for arguments in ((None, waker), ([], None), ([1], waker), ([("a",)], waker), ([["a", {}]], waker)):
+        with pytest.raises(TypeError):
+            table.hand_out(*arguments)
+    waiter = waker.waiter()
+    for waiters in ([object()], (waiter,), None, [], 3):
+        table.waiting["x"] = waiters
+        assert table.hand_out([("x", {})], waker) == ([("x", {})], 0)
+    table.stored["x"] = 1
+    with pytest.raises((AttributeError, NotImplementedError)):
+        table.claim("x", waker)
