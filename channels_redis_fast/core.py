@@ -26,7 +26,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from . import options
-from ._hot import find, is_group, key, kind, split
+from ._hot import find, is_group, key, kind, shard, split
 from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
@@ -92,6 +92,7 @@ class RedisChannelLayer(RedisLayer):
         self._find = find if plain_names else _find_nothing
         self._is_group = is_group if plain_names else _not_sure_of_group
         self._split = split if self._overridden("consistent_hash") is None else self._own_split
+        self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
         self._loops = LoopStates(self._make_state)
@@ -119,11 +120,16 @@ class RedisChannelLayer(RedisLayer):
         except Exception as error:
             say_where(error, f"channel {channel}")
             raise
-        # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
-        index = self._shard_of(channel[:local], self.ring_size) if local else self._next_shard()
-        sender = self._loops[get_running_loop()].senders[index]
+        if self._is_alone:
+            index = 0
+        elif local:
+            # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
+            index = self._shard_of(channel[:local], self.ring_size)
+        else:
+            index = self._next_shard()
+        state = self._loops[get_running_loop()]
         self._stats.sends += 1
-        sent = sender.send(key(self._key_prefix, channel, local), member, self._capacity_of(channel))
+        sent = state.senders[index].send(key(self._key_prefix, channel, local), member, self._capacity_of(channel))
         await sent
         if not sent.take():
             self._stats.channel_full += 1
