@@ -8,7 +8,18 @@ import os
 
 from setuptools import Extension, setup
 
-MODULES = ("names", "capacity", "packer", "unpacker", "envelope", "codec", "pipeline", "waiters", "mailboxes")
+MODULES = (
+    "names",
+    "capacity",
+    "packer",
+    "unpacker",
+    "envelope",
+    "codec",
+    "pipeline",
+    "waiters",
+    "mailboxes",
+    "batches",
+)
 
 
 def extensions() -> list[Extension]:

@@ -6,7 +6,7 @@ It knows the shape of names that are valid beyond doubt and the CRC-32 ring; not
 import binascii
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItemWithError
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next, PyDict_Size
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
@@ -18,6 +18,7 @@ from channels_redis_fast._ext.interpreter cimport (
 
 
 cdef enum:
+    FEW = 4  # entries of a table
     MAX_NAME = 100  # Channels' limit: this many characters are too many.
 
 cdef unsigned char[128] STRANGE
@@ -86,13 +87,29 @@ def kind(object name, /):
 
 def find(dict table not None, object name, /):
     """What a table of non-local parts holds for a channel; None for a general one, too, and when in doubt."""
-    cdef Py_ssize_t length = sort_of(name)
+    cdef Py_ssize_t length = sort_of(name), place = 0
+    cdef PyObject *key
     cdef PyObject *found
     if length <= 0:
         return None
-    local = PyUnicode_Substring(name, 0, length)
-    found = PyDict_GetItemWithError(table, local)
+    if PyDict_Size(table) <= FEW:
+        # Compared and not hashed: it is nearly always the first.
+        while PyDict_Next(table, &place, &key, &found):
+            if begins(name, <object>key, length):
+                return <object>found
+        return None
+    found = PyDict_GetItemWithError(table, PyUnicode_Substring(name, 0, length))
     return None if found == NULL else <object>found
+
+
+cdef inline bint begins(object name, object key, Py_ssize_t length) noexcept:
+    """Whether a str of ASCII, at least `length` long, begins with a key of just this length."""
+    return (
+        type(key) is str
+        and PyUnicode_IS_COMPACT_ASCII(key)
+        and PyUnicode_GET_LENGTH(key) == length
+        and memcmp(PyUnicode_1BYTE_DATA(name), PyUnicode_1BYTE_DATA(key), length) == 0
+    )
 
 
 def is_group(object name, /):

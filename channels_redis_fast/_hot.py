@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 __all__ = [
     "COMPILED",
     "ORDERED_FROM",
+    "Batch",
     "CapacityTable",
     "EnvelopeCodec",
+    "Gatherer",
+    "KeyBatch",
     "Lock",
     "MailboxTable",
     "Waiter",
@@ -40,6 +43,7 @@ COMPILED: bool = os.environ.get("CHANNELS_REDIS_FAST_PURE", "") in ("", "0")
 
 if COMPILED and not TYPE_CHECKING:
     try:
+        from channels_redis_fast._ext.batches import Batch, Gatherer, KeyBatch
         from channels_redis_fast._ext.capacity import CapacityTable
         from channels_redis_fast._ext.codec import EnvelopeCodec
         from channels_redis_fast._ext.envelope import (
@@ -80,6 +84,7 @@ if TYPE_CHECKING or not COMPILED:
         splice,
         split,
     )
+    from channels_redis_fast._pure_batches import Batch, Gatherer, KeyBatch
     from channels_redis_fast._pure_codec import EnvelopeCodec
     from channels_redis_fast._pure_mailboxes import Lock, MailboxTable
     from channels_redis_fast._pure_waiters import Waiter, Waker

@@ -280,17 +280,18 @@ class CommandConnection(Connection):
     def _write_some(self, link: Link) -> None:
         commands: list[Command] = []
         expected: list[Answerable] = []
-        for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE)):
-            request = self._unwritten.popleft()
+        requests = [self._unwritten.popleft() for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE))]
+        for request in requests:
             mine = request.commands()
             commands.extend(mine)
             expected.extend([_Expected(self, request)] * len(mine))
         try:
             data = assemble(commands)
         except Exception as error:
-            # One of them holds what cannot be written. Nobody may wait for ever; who it was, the error says.
-            for command in expected:
-                command.lost(error)
+            # One of them holds what cannot be written, and it would not be if they were repeated. Who it was, the
+            # error says.
+            for request in requests:
+                request.fail(error)
             return
         link.write(data, expected)
 

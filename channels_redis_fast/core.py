@@ -26,7 +26,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from . import options
-from ._hot import find, is_group, key, kind, split
+from ._hot import find, is_group, key, kind, shard, split
 from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
@@ -98,6 +98,7 @@ class RedisChannelLayer(RedisLayer):
         self._find = find if plain_names else _find_nothing
         self._is_group = is_group if plain_names else _not_sure_of_group
         self._split = split if self._overridden("consistent_hash") is None else self._own_split
+        self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
 
@@ -116,9 +117,9 @@ class RedisChannelLayer(RedisLayer):
         if state is None:
             await self._ways.through_hub(RedisChannelLayer.send(self, channel, message))
             return
-        shard, redis_key, member, capacity = self._addressed(channel, message)
+        index, redis_key, member, capacity = self._addressed(channel, message)
         self._stats.sends += 1
-        sent = state.senders[shard].send(redis_key, member, capacity)
+        sent = state.senders[index].send(redis_key, member, capacity)
         await sent
         if not sent.take():
             self._stats.channel_full += 1
@@ -140,7 +141,7 @@ class RedisChannelLayer(RedisLayer):
             return
         addressed = [self._addressed(channel, message) for channel, message in pairs]
         self._stats.sends += len(pairs)
-        sent = [state.senders[shard].send(*letter) for shard, *letter in addressed]
+        sent = [state.senders[index].send(*letter) for index, *letter in addressed]
         error: Exception | None = None
         full: dict[str, None] = {}
         for (channel, _), waiter in zip(pairs, sent, strict=True):
@@ -392,9 +393,14 @@ class RedisChannelLayer(RedisLayer):
         except Exception as error:
             say_where(error, f"channel {channel}")
             raise
-        # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
-        shard = self._shard_of(channel[:local], self.ring_size) if local else self._next_shard()
-        return shard, key(self._key_prefix, channel, local), member, self._capacity_of(channel)
+        if self._is_alone:
+            index = 0
+        elif local:
+            # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
+            index = self._shard_of(channel[:local], self.ring_size)
+        else:
+            index = self._next_shard()
+        return index, key(self._key_prefix, channel, local), member, self._capacity_of(channel)
 
     def _check_group_message(self, group: str, message: Message) -> None:
         if not self._is_group(group):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast import _pure, _pure_codec, _pure_mailboxes, _pure_waiters
+from channels_redis_fast import _pure, _pure_batches, _pure_codec, _pure_mailboxes, _pure_waiters
 
-MODULES = ("names", "capacity", "envelope", "codec", "pipeline", "waiters", "mailboxes")
+MODULES = ("names", "capacity", "envelope", "codec", "pipeline", "waiters", "mailboxes", "batches")
 
 
 def load_compiled() -> SimpleNamespace | None:
@@ -23,7 +23,8 @@ def load_compiled() -> SimpleNamespace | None:
 
 
 COMPILED = load_compiled()
-PURE = SimpleNamespace(**{**vars(_pure), **vars(_pure_codec), **vars(_pure_waiters), **vars(_pure_mailboxes)})
+TWINS = (_pure, _pure_codec, _pure_waiters, _pure_mailboxes, _pure_batches)
+PURE = SimpleNamespace(**{name: value for twin in TWINS for name, value in vars(twin).items()})
 NOT_BUILT = "the compiled modules (channels_redis_fast._ext) are not built: pip install -e ."
 
 

@@ -91,8 +91,11 @@ def test_find(hot: Any, name: str) -> None:
     """By the part through the mark, and nothing for a name that is not specific beyond doubt."""
     found = object()
     local = name[: name.find("!") + 1]
-    assert hot.find({local: found, name: None}, name) is (found if hot.kind(name) > 0 and local != name else None)
-    assert hot.find({}, name) is None
+    few: dict[str, Any] = {"b!": 1, "aé!": 2, local: found}
+    for table in (few, {**{f"{n}!": n for n in range(10)}, **few}):
+        assert hot.find(table, name) is (found if hot.kind(name) > 0 else None)
+        del table[local]
+        assert hot.find(table, name) is None
 
 
 @pytest.mark.parametrize("name", ODD, ids=shown)

@@ -1,0 +1,199 @@
+"""Sends, gathered: which message goes into which call, and who waits for what becomes of it. Twin: `_pure_batches.py`.
+
+It knows keys, members and capacities, and the form in which the script takes them; not when a call is written, nor what
+its reply means.
+
+As with waiters, all of a batch is touched in the thread of its loop only.
+"""
+
+from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+
+from channels_redis_fast._ext.waiters cimport FINISHED, PENDING, Waiter, Waker
+
+
+cdef class KeyBatch:
+    """KeyBatch(key, batch)
+    --
+
+    Messages for one key, in the order in which they were sent; their capacities and outcomes side by side.
+    """
+
+    cdef readonly object key
+    cdef readonly Batch batch
+    cdef readonly list members
+    cdef readonly list capacities
+    cdef readonly list waiters
+
+    def __init__(self, key, Batch batch not None, /):
+        self.key = key
+        self.batch = batch
+        self.members = []
+        self.capacities = []
+        self.waiters = []
+
+    cdef int put_arguments(self, list arguments) except -1:
+        cdef list capacities = self.capacities
+        cdef Py_ssize_t count = PyList_GET_SIZE(capacities), start = 0, end, place
+        cdef long long runs = 0
+        place = PyList_GET_SIZE(arguments)
+        arguments.append(None)
+        while start < count:
+            capacity = capacities[start]
+            end = start + 1
+            # Most often one and the same object.
+            while end < count and (capacities[end] is capacity or capacities[end] == capacity):
+                end += 1
+            arguments.append(capacity)
+            arguments.append(end - start)
+            arguments.extend(self.members if end - start == count else self.members[start:end])
+            runs += 1
+            start = end
+        arguments[place] = runs
+        return 0
+
+
+cdef class Batch:
+    """The messages of one call, by key."""
+
+    cdef readonly list keys
+    cdef readonly Py_ssize_t messages
+    cdef readonly Py_ssize_t size
+
+    def __init__(self):
+        self.keys = []
+
+    def take(self, KeyBatch batch not None, /):
+        """Take the messages of a key, all of them, into this call."""
+        self.keys.append(batch)
+        self.messages += PyList_GET_SIZE(batch.members)
+
+    def arguments(self, expiry, /):
+        """Return what the script takes: the number of keys, the keys, the expiry, and the runs of each key."""
+        cdef list arguments = [PyList_GET_SIZE(self.keys)]
+        cdef KeyBatch batch
+        for batch in self.keys:
+            arguments.append(batch.key)
+        arguments.append(expiry)
+        for batch in self.keys:
+            batch.put_arguments(arguments)
+        return arguments
+
+    def waiters(self):
+        """Return who waits for the messages, in their order."""
+        cdef list waiters = []
+        cdef KeyBatch batch
+        for batch in self.keys:
+            waiters.extend(batch.waiters)
+        return waiters
+
+    def accept(self):
+        """Tell everybody who still waits that the message was taken."""
+        cdef KeyBatch batch
+        cdef Py_ssize_t i
+        for batch in self.keys:
+            for i in range(PyList_GET_SIZE(batch.waiters)):
+                # In bounds, and a waiter: nobody else adds to this list, or takes from it.
+                waiter = <object>PyList_GET_ITEM(batch.waiters, i)
+                if (<Waiter>waiter)._state == PENDING:
+                    (<Waiter>waiter)._finish(FINISHED, True)
+
+
+cdef class Gatherer:
+    """Gatherer(waker, per_key, messages, keys, size, early)
+    --
+
+    Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+    """
+
+    cdef Waker _waker
+    cdef Py_ssize_t _per_key
+    cdef Py_ssize_t _messages
+    cdef Py_ssize_t _max_keys
+    cdef Py_ssize_t _size
+    cdef Py_ssize_t _first_early
+    cdef Py_ssize_t _early
+    cdef dict _keys
+    cdef Batch _batch
+
+    def __init__(
+        self, Waker waker not None, Py_ssize_t per_key, Py_ssize_t messages, Py_ssize_t keys, Py_ssize_t size,
+        Py_ssize_t early, /
+    ):
+        self._waker = waker
+        self._per_key = per_key
+        self._messages = messages
+        self._max_keys = keys
+        self._size = size
+        self._first_early = self._early = early
+        self._keys = {}
+        self._batch = None
+
+    def send(self, key, bytes member not None, capacity, /):
+        """Add one message to the tick's batch; return who waits for what becomes of it."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(member), early
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        cdef KeyBatch batch = self._find(key)
+        cdef Batch whole
+        waiter._waker = self._waker
+        if batch is not None:
+            whole = batch.batch
+            if (
+                PyList_GET_SIZE(batch.members) >= self._per_key
+                or whole.messages >= self._messages
+                or whole.size + size > self._size
+            ):
+                batch = None
+        if batch is None:
+            batch = self._begin(key, size)
+            whole = batch.batch
+        batch.members.append(member)
+        batch.capacities.append(capacity)
+        batch.waiters.append(waiter)
+        whole.messages += 1
+        whole.size += size
+        if whole.messages >= self._early:
+            early = min(2 * self._early, self._messages)
+            self._write_early()
+            # Afterwards: the batch that was just written is not a small one.
+            self._early = early
+        return waiter
+
+    cdef KeyBatch _find(self, object key):
+        """The messages of a key that more can go with, None when there are none."""
+        cdef KeyBatch last
+        cdef PyObject *found
+        if self._batch is not None and PyList_GET_SIZE(self._batch.keys) == 1:
+            # The one that all the receivers of a process have is compared, not hashed. In bounds: it is the only one.
+            last = <KeyBatch>PyList_GET_ITEM(self._batch.keys, 0)
+            if last.key == key:
+                return last
+        found = PyDict_GetItemWithError(self._keys, key)
+        return None if found == NULL else <KeyBatch>found
+
+    cdef KeyBatch _begin(self, object key, Py_ssize_t size):
+        cdef Batch whole = self._batch
+        cdef KeyBatch batch
+        if (
+            whole is None
+            or PyList_GET_SIZE(whole.keys) >= self._max_keys
+            or whole.messages >= self._messages
+            or whole.size + size > self._size
+        ):
+            whole = self._batch = self._open()
+        batch = self._keys[key] = KeyBatch(key, whole)
+        whole.keys.append(batch)
+        return batch
+
+    def seal(self, Batch batch not None, /):
+        """Take no more messages into a batch that is being written, or never will be."""
+        cdef KeyBatch mine
+        if batch.messages < self._early:
+            self._early = self._first_early
+        if self._batch is batch:
+            self._batch = None
+        for mine in batch.keys:
+            if self._keys.get(mine.key) is mine:
+                del self._keys[mine.key]

@@ -1,0 +1,183 @@
+"""Which message goes into which call: the compiled gatherer beside its twin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.core.helpers import end
+
+
+@pytest.fixture
+def gatherer(hot: Any) -> Callable[..., Any]:
+    """A gatherer that keeps the batches it opened, and says when it wrote early."""
+    return _gatherer_of(hot)
+
+
+def _gatherer_of(hot: Any) -> Callable[..., Any]:
+    class Kept(hot.Gatherer):  # type: ignore[misc, name-defined]
+        def __init__(self, loop: Any, *limits: int) -> None:
+            super().__init__(hot.Waker(loop), *limits)
+            self.opened: list[Any] = []
+            self.early: list[int] = []
+
+        def _open(self) -> Any:
+            self.opened.append(hot.Batch())
+            return self.opened[-1]
+
+        def _write_early(self) -> None:
+            self.early.append(self.opened[-1].messages)
+            self.seal(self.opened[-1])
+
+    return Kept
+
+
+MANY = (100, 100, 100, 1000, 100)
+SIZES = st.tuples(st.integers(0, 30), st.integers(0, 2))
+STEPS = st.lists(st.one_of(st.just(None), st.tuples(st.sampled_from([b"a", b"b", b"c"]), SIZES)), max_size=40)
+
+
+async def test_one_batch_by_key(gatherer: Any) -> None:
+    gather = gatherer(asyncio.get_running_loop(), *MANY)
+    sent = [gather.send(key, member, 5) for key, member in [(b"a", b"1"), (b"b", b"22"), (b"a", b"3")]]
+    (batch,) = gather.opened
+    assert (batch.messages, batch.size) == (3, 4)
+    assert [(one.key, one.members, one.capacities) for one in batch.keys] == [
+        (b"a", [b"1", b"3"], [5, 5]),
+        (b"b", [b"22"], [5]),
+    ]
+    assert all(one.batch is batch for one in batch.keys)
+    assert batch.waiters() == [sent[0], sent[2], sent[1]]
+    assert batch.arguments(60) == [2, b"a", b"b", 60, 1, 5, 2, b"1", b"3", 1, 5, 1, b"22"]
+
+
+async def test_runs_of_equal_capacity(gatherer: Any) -> None:
+    gather = gatherer(asyncio.get_running_loop(), *MANY)
+    capacities = [7, 7, 1000, 1000, 7, 0]
+    for number, capacity in enumerate(capacities):
+        gather.send(b"a", b"%d" % number, int(str(capacity)))
+    members = [b"%d" % number for number in range(6)]
+    assert gather.opened[0].arguments(1) == [
+        *(1, b"a", 1, 4),
+        *(7, 2, *members[:2]),
+        *(1000, 2, *members[2:4]),
+        *(7, 1, members[4]),
+        *(0, 1, members[5]),
+    ]
+
+
+async def test_all_accepted_but_who_has_gone(gatherer: Any) -> None:
+    gather = gatherer(asyncio.get_running_loop(), *MANY)
+    sent = [gather.send(b"a", b"x", 1) for _ in range(4)]
+    sent[1].cancel()
+    sent[2].set_result(False)
+    gather.opened[0].accept()
+    assert [one.cancelled() or one.take() for one in sent] == [True, True, False, True]
+    assert sent[1].cancelled()
+    await end()
+
+
+async def test_a_key_moves_into_a_call_of_its_own(gatherer: Any, hot: Any) -> None:
+    gather = gatherer(asyncio.get_running_loop(), *MANY)
+    sent = [gather.send(b"a", b"x", 1), gather.send(b"b", b"y", 1), gather.send(b"b", b"z", 1)]
+    alone = hot.Batch()
+    alone.take(gather.opened[0].keys[1])
+    assert alone.messages == 2
+    assert alone.arguments(9) == [1, b"b", 9, 1, 1, 2, b"y", b"z"]
+    assert alone.waiters() == sent[1:]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes"),
+    [((1, 100, 100, 1000, 100), [2, 2, 2]), ((100, 3, 100, 1000, 100), [3, 3]), ((100, 100, 1, 1000, 100), [6])],
+    ids=["one of a key", "messages", "one key"],
+)
+async def test_limits_of_one_key(gatherer: Any, limits: tuple[int, ...], sizes: list[int]) -> None:
+    gather = gatherer(asyncio.get_running_loop(), *limits)
+    for number in range(6):
+        gather.send(b"a", b"%d" % number, 1)
+    # A key that has its fill begins anew: in the same call, unless that is full as well.
+    members = [one.members for batch in gather.opened for one in batch.keys]
+    assert [member for some in members for member in some] == [b"%d" % number for number in range(6)]
+    if limits[0] == 1:
+        assert [len(some) for some in members] == [1] * 6
+    else:
+        assert [batch.messages for batch in gather.opened] == sizes
+
+
+@given(data=st.data())
+def test_the_twins_gather_alike(twins: Any, data: Any) -> None:
+    """Any limits, any order of keys; what is sealed at any moment."""
+    limits = data.draw(st.tuples(*[st.integers(1, 6)] * 3, st.integers(1, 60), st.integers(1, 8)))
+    steps = data.draw(STEPS)
+    loop = asyncio.new_event_loop()
+    try:
+        told = []
+        for twin in twins:
+            gather = _gatherer_of(twin)(loop, *limits)
+            for step in steps:
+                if step is None:
+                    if gather.opened:
+                        gather.seal(gather.opened[-1])
+                else:
+                    key, (size, capacity) = step
+                    assert not gather.send(key, b"x" * size, capacity).done()
+            told.append(([(one.messages, one.size, one.arguments(60)) for one in gather.opened], gather.early))
+        assert told[0] == told[1]
+        batches = told[0][0]
+        assert sum(count for count, _, _ in batches) == sum(step is not None for step in steps)
+        assert all(count <= limits[1] for count, _, _ in batches)
+    finally:
+        loop.close()
+
+
+async def test_early_once_then_at_twice_as_many(gatherer: Any) -> None:
+    gather = gatherer(asyncio.get_running_loop(), 100, 100, 100, 1000, 4)
+    for _ in range(30):
+        gather.send(b"a", b"x", 1)
+    assert gather.early == [4, 8, 16]
+    # A small batch means that the rush is over.
+    gather.seal(gather.opened[-1])
+    for _ in range(4):
+        gather.send(b"a", b"x", 1)
+    assert gather.early == [4, 8, 16, 4]
+
+
+async def test_a_full_call_opens_the_next(gatherer: Any) -> None:
+    gather = gatherer(asyncio.get_running_loop(), 100, 100, 2, 10, 100)
+    for key in (b"a", b"b", b"c", b"a"):
+        gather.send(key, b"1234", 1)
+    # Two keys at most, and ten bytes; one that is larger goes all the same.
+    gather.send(b"d", b"x" * 50, 1)
+    gather.send(b"d", b"y", 1)
+    assert [[(one.key, len(one.members)) for one in batch.keys] for batch in gather.opened] == [
+        [(b"a", 1), (b"b", 1)],
+        [(b"c", 1), (b"a", 1)],
+        [(b"d", 1)],
+        [(b"d", 1)],
+    ]
+
+
+async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
+    compiled, _ = twins
+    waker = compiled.Waker(asyncio.get_running_loop())
+    for arguments in ((None, *MANY), (waker, "x", 1, 1, 1, 1), (waker,)):
+        with pytest.raises(TypeError):
+            compiled.Gatherer(*arguments)
+    gather = compiled.Gatherer(waker, *MANY)
+    for wrong in ((b"a", "text", 1), (b"a", None, 1), ([], b"x", 1)):
+        with pytest.raises(TypeError):
+            gather.send(*wrong)
+    with pytest.raises(AttributeError):
+        gather.send(b"a", b"x", 1)
+    with pytest.raises(TypeError):
+        gather.seal(None)
+    with pytest.raises(TypeError):
+        compiled.KeyBatch(b"a", None)
+    with pytest.raises(TypeError):
+        compiled.Batch().take(None)
