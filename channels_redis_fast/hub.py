@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from redis.exceptions import ConnectionError
+
 from .loops import keep_for_ever, on_fork, outlives_layers
 
 #: Seconds that the end of the interpreter waits for calls to be over, and then for connections to be closed.
 STOP_TIMEOUT = 3.0
-
-ENDING = "the interpreter is ending, and starts no thread any more"
 
 
 class Hub:
@@ -55,7 +55,7 @@ class Hub:
             # Either it is taken back here, or ``_end`` has begun it.
             with contextlib.suppress(ValueError):
                 self._calls.remove(call)
-                raise RuntimeError(ENDING)
+                raise RuntimeError(_ENDING)
         # In a loop that has been closed since, ``_end`` has begun it too.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self._begin_calls)
@@ -120,10 +120,14 @@ class Call:
             self._loop.call_soon_threadsafe(self._cancel)
 
     def result(self) -> Any:
-        """Return or raise what the coroutine did; ``RuntimeError`` if the end of the interpreter came before."""
+        """
+        Return or raise what the coroutine did.
+
+        Raises ``redis.exceptions.ConnectionError`` if the interpreter ended before: it may have happened.
+        """
         assert self._task is not None
         if self._task.cancelled():
-            raise RuntimeError(f"the call was not over in time: {ENDING}")
+            raise ConnectionError("the answer did not come before the interpreter ended")
         return self._task.result()
 
     def _cancel(self) -> None:
@@ -176,10 +180,15 @@ def is_hub(loop: asyncio.AbstractEventLoop) -> bool:
     return _process.hub is not None and _process.hub.loop is loop
 
 
+def has_ended() -> bool:
+    """Whether the hub of this process was stopped, since the interpreter ends."""
+    return _process.has_ended
+
+
 def why_not() -> str | None:
     """Return why this process can have no hub, or None if it can."""
     if _process.has_ended:
-        return ENDING
+        return _ENDING
     for library, module, question in _GREEN:
         patcher = sys.modules.get(module)
         if patcher is not None and getattr(patcher, question[0])(question[1]):
@@ -187,6 +196,8 @@ def why_not() -> str | None:
             return f"{library} has replaced threads by its own, in which no second event loop can run"
     return None
 
+
+_ENDING = "the interpreter is ending, and starts no thread any more"
 
 _GREEN = (
     ("gevent", "gevent.monkey", ("is_module_patched", "threading")),

@@ -42,7 +42,7 @@ class SyncLayer:
 
     Raises what the coroutine of the same name raises; ``TimeoutError`` when it is not over in time, and what was to be
     done may be done all the same; ``RuntimeError`` in a thread whose event loop runs, which would stand still, and
-    where there can be no other thread (gevent, the end of the interpreter).
+    where there can be no other thread (gevent).
     """
 
     def __init__(self, layer: Layer, ways: Ways[Any]) -> None:

@@ -148,6 +148,8 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         """
         Run one of the layer's coroutines on the hub, for a thread without an event loop, and wait for it.
 
+        At the end of the interpreter, when the hub has gone, on an event loop of this call's own.
+
         Raises ``NotOver`` if it is not over in ``timeout`` seconds, ``RuntimeError`` where there can be no hub.
         """
         # A lock and no Event, which takes three of them.
@@ -161,6 +163,8 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         try:
             call = hub.current().call(coroutine, done)
         except RuntimeError:
+            if hub.has_ended():
+                return asyncio.run(_within(coroutine, timeout))
             coroutine.close()
             raise
         try:
@@ -203,6 +207,15 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         self._timer = None
         if loop in self._states:
             run_alone(loop, self._states[loop].disconnect())
+
+
+async def _within(coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
+    task = asyncio.ensure_future(coroutine)
+    await asyncio.wait([task], timeout=timeout)
+    if not task.done():
+        task.cancel()
+        raise NotOver
+    return task.result()
 
 
 def _close_if_idle(ways: weakref.ref[Ways[Any]], loop: asyncio.AbstractEventLoop) -> None:

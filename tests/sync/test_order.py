@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from bench.server import Server
-from channels_redis_fast import ways
+from channels_redis_fast import hub, ways
 from tests.core.helpers import within
 from tests.sync.helpers import Link, in_threads
 
@@ -89,27 +90,28 @@ def test_while_the_io_threads_connection_is_slow(
 ) -> None:
     """What goes its own way could be there long before what was handed to the I/O thread."""
     monkeypatch.setattr(ways, "MANY", 10)
-    slow = make(hosts=[link.url])
-    place = place_of(slow, server.url)
-    slow.sync.send(place.channel, {"n": 0})
-    # From here on all that connects is fast, and the one connection that is there is slow.
-    slow_by(link, 0.05)
-    number = 1
+
+    def slow_on_the_hub(kind: Any) -> Any:
+        class Slow(kind):  # type: ignore[misc]
+            def create_pool(self, index: int) -> Any:
+                is_slow = hub.is_hub(asyncio.get_running_loop())
+                return redis.asyncio.ConnectionPool.from_url(link.url if is_slow else server.url, protocol=2)
+
+        return Slow
+
+    layer = make(slow_on_the_hub, hosts=[server.url])
+    place = place_of(layer, server.url)
+    number = 0
     for _ in range(5):
 
         async def several(first: int = number) -> None:
-            await asyncio.gather(*(slow.send(place.channel, {"n": first + n}) for n in range(30)))
+            await asyncio.gather(*(layer.send(place.channel, {"n": first + n}) for n in range(30)))
 
+        # As long as several connections take to open.
+        link.proxy.delay = 0.03
         asyncio.run(within(several()))
         number += 30
     assert [message["n"] for message in place.heard(number)] == list(range(number))
-
-
-def slow_by(link: Link, seconds: float) -> None:
-    def slow() -> None:
-        link.proxy.delay = seconds
-
-    link.do(slow)
 
 
 def test_callers_that_give_up_at_the_moment_of_change_let_nobody_overtake(

@@ -1,0 +1,1 @@
+"""A site whose tests send to groups, run by Django's test runner in a process of its own."""
