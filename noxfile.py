@@ -195,6 +195,8 @@ def installed(session: nox.Session) -> None:
     go_outside(session)
     session.run("python", "-m", "tests.packaging.installed", "-q", "-n", "2", "--dist", "loadfile", *session.posargs)
     session.run("python", "-m", "tests.typed.check")
+    session.install("types-channels")
+    session.run("python", "-m", "tests.typed.check")
 
 
 def only(directory: Path, pattern: str) -> Path:
