@@ -13,7 +13,7 @@ PYENV := $(subst $(NOTHING) ,:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/ver
 RUN_NOX := PATH="$$PATH:$(PYENV)" $(NOX)
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
-TREES := channels_redis_fast bench tests noxfile.py setup.py
+TREES := channels_redis_fast bench docs tests noxfile.py setup.py
 # Most of the suite's time is waiting, so two processes share it. JOBS=0 runs it in one.
 JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile

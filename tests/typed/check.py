@@ -2,7 +2,8 @@
 
 `mypy --strict` has to take sample/right.py, and of sample/wrong.py it has to refuse exactly the lines that say so.
 stubtest holds the annotations against the running package, which is how the declarations that the pure twin gives for
-the compiled modules are kept true. Knows nothing of what the layers do.
+the compiled modules are kept true; `--sample-only` leaves that out, for where there are stubs of Channels, which differ
+from Channels in places. Knows nothing of what the layers do.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def main() -> None:
         if expected != reported:
             raise SystemExit(1)
         print(f"mypy --strict: the sample is as it says, {len(expected)} errors among it", flush=True)
+        if "--sample-only" in sys.argv[1:]:
+            return
         command = [sys.executable, "-m", "mypy.stubtest", "channels_redis_fast", "--concise"]
         command += ["--mypy-config-file", str(config), "--allowlist", str(HERE / "stubtest.txt")]
         subprocess.run([*command, "--ignore-unused-allowlist"], cwd=directory, check=True)
