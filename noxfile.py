@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 #: What goes where tests run without the package's sources beside them, which would be imported in its place.
-TAKEN_ALONG = ("README.md", "bench", "docs", "pyproject.toml", "tests")
+READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
+#: With these beside it the package can be built.
+BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = ["core", "pubsub", "hot", "faults", "hosts", "interop", "consumers", "test_checks.py"]
 DIST = ROOT / "dist"
@@ -78,21 +80,19 @@ def versions(session: nox.Session, row: Row) -> None:
         env=environment,
     )
     # Without the variable from here on: a pure installation has to find out by itself that nothing is compiled.
-    outside = go_outside(session)
+    go_outside(session)
     session.run(
         "python",
         "-c",
         f"from channels_redis_fast import _hot; assert _hot.COMPILED is {row.compiled}, _hot.__file__",
     )
     path = f"{make_server(session, row.server)}{os.pathsep}{os.environ['PATH']}"
-    environment = {"PATH": path, "REDIS_PY_TREES": str(ROOT / ".venv-redis-py")}
-    if "UPSTREAM_PYTHON" not in os.environ and UPSTREAM.exists():
-        environment["UPSTREAM_PYTHON"] = str(UPSTREAM)
+    environment = {"PATH": path, **with_neighbours()}
     chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS
     session.run("redis-server", "--version", env=environment, external=True)
     session.run(
         *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
-        *(str(outside / "tests" / name) for name in chosen),
+        *(f"tests/{name}" for name in chosen),
         *session.posargs,
         env=environment,
     )
@@ -127,19 +127,32 @@ def make_server(session: nox.Session, server: str) -> Path:
     return directory
 
 
-def go_outside(session: nox.Session) -> Path:
+def with_neighbours() -> dict[str, str]:
+    """The variables by which the tests find the venvs that the Makefile keeps beside its own."""
+    environment = {"REDIS_PY_TREES": str(ROOT / ".venv-redis-py")}
+    if "UPSTREAM_PYTHON" not in os.environ and UPSTREAM.exists():
+        environment["UPSTREAM_PYTHON"] = str(UPSTREAM)
+    return environment
+
+
+def go_outside(session: nox.Session) -> None:
     """Go to a directory that has the tests and what they read, and none of the package's sources."""
     outside = Path(session.create_tmp()) / "outside"
     shutil.rmtree(outside, ignore_errors=True)
-    outside.mkdir()
-    for name in TAKEN_ALONG:
+    take_along(outside, *READ_BY_TESTS)
+    session.chdir(outside)
+
+
+def take_along(directory: Path, *names: str) -> None:
+    """Copy files and directories of the project into a new directory, but for what is made from them."""
+    directory.mkdir()
+    for name in names:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, outside / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            made = shutil.ignore_patterns("*.c", "*.html", "*.pyd", "*.so", "__pycache__", "results")
+            shutil.copytree(source, directory / name, ignore=made)
         else:
-            shutil.copy(source, outside)
-    session.chdir(outside)
-    return outside
+            shutil.copy(source, directory)
 
 
 # The package: an sdist, a wheel from it for each Python, what both have to be, and that they work.
@@ -217,7 +230,27 @@ def only(directory: Path, pattern: str) -> Path:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Lines of Python, and of Cython compiled for tracing, that the suite runs on both twins."""
+    """
+    Lines of Python, and of Cython compiled for tracing, that the suite runs; the table in build/coverage as HTML too.
+
+    In a tree of its own, since its compiled modules are many times slower; and without limits for single tests.
+    """
+    tree = Path(session.create_tmp()) / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    take_along(tree, *BUILT_FROM)
+    session.chdir(tree)
+    session.install("coverage>=7.10", *PROJECT["build-system"]["requires"])
+    session.install("--no-build-isolation", "-e", ".[bench,cryptography,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
+    session.run(
+        *("coverage", "run", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
+        # Hypothesis finds everything too slow here.
+        *("--hypothesis-profile=ci", "--timeout=600"),
+        *(session.posargs or [f"tests/{name}" for name in ROW_TESTS]),
+        env=with_neighbours(),
+    )
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "html", "--quiet", "--directory", str(ROOT / "build" / "coverage"))
+    session.run("coverage", "report", "--fail-under", "95")
 
 
 @nox.session
