@@ -92,6 +92,7 @@ def versions(session: nox.Session, row: Row) -> None:
     session.run("redis-server", "--version", env=environment, external=True)
     session.run(
         *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
+        "--hypothesis-profile=ci",
         *(f"tests/{name}" for name in chosen),
         *session.posargs,
         env=environment,

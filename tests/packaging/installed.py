@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
     if "--without-server" in arguments:
         arguments = [argument for argument in arguments if argument != "--without-server"]
         chosen = WITHOUT_SERVER
-    return int(pytest.main(["-p", "no:cacheprovider", *chosen, *arguments]))
+    # Hypothesis' own profile for CI: the same examples each time, and no complaint about a slow machine.
+    return int(pytest.main(["-p", "no:cacheprovider", "--hypothesis-profile=ci", *chosen, *arguments]))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ in_the_tree = pytest.mark.skipif(not (ROOT / "cibuildwheel.toml").exists(), reas
 
 
 def load(name: str) -> dict[str, Any]:
-    return tomllib.loads((ROOT / name).read_text(encoding="utf-8"))
+    content: dict[str, Any] = tomllib.loads((ROOT / name).read_text(encoding="utf-8"))
+    return content
 
 
 def pythons() -> list[str]:
