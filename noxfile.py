@@ -74,7 +74,7 @@ def versions(session: nox.Session, row: Row) -> None:
     """The suite on one row of versions; arguments go to pytest, and name other tests when they name any."""
     environment = {"CHANNELS_REDIS_FAST_PURE": "" if row.compiled else "1"}
     session.install(
-        f"{ROOT}[cryptography,test,bench]",
+        f"{ROOT}[cryptography,test]",
         f"redis=={row.redis_py}.*",
         f"channels=={row.channels}.*",
         env=environment,
@@ -214,6 +214,8 @@ def installed(session: nox.Session) -> None:
     session.install(f"{only(DIST, f'*-{tag}-{tag}-*.whl')}[cryptography,test]", "mypy")
     go_outside(session)
     session.run("python", "-m", "tests.packaging.installed", "-q", "-n", "2", "--dist", "loadfile", *session.posargs)
+    # From an earlier run of this session, where its venv is used again.
+    session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "types-channels")
     session.run("python", "-m", "tests.typed.check")
     # Without stubs of Channels its base class takes anything; with them, overrides are held against it.
     session.install("types-channels")
@@ -241,7 +243,7 @@ def coverage(session: nox.Session) -> None:
     take_along(tree, *BUILT_FROM)
     session.chdir(tree)
     session.install("coverage>=7.10", *PROJECT["build-system"]["requires"])
-    session.install("--no-build-isolation", "-e", ".[bench,cryptography,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
+    session.install("--no-build-isolation", "-e", ".[cryptography,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
     session.run(
         *("coverage", "run", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
         # Hypothesis finds everything too slow here.
