@@ -109,6 +109,9 @@ class _Expected:
     def lost(self, error: Exception) -> None:
         self._connection.unanswered(self._request, error)
 
+    def cannot_be_written(self, error: Exception) -> None:
+        self._request.fail(error)
+
 
 class _Last:
     """The last command before a socket is closed."""
@@ -279,9 +282,9 @@ class CommandConnection(Connection):
 
     def _write_some(self, link: Link) -> None:
         commands: list[Command] = []
-        expected: list[Answerable] = []
-        requests = [self._unwritten.popleft() for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE))]
-        for request in requests:
+        expected: list[_Expected] = []
+        for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE)):
+            request = self._unwritten.popleft()
             mine = request.commands()
             commands.extend(mine)
             expected.extend([_Expected(self, request)] * len(mine))
@@ -290,8 +293,8 @@ class CommandConnection(Connection):
         except Exception as error:
             # One of them holds what cannot be written, and it would not be if they were repeated. Who it was, the
             # error says.
-            for request in requests:
-                request.fail(error)
+            for command in expected:
+                command.cannot_be_written(error)
             return
         link.write(data, expected)
 

@@ -23,7 +23,7 @@ import contextvars
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -126,7 +126,7 @@ class Link(asyncio.Protocol):
         with contextlib.suppress(RuntimeError):
             self._transport.resume_reading()
 
-    def write(self, data: bytes, requests: list[Answerable]) -> None:
+    def write(self, data: bytes, requests: Sequence[Answerable]) -> None:
         """Write commands; ``requests`` has one entry for each reply they will get, in order."""
         if not self.in_flight:
             self.heard = self._loop.time()
@@ -215,7 +215,7 @@ class PushLink(Link):
 
     on_push: Callable[[Any], None]
 
-    def write(self, data: bytes, requests: list[Answerable]) -> None:
+    def write(self, data: bytes, requests: Sequence[Answerable]) -> None:
         """Write commands. Nothing is waited for here: only what comes says that the server is alive."""
         self._stats.bytes_sent += len(data)
         self._transport.write(data)

@@ -408,3 +408,13 @@ async def test_two_connections_whatever_the_load(
     await within(asyncio.gather(*(layer.send(channel, {"to": channel}) for channel in channels)))
     assert await within(asyncio.gather(*receiving)) == [{"to": channel} for channel in channels]
     assert len(clients(raw, prefix)) == 2
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+async def test_what_cannot_be_written_fails(make_layer: MakeLayer, repeatable: bool) -> None:
+    """Nobody waits for ever, and what comes later goes out."""
+    connection = make_layer()._loops[asyncio.get_running_loop()].commands[0]
+    await within(connection.call((b"PING",)))
+    with pytest.raises(TypeError):
+        await within(connection.call((b"ECHO", object()), repeatable=repeatable))
+    assert await within(connection.call((b"ECHO", b"1"))) == [b"1"]
