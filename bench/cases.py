@@ -79,7 +79,18 @@ CASES: dict[str, Case] = {
     "shards-1": Case("send → receive, 48 × 48, 1 server", "workloads:pairs", {"pairs": 48}),
     "shards-2": Case("send → receive, 48 × 48, 2 shards", "workloads:pairs", {"pairs": 48}, shards=2),
     "shards-4": Case("send → receive, 48 × 48, 4 shards", "workloads:pairs", {"pairs": 48}, shards=4),
-    "sync_group": Case("async_to_sync(group_send), a group of 1", "synccalls:sync_group", metric="p50_us", kind="sync"),
+    "sync_group": Case(
+        "async_to_sync(group_send), a group of 20", "synccalls:sync_group", metric="p50_us", kind="sync"
+    ),
+    "sync_native": Case(
+        "layer.sync.group_send, a group of 20", "synccalls:sync_group", {"native": True}, metric="p50_us", kind="sync"
+    ),
+    "sync_threads": Case(
+        "20 threads of synchronous group sends, a group of 20",
+        "synccalls:sync_group",
+        {"native": True, "threads": 20},
+        kind="sync",
+    ),
     "storm": _case("1,000 consumers connect at once, consumers", "workloads:storm"),
     "waiting-50": _case("messages to 50 consumers that wait", "loads:waiting", consumers=50),
     "waiting-5000": _case("messages to 5,000 consumers that wait", "loads:waiting", consumers=5000),

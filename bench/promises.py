@@ -60,6 +60,8 @@ PROMISES = (
     Promise("fast", "group", "upstream", 25.0),
     Promise("fast", "roundtrip", "upstream", 6.0),
     Promise("fast", "sync_group", "upstream", 2.5),
+    Promise("fast", "sync_native", "upstream", 8.0, than="sync_group"),
+    Promise("fast", "sync_threads", "upstream", 20.0),
     Promise("fast", "idle", "upstream", 1.0),
     Promise("fast", "site", "floor-tasks", 0.9),
     *_own_costs("fast"),
@@ -69,6 +71,8 @@ PROMISES = (
     Promise("fast-pubsub", "group", "upstream-pubsub", 3.5),
     Promise("fast-pubsub", "roundtrip", "upstream-pubsub", 1.5),
     Promise("fast-pubsub", "sync_group", "upstream-pubsub", 2.5),
+    Promise("fast-pubsub", "sync_native", "upstream-pubsub", 8.0, than="sync_group"),
+    Promise("fast-pubsub", "sync_threads", "upstream-pubsub", 20.0),
     Promise("fast-pubsub", "idle", "upstream-pubsub", 10.0),
     Promise("fast-pubsub", "site", "floor-tasks", 0.9),
     Promise("fast-pubsub", "storm", "upstream-pubsub", 4.0),
@@ -78,6 +82,9 @@ PROMISES = (
 LIMITS = (
     Limit("fast", "idle", "connections", 2),
     Limit("fast-pubsub", "idle", "connections", 2),
+    # A call through `async_to_sync` and its own event loop, above one that does nothing.
+    Limit("fast", "sync_group", "above_noop_us", 400),
+    Limit("fast-pubsub", "sync_group", "above_noop_us", 400),
 )
 
 

@@ -49,6 +49,8 @@ FULL: dict[str, dict[str, int]] = {
     "shards-2": _sizes(400, 20, 400, 100, 0),
     "shards-4": _sizes(400, 20, 400, 100, 0),
     "sync_group": _sizes(200, 150, 200, 150, 0, floor_tasks=500),
+    "sync_native": _sizes(1000, 0, 1000, 0, 0),
+    "sync_threads": _sizes(200, 15, 200, 15, 0),
     "storm": _sizes(5, 2, 5, 3, 5),
     "waiting-50": _sizes(20000, 2000, 20000, 4000, 10000),
     "waiting-5000": _sizes(20000, 0, 20000, 2000, 0),
@@ -67,6 +69,8 @@ QUICK: dict[str, dict[str, int]] = {
     "group": _sizes(40, 10, 40, 20, 4, floor_tasks=40),
     "storm": _sizes(3, 1, 3, 2, 3),
     "sync_group": _sizes(60, 40, 60, 40, 0),
+    "sync_native": _sizes(300, 0, 300, 0, 0),
+    "sync_threads": _sizes(60, 6, 60, 6, 0),
 }
 # What `bench.check` needs to judge the promises.
 CHECK = {

@@ -18,6 +18,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import weakref
 from collections.abc import Coroutine
@@ -100,8 +101,8 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         passing.waiting += 1
         try:
             async with passing.turn:
-                while passing.answers:
-                    await asyncio.wait(passing.answers)
+                while answers := list(passing.answers):
+                    await asyncio.wait(answers)
                 state = self._states[loop]
                 if passing.waiting == 1:
                     # Not before: who comes now would overtake those that have not yet had their turn.
@@ -122,20 +123,19 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
 
         def done(call: hub.Call) -> None:
             self._was_used()
-            try:
+            # Here and not in the loop, which may be closed or about to be: one that stays would keep it for ever.
+            passing.answers.discard(answer)
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(answer.set_result, call)
-            except RuntimeError:
-                # It was closed. An answer that stays would keep it for ever.
-                passing.answers.discard(answer)
 
+        passing.answers.add(answer)
         try:
             call = hub.current().call(coroutine, done)
         except RuntimeError:
             # It has ended since ``find`` looked: the coroutine asks that again, and goes the other way.
+            passing.answers.discard(answer)
             passing.stays = True
             return await coroutine
-        passing.answers.add(answer)
-        answer.add_done_callback(passing.answers.discard)
         try:
             # wait(), so that the answer is awaited by those behind this call even if the caller is cancelled.
             await asyncio.wait([answer])

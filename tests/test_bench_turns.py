@@ -45,7 +45,7 @@ def test_the_second_loop_is_for_the_headlines_unless_it_is_the_only_one() -> Non
     assert [[loop for _, _, loop, _ in turns] for turns in alone] == [["uvloop"], ["uvloop"]]
 
 
-@pytest.mark.parametrize("case", ["encrypted", "shards-2", "crowd-12", "workers", "sync_group", "site"])
+@pytest.mark.parametrize("case", ["encrypted", "shards-2", "crowd-12", "workers", "sync_group", "sync_threads", "site"])
 def test_one_turn_of_each_kind(case: str, own_server: Any) -> None:
     urls = [own_server().url for _ in range(CASES[case].shards)]
     line = take_turn((case, FAST, "asyncio", 3), urls, quiet())
