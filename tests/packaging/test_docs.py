@@ -1,0 +1,57 @@
+"""That the documentation can be put together: what `make docs` would find, without building the site."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+in_the_tree = pytest.mark.skipif(not (ROOT / "mkdocs.yml").exists(), reason="outside the source tree")
+
+
+@pytest.fixture(scope="module")
+def sections() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mkdocs_sections", ROOT / "docs" / "mkdocs_sections.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@in_the_tree
+def test_every_page_has_its_place() -> None:
+    """In the navigation, each once, and nothing there that is not."""
+    named = re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert sorted(named) == [page.name for page in PAGES]
+
+
+@in_the_tree
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_what_a_page_takes_from_elsewhere_is_there(sections: ModuleType, page: Path) -> None:
+    """A section of the README that was renamed is missed here."""
+    text = sections.on_page_markdown(page.read_text(encoding="utf-8"))
+    assert re.findall(r"\]\(\.\./[^)]*\)", text) == []
+    # What comes from elsewhere has no heading of the page's own level.
+    assert len(re.findall(r"^# ", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)) == 1
+
+
+def test_a_section_ends_where_the_next_begins(
+    sections: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").write_text(
+        "# T\n\nNo.\n\n## It's *here*, yes\n\nA [page](docs/p.md).\n\n```\n# no heading\n```\n\n### Below\n\nB.\n"
+        "\n## N\n\nNo.\n"
+    )
+    monkeypatch.setattr(sections, "ROOT", tmp_path)
+    meant = "A [page](p.md).\n\n```\n# no heading\n```\n\n## Below\n\nB."
+    assert sections.section("README.md", "its-here-yes") == meant
+    assert sections.on_page_markdown("# O\n\n[O](../README.md#its-here-yes)\n") == f"# O\n\n{meant}\n"
+    with pytest.raises(ValueError, match=r"README\.md has no heading for #nowhere"):
+        sections.section("README.md", "nowhere")
