@@ -21,7 +21,6 @@ from .connection import (
     MAX_IN_FLIGHT,
     MAX_REQUESTS_PER_WRITE,
     NOT_DONE,
-    Answerable,
     Command,
     Connection,
     Link,

@@ -19,27 +19,25 @@ import logging
 import re
 import time
 from asyncio import get_running_loop
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from channels.exceptions import ChannelFull
-from channels.layers import BaseChannelLayer
 
 from . import options
-from ._hot import find, is_group, key, kind, shard, split
+from ._hot import key, shard, split
 from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
 from .coreloop import CoreLoop
 from .dialer import open_client
-from .mailbox import Inbox, Mailroom
+from .flush import unlink_all
+from .mailbox import Mailroom
+from .naming import names_of, split_by
 from .receiver import Receiver
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
 
 logger = logging.getLogger("channels_redis_fast")
-
-#: Keys that one SCAN step of ``flush`` looks at.
-FLUSH_STEP = 1000
 
 
 class RedisChannelLayer(RedisLayer):
@@ -92,12 +90,8 @@ class RedisChannelLayer(RedisLayer):
         )
         self.client_prefix = unique_name()
         self._key_prefix = self.prefix.encode()
-        plain_names = all(getattr(type(self), rule) is getattr(BaseChannelLayer, rule) for rule in _NAME_RULES)
-        # A layer with rules of its own about names has every name judged by them.
-        self._kind = kind if plain_names else _not_sure
-        self._find: Callable[[dict[str, Inbox], str], Inbox | None] = find if plain_names else _find_nothing
-        self._is_group = is_group if plain_names else _not_sure_of_group
-        self._split = split if self._overridden("consistent_hash") is None else self._own_split
+        self._kind, self._is_group, self._find = names_of(type(self))
+        self._split = split if self._overridden("consistent_hash") is None else split_by(self.consistent_hash)
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
@@ -302,19 +296,9 @@ class RedisChannelLayer(RedisLayer):
         if state is None:
             await self._ways.through_hub(RedisChannelLayer.flush(self))
             return
-        pattern = _literal(self._key_prefix) + b"*"
-        wake_keys = self._key_prefix + b":wake:"
-        for index in range(self.ring_size):
-            connection = state.commands[index]
-            cursor = b"0"
-            while True:
-                ((cursor, keys),) = await connection.call((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", FLUSH_STEP))
-                # The wake-up calls on their way to receivers are not data: without them a receiver sleeps on.
-                keys = [name for name in keys if not name.startswith(wake_keys)]
-                if keys:
-                    await connection.call([b"UNLINK", *keys])
-                if cursor == b"0":
-                    break
+        for connection in state.commands:
+            # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
+            await unlink_all(connection, self._key_prefix, self._key_prefix + b":wake:")
         self._mailroom.empty()
         await self.close_pools()
 
@@ -370,17 +354,6 @@ class RedisChannelLayer(RedisLayer):
             self.brpop_timeout,
         )
 
-    def _own_split(
-        self, members: list[bytes], prefix: bytes, ring_size: int
-    ) -> tuple[list[tuple[list[bytes], list[list[str]]]], list[bytes]]:
-        ((keys, channels),), unreadable = split(members, prefix, 1)
-        shards: list[tuple[list[bytes], list[list[str]]]] = [([], []) for _ in range(ring_size)]
-        for redis_key, names in zip(keys, channels, strict=True):
-            mine = shards[self.consistent_hash(redis_key[len(prefix) :].decode())]
-            mine[0].append(redis_key)
-            mine[1].append(names)
-        return shards, unreadable
-
     def _addressed(self, channel: str, message: Message) -> tuple[int, bytes, bytes, int]:
         """Check a channel and a message for it; return its shard, its key, what is stored there, and the capacity."""
         if not isinstance(message, dict):
@@ -427,30 +400,3 @@ class RedisChannelLayer(RedisLayer):
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()
-
-
-_NAME_RULES = (
-    "MAX_NAME_LENGTH",
-    "channel_name_regex",
-    "group_name_regex",
-    "match_type_and_length",
-    "require_valid_channel_name",
-    "require_valid_group_name",
-)
-
-
-def _not_sure(name: object) -> int:
-    return -1
-
-
-def _find_nothing(table: dict[str, Inbox], name: str) -> None:
-    return None
-
-
-def _not_sure_of_group(name: object) -> bool:
-    return False
-
-
-def _literal(text: bytes) -> bytes:
-    """Escape what means something in a Redis glob."""
-    return re.sub(rb"([\\*?\[\]])", rb"\\\1", text)
