@@ -25,7 +25,7 @@ from typing import Any
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from . import options
+from . import census, options
 from ._hot import is_group, key, kind, split
 from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
@@ -246,11 +246,35 @@ class RedisChannelLayer(RedisLayer):
                 self._stats.over_capacity += over_capacity
                 logger.info("%s of %s channels over capacity in group %s", over_capacity, len(members), group)
 
+    # A look inside.
+
+    async def group_count(self, group: str) -> int:
+        """
+        Return how many channels ``group_send`` would send to now.
+
+        Raises ``TypeError`` for an invalid name, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        return await census.count_members(*self._group(group), self.group_expiry)
+
+    async def group_channels(self, group: str) -> list[str]:
+        """Return the names of these channels, the one added last at the end. Raises what ``group_count`` does."""
+        return await census.name_members(*self._group(group), self.group_expiry)
+
+    async def channel_depth(self, channel: str) -> int:
+        """
+        Return how many messages wait in Redis on a channel's key, on all shards, not counting what has expired.
+
+        A process' specific channels share a key: theirs is the depth of all. Raises what ``group_count`` does.
+        """
+        self.require_valid_channel_name(channel)
+        redis_key = self._key_prefix + self.non_local_name(channel).encode()
+        return await census.count_waiting(self._loops[get_running_loop()].commands, redis_key, self.expiry)
+
     # Flush.
 
     async def flush(self) -> None:
         """Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets."""
-        pattern = _literal(self._key_prefix) + b"*"
+        pattern = literal(self._key_prefix) + b"*"
         wake_keys = self._key_prefix + b":wake:"
         for index in range(self.ring_size):
             connection = self._loops[get_running_loop()].commands[index]
@@ -339,12 +363,13 @@ class RedisChannelLayer(RedisLayer):
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
-    def _group(self, group: str, channel: str) -> tuple[Any, bytes]:
-        """Check both names; return the connection and the key of the group."""
+    def _group(self, group: str, *channels: str) -> tuple[Any, bytes]:
+        """Check the names; return the connection and the key of the group."""
         if not self._is_group(group):
             self.require_valid_group_name(group)
-        if self._kind(channel) < 0:
-            self.require_valid_channel_name(channel)
+        for channel in channels:
+            if self._kind(channel) < 0:
+                self.require_valid_channel_name(channel)
         return self._loops[get_running_loop()].commands[self.consistent_hash(group)], self._group_key(group)
 
     def _group_key(self, group: str) -> bytes:
@@ -369,6 +394,6 @@ def _not_sure_of_group(name: object) -> bool:
     return False
 
 
-def _literal(text: bytes) -> bytes:
+def literal(text: bytes) -> bytes:
     """Escape what means something in a Redis glob."""
     return re.sub(rb"([\\*?\[\]])", rb"\\\1", text)

@@ -181,6 +181,34 @@ class RedisPubSubChannelLayer(RedisLayer):
         await self._publish(self._group_channel(group), message, "group", group)
         self._stats.group_sends += 1
 
+    # A look inside.
+
+    async def group_count(self, group: str) -> int:
+        """
+        Raise ``NotImplementedError``: nobody has the number.
+
+        Redis knows how many connections listen to a group (PUBSUB NUMSUB), one for each event loop with members, but
+        not how many channels hear it there; each process knows its own alone.
+        """
+        raise NotImplementedError(_NO_MEMBERS.format("group_count"))
+
+    async def group_channels(self, group: str) -> list[str]:
+        """Raise ``NotImplementedError``, for the reason of ``group_count``."""
+        raise NotImplementedError(_NO_MEMBERS.format("group_channels"))
+
+    async def channel_depth(self, channel: str) -> int:
+        """
+        Return how many messages wait in this process for the receiver of a channel, not counting what has expired.
+
+        Raises ``TypeError`` for a name that is not text, ``RuntimeError`` for a channel that does not live in this
+        process: what waits for it elsewhere is not known here, and nothing waits in Redis.
+        """
+        _require_text("channel", channel)
+        state = self._home(channel)
+        if state is None:
+            raise RuntimeError(f"channel_depth() takes channels of this process only, and {channel!r} is none.")
+        return state.boxes.depth(channel)
+
     # Flush.
 
     async def flush(self) -> None:
@@ -257,6 +285,12 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.on_reconnect,
             self.grace,
         )
+
+
+_NO_MEMBERS = (
+    "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
+    "Use the core layer, or count in the application."
+)
 
 
 def _require_text(kind: str, name: object) -> None:
