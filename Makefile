@@ -18,7 +18,8 @@ TREES := channels_redis_fast bench docs tests noxfile.py setup.py
 JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile
 # What is about servers and sockets is the same for both twins, and runs once.
-ONCE := $(addprefix --ignore=,tests/hosts tests/consumers tests/test_servers.py tests/test_checks.py \
+ONCE := $(addprefix --ignore=,tests/hosts tests/consumers tests/cli tests/sync tests/packaging tests/typed \
+	tests/test_servers.py tests/test_checks.py tests/test_prometheus.py \
 	$(wildcard tests/test_bench*.py))
 ARGS ?=
 

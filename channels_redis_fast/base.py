@@ -25,7 +25,7 @@ from .loops import LoopStates, on_fork
 from .serializers import make_serializer
 from .stats import Stats
 from .sync import Layer, SyncLayer
-from .ways import RULES, Ways
+from .ways import RULES, Ways, either_way
 
 
 class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -83,6 +83,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """The sends and groups of this layer as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._ways)
 
+    @either_way
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(group, message)`` pairs, in order; what leaves at the same time leaves in one batch for each shard.
@@ -93,11 +94,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         pairs = list(messages)
         for group, message in pairs:
             self._check_group_message(group, message)
-        loop = asyncio.get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
-        if state is None:
-            await self._ways.through_hub(RedisLayer.group_send_many(self, pairs))
-            return
         outcomes = await asyncio.gather(*(self.group_send(*pair) for pair in pairs), return_exceptions=True)
         error = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
         if error is not None:

@@ -107,7 +107,7 @@ def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Itera
             id="channels_redis_fast.W002",
         )
     for host in layer.hosts:
-        if _is_plain(host) and _has_password(host):
+        if is_plain(host) and has_password(host):
             yield Warning(
                 f"CHANNEL_LAYERS[{alias!r}]: the password for {host_label(host)} goes over the network unencrypted.",
                 hint="Use rediss://, if the server has TLS.",
@@ -136,8 +136,8 @@ def _place(host: HostOptions) -> str:
     return f"{host_label(host)}/{dict(parse_qsl(parts.query)).get('db') or path or host.get('db') or 0}"
 
 
-def _is_plain(host: HostOptions) -> bool:
-    """Whether bytes go to another machine as they are."""
+def is_plain(host: HostOptions) -> bool:
+    """Return whether bytes go to another machine as they are."""
     if "path" in host or host.get("ssl"):
         return False
     if "master_name" in host:
@@ -152,7 +152,8 @@ def _is_local(name: str) -> bool:
     return name in LOCAL or name.startswith("127.")
 
 
-def _has_password(host: HostOptions) -> bool:
+def has_password(host: HostOptions) -> bool:
+    """Return whether a host is connected to with a password, or with what a provider says."""
     if any(host.get(name) for name in ("password", "credential_provider")):
         return True
     parts = urlsplit(host.get("address", ""))

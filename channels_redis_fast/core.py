@@ -24,16 +24,18 @@ from typing import Any
 
 from channels.exceptions import ChannelFull
 
-from . import options
+from . import census, options
 from ._hot import key, shard, split
 from .base import RedisLayer, say_where, unique_name
 from .codec import CHANNEL_FIELD, Message
+from .commands import CommandConnection
 from .coreloop import CoreLoop
 from .dialer import open_client
 from .flush import unlink_all
 from .mailbox import Mailroom
 from .naming import names_of, split_by
 from .receiver import Receiver
+from .ways import either_way
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
 
@@ -119,6 +121,7 @@ class RedisChannelLayer(RedisLayer):
             self._stats.channel_full += 1
             raise ChannelFull(channel)
 
+    @either_way
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order, in one batch for each shard.
@@ -128,14 +131,10 @@ class RedisChannelLayer(RedisLayer):
         ``ChannelFull`` with the names of all channels that were full, each once.
         """
         pairs = list(messages)
-        loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
-        if state is None:
-            await self._ways.through_hub(RedisChannelLayer.send_many(self, pairs))
-            return
+        senders = self._loops[get_running_loop()].senders
         addressed = [self._addressed(channel, message) for channel, message in pairs]
         self._stats.sends += len(pairs)
-        sent = [state.senders[index].send(*letter) for index, *letter in addressed]
+        sent = [senders[index].send(*letter) for index, *letter in addressed]
         error: Exception | None = None
         full: dict[str, None] = {}
         for (channel, _), waiter in zip(pairs, sent, strict=True):
@@ -212,35 +211,27 @@ class RedisChannelLayer(RedisLayer):
 
     # Groups.
 
+    @either_way
     async def group_add(self, group: str, channel: str) -> None:
         """
         Add a channel to a group for ``group_expiry`` seconds from now.
 
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
-        group_key = self._group(group, channel)
-        loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
-        if state is None:
-            await self._ways.through_hub(RedisChannelLayer.group_add(self, group, channel))
-            return
-        await state.commands[self.consistent_hash(group)].call(
+        connection, group_key = self._group(group, channel)
+        await connection.call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
 
+    @either_way
     async def group_discard(self, group: str, channel: str) -> None:
         """
         Remove a channel from a group; nothing happens if it is not in it.
 
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
-        group_key = self._group(group, channel)
-        loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
-        if state is None:
-            await self._ways.through_hub(RedisChannelLayer.group_discard(self, group, channel))
-            return
-        await state.commands[self.consistent_hash(group)].call((b"ZREM", group_key, channel), repeatable=True)
+        connection, group_key = self._group(group, channel)
+        await connection.call((b"ZREM", group_key, channel), repeatable=True)
 
     async def group_send(self, group: str, message: Message) -> None:
         """
@@ -287,16 +278,39 @@ class RedisChannelLayer(RedisLayer):
                 self._stats.over_capacity += over_capacity
                 logger.info("%s of %s channels over capacity in group %s", over_capacity, len(members), group)
 
+    # A look inside.
+
+    @either_way
+    async def group_count(self, group: str) -> int:
+        """
+        Return how many channels ``group_send`` would send to now.
+
+        Raises ``TypeError`` for an invalid name, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        return await census.count_members(*self._group(group), self.group_expiry)
+
+    @either_way
+    async def group_channels(self, group: str) -> list[str]:
+        """Return the names of these channels, the one added last at the end. Raises what ``group_count`` does."""
+        return await census.name_members(*self._group(group), self.group_expiry)
+
+    @either_way
+    async def channel_depth(self, channel: str) -> int:
+        """
+        Return how many messages wait in Redis on a channel's key, on all shards, not counting what has expired.
+
+        A process' specific channels share a key: theirs is the depth of all. Raises what ``group_count`` does.
+        """
+        self.require_valid_channel_name(channel)
+        redis_key = self._key_prefix + self.non_local_name(channel).encode()
+        return await census.count_waiting(self._loops[get_running_loop()].commands, redis_key, self.expiry)
+
     # Flush.
 
+    @either_way
     async def flush(self) -> None:
         """Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets."""
-        loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
-        if state is None:
-            await self._ways.through_hub(RedisChannelLayer.flush(self))
-            return
-        for connection in state.commands:
+        for connection in self._loops[get_running_loop()].commands:
             # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
             await unlink_all(connection, self._key_prefix, self._key_prefix + b":wake:")
         self._mailroom.empty()
@@ -390,13 +404,14 @@ class RedisChannelLayer(RedisLayer):
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
-    def _group(self, group: str, channel: str) -> bytes:
-        """Check both names; return the key of the group."""
+    def _group(self, group: str, *channels: str) -> tuple[CommandConnection, bytes]:
+        """Check the names; return the connection and the key of the group."""
         if not self._is_group(group):
             self.require_valid_group_name(group)
-        if self._kind(channel) < 0:
-            self.require_valid_channel_name(channel)
-        return self._group_key(group)
+        for channel in channels:
+            if self._kind(channel) < 0:
+                self.require_valid_channel_name(channel)
+        return self._loops[get_running_loop()].commands[self.consistent_hash(group)], self._group_key(group)
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()

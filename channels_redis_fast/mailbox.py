@@ -164,6 +164,15 @@ class Mailboxes(MailboxTable):
                     given += 1
         return given
 
+    def depth(self, channel: str) -> int:
+        """Return how many messages are stored for a channel, not counting what has expired. For any thread."""
+        with self._room.lock:
+            stored = self.stored.get(channel)
+            # Copied in one go: the receivers of a Pub/Sub layer take from it without the lock.
+            entries = () if stored is None else tuple(stored)
+        now = time.monotonic()
+        return sum(deadline > now for deadline, _ in entries)
+
     def drop_expired(self) -> float | None:
         """
         Drop what has expired; return the seconds until there is more to drop, None when nothing is stored.

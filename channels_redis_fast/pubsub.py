@@ -27,6 +27,7 @@ from .codec import Message, PayloadCodec, choose_payload
 from .loops import LoopStates
 from .mailbox import Room
 from .pubsubloop import PubSubLoop
+from .ways import either_way
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
 
@@ -105,6 +106,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         await self._publish(channel, message, "channel", channel)
         self._stats.sends += 1
 
+    @either_way
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order, in one batch for each shard.
@@ -113,14 +115,10 @@ class RedisPubSubChannelLayer(RedisLayer):
         sent whatever becomes of the others, and the first error, in their order, is raised.
         """
         pairs = list(messages)
-        loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
-        if state is None:
-            await self._ways.through_hub(RedisPubSubChannelLayer.send_many(self, pairs))
-            return
+        publishers = self._loops[get_running_loop()].publishers
         payloads = [self._payload(message, "channel", channel) for channel, message in pairs]
         sent = [
-            state.publishers[self._shard_of(channel, self.ring_size)].publish(channel.encode(), payload)
+            publishers[self._shard_of(channel, self.ring_size)].publish(channel.encode(), payload)
             for (channel, _), payload in zip(pairs, payloads, strict=True)
         ]
         error: Exception | None = None
@@ -214,6 +212,34 @@ class RedisPubSubChannelLayer(RedisLayer):
         await self._publish(self._group_channel(group), message, "group", group)
         self._stats.group_sends += 1
 
+    # A look inside.
+
+    async def group_count(self, group: str) -> int:
+        """
+        Raise ``NotImplementedError``: nobody has the number.
+
+        Redis knows how many connections listen to a group (PUBSUB NUMSUB), one for each event loop with members, but
+        not how many channels hear it there; each process knows its own alone.
+        """
+        raise NotImplementedError(_NO_MEMBERS.format("group_count"))
+
+    async def group_channels(self, group: str) -> list[str]:
+        """Raise ``NotImplementedError``, for the reason of ``group_count``."""
+        raise NotImplementedError(_NO_MEMBERS.format("group_channels"))
+
+    async def channel_depth(self, channel: str) -> int:
+        """
+        Return how many messages wait in this process for the receiver of a channel, not counting what has expired.
+
+        Raises ``TypeError`` for a name that is not text, ``RuntimeError`` for a channel that does not live in this
+        process: what waits for it elsewhere is not known here, and nothing waits in Redis.
+        """
+        _require_text("channel", channel)
+        state = self._home(channel)
+        if state is None:
+            raise RuntimeError(f"channel_depth() takes channels of this process only, and {channel!r} is none.")
+        return state.boxes.depth(channel)
+
     # Flush.
 
     async def flush(self) -> None:
@@ -301,6 +327,12 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.on_reconnect,
             self.grace,
         )
+
+
+_NO_MEMBERS = (
+    "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
+    "Use the core layer, or count in the application."
+)
 
 
 def _require_text(kind: str, name: object) -> None:

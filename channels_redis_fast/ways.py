@@ -21,9 +21,10 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from threading import TIMEOUT_MAX, Lock
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from . import hub
 from .loops import LoopState, LoopStates, run_alone
@@ -223,3 +224,35 @@ def _close_if_idle(ways: weakref.ref[Ways[Any]], loop: asyncio.AbstractEventLoop
     found = ways()
     if found is not None:
         found.close_if_idle(loop)
+
+
+class HasWays(Protocol):
+    """A layer, as far as its ways are concerned."""
+
+    @property
+    def _ways(self) -> Ways[Any]: ...
+
+
+Layer = TypeVar("Layer", bound=HasWays)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+Method = Callable[Concatenate[Layer, Parameters], Coroutine[Any, Any, Result]]
+
+
+def either_way(method: Method[Layer, Parameters, Result]) -> Method[Layer, Parameters, Result]:
+    """
+    Let a layer's coroutine run on the hub when it is called in a loop whose calls go through it.
+
+    Wherever it runs, that loop is one in which the layer has connections of its own. ``send`` and ``group_send`` do
+    the same without the frame that this costs.
+    """
+
+    @wraps(method)
+    async def call(layer: Layer, /, *arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+        ways, loop = layer._ways, asyncio.get_running_loop()
+        if ways[loop] is None and await ways.find(loop) is None:
+            result: Result = await ways.through_hub(call(layer, *arguments, **options))
+            return result
+        return await method(layer, *arguments, **options)
+
+    return call

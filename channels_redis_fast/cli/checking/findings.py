@@ -1,0 +1,65 @@
+"""
+What a check found: a level, what was looked at, what was seen, and the mend. Knows no server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: All is well; it will bite one day; it does not work; it could not be seen, which is said and no failure.
+OK, WARNING, PROBLEM, UNSEEN = "ok", "warning", "problem", "unseen"
+
+#: The number of the JSON's shape: fields are added under the same number, and none changes its meaning.
+SHAPE = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    One line of a check: ``item`` is what was looked at, ``text`` what was seen, ``mend`` what to do about it.
+    """
+
+    level: str
+    item: str
+    text: str
+    mend: str = ""
+
+
+@dataclass
+class Subject:
+    """What the findings are about: the settings (``shard`` is None), or one shard and its host."""
+
+    shard: int | None
+    name: str
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether something does not work."""
+        return any(finding.level == PROBLEM for finding in self.findings)
+
+
+@dataclass
+class Report:
+    """Everything that one run of ``check`` found."""
+
+    deployment: str
+    layer: str
+    prefix: str
+    #: Seconds since 1970.
+    at: float
+    subjects: list[Subject] = field(default_factory=list)
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether something does not work."""
+        return any(subject.has_problem for subject in self.subjects)
+
+    def count(self, level: str) -> int:
+        """Return how many findings are of a level."""
+        return sum(finding.level == level for subject in self.subjects for finding in subject.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``check --json`` prints."""
+        return {"shape": SHAPE, "has_problem": self.has_problem, **asdict(self)}

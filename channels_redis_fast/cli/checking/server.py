@@ -1,0 +1,148 @@
+"""
+What a server is and how it is set up: version, role, memory, clients, clock, latency. Read-only.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+from ..line import Line
+from ..server_facts import Facts
+from ..texts import duration, size
+from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
+
+#: The first version of Redis with BZPOPMIN. Valkey began at 7.2.
+OLDEST = 5
+
+#: How full memory and the list of clients may be.
+NEARLY_FULL = 0.9
+
+#: Seconds: clocks of hosts that are looked after differ by less; round trips within a data centre take less.
+SKEW, SLOW = 1.0, 0.01
+
+CLOCK_SAMPLES, PINGS = 7, 21
+
+
+def check_facts(facts: Facts, is_core: bool) -> Iterator[Finding]:
+    """Say what a server's own words mean for the layer."""
+    yield _version(facts)
+    yield from _role(facts)
+    yield _memory(facts, is_core)
+    yield from _clients(facts)
+
+
+def _version(facts: Facts) -> Finding:
+    if facts.version is None:
+        return Finding(UNSEEN, "version", "neither INFO nor HELLO may be used; the commands below tell what matters")
+    name = f"{facts.server or 'server'} {facts.version}"
+    major = facts.version.partition(".")[0]
+    if facts.server == "redis" and major.isdecimal() and int(major) < OLDEST:
+        return Finding(PROBLEM, "version", f"{name} has no BZPOPMIN", f"Redis {OLDEST}.0 or newer, or any Valkey.")
+    if "cluster" in (facts.info.get("redis_mode"), facts.info.get("mode")):
+        return Finding(
+            PROBLEM,
+            "version",
+            f"{name}, a node of a cluster, which refuses keys that are on other nodes",
+            "Name servers that belong to no cluster: more than one of them are shards.",
+        )
+    return Finding(OK, "version", name)
+
+
+def _role(facts: Facts) -> Iterator[Finding]:
+    role = facts.info.get("role")
+    if role in ("slave", "replica"):
+        yield Finding(
+            PROBLEM,
+            "role",
+            "a replica: it refuses what the layer writes",
+            "Name the primary, or have Sentinels tell it.",
+        )
+    elif role is not None:
+        yield Finding(OK, "role", "primary")
+
+
+def _memory(facts: Facts, is_core: bool) -> Finding:
+    item = "maxmemory"
+    if not is_core:
+        return Finding(OK, item, "this layer keeps nothing in Redis")
+    limit, used, policy = facts.number("maxmemory"), facts.number("used_memory"), facts.info.get("maxmemory_policy")
+    if limit is None:
+        return Finding(
+            UNSEEN, item, "INFO may not be used: see that the server's maxmemory-policy is noeviction, or has no limit"
+        )
+    if limit == 0:
+        return Finding(OK, item, f"no limit; {size(used)} in use")
+    text = f"{size(used)} of {size(limit)} in use"
+    if policy is not None and policy != "noeviction":
+        gone = facts.number("evicted_keys") or 0
+        return Finding(
+            WARNING,
+            item,
+            f"{text}; under {policy} the server throws messages and groups away when it is full"
+            + (f" ({gone:,} keys gone so far)" if gone else ""),
+            "CONFIG SET maxmemory-policy noeviction: a send then raises an error that says so; or a server of its own.",
+        )
+    if used is not None and used > NEARLY_FULL * limit:
+        return Finding(WARNING, item, f"{text}; when it is full, sends raise OutOfMemoryError", "Raise `maxmemory`.")
+    return Finding(OK, item, f"{text}, {policy or 'policy not told'}")
+
+
+def _clients(facts: Facts) -> Iterator[Finding]:
+    connected, limit = facts.number("connected_clients"), facts.number("maxclients")
+    if connected is None or not limit:
+        return
+    text = f"{connected:,} of {limit:,} connected"
+    if connected > NEARLY_FULL * limit:
+        yield Finding(WARNING, "clients", text, "Raise the server's `maxclients`, or look for a leak (CLIENT LIST).")
+    else:
+        yield Finding(OK, "clients", text)
+
+
+async def check_clock(line: Line, expiry: float, is_core: bool) -> Finding:
+    """
+    Compare the server's clock with this host's, ``expiry`` being the layer's in seconds.
+
+    Raises ``redis.exceptions.ConnectionError`` naming the host.
+    """
+    item = "clock"
+    samples: list[tuple[float, float]] = []
+    for _ in range(CLOCK_SAMPLES):
+        before, began = time.time(), time.perf_counter()
+        (reply,) = await line.ask((b"TIME",))
+        taken = time.perf_counter() - began
+        if isinstance(reply, Exception):
+            return Finding(UNSEEN, item, "TIME may not be used")
+        samples.append((taken, int(reply[0]) + int(reply[1]) / 1e6 - (before + taken / 2)))
+    # The quickest round trip is the one whose middle is known best.
+    taken, ahead = min(samples)
+    way = "ahead of" if ahead > 0 else "behind"
+    text = f"{duration(abs(ahead))} {way} this host's (known to {duration(taken / 2)})"
+    if not is_core or abs(ahead) - taken / 2 < SKEW:
+        return Finding(OK, item, text)
+    mend = "Have both hosts ask the same time server (chrony, systemd-timesyncd)."
+    if abs(ahead) - taken / 2 < expiry:
+        return Finding(WARNING, item, f"{text}: messages and members of groups live as much shorter or longer", mend)
+    return Finding(
+        PROBLEM, item, f"{text}, more than `expiry` ({expiry:g} s): messages can count as expired when they come", mend
+    )
+
+
+async def check_latency(line: Line) -> Finding:
+    """
+    Time some PINGs, one after the other.
+
+    Raises ``redis.exceptions.ConnectionError`` naming the host.
+    """
+    times: list[float] = []
+    for _ in range(PINGS):
+        began = time.perf_counter()
+        await line.ask((b"PING",))
+        times.append(time.perf_counter() - began)
+    median = statistics.median(times)
+    text = f"{duration(median)} for a PING (median of {PINGS}; the slowest {duration(max(times))})"
+    if median > SLOW:
+        mend = "Every send takes at least that: is the server near, is it busy (SLOWLOG GET), is this host?"
+        return Finding(WARNING, "latency", text, mend)
+    return Finding(OK, "latency", text)

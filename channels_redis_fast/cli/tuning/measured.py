@@ -1,0 +1,181 @@
+"""
+What a run has shown: from the messages that were sent and received to losses and waiting times, with their intervals,
+and the doubts about it where the machine could not keep up. Judges nothing; knows no process and no server.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+from .estimate import quantile, quantile_of, share_of
+from .player import unpacked
+from .workload import Timetable, Workload
+
+#: The part of a run at its beginning that is left out of its numbers: the queues are still empty then.
+WARM_UP = 0.1
+
+#: A process that sends or waits is doubted when it used more of a processor than this.
+BUSY = 0.9
+
+#: The part of late sends, and of service times that are too long, from which on a run is doubted.
+MOST_LATE, MOST_SLOW = 0.02, 0.10
+
+#: Seconds by which a service time may always be too long: what timers are inexact by.
+TICK = 0.001
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval of 95 %."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass
+class Run:
+    """What one capacity did. Times in seconds; ``refused``, ``dropped`` and so on count deliveries."""
+
+    capacity: int
+    seconds: float
+    #: Deliveries that should have been, were, and why others were not: the key was full, the mailbox in the process
+    #: was, they were too old, the send failed, or nobody knows.
+    offered: int
+    received: int
+    refused: int
+    dropped: int
+    expired: int
+    failed: int
+    unaccounted: int
+    #: Of those after the warm-up.
+    loss: Estimate
+    wait_p50: float | None
+    wait_p95: float | None
+    wait_p99: Estimate | None
+    wait_max: float | None
+    #: Sends that were late, and by how much at most.
+    late: int
+    latest: float
+    #: What a message took its consumer on average, and until it had the next one that was waiting already.
+    service_time: float
+    fetch_time: float
+    utilisation: float
+    #: Seconds of processor time; the servers' is None where they do not tell.
+    cpu_sender: float
+    cpu_consumers: float
+    cpu_server: float | None = None
+    #: What a message takes, packed.
+    message_bytes: int = 0
+    #: The fullest key that was seen, the bytes that all keys took then, and those that a full one takes; None where
+    #: the server does not tell, and on Pub/Sub, where nothing waits in Redis.
+    depth: int | None = None
+    memory: int | None = None
+    memory_full: int | None = None
+    #: How many runs there were at the same time.
+    at_once: int = 1
+    #: Why the run does not show what it was meant to show.
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def cycle(self) -> float:
+        """What a message costs a busy consumer altogether."""
+        return self.service_time + self.fetch_time
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the run as the JSON of a sweep has it."""
+        return {**asdict(self), "is_reliable": not self.doubts}
+
+
+def refused(workload: Workload, sent: Mapping[str, Any]) -> int:
+    """Return the deliveries that the sender saw refused: a group's key stands for all consumers of a process."""
+    if workload.to == "group":
+        return int(sent["over_capacity"]) * workload.consumers
+    return len(unpacked("L", sent["full"]))
+
+
+def evaluate(
+    workload: Workload,
+    capacity: int,
+    seconds: float,
+    times: Timetable,
+    sent: Mapping[str, Any],
+    used: Mapping[str, Any],
+    heard: Sequence[Mapping[str, Any]],
+) -> Run:
+    """
+    Return what came of a timetable.
+
+    ``sent`` and ``used`` are what the sending process answered to ``play`` and ``close``, ``heard`` what those with
+    consumers answered to ``close``; ``seconds`` is what it all took.
+    """
+    numbers = [number for one in heard for number in unpacked("L", one["numbers"])]
+    waits = [wait for one in heard for wait in unpacked("d", one["waits"])]
+    offered, failed = len(times) * workload.copies, sent["failed"] * workload.copies
+    full = refused(workload, sent)
+    dropped, expired = (sum(one["stats"][name] for one in heard) for name in ("dropped", "expired"))
+    arrived = Counter(numbers)
+    begin = next((at for at, due in enumerate(times.dues) if due >= WARM_UP * times.dues[-1]), 0)
+    lost = [1 - arrived[number] / workload.copies for number in range(begin, len(times))]
+    in_order = [wait for number, wait in sorted(zip(numbers, waits, strict=True)) if number >= begin]
+    ordered = sorted(in_order)
+    fetches = sum(one["fetches"] for one in heard)
+    service = sum(one["worked"] for one in heard) / len(numbers) if numbers else workload.service_time
+    # Where consumers compute in turn, the time until the next message is that of the others.
+    is_own = workload.service == "sleep" or workload.consumers == 1
+    fetch = sum(one["fetching"] for one in heard) / fetches if fetches and is_own else 0.0
+    run = Run(
+        capacity=capacity,
+        seconds=seconds,
+        offered=offered,
+        received=len(numbers),
+        refused=full,
+        dropped=dropped,
+        expired=expired,
+        failed=failed,
+        unaccounted=offered - len(numbers) - full - dropped - expired - failed,
+        loss=Estimate(*share_of(lost)),
+        wait_p50=quantile(ordered, 0.5) if ordered else None,
+        wait_p95=quantile(ordered, 0.95) if ordered else None,
+        wait_p99=Estimate(*quantile_of(in_order, 0.99)) if ordered else None,
+        wait_max=ordered[-1] if ordered else None,
+        late=sent["late"],
+        latest=sent["latest"],
+        service_time=service,
+        fetch_time=fetch,
+        utilisation=workload.utilisation(service + fetch),
+        cpu_sender=used["cpu"],
+        cpu_consumers=sum(one["cpu"] for one in heard),
+    )
+    asked = fmean(times.works[number] for number in numbers) if numbers else workload.service_time
+    run.doubts += _doubts(workload, run, asked, len(times), sent["error"], [one["cpu"] / seconds for one in heard])
+    return run
+
+
+def _doubts(
+    workload: Workload, run: Run, asked: float, sends: int, error: str | None, busy: Sequence[float]
+) -> list[str]:
+    """Return why a run does not show what it was meant to show, one sentence each."""
+    doubts = []
+    if run.late > MOST_LATE * sends:
+        doubts.append(
+            f"{run.late} of {sends} sends were more than {workload.tolerance * 1000:g} ms late, by up to "
+            f"{run.latest * 1000:.0f} ms."
+        )
+    if run.service_time > asked * (1 + MOST_SLOW) + TICK:
+        doubts.append(
+            f"Consumers took {run.service_time * 1000:.1f} ms for a message in place of {asked * 1000:.1f} ms."
+        )
+    if run.cpu_sender / run.seconds > BUSY:
+        doubts.append("The sending process had no processor time left.")
+    if workload.service == "sleep" and max(busy, default=0.0) > BUSY:
+        doubts.append("A process with consumers had no processor time left.")
+    if run.failed:
+        doubts.append(f"{run.failed} deliveries failed: {error}.")
+    if run.unaccounted:
+        doubts.append(f"Of {abs(run.unaccounted)} deliveries it is not known what became of them.")
+    return doubts

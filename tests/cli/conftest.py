@@ -1,0 +1,133 @@
+"""The command line as a test calls it, servers to point it at, and projects with settings of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from bench.server import ForeignServer, Server, start_server
+from channels_redis_fast.cli.main import main
+from channels_redis_fast.core import RedisChannelLayer
+from tests.conftest import ROOT
+from tests.core.helpers import end, started, within
+from tests.places import Certificates, start_tls_server, write_acl
+
+
+class Outcome(NamedTuple):
+    """What a command did: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run a command in this process."""
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Any]:
+    """Write a Django project with these CHANNEL_LAYERS; what comes back runs commands in it, as a user would."""
+
+    def write(layers: Any, *lines: str) -> Callable[..., Outcome]:
+        text = ["SECRET_KEY = 'for tests'", f"CHANNEL_LAYERS = {layers!r}", *lines]
+        (tmp_path / "mysettings.py").write_text("\n".join(text) + "\n")
+
+        def run(*arguments: str, module: str | None = "mysettings") -> Outcome:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+            environment.pop("DJANGO_SETTINGS_MODULE", None)
+            if module is not None:
+                environment["DJANGO_SETTINGS_MODULE"] = module
+            command = [sys.executable, "-m", "channels_redis_fast", *arguments]
+            ended = subprocess.run(
+                command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60, check=False
+            )
+            return Outcome(ended.returncode, ended.stdout, ended.stderr)
+
+        return run
+
+    return write
+
+
+class Site:
+    """Processes of a site, as far as Redis can tell: layers whose connections stay open between calls."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._url = url
+        self._prefix = prefix
+        self._loop = asyncio.new_event_loop()
+        self._waiting: list[asyncio.Future[Any]] = []
+
+    def layer(self, kind: type[Any] = RedisChannelLayer, **options: Any) -> Any:
+        return kind(**{"hosts": [self._url], "prefix": self._prefix, **options})
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(within(work))
+
+    def receive(self, layer: Any, channel: str) -> None:
+        """Begin to wait for a message."""
+        self._waiting.append(self.do(started(layer.receive(channel))))
+
+    def close(self) -> None:
+        self.do(end(*self._waiting))
+        # The layers hear of it, and close their connections.
+        self._loop.close()
+
+
+@pytest.fixture
+def make_site(prefix: str) -> Iterator[Callable[[str], Site]]:
+    """Sites on servers of a test's own; closed before these end."""
+    with ExitStack() as stack:
+
+        def make(url: str) -> Site:
+            site = Site(url, prefix)
+            stack.callback(site.close)
+            return site
+
+        yield make
+
+
+@pytest.fixture
+def site(redis_server: Server | ForeignServer, make_site: Callable[[str], Site]) -> Site:
+    """One on the shared server."""
+    return make_site(redis_server.url)
+
+
+@pytest.fixture(scope="session")
+def acl_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that knows the users of `tests.places`, and nobody else."""
+    with start_server("--aclfile", write_acl(tmp_path_factory.mktemp("acl"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def tls_server(certificates: Certificates) -> Iterator[Server]:
+    """A server that speaks TLS and nothing else."""
+    with start_tls_server(certificates) as server:
+        yield server

@@ -1,0 +1,347 @@
+"""The frame of the command line: which command, which deployment, which exit code, and one line for an error."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bench.server import ForeignServer, Server
+from channels_redis_fast import __version__
+from channels_redis_fast.cli import deployment, main
+from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from tests.conftest import ROOT
+
+Call = Callable[..., Any]
+
+CORE = "channels_redis_fast.core.RedisChannelLayer"
+SECRET = "s3cret"
+
+
+class OurOwn(RedisChannelLayer):
+    """A site's own layer."""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], int]], None]:
+    """Put a command in place of `check` that does what a test says."""
+
+    def make(what: Callable[[], int]) -> None:
+        module: Any = ModuleType("a_command")
+        module.HELP, module.EXAMPLE = "Does something.", "channels-redis-fast check"
+        module.add_arguments = lambda parser: None
+        module.run = lambda arguments, console: what()
+        monkeypatch.setitem(sys.modules, "a_command", module)
+        monkeypatch.setitem(main.COMMANDS, "check", "a_command")
+
+    return make
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def what() -> int:
+        raise error
+
+    return what
+
+
+# What a user sees first.
+
+
+def test_help_names_every_command(call: Call) -> None:
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    for name in main.COMMANDS:
+        assert re.search(rf"^ +{name} +\w", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_of_a_command_has_an_example(call: Call, name: str) -> None:
+    code, out, err = call(name, "--help")
+    assert (code, err) == (0, "")
+    assert f"example:\n  channels-redis-fast {name} " in out
+    assert "--settings" in out
+    assert "--debug" in out
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == (0, f"channels-redis-fast {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["check", "--nothing"], ["check", "--layer", "nothing"]])
+def test_wrong_usage(call: Call, arguments: list[str]) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert "usage: channels-redis-fast" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", f"redis://:{SECRET}@localhost"],
+        ["check", "--layer", f"redis://user:{SECRET}@localhost"],
+        ["check", f"redis://localhost?db=1&password={SECRET}"],
+        [f"redis://:{SECRET}@localhost"],
+        ["check", "--hosts", f"http://user:{SECRET}@localhost"],
+        ["check", "--hosts", f"redis://user:{SECRET}/@localhost:99999"],
+        ["check", "--hosts", f"redis://user:{SECRET}@localhost?nothing=1"],
+    ],
+    ids=str,
+)
+def test_no_error_repeats_a_password(call: Call, arguments: list[str]) -> None:
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert err
+    assert SECRET not in out + err
+
+
+# Whatever goes wrong.
+
+
+def test_an_error_is_one_line(call: Call, command: Callable[..., None]) -> None:
+    command(raising(RuntimeError(f"no\nluck at redis://user:{SECRET}@localhost:1")))
+    assert call("check") == (1, "", "channels-redis-fast: no luck at redis://***@localhost:1\n")
+
+
+def test_an_error_without_a_text_is_called_by_its_name(call: Call, command: Callable[..., None]) -> None:
+    command(raising(RuntimeError()))
+    assert call("check").err == "channels-redis-fast: RuntimeError\n"
+
+
+def test_debug_shows_the_traceback(call: Call, command: Callable[..., None]) -> None:
+    command(raising(RuntimeError(f"redis://user:{SECRET}@localhost")))
+    code, out, err = call("check", "--debug")
+    assert (code, out) == (1, "")
+    assert "Traceback" in err
+    assert "in what" in err
+    assert SECRET not in err
+
+
+def test_wrong_settings_are_wrong_usage(call: Call, command: Callable[..., None]) -> None:
+    command(raising(deployment.UsageError("Say which.")))
+    assert call("check") == (2, "", "channels-redis-fast: Say which.\n")
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_exit_code_is_the_commands(call: Call, command: Callable[..., None], code: int) -> None:
+    command(lambda: code)
+    assert call("check") == (code, "", "")
+
+
+def test_a_missing_extra_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert call("check") == (
+        2,
+        "",
+        "channels-redis-fast: rich.console is not installed: pip install channels-redis-fast[cli]\n",
+    )
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra(call: Call, command: Callable[..., None]) -> None:
+    command(raising(ModuleNotFoundError("No module named 'mysite'", name="mysite")))
+    assert call("check") == (1, "", "channels-redis-fast: No module named 'mysite'\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruptions_let_a_command_clean_up(call: Call, command: Callable[..., None], number: signal.Signals) -> None:
+    """Ctrl-C, and what a supervisor sends."""
+    done: list[str] = []
+
+    async def work() -> None:
+        try:
+            signal.raise_signal(number)
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0)
+            done.append("clean")
+
+    def what() -> int:
+        asyncio.run(work())
+        return 0
+
+    command(what)
+    before = signal.getsignal(signal.SIGTERM)
+    assert call("check") == (1, "", "channels-redis-fast: Interrupted.\n")
+    assert done == ["clean"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_whoever_reads_may_have_seen_enough(redis_server: Server | ForeignServer, prefix: str) -> None:
+    """`inspect --watch --json | head -1`."""
+    command = [sys.executable, "-m", "channels_redis_fast", "inspect", "--watch", "0.1", "--json"]
+    command += ["--hosts", redis_server.url, "--prefix", prefix]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith('{"shape": 1')
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 1
+
+
+# Which deployment.
+
+
+def find(**given: Any) -> deployment.Deployment:
+    names = ("hosts", "settings", "alias", "prefix", "layer")
+    return deployment.find(Namespace(**{name: given.get(name) for name in names}))
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Settings with these CHANNEL_LAYERS."""
+    return lambda layers: monkeypatch.setattr(deployment, "_read_settings", lambda module: layers)
+
+
+def test_hosts(call: Call) -> None:
+    place = find(hosts=["redis://a", "redis://b"], prefix="chat", layer="pubsub")
+    layer = place.make_layer()
+    assert type(layer) is RedisPubSubChannelLayer
+    assert (layer.prefix, layer.ring_size) == ("chat", 2)
+    assert (place.alias, place.is_core, place.is_twin) == (None, False, False)
+    assert find(hosts=["redis://a"]).is_core
+    assert find(hosts=["redis://a"]).make_layer(prefix="other", capacity=5).capacity == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"hosts": ["redis://a"], "settings": "x"}, "--hosts and --settings exclude each other"),
+        ({"hosts": ["redis://a"], "alias": "x"}, "--hosts and --alias exclude each other"),
+        ({"settings": "x", "prefix": "x"}, "--prefix goes with --hosts"),
+        ({"settings": "x", "layer": "core"}, "--layer goes with --hosts"),
+        ({"hosts": ["http://a"]}, "--hosts: RedisChannelLayer cannot be made: hosts[0]"),
+    ],
+)
+def test_options_that_do_not_go_together(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(deployment.UsageError, match=re.escape(text)):
+        find(**given)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "is_twin"),
+    [
+        (CORE, RedisChannelLayer, False),
+        (f"{__name__}.OurOwn", OurOwn, False),
+        ("channels_redis_fast.pubsub.RedisPubSubChannelLayer", RedisPubSubChannelLayer, False),
+        # Neither is installed here.
+        ("channels_redis.core.RedisChannelLayer", RedisChannelLayer, True),
+        ("channels_redis.pubsub.RedisPubSubChannelLayer", RedisPubSubChannelLayer, True),
+    ],
+)
+def test_backends(configured: Callable[[Any], None], backend: str, kind: type[Any], is_twin: bool) -> None:
+    configured({"chat": {"BACKEND": backend, "CONFIG": {"hosts": iter(["redis://a"]), "prefix": "p"}}})
+    place = find(settings="x", alias="chat")
+    assert place.name == "CHANNEL_LAYERS['chat']"
+    for _ in range(2):
+        layer = place.make_layer()
+        assert type(layer) is kind
+        assert str(layer) == f"{kind.__name__}(hosts=['a:6379'])"
+    assert place.is_twin is is_twin
+    assert place.is_core is issubclass(kind, RedisChannelLayer)
+
+
+def test_a_subclass_of_channels_redis(configured: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    base = type("RedisChannelLayer", (), {"__module__": "channels_redis.core"})
+    site: Any = ModuleType("a_site")
+    site.Layer = type("Layer", (base,), {})
+    monkeypatch.setitem(sys.modules, "a_site", site)
+    configured({"default": {"BACKEND": "a_site.Layer"}})
+    assert find(settings="x").is_twin
+
+
+def test_options_without_effect_are_no_obstacle(configured: Callable[[Any], None]) -> None:
+    backend = "channels_redis_fast.pubsub.RedisPubSubChannelLayer"
+    configured({"default": {"BACKEND": backend, "CONFIG": {"group_expiry": 5}}})
+    assert find(settings="x").options == {}
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        (None, "no CHANNEL_LAYERS"),
+        ({}, "no CHANNEL_LAYERS"),
+        ({"chat": {"BACKEND": CORE}}, "CHANNEL_LAYERS has no 'default': use --alias with one of chat"),
+        ({"default": CORE}, "['default'] must be a dict with a BACKEND"),
+        ({"default": {"BACKEND": CORE, "CONFIG": 5}}, "['default']: CONFIG must be a dict"),
+        ({"default": {"BACKEND": CORE, "CONFIG": {"capacity": -1}}}, "Option 'capacity' must not be negative"),
+        ({"default": {"BACKEND": CORE, "CONFIG": {"hosts": "redis://a"}}}, "Option 'hosts' takes a list"),
+        ({"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}, "no layer of channels_redis_fast"),
+        ({"default": {"BACKEND": "nowhere.Layer"}}, "'nowhere.Layer' cannot be imported"),
+        ({"default": {"BACKEND": "Layer"}}, "'Layer' cannot be imported"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_used(configured: Callable[[Any], None], layers: Any, text: str) -> None:
+    configured(layers)
+    with pytest.raises(deployment.UsageError, match=re.escape(text)):
+        find(settings="x")
+
+
+def test_no_deployment(call: Call) -> None:
+    code, out, err = call("inspect")
+    assert (code, out) == (2, "")
+    assert "--settings, DJANGO_SETTINGS_MODULE or --hosts" in err
+
+
+def test_settings_that_raise(project: Call) -> None:
+    run = project({}, "INSTALLED_APPS = ['nowhere']")
+    code, out, err = run("inspect")
+    assert (code, out) == (2, "")
+    assert err.startswith("channels-redis-fast: The settings 'mysettings' cannot be used: ModuleNotFoundError: ")
+    assert err.count("\n") == 1
+
+
+def test_a_real_project(project: Call, redis_server: Server | ForeignServer, prefix: str, tmp_path: Path) -> None:
+    """Found in the working directory, its apps made ready: that is where a site registers its serializers."""
+    config = {"hosts": [redis_server.url], "prefix": prefix, "serializer_format": "ours"}
+    run = project({"default": {"BACKEND": CORE, "CONFIG": config}}, "INSTALLED_APPS = ['myapp.MyApp']")
+    (tmp_path / "myapp.py").write_text(
+        "from django.apps import AppConfig\n"
+        "from channels_redis_fast.serializers import MsgPackSerializer, registry\n"
+        "class MyApp(AppConfig):\n"
+        "    name = 'myapp'\n"
+        f"    path = {str(tmp_path)!r}\n"
+        "    def ready(self):\n"
+        "        registry.register_serializer('ours', MsgPackSerializer)\n"
+    )
+    for way in ({}, {"module": None}):
+        named = ["--settings", "mysettings"] if way else []
+        code, out, err = run("inspect", "--json", *named, **way)
+        assert (code, err) == (0, "")
+        assert f'"prefix": "{prefix}"' in out
+
+
+# What the layers do not need.
+
+
+def test_layers_import_nothing_of_the_command_line() -> None:
+    script = (
+        "import sys, pkgutil, importlib, channels_redis_fast\n"
+        "for module in pkgutil.iter_modules(channels_redis_fast.__path__):\n"
+        "    if module.name not in ('cli', '__main__', 'prometheus'):\n"
+        "        importlib.import_module(f'channels_redis_fast.{module.name}')\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('rich', 'matplotlib', 'prometheus_client')\n"
+        "       or name.startswith('channels_redis_fast.cli')])\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env={**os.environ}, check=True
+    )
+    assert ended.stdout == "[]\n"
+
+
+def test_every_package_is_shipped() -> None:
+    listed = (ROOT / "pyproject.toml").read_text()
+    for init in (ROOT / "channels_redis_fast").rglob("__init__.py"):
+        name = ".".join(init.parent.relative_to(ROOT).parts)
+        assert f'"{name}"' in listed, f"{name} is not in [tool.setuptools] packages"

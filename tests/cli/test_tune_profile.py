@@ -1,0 +1,110 @@
+"""Where `tune` takes a workload from, and what it says of what it cannot take."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels_redis_fast.cli.deployment import UsageError
+from channels_redis_fast.cli.tuning import profile
+from channels_redis_fast.cli.tuning.profile import as_fields, read_file, workload_of
+from channels_redis_fast.cli.tuning.workload import Workload
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("20ms", 0.02), ("1.5 s", 1.5), ("2m", 120), ("250us", 0.00025), (0.5, 0.5), ("3", 3), (".5s", 0.5)],
+)
+def test_times(text: Any, expected: float) -> None:
+    assert profile.seconds(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "ms", "-1s", "1 year", "1s 2s", -1, True, None, [1], float("nan"), float("inf")])
+def test_what_is_no_time(text: Any) -> None:
+    with pytest.raises(ValueError, match="a time such as 20ms"):
+        profile.seconds(text)
+
+
+def test_sizes_and_shares() -> None:
+    assert [profile.size(text) for text in ("200", "2kB", "1KiB", 7)] == [200, 2000, 1024, 7]
+    assert [profile.share(text) for text in ("0.1%", "0.25", 0)] == pytest.approx([0.001, 0.25, 0])
+    for wrong in ("0", "65MB"):
+        with pytest.raises(ValueError, match="from 1 byte"):
+            profile.size(wrong)
+    with pytest.raises(ValueError, match="a size such as"):
+        profile.size("1 GB")
+    with pytest.raises(ValueError, match="at most 100%"):
+        profile.share("150%")
+
+
+def test_a_profile_holds_everything(tmp_path: Path) -> None:
+    workload = Workload(
+        service_time=0.02, to="group", rate=12.5, arrivals="regular", burst=7, burst_every=3, burst_length=0.5,
+        size=900, consumers=4, processes=2, service="cpu", service_spread="exponential",
+    )  # fmt: skip
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(as_fields(workload)))
+    assert workload_of(read_file(path)) == workload
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TOML is read from Python 3.11 on")
+def test_toml(tmp_path: Path) -> None:
+    path = tmp_path / "profile.toml"
+    path.write_text('rate = 40\nservice_time = "15ms"\nto = "specific"\n')
+    assert workload_of(read_file(path)) == Workload(service_time=0.015, rate=40, to="specific")
+    path.write_text("rate = = 40")
+    with pytest.raises(UsageError, match="is not TOML"):
+        read_file(path)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11), reason="has TOML")
+def test_toml_before_python_had_it(tmp_path: Path) -> None:
+    path = tmp_path / "profile.toml"
+    path.write_text("rate = 40\n")
+    with pytest.raises(UsageError, match="write it as JSON"):
+        read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "profile.json is not JSON"),
+        ("[1]", "must be an object"),
+        ('{"speed": 1}', "no field 'speed'"),
+        ('{"rate": "fast"}', "rate must be a number"),
+        ('{"rate": -1}', "rate must be a number"),
+        ('{"to": "everybody"}', "to must be one of general, specific, group"),
+        ('{"consumers": 0}', "consumers must be from 1 to"),
+        ('{"consumers": 1.5}', "consumers must be a whole number"),
+        ('{"service_time": "soon"}', "service_time must be a time"),
+        ('{"service": null}', "service must be one of sleep, cpu"),
+    ],
+)
+def test_what_is_wrong_in_a_profile_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=says):
+        read_file(path)
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_file(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"rate": 5}, "--service-time"),
+        ({"service_time": 0.1}, "--rate"),
+        ({"service_time": 0.1, "burst": 5, "burst_every": 0.0}, "--burst-every"),
+        ({"service_time": 0.1, "burst": 5, "burst_every": 1.0, "burst_length": 2.0}, "overlap"),
+    ],
+)
+def test_what_is_missing_in_a_workload(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        workload_of(fields)

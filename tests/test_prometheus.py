@@ -1,0 +1,129 @@
+"""What Prometheus is told of layers, in its own text format."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from typing import Any
+
+import pytest
+from channels.layers import InMemoryChannelLayer
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import DuplicateTimeseries
+
+from bench.server import ForeignServer, Server
+from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.prometheus import Collector
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from tests.conftest import ROOT
+from tests.core.helpers import within
+
+
+@pytest.fixture
+async def layers(redis_server: Server | ForeignServer, prefix: str) -> Any:
+    """A core and a Pub/Sub layer."""
+    made = [kind(hosts=[redis_server.url], prefix=prefix) for kind in (RedisChannelLayer, RedisPubSubChannelLayer)]
+    yield made
+    for layer in made:
+        await layer.close_pools()
+
+
+def scraped(registry: CollectorRegistry) -> dict[tuple[str, str, str], float]:
+    """By metric, alias and layer, what a scrape gives."""
+    return {
+        (sample.name, sample.labels["alias"], sample.labels["layer"]): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+async def test_what_a_layer_counts_is_told(layers: list[Any]) -> None:
+    core, _ = layers
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(Collector(core))
+    for n in range(3):
+        await core.send("jobs", {"n": n})
+    await within(core.receive("jobs"))
+    values = scraped(registry)
+    assert values["channels_redis_fast_sends_total", "default", "core"] == 3
+    assert values["channels_redis_fast_receives_total", "default", "core"] == 1
+    assert values["channels_redis_fast_connections_open", "default", "core"] == 2
+    assert ("channels_redis_fast_commands_in_flight", "default", "core") in values
+    assert values["channels_redis_fast_sent_bytes_total", "default", "core"] == core.stats()["bytes_sent"] > 0
+    await core.send("jobs", {"n": 4})
+    assert scraped(registry)["channels_redis_fast_sends_total", "default", "core"] == 4
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_nothing_that_is_counted_is_left_out(layers: list[Any], which: int) -> None:
+    """And nothing is told twice: as many metrics as numbers, each with a type and a text."""
+    layer = layers[which]
+    families = list(Collector(layer).collect())
+    assert len(families) == len({family.name for family in families}) == len(layer.stats())
+    assert all(len(family.samples) == 1 and family.documentation.endswith(".") for family in families)
+    gauges = {family.name for family in families if family.type == "gauge"}
+    assert gauges == {"channels_redis_fast_connections_open", "channels_redis_fast_commands_in_flight"}
+    assert {family.type for family in families} == {"counter", "gauge"}
+
+
+async def test_the_documentation_names_every_metric(layers: list[Any]) -> None:
+    registry = CollectorRegistry()
+    registry.register(Collector(layers[0]))
+    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `(channels_redis_fast_\w+)`", text, re.MULTILINE)
+    assert sorted(documented) == sorted(name for name, _, _ in scraped(registry))
+
+
+async def test_several_layers_in_one_registry(layers: list[Any]) -> None:
+    """Each metric once, as both text formats demand, with a sample for each layer."""
+    core, pubsub = layers
+    registry = CollectorRegistry(auto_describe=True)
+    collector = Collector(core, "default")
+    registry.register(collector)
+    collector.add(pubsub, "live")
+    await core.send("jobs", {})
+    await pubsub.group_send("room", {})
+    values = scraped(registry)
+    assert values["channels_redis_fast_sends_total", "default", "core"] == 1
+    assert values["channels_redis_fast_sends_total", "live", "pubsub"] == 0
+    assert values["channels_redis_fast_group_sends_total", "live", "pubsub"] == 1
+    text = generate_latest(registry).decode()
+    assert text.count("# TYPE channels_redis_fast_sends_total counter") == 1
+    # The strict one.
+    [sends] = [
+        family
+        for family in parse_openmetrics(generate_openmetrics(registry).decode())
+        if family.name == "channels_redis_fast_sends"
+    ]
+    assert len(sends.samples) == 2
+
+
+async def test_a_second_collector_is_refused(layers: list[Any]) -> None:
+    registry = CollectorRegistry()
+    registry.register(Collector(layers[0]))
+    with pytest.raises(DuplicateTimeseries):
+        registry.register(Collector(layers[1], "live"))
+
+
+async def test_what_is_no_layer_of_ours_or_there_already(layers: list[Any]) -> None:
+    with pytest.raises(TypeError, match="'memory' is no layer of channels_redis_fast but a InMemoryChannelLayer"):
+        Collector(InMemoryChannelLayer(), "memory")
+    collector = Collector(layers[0])
+    with pytest.raises(ValueError, match="has a layer 'default' already"):
+        collector.add(layers[1], "default")
+
+
+def test_without_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that says what to install."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "prometheus_client"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "channels_redis_fast.prometheus")
+    with pytest.raises(ImportError) as raised:
+        importlib.import_module("channels_redis_fast.prometheus")
+    assert str(raised.value) == (
+        "channels_redis_fast.prometheus needs prometheus_client: pip install channels-redis-fast[prometheus]"
+    )
