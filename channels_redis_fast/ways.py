@@ -96,7 +96,7 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
                 state = self[loop] = self._states[loop]
                 return state
             passing = self._passing[loop] = Passing()
-        if not passing.waiting and not self._is_over(loop, passing):
+        if not self._is_over(loop, passing):
             passing.calls += 1
             return None
         passing.waiting += 1

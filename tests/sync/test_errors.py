@@ -16,7 +16,7 @@ from channels.exceptions import ChannelFull
 from bench.server import Server, free_port
 from channels_redis_fast import hub
 from tests.core.helpers import within
-from tests.sync.helpers import in_threads
+from tests.sync.helpers import in_threads, wait_until
 
 Make = Callable[..., Any]
 
@@ -180,6 +180,33 @@ def test_an_overridden_serializer_sees_the_callers_context(make: Make, place_of:
     in_threads(1, lambda _: contextvars.copy_context().run(calls, "b"))
     expected = [(1, "a"), (2, "a"), (3, "none"), (1, "b"), (2, "b")]
     assert [(message["n"], message["request"]) for message in place.heard(5)] == expected
+
+
+def test_each_of_many_callers_is_seen_in_its_own_context(make: Make, place_of: Any) -> None:
+    """Also where the I/O thread takes several calls up at once."""
+
+    def with_request(kind: Any) -> Any:
+        class Sees(kind):  # type: ignore[misc]
+            def serialize(self, message: Any) -> Any:
+                return super().serialize({**message, "request": request.get("none")})
+
+        return Sees
+
+    layer = make(with_request)
+    place = place_of(layer)
+    io_thread, held = hub.current(), threading.Event()
+    io_thread.loop.call_soon_threadsafe(held.wait, 30)
+
+    def work(index: int) -> None:
+        if index == 10:
+            wait_until(lambda: len(io_thread._calls) == 10)
+            held.set()
+            return
+        request.set(f"request {index}")
+        layer.sync.send(place.channel, {"n": index})
+
+    assert in_threads(11, work) == [None] * 11
+    assert all(message["request"] == f"request {message['n']}" for message in place.heard(10))
 
 
 @pytest.mark.parametrize("method", ["send", "group_send"])
