@@ -25,6 +25,10 @@ from .loops import keep_for_ever, on_fork, outlives_layers
 STOP_TIMEOUT = 3.0
 
 
+#: What is handed in: not yet a coroutine, which would complain if a signal came before it is awaited.
+Work = Callable[[], Coroutine[Any, Any, Any]]
+
+
 class Hub:
     """A thread with an event loop. Raises ``RuntimeError`` where no thread can be started."""
 
@@ -42,14 +46,15 @@ class Hub:
             self.loop.close()
             raise
 
-    def call(self, coroutine: Coroutine[Any, Any, Any], done: Callable[[Call], None]) -> Call:
+    def call(self, function: Work, done: Callable[[Call], None]) -> Call:
         """
-        Run a coroutine here, in the calling thread's context; ``done`` gets the call when it is over, in this loop.
+        Run a coroutine function here, in the calling thread's context; ``done`` gets the call when it is over, in this
+        loop.
 
         Calls of one thread begin in the order in which they were made. Raises ``RuntimeError`` after ``stop``, and
-        then has not touched the coroutine.
+        then has not called the function.
         """
-        call = Call(self.loop, coroutine, done)
+        call = Call(self.loop, function, done)
         self._calls.append(call)
         if self._has_ended:
             # Either it is taken back here, or ``_end`` has begun it.
@@ -98,20 +103,18 @@ class Hub:
 class Call:
     """One coroutine on the hub, as the thread sees it that handed it in."""
 
-    __slots__ = ("_context", "_coroutine", "_done", "_loop", "_task")
+    __slots__ = ("_context", "_done", "_function", "_loop", "_task")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], done: Callable[[Call], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, function: Work, done: Callable[[Call], None]) -> None:
         self._loop = loop
-        self._coroutine = coroutine
+        self._function = function
         self._done = done
         self._context = contextvars.copy_context()
         self._task: asyncio.Task[Any] | None = None
 
     def begin(self) -> None:
         """Begin, in the hub's loop."""
-        self._task = self._context.run(self._loop.create_task, self._coroutine)
+        self._task = self._context.run(self._loop.create_task, self._function())
         self._task.add_done_callback(self._is_over)
 
     def cancel(self) -> None:

@@ -6,7 +6,7 @@ process' ``hub`` while the calling thread waits. Knows no more of the layer than
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .codec import Message
@@ -81,9 +81,13 @@ class SyncLayer:
                 f"sync.{name}() would hold up the event loop that runs in this thread: use await layer.{name}() here."
             )
         seconds = self._layer.sync_timeout if isinstance(timeout, Unset) else timeout
-        coroutine: Coroutine[Any, Any, None] = function(*args)
+
+        async def call() -> None:
+            # Whatever the layer's method raises, also for want of arguments, is raised in here.
+            await function(*args)
+
         try:
-            self._ways.wait_for(coroutine, seconds)
+            self._ways.wait_for(call, seconds)
         except NotOver:
             whereto = "" if target is None else f" to {target}"
             raise TimeoutError(

@@ -131,7 +131,7 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
 
         passing.answers.add(answer)
         try:
-            call = hub.current().call(coroutine, done)
+            call = hub.current().call(lambda: coroutine, done)
         except RuntimeError:
             # It has ended since ``find`` looked: the coroutine asks that again, and goes the other way.
             passing.answers.discard(answer)
@@ -145,9 +145,9 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
             raise
         return answer.result().result()
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
+    def wait_for(self, function: hub.Work, timeout: float | None) -> Any:
         """
-        Run one of the layer's coroutines on the hub, for a thread without an event loop, and wait for it.
+        Run one of the layer's coroutine functions on the hub, for a thread without an event loop, and wait for it.
 
         At the end of the interpreter, when the hub has gone, on an event loop of this call's own.
 
@@ -162,11 +162,10 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
             under_way.release()
 
         try:
-            call = hub.current().call(coroutine, done)
+            call = hub.current().call(function, done)
         except RuntimeError:
             if hub.has_ended():
-                return asyncio.run(_within(coroutine, timeout))
-            coroutine.close()
+                return asyncio.run(_within(function, timeout))
             raise
         try:
             if not under_way.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), TIMEOUT_MAX)):
@@ -210,8 +209,8 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
             run_alone(loop, self._states[loop].disconnect())
 
 
-async def _within(coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
-    task = asyncio.ensure_future(coroutine)
+async def _within(function: hub.Work, timeout: float | None) -> Any:
+    task = asyncio.ensure_future(function())
     await asyncio.wait([task], timeout=timeout)
     if not task.done():
         task.cancel()
