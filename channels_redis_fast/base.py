@@ -86,7 +86,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     @either_way
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
-        Send ``(group, message)`` pairs, in order; what leaves at the same time leaves in one batch for each shard.
+        Send ``(group, message)`` pairs, all at once; those of one group arrive in order.
 
         A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
         whatever becomes of the others, and the first error of ``group_send``, in their order, is raised.

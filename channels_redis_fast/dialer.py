@@ -185,13 +185,19 @@ class Dialer:
         if self._set is not None:
             self._found(f"{connection.host}:{connection.port}")
 
+    def _all_followers(self) -> list[Follows]:
+        while True:
+            # No lock: a forked child might find it taken.
+            with contextlib.suppress(RuntimeError):
+                return list(self._followers)
+
     def _found(self, primary: str) -> None:
         before, self.primary = self.primary, primary
         self.label = f"{self._set} at {primary}"
         if before and before != primary:
             logger.warning("Redis primary of %s moved from %s to %s", self._set, before, primary)
             # The old one may take commands for a while yet, which nobody will see.
-            for follower in list(self._followers):
+            for follower in self._all_followers():
                 with contextlib.suppress(RuntimeError):
                     follower.loop.call_soon_threadsafe(follower.moved)
 

@@ -109,7 +109,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     @either_way
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
-        Send ``(channel, message)`` pairs, in order, in one batch for each shard.
+        Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
 
         What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
         sent whatever becomes of the others, and the first error, in their order, is raised.

@@ -54,7 +54,7 @@ class SyncLayer:
         self._run("send", channel, timeout, self._layer.send, channel, message)
 
     def send_many(self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET) -> None:
-        """Send messages to channels, in one batch for each shard. Raises what the layer's ``send_many`` raises."""
+        """Send messages to channels, all at once. Raises what the layer's ``send_many`` raises."""
         self._run("send_many", None, timeout, self._layer.send_many, messages)
 
     def group_add(self, group: str, channel: str, *, timeout: float | Unset | None = UNSET) -> None:

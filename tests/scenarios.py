@@ -193,6 +193,22 @@ async def few_connections(env: Environment) -> None:
         assert await result(consumer, channel) == {"to": channel}
 
 
+@scenario(upstream=r"\d+ connections for 20 calls")
+def synchronous_calls_share_a_connection(env: Environment) -> None:
+    """Each call has an event loop of its own, as with async_to_sync; not each needs a connection of its own."""
+    layer, server = env.make_layer(), env.client()
+
+    def opened() -> int:
+        return int(server.info("stats")["total_connections_received"])
+
+    asyncio.run(layer.group_send("room", {}))
+    before = opened()
+    for number in range(20):
+        asyncio.run(layer.group_send("room", {"n": number}))
+    assert opened() - before <= 1, f"{opened() - before} connections for 20 calls"
+    asyncio.run(layer.close_pools())
+
+
 # Two servers.
 
 

@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench.server import ForeignServer, Server, start_server
+from bench.server import ForeignServer, Server
 from channels_redis_fast.cli.main import main
 from channels_redis_fast.core import RedisChannelLayer
 from tests.conftest import ROOT
 from tests.core.helpers import end, started, within
-from tests.places import Certificates, start_tls_server, write_acl
+from tests.hosts.conftest import acl_server, certificates, tls_server
+
+# Servers that the tests of hosts have too.
+__all__ = ["acl_server", "certificates", "tls_server"]
 
 
 class Outcome(NamedTuple):
@@ -112,22 +115,3 @@ def make_site(prefix: str) -> Iterator[Callable[[str], Site]]:
 def site(redis_server: Server | ForeignServer, make_site: Callable[[str], Site]) -> Site:
     """One on the shared server."""
     return make_site(redis_server.url)
-
-
-@pytest.fixture(scope="session")
-def acl_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that knows the users of `tests.places`, and nobody else."""
-    with start_server("--aclfile", write_acl(tmp_path_factory.mktemp("acl"))) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="session")
-def tls_server(certificates: Certificates) -> Iterator[Server]:
-    """A server that speaks TLS and nothing else."""
-    with start_tls_server(certificates) as server:
-        yield server

@@ -28,7 +28,8 @@ async def make_layer(redis_server: Server | ForeignServer, prefix: str) -> Async
     layers: list[RedisChannelLayer] = []
 
     def make(kind: type[RedisChannelLayer] = RedisChannelLayer, **options: Any) -> RedisChannelLayer:
-        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, **options})
+        # Connections and ticks count in many tests, and are to be those of the test's loop: tests/sync has the others.
+        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, "sync_hub": "never", **options})
         layers.append(layer)
         return layer
 

@@ -25,7 +25,8 @@ async def make_layer(redis_server: Server | ForeignServer, prefix: str) -> Async
     def make(
         kind: type[RedisPubSubChannelLayer] = RedisPubSubChannelLayer, grace: float | None = None, **options: Any
     ) -> RedisPubSubChannelLayer:
-        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, **options})
+        # Connections and ticks count in many tests, and are to be those of the test's loop: tests/sync has the others.
+        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, "sync_hub": "never", **options})
         if grace is not None:
             layer.grace = grace
         layers.append(layer)

@@ -159,14 +159,15 @@ def test_errors_of_one_call_reach_that_call_alone(make: Make, place_of: Any) -> 
 request: contextvars.ContextVar[str] = contextvars.ContextVar("request")
 
 
+def with_request(kind: Any) -> Any:
+    class Sees(kind):  # type: ignore[misc]
+        def serialize(self, message: Any) -> Any:
+            return super().serialize({**message, "request": request.get("none")})
+
+    return Sees
+
+
 def test_an_overridden_serializer_sees_the_callers_context(make: Make, place_of: Any) -> None:
-    def with_request(kind: Any) -> Any:
-        class Sees(kind):  # type: ignore[misc]
-            def serialize(self, message: Any) -> Any:
-                return super().serialize({**message, "request": request.get("none")})
-
-        return Sees
-
     layer = make(with_request)
     place = place_of(layer)
 
@@ -184,13 +185,6 @@ def test_an_overridden_serializer_sees_the_callers_context(make: Make, place_of:
 
 def test_each_of_many_callers_is_seen_in_its_own_context(make: Make, place_of: Any) -> None:
     """Also where the I/O thread takes several calls up at once."""
-
-    def with_request(kind: Any) -> Any:
-        class Sees(kind):  # type: ignore[misc]
-            def serialize(self, message: Any) -> Any:
-                return super().serialize({**message, "request": request.get("none")})
-
-        return Sees
 
     layer = make(with_request)
     place = place_of(layer)
