@@ -47,10 +47,10 @@ test: $(INSTALLED) upstream
 	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
 
 test-all: $(NOX) upstream
-	$(RUN_NOX) -t test-all
+	$(RUN_NOX) -t test-all -- $(ARGS)
 
 coverage: $(NOX) upstream
-	$(RUN_NOX) -s coverage
+	$(RUN_NOX) -s coverage -- $(ARGS)
 
 # cython-lint calls pycodestyle by name.
 lint: $(INSTALLED)

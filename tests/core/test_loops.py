@@ -15,7 +15,9 @@ import pytest
 import redis
 from asgiref.sync import async_to_sync
 
+from channels_redis_fast import pump as pump_module
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.pump import Pump
 from tests.conftest import ROOT
 from tests.core.helpers import LIMIT, blocked, clients, named, nothing_to_receive, receive_many, started, until, within
 
@@ -297,6 +299,52 @@ def test_the_role_passes_on_when_a_loop_closes(
         for each in [*loops, sender]:
             each.close()
     gone(raw, prefix)
+
+
+def test_a_key_stays_with_a_loop_that_closes_until_its_wait_has_ended(
+    layer: RedisChannelLayer, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two loops that wait on one key at the same time would hand out its messages in any order."""
+    first, second, sender = Thread(new_loop), Thread(new_loop), Thread(new_loop)
+    held: list[Pump] = []
+    wake, go_on, stopping = Pump._wake, threading.Event(), threading.Event()
+
+    def wake_later(pump: Pump) -> None:
+        if pump._stopped is None or go_on.is_set():
+            wake(pump)
+        else:
+            held.append(pump)
+            stopping.set()
+
+    monkeypatch.setattr(Pump, "_wake", wake_later)
+    monkeypatch.setattr(pump_module, "CLOSE_TIMEOUT", LIMIT)
+    closing = threading.Thread(target=first.close)
+    try:
+        mine, *others = first.do(layer.new_channel()), second.do(layer.new_channel()), second.do(layer.new_channel())
+        task = first.do(begin_to_receive(layer, mine, 1))
+        (inbox,) = layer._mailroom.inboxes.values()
+        owner = inbox.receiver
+        tasks = [second.do(begin_to_receive(layer, others[0], 1))]
+        first.do(cancel(task))
+        closing.start()
+        assert stopping.wait(LIMIT)
+        tasks.append(second.do(begin_to_receive(layer, others[1], 1)))
+        assert inbox.receiver is owner
+        go_on.set()
+        first.loop.call_soon_threadsafe(wake, held[0])
+        closing.join(LIMIT)
+        for n, name in enumerate(others):
+            sender.do(layer.send(name, {"n": n}))
+        assert [second.do(finished(each)) for each in tasks] == [[{"n": 0}], [{"n": 1}]]
+    finally:
+        go_on.set()
+        if closing.ident is None:
+            first.close()
+        elif closing.is_alive():
+            first.loop.call_soon_threadsafe(wake, held[0])
+            closing.join(LIMIT)
+        for each in (second, sender):
+            each.close()
 
 
 def test_who_still_waits_is_served_when_the_first_loop_stands_still(
