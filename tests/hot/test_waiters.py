@@ -352,7 +352,7 @@ def test_what_no_init_has_seen_is_of_no_use_and_no_harm(hot: Any) -> None:
         return waiter
 
     for use in (
-        lambda: hot.Waiter(),
+        hot.Waiter,
         lambda: hot.Waiter(None).get_loop(),
         lambda: unmade().get_loop(),
         lambda: callback(unmade()).set_result(1),
