@@ -18,11 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("channels_redis_fast", "_ext", "tests", "bench", "setup.py")
-# -UNDEBUG: the assertions in the interpreter's own headers, too. Leaks are not asked for: the interpreter itself ends
-# with memory in its hands.
-SANITIZERS = (
-    "-O1 -g -UNDEBUG -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
-)
+# Leaks are not asked for: the interpreter itself ends with memory in its hands.
+SANITIZERS = "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer"
+# Said last, after what the interpreter was built with; -UNDEBUG is for the assertions in its headers.
+OTHERS = "-O1 -g -UNDEBUG"
 COVERAGE = "-fsanitize-coverage=trace-pc,trace-cmp"
 ASAN_OPTIONS = "detect_leaks=0:quarantine_size_mb=64:allocator_may_return_null=1:verify_asan_link_order=0"
 UBSAN_OPTIONS = "print_stacktrace=1:halt_on_error=1"
@@ -79,6 +78,7 @@ def build(kind: str) -> Path:
         # Not CFLAGS: what is linked must not name a runtime, for the process that imports the modules has one already.
         "CC": f"{shlex.join(compiler())} {flags}",
         "LDSHARED": f"{shlex.join(compiler())} -shared",
+        "CFLAGS": OTHERS,
         "CHANNELS_REDIS_FAST_PURE": "",
     }
     done = subprocess.run(

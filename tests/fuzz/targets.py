@@ -6,8 +6,10 @@ the bytes (`Source`), so an input is a test for ever. It does not know who makes
 
 from __future__ import annotations
 
+import fnmatch
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -210,5 +212,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target for target in (decode, splice, encode, glob, names, resp, waiters, abuse)
 }
 
+# The same glob is the same expression every time, which `re` then knows; fnmatch numbers the groups of each anew.
+fnmatch.translate = lru_cache(4096)(fnmatch.translate)
 # Globs that Python's own `re` has an opinion about ("[[", "--") are globs all the same.
 warnings.simplefilter("ignore", FutureWarning)
