@@ -27,7 +27,8 @@ cdef class KeyBatch:
     cdef readonly list capacities
     cdef readonly list waiters
 
-    def __init__(self, key, Batch batch not None, /):
+    # Not __init__: there is none without its lists, and a wrong type in a C variable is a crash.
+    def __cinit__(self, key, Batch batch not None, /):
         self.key = key
         self.batch = batch
         self.members = []
@@ -62,7 +63,7 @@ cdef class Batch:
     cdef readonly Py_ssize_t messages
     cdef readonly Py_ssize_t size
 
-    def __init__(self):
+    def __cinit__(self):
         self.keys = []
 
     def take(self, KeyBatch batch not None, /):
@@ -95,9 +96,9 @@ cdef class Batch:
         cdef Py_ssize_t i
         for batch in self.keys:
             for i in range(PyList_GET_SIZE(batch.waiters)):
-                # In bounds, and a waiter: nobody else adds to this list, or takes from it.
+                # In bounds: nobody else takes from this list.
                 waiter = <object>PyList_GET_ITEM(batch.waiters, i)
-                if (<Waiter>waiter)._state == PENDING:
+                if type(waiter) is Waiter and (<Waiter>waiter)._state == PENDING:
                     (<Waiter>waiter)._finish(FINISHED, True)
 
 

@@ -58,6 +58,7 @@ def nested(levels: int) -> list[Any]:
 
 
 DEEP = {"v": nested(600)}
+MANY = {f"number{number}!": [number] for number in range(20)}
 GROUP = [b"specific.%d!%d" % (number // 4, number) for number in range(40)]
 TABLE = [("a*b?c", 1), ("[a-c]x*", 2), ("[]]", 3), ("\xe9*", 4), (re.compile("z+"), 5), ("specific.*", 6)]
 
@@ -152,23 +153,86 @@ def again(waiter: Any, method: str) -> Any:
     return getattr(waiter, method)(ValueError("again"))
 
 
-def served(hot: Any) -> Any:
-    """Receivers that wait alone, together, in another loop, or not at all."""
+def table_of(hot: Any) -> Any:
+    """The receivers of a few channels: one alone, two together, one that has gone, one in another loop."""
+
+    class Table(hot.MailboxTable):  # type: ignore[misc]
+        def _take(self, channel: str) -> Any:
+            return self.stored.pop(channel)
+
+    table = Table(hot.Lock())
     waker, other = hot.Waker(Loop()), hot.Waker(Loop())
-    waiting: dict[str, Any] = {}
-    made = [hot.enlist(waiting, channel, waker) for channel in ("a", "b", "b", "c")]
-    hot.enlist(waiting, "d", other)
+    table.stored["stored"] = {"n": [1]}
+    made = [table.claim(channel, waker) for channel in ("a", "b", "b", "c", "f", "g", "stored")]
+    table.claim("d", other)
     made[3].cancel()
-    left = hot.hand_out(waker, waiting, ["a", "b", "c", "d", "e"], lambda: {"n": [1]})
-    return left, sorted(waiting), made[0].take()
+    return table, waker, made
 
 
-def refused_copy(hot: Any) -> Any:
-    """A copy that cannot be made."""
-    waker = hot.Waker(Loop())
-    waiting: dict[str, Any] = {}
-    hot.enlist(waiting, "a", waker)
-    return hot.hand_out(waker, waiting, ["a"], nested(0).pop)
+def served(hot: Any) -> Any:
+    """Letters to one receiver and to several, who get copies."""
+    table, waker, made = table_of(hot)
+    flat, deep = {"n": 1}, {"n": [1]}
+    letters = [("a", deep), (["e", "f", "b"], deep), (["g"], flat), ([], flat), ("c", flat), ("d", flat), (None, flat)]
+    return table.hand_out(letters, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
+
+
+def refused(hot: Any, letters: Any) -> Any:
+    """Letters that are none, or cannot be copied."""
+    table, waker, _ = table_of(hot)
+    return table.hand_out(letters, waker)
+
+
+def locked(hot: Any) -> Any:
+    """A lock in turn, and one that goes while it is held."""
+    lock = hot.Lock()
+    with lock:
+        pass
+    lock.acquire()
+    lock.release()
+    hot.Lock().acquire()
+    return lock.release()
+
+
+def sender_of(hot: Any, early: int = 4) -> Any:
+    """A gatherer whose batches are kept in `batches`."""
+
+    class Sender(hot.Gatherer):  # type: ignore[misc]
+        batches: list[Any]
+
+        def _open(self) -> Any:
+            self.batches.append(hot.Batch())
+            return self.batches[-1]
+
+        def _write_early(self) -> None:
+            self.seal(self.batches[-1])
+
+    sender = Sender(hot.Waker(Loop()), 3, 6, 2, 4000, early)
+    sender.batches = []
+    return sender
+
+
+def gathered(hot: Any) -> Any:
+    """A tick's sends, in several calls: written, accepted, sent again."""
+    sender = sender_of(hot)
+    waiters = [sender.send(b"key%d" % (n % 3), BODY[: 40 * n], 100 + n % 2) for n in range(20)]
+    waiters[3].cancel()
+    arguments = [batch.arguments(60) for batch in sender.batches]
+    alone = hot.Batch()
+    alone.take(sender.batches[0].keys[0])
+    alone.take(hot.KeyBatch(b"key", alone))
+    found = [len(batch.waiters()) for batch in [*sender.batches, alone]]
+    for batch in sender.batches:
+        batch.accept()
+        sender.seal(batch)
+    return arguments, alone.arguments(60), found, [waiter.done() for waiter in waiters]
+
+
+def not_opened(hot: Any) -> Any:
+    """A call that cannot be made, with a waiter already there."""
+    sender = sender_of(hot)
+    sender._open = BODY.index  # type: ignore[method-assign]
+    return sender.send(b"key", BODY, 5)
 
 
 def capacities(hot: Any) -> list[int]:
@@ -178,6 +242,12 @@ def capacities(hot: Any) -> list[int]:
 
 def table_name(table: Any) -> str:
     return f"specific.{table.default}"
+
+
+def replied(hot: Any) -> Any:
+    """A whole reply, in which not all is sound."""
+    letters, errors = hot.EnvelopeCodec(12).decode_all([*MEMBERS.values(), *HOSTILE.values()])
+    return letters, [(type(error), str(error)) for error in errors]
 
 
 # ----------------------------------------------------------------------------------------------------------- the list
@@ -274,10 +344,69 @@ CASES = [
     Case("a result twice", ("Waiter.set_result",), lambda hot: again(hot.Waker(Loop()).waiter(), "set_result")),
     Case("an error twice", ("Waiter.set_exception",), lambda hot: again(hot.Waker(Loop()).waiter(), "set_exception")),
     Case("a waiter of nobody", ("Waiter",), lambda hot: hot.Waiter(None)),
-    Case("waiters on channels", ("enlist", "hand_out"), served),
-    Case("waiters on no table", ("enlist",), lambda hot: hot.enlist(None, "a", hot.Waker(Loop()))),
-    Case("no copy for a waiter", ("hand_out",), refused_copy),
-    Case("handed out to nobody", ("hand_out",), lambda hot: hot.hand_out(None, {}, [], dict)),
+    Case("letters", ("MailboxTable", "MailboxTable.claim", "MailboxTable.hand_out"), served),
+    Case("a letter that is none", ("MailboxTable.hand_out",), lambda hot: refused(hot, [("a", MESSAGE), 5])),
+    Case("a letter too deep", ("MailboxTable.hand_out",), lambda hot: refused(hot, [(["a", "f", "g"], DEEP)])),
+    Case("a claim of no channel", ("MailboxTable.claim",), lambda hot: table_of(hot)[0].claim([], hot.Waker(Loop()))),
+    Case("a claim of nobody", ("MailboxTable.claim",), lambda hot: table_of(hot)[0].claim("a", None)),
+    Case("mailboxes without a lock", ("MailboxTable",), lambda hot: hot.MailboxTable(None)),
+    Case("a lock", ("Lock", "Lock.acquire", "Lock.release"), locked),
+    Case(
+        "a tick of sends",
+        (
+            "Gatherer",
+            "Gatherer.send",
+            "Gatherer.seal",
+            "Batch",
+            "Batch.take",
+            "Batch.arguments",
+            "Batch.waiters",
+            "Batch.accept",
+            "KeyBatch",
+        ),
+        gathered,
+    ),
+    Case("a send of no bytes", ("Gatherer.send",), lambda hot: sender_of(hot).send(b"key", "text", 5)),
+    Case("a send to no key", ("Gatherer.send",), lambda hot: sender_of(hot).send([], BODY, 5)),
+    Case("a send without a call", ("Gatherer.send",), not_opened),
+    Case("a gatherer without a waker", ("Gatherer",), lambda hot: hot.Gatherer(None, 1, 1, 1, 1, 1)),
+    Case("messages of no batch", ("KeyBatch",), lambda hot: hot.KeyBatch(b"key", None)),
+    Case("a batch of no batch", ("Batch.take",), lambda hot: hot.Batch().take(None)),
+    Case(
+        "an inbox",
+        ("find",),
+        lambda hot: [hot.find({"specific.abc!": [1]}, name) for name in (ONE, "general", "x!y", 5)],
+    ),
+    Case("an inbox of many", ("find",), lambda hot: [hot.find(MANY, name) for name in (ONE, "number3!x", "x!y")]),
+    Case("no inboxes", ("find",), lambda hot: hot.find(None, ONE)),
+    Case(
+        "a codec",
+        ("EnvelopeCodec", "EnvelopeCodec.encode"),
+        lambda hot: hot.EnvelopeCodec(12).encode(MESSAGE, ONE)[12:],
+    ),
+    Case("a codec, negative", ("EnvelopeCodec",), lambda hot: hot.EnvelopeCodec(-1)),
+    Case("a codec, refused", ("EnvelopeCodec.encode",), lambda hot: hot.EnvelopeCodec(12).encode(ODD, ONE)),
+    Case(
+        "a group",
+        ("EnvelopeCodec.encode_group",),
+        lambda hot: [member[12:] for member in hot.EnvelopeCodec(12).encode_group(MESSAGE, [[ONE], SEVERAL])],
+    ),
+    Case(
+        "a group, refused",
+        ("EnvelopeCodec.encode_group",),
+        lambda hot: hot.EnvelopeCodec(12).encode_group(ODD, [[ONE]]),
+    ),
+    Case("a letter", ("EnvelopeCodec.decode",), lambda hot: hot.EnvelopeCodec(12).decode(MEMBERS["one"])),
+    Case("no letter", ("EnvelopeCodec.decode",), lambda hot: hot.EnvelopeCodec(12).decode(HOSTILE["text"])),
+    Case("a reply", ("EnvelopeCodec.decode_all",), replied),
+    Case("no reply", ("EnvelopeCodec.decode_all",), lambda hot: hot.EnvelopeCodec(12).decode_all(5)),
+    Case("shared", ("EnvelopeCodec.share",), lambda hot: hot.EnvelopeCodec(12).share(MESSAGE, SEVERAL)),
+    Case(
+        "a reply, large",
+        ("EnvelopeCodec.decode_all",),
+        lambda hot: len(hot.EnvelopeCodec(0).decode_all([LARGE_BODY, LARGE_BODY[:-1]])),
+        large=True,
+    ),
 ]
 
 

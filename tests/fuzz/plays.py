@@ -1,6 +1,7 @@
-"""Objects that remember: what they answer to a row of calls, as a text that two twins must agree on.
+"""Objects that remember: what they answer to a row of calls, as a story that two twins must agree on.
 
-It knows the waiters' own methods and what asyncio's tasks ask of them; a loop is played by a list of callbacks.
+It knows the methods of waiters, mailboxes and batches, and what asyncio's tasks and the package's own subclasses ask of
+them; a loop is played by a list of callbacks.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ class Loop:
         self.ready.append(callback)
 
 
-class Waiting:
-    """Waiters of two loops and the callbacks of their tasks, moved by bytes."""
+class Play:
+    """A row of moves on objects of one twin, chosen by bytes. The subclass says what moves there are."""
 
     def __init__(self, hot: Any, data: bytes) -> None:
+        self.hot = hot
         self.source = Source(data)
         self.loops = [Loop(), Loop()]
         self.wakers = [hot.Waker(loop) for loop in self.loops]
@@ -43,7 +45,7 @@ class Waiting:
         """A task's step: it notes that it ran, and some of them do what steps do."""
 
         def step(waiter: Any) -> None:
-            self.story.append((number, self.waiters.index(waiter), waiter.done()))
+            self.story.append((number, self.known(waiter), waiter.done()))
             if number == 5:
                 raise Interrupt
             if number == 6:
@@ -52,6 +54,14 @@ class Waiting:
                 self.waiters[0].cancel()
 
         return step
+
+    def known(self, waiter: Any) -> int:
+        """The number of a waiter; a new one gets the next."""
+        for number, other in enumerate(self.waiters):
+            if other is waiter:
+                return number
+        self.waiters.append(waiter)
+        return len(self.waiters) - 1
 
     def play(self) -> list[Any]:
         """Make the moves that the bytes say; return what happened."""
@@ -62,14 +72,16 @@ class Waiting:
         # Whatever the moves left is woken in the end.
         while any(loop.ready for loop in self.loops):
             self.story.append(self.answer(self.run))
+        self.story.append([self.answer(waiter.result) for waiter in self.waiters])
         return self.story
 
     def answer(self, call: Any) -> Any:
+        """What a call comes to, without the addresses that some objects have."""
         try:
             result = call()
         except (Exception, Interrupt, asyncio.CancelledError) as error:
             return type(error).__name__, str(error)
-        return self.waiters.index(result) if any(result is waiter for waiter in self.waiters) else repr(result)
+        return self.known(result) if isinstance(result, self.hot.Waiter) else repr(result)
 
     def run(self) -> int:
         """One tick of both loops."""
@@ -87,12 +99,18 @@ class Waiting:
 
     def move(self) -> Any:
         """One call, of which the bytes say which."""
+        raise NotImplementedError
+
+
+class Waiting(Play):
+    """Waiters of two loops, and the callbacks of their tasks."""
+
+    def move(self) -> Any:
         kind = self.source.byte() % 16
         if kind == 0:
             return self.run()
         if kind < 3:
-            self.waiters.append(self.source.pick(self.wakers).waiter())
-            return None
+            return self.source.pick(self.wakers).waiter()
         waiter = self.source.pick(self.waiters)
         if kind < 6:
             return waiter.add_done_callback(self.source.pick(self.callbacks), context=copy_context())
@@ -111,3 +129,105 @@ class Waiting:
             return waiter._asyncio_future_blocking
         question = (waiter.result, waiter.exception, waiter.take, waiter.has_result)[kind - 12]
         return question(), waiter.done(), waiter.cancelled()
+
+
+class Delivering(Play):
+    """Receivers of a few channels, and letters to them: one channel, several, one twice, none, and no letters."""
+
+    CHANNELS = ("a", "b", "c", "\xe9", "")
+
+    def __init__(self, hot: Any, data: bytes) -> None:
+        super().__init__(hot, data)
+        self.lock = hot.Lock()
+
+        class Table(hot.MailboxTable):  # type: ignore[misc]
+            """As the package's own: it knows what is stored."""
+
+            def _take(self, channel: Any) -> Any:
+                messages = self.stored[channel]
+                message = messages.pop(0)
+                if not messages:
+                    del self.stored[channel]
+                return message
+
+        self.table = Table(self.lock)
+
+    def move(self) -> Any:
+        kind = self.source.byte() % 8
+        if kind == 0:
+            return self.run()
+        if kind < 4:
+            return self.table.claim(self.channel(), self.source.pick(self.wakers))
+        if kind == 4:
+            return self.source.pick(self.waiters).cancel()
+        if kind == 5:
+            waiter = self.source.pick(self.waiters)
+            return waiter.add_done_callback(self.source.pick(self.callbacks), context=copy_context())
+        if kind == 6:
+            self.table.stored.setdefault(self.channel(), []).append(self.source.entries(2))
+            return None
+        letters = [self.letter() for _ in range(self.source.byte() % 5)]
+        before = repr(letters)
+        with self.lock:
+            left = self.table.hand_out(letters, self.source.pick(self.wakers))
+        return left, repr(letters) == before, {name: len(waiting) for name, waiting in self.table.waiting.items()}
+
+    def channel(self) -> Any:
+        return self.source.pick(self.CHANNELS) if self.source.byte() < 250 else self.source.value(1)
+
+    def letter(self) -> Any:
+        kind = self.source.byte()
+        message = self.source.entries(3) if kind < 240 else self.source.value(3)
+        address: Any = [self.channel() for _ in range(self.source.byte() % 5)] if kind & 1 else self.channel()
+        return address, message
+
+
+class Gathering(Play):
+    """Sends of one tick and the next, into batches with room for very few."""
+
+    KEYS = (b"k1", b"k2", b"k3", b"")
+
+    def __init__(self, hot: Any, data: bytes) -> None:
+        super().__init__(hot, data)
+        self.batches = batches = [hot.Batch()]
+        story, source = self.story, self.source
+
+        class Sender(hot.Gatherer):  # type: ignore[misc]
+            """As the package's own: it makes the calls, and writes them."""
+
+            def _open(self) -> Any:
+                batches.append(hot.Batch())
+                return batches[-1]
+
+            def _write_early(self) -> None:
+                story.append("early")
+                kind = source.byte()
+                if kind & 1:
+                    self.seal(batches[-1])
+                if kind > 250:
+                    raise ValueError(kind)
+
+        self.sender = Sender(self.wakers[0], *(1 + source.byte() % 8 for _ in range(3)), 40, 1 + source.byte() % 8)
+
+    def move(self) -> Any:
+        kind = self.source.byte() % 16
+        if kind == 0:
+            return self.run()
+        if kind < 9:
+            return self.sender.send(self.key(), self.source.take(self.source.byte() % 16), self.source.byte() % 3)
+        if kind == 9:
+            waiter = self.source.pick(self.waiters)
+            return waiter.add_done_callback(self.source.pick(self.callbacks), context=copy_context())
+        if kind == 10:
+            return self.source.pick(self.waiters).cancel()
+        batch = self.source.pick(self.batches)
+        if kind == 11:
+            return self.sender.seal(batch)
+        if kind == 12:
+            return batch.accept()
+        if kind == 13 and batch.keys:
+            return self.batches[0].take(self.source.pick(batch.keys))
+        return batch.arguments(60), batch.messages, batch.size, [self.known(waiter) for waiter in batch.waiters()]
+
+    def key(self) -> Any:
+        return self.source.pick(self.KEYS) if self.source.byte() < 250 else self.source.value(1)

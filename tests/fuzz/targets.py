@@ -14,7 +14,7 @@ from typing import Any
 
 import hiredis
 
-from tests.fuzz.plays import Waiting
+from tests.fuzz.plays import Delivering, Gathering, Waiting
 from tests.fuzz.source import Source, guarded
 from tests.fuzz.twins import compiled_modules, namespace, outcome, own, pure_modules
 
@@ -48,6 +48,8 @@ def decode(data: bytes) -> None:
     """A member of a channel's sorted set, from a server that anybody may have written to."""
     length = data[0] % 32 if data else 0
     member = guarded(data[1:])
+    # As one of a reply, and again right after itself.
+    same(lambda hot: shown(hot.EnvelopeCodec(length).decode_all([member, b"", member])), "decode_all", member, length)
     if not same(lambda hot: hot.decode(member, length), "decode", member, length):
         return
     channel, message = COMPILED.decode(member, length)
@@ -59,6 +61,12 @@ def decode(data: bytes) -> None:
     same(lambda hot: hot.splice(body, channel), "splice", body, channel)
 
 
+def shown(reply: Any) -> Any:
+    """Letters as they are, errors as text."""
+    letters, errors = reply
+    return letters, [(type(error), str(error)) for error in errors]
+
+
 def splice(data: bytes) -> None:
     """A packed body, sound or not, to several keys."""
     source = Source(data)
@@ -68,6 +76,7 @@ def splice(data: bytes) -> None:
     for channel in groups:
         same(lambda hot, to=channel: hot.splice(body, to), "splice", body, channel)
     same(lambda hot: [member[length:] for member in hot.frames(body, groups, length)], "frames", body, groups, length)
+    same(lambda hot: hot.EnvelopeCodec(length).share(body, groups), "share", body, groups)
 
 
 def encode(data: bytes) -> None:
@@ -109,7 +118,12 @@ def names(data: bytes) -> None:
     # What is no C integer is no number of shards anybody has.
     ring = max(-(2**63), min(ring, 2**63 - 1))
     length = source.byte()
+    few = source.byte() % 8
     prefix, *members = map(guarded, source.take(len(data)).split(b"\n"))
+
+    # Non-local parts, of this process's inboxes: a few are compared, more are looked up.
+    inboxes = [guarded(member.decode("latin-1")[:few]) + "!" for member in members]
+    tables = [{text: place for place, text in enumerate(inboxes[:size])} for size in (1, 2, len(members))]
 
     def answers(hot: Any, text: str) -> tuple[Any, ...]:
         return (
@@ -117,6 +131,7 @@ def names(data: bytes) -> None:
             hot.is_group(text),
             outcome(hot.key, prefix, text, length),
             outcome(hot.shard, text, ring),
+            [hot.find(table, text) for table in tables],
         )
 
     for member in members:
@@ -171,6 +186,16 @@ def waiters(data: bytes) -> None:
     same(lambda hot: Waiting(hot, data).play(), "the play of", data)
 
 
+def mailboxes(data: bytes) -> None:
+    """Receivers that wait, and the letters of a reply that are handed to them."""
+    same(lambda hot: Delivering(hot, data).play(), "the play of", data)
+
+
+def batches(data: bytes) -> None:
+    """Sends that are gathered, and what becomes of them."""
+    same(lambda hot: Gathering(hot, data).play(), "the play of", data)
+
+
 def abuse(data: bytes) -> None:
     """Every compiled function and method with arguments that nobody would give it: any answer but a crash will do."""
     source = Source(data)
@@ -209,7 +234,8 @@ NEVER_CALLED = {"__class__", "__init_subclass__", "__subclasshook__", "__setattr
 CALLABLE = [value for module in MODULES.values() for value in own(module).values()]
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (decode, splice, encode, glob, names, resp, waiters, abuse)
+    target.__name__: target
+    for target in (decode, splice, encode, glob, names, resp, waiters, mailboxes, batches, abuse)
 }
 
 # The same glob is the same expression every time, which `re` then knows; fnmatch numbers the groups of each anew.
