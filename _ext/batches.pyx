@@ -8,7 +8,7 @@ As with waiters, all of a batch is touched in the thread of its loop only.
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
 
 from channels_redis_fast._ext.waiters cimport FINISHED, PENDING, Waiter, Waker
@@ -93,11 +93,8 @@ cdef class Batch:
     def accept(self):
         """Tell everybody who still waits that the message was taken."""
         cdef KeyBatch batch
-        cdef Py_ssize_t i
         for batch in self.keys:
-            for i in range(PyList_GET_SIZE(batch.waiters)):
-                # In bounds: nobody else takes from this list.
-                waiter = <object>PyList_GET_ITEM(batch.waiters, i)
+            for waiter in batch.waiters:
                 if type(waiter) is Waiter and (<Waiter>waiter)._state == PENDING:
                     (<Waiter>waiter)._finish(FINISHED, True)
 
@@ -142,7 +139,8 @@ cdef class Gatherer:
         if batch is not None:
             whole = batch.batch
             if (
-                PyList_GET_SIZE(batch.members) >= self._per_key
+                whole is None
+                or PyList_GET_SIZE(batch.members) >= self._per_key
                 or whole.messages >= self._messages
                 or whole.size + size > self._size
             ):
@@ -167,8 +165,8 @@ cdef class Gatherer:
         cdef KeyBatch last
         cdef PyObject *found
         if self._batch is not None and PyList_GET_SIZE(self._batch.keys) == 1:
-            # The one that all the receivers of a process have is compared, not hashed. In bounds: it is the only one.
-            last = <KeyBatch>PyList_GET_ITEM(self._batch.keys, 0)
+            # The one that all the receivers of a process have is compared, not hashed.
+            last = self._batch.keys[0]
             if last.key == key:
                 return last
         found = PyDict_GetItemWithError(self._keys, key)
@@ -198,3 +196,5 @@ cdef class Gatherer:
         for mine in batch.keys:
             if self._keys.get(mine.key) is mine:
                 del self._keys[mine.key]
+            # So that messages go as soon as they are settled, and do not wait for the garbage collector.
+            mine.batch = None

@@ -18,7 +18,8 @@ class KeyBatch:
 
     def __init__(self, key: bytes, batch: Batch, /) -> None:
         self.key = key
-        self.batch = batch
+        #: What they leave in, as long as more can go with them.
+        self.batch: Batch | None = batch
         self.members: list[bytes] = []
         self.capacities: list[int] = []
         self.waiters: list[Waiter[bool]] = []
@@ -102,17 +103,18 @@ class Gatherer:
         """Add one message to the tick's batch; return who waits for what becomes of it."""
         waiter: Waiter[bool] = Waiter(self._waker)
         batch = self._keys.get(key)
+        whole = None if batch is None else batch.batch
         if (
             batch is None
+            or whole is None
             or len(batch.members) >= self._per_key
-            or batch.batch.messages >= self._messages
-            or batch.batch.size + len(member) > self._size
+            or whole.messages >= self._messages
+            or whole.size + len(member) > self._size
         ):
-            batch = self._begin(key, len(member))
+            batch, whole = self._begin(key, len(member))
         batch.members.append(member)
         batch.capacities.append(capacity)
         batch.waiters.append(waiter)
-        whole = batch.batch
         whole.messages += 1
         whole.size += len(member)
         if whole.messages >= self._early:
@@ -122,7 +124,7 @@ class Gatherer:
             self._early = early
         return waiter
 
-    def _begin(self, key: bytes, size: int) -> KeyBatch:
+    def _begin(self, key: bytes, size: int) -> tuple[KeyBatch, Batch]:
         whole = self._batch
         if (
             whole is None
@@ -133,7 +135,7 @@ class Gatherer:
             whole = self._batch = self._open()
         batch = self._keys[key] = KeyBatch(key, whole)
         whole.keys.append(batch)
-        return batch
+        return batch, whole
 
     def seal(self, batch: Batch, /) -> None:
         """Take no more messages into a batch that is being written, or never will be."""
@@ -144,6 +146,8 @@ class Gatherer:
         for mine in batch.keys:
             if self._keys.get(mine.key) is mine:
                 del self._keys[mine.key]
+            # So that messages go as soon as they are settled, and do not wait for the garbage collector.
+            mine.batch = None
 
     def _open(self) -> Batch:
         raise NotImplementedError

@@ -19,7 +19,7 @@ import logging
 import re
 import time
 from asyncio import get_running_loop
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -89,7 +89,7 @@ class RedisChannelLayer(RedisLayer):
         plain_names = all(getattr(type(self), rule) is getattr(BaseChannelLayer, rule) for rule in _NAME_RULES)
         # A layer with rules of its own about names has every name judged by them.
         self._kind = kind if plain_names else _not_sure
-        self._find = find if plain_names else _find_nothing
+        self._find: Callable[[dict[str, Inbox], str], Inbox | None] = find if plain_names else _find_nothing
         self._is_group = is_group if plain_names else _not_sure_of_group
         self._split = split if self._overridden("consistent_hash") is None else self._own_split
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
@@ -145,19 +145,21 @@ class RedisChannelLayer(RedisLayer):
         ``redis.exceptions.ConnectionError`` when no host could ever be reached; later outages are waited out.
         """
         state = self._loops[get_running_loop()]
-        receiver = state.receiver
+        receiver: Receiver = state.receiver
         inbox = self._find(receiver.inboxes, channel)
-        if inbox is None or inbox.receiver is not receiver:
-            # Not a specific channel, or not one on a key that this loop empties already.
+        if inbox is not None and inbox.receiver is receiver:
+            # The usual channel: a specific one, on a key that this loop empties already.
+            coming = inbox.claim(channel, state.waker)
+            if not inbox.claimed:
+                receiver.serve(inbox)
+        else:
             local = self._kind(channel)
             if local < 0:
                 local = self._checked_kind(channel)
             if not local:
                 return await self._receive_general(receiver, channel)
             inbox = self._mailroom.open(channel[:local], self.client_prefix)
-            receiver.serve(inbox)
-        coming = inbox.claim(channel, state.waker)
-        if not inbox.claimed:
+            coming = inbox.claim(channel, state.waker)
             receiver.serve(inbox)
         try:
             await coming
@@ -372,7 +374,7 @@ def _not_sure(name: object) -> int:
     return -1
 
 
-def _find_nothing(table: dict[str, Inbox], name: object) -> None:
+def _find_nothing(table: dict[str, Inbox], name: str) -> None:
     return None
 
 

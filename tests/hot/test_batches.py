@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +82,26 @@ async def test_all_accepted_but_who_has_gone(gatherer: Any) -> None:
     assert [one.cancelled() or one.take() for one in sent] == [True, True, False, True]
     assert sent[1].cancelled()
     await end()
+
+
+async def test_what_is_sealed_goes_without_the_collector(gatherer: Any) -> None:
+    """A message must not stay in memory until the garbage collector comes round."""
+
+    class Watched(float):
+        """A capacity, as something that can be watched."""
+
+    gather = gatherer(asyncio.get_running_loop(), *MANY)
+    capacity = Watched(1)
+    watched = weakref.ref(capacity)
+    gather.send(b"a", b"x", capacity)
+    gather.seal(gather.opened[0])
+    gc.disable()
+    try:
+        gather.opened.clear()
+        del capacity
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_key_moves_into_a_call_of_its_own(gatherer: Any, hot: Any) -> None:
