@@ -1,4 +1,4 @@
-"""Fuzzing: `python -m tests.fuzz [TARGET|all] [SECONDS] [--keep]`, which `make fuzz` calls.
+"""Fuzzing: `python -m tests.fuzz [TARGET|all] [SECONDS] [--keep] [--blind]`, which `make fuzz` calls.
 
 Builds the compiled modules with AddressSanitizer, UndefinedBehaviorSanitizer and coverage, and lets the engine run each
 target for so many seconds, starting from the kept inputs. Ends with status 1, and names the input, when something was
@@ -48,6 +48,7 @@ def fuzz(tree: Path, kind: str, target: str, seconds: int, keep: bool) -> bool:
         "-rss_limit_mb=3072",
         "-timeout=60",
         "-print_final_stats=1",
+        "-detect_leaks=0",
         # Not a line for every input that is new.
         "-verbosity=0",
         str(inputs),
@@ -67,8 +68,9 @@ def main() -> None:
     parser.add_argument("target", nargs="?", default="all", choices=["all", *TARGETS])
     parser.add_argument("seconds", nargs="?", default=60, type=int)
     parser.add_argument("--keep", action="store_true", help="keep the inputs that reach the most")
+    parser.add_argument("--blind", action="store_true", help="as where atheris is not installed")
     given = parser.parse_args()
-    kind = "fuzz" if fuzzer_runtime() else "sanitize"
+    kind = "fuzz" if fuzzer_runtime() and not given.blind else "sanitize"
     tree = build(kind)
     targets = TARGETS if given.target == "all" else (given.target,)
     clean = [fuzz(tree, kind, target, given.seconds, given.keep) for target in targets]

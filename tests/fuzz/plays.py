@@ -7,6 +7,7 @@ them; a loop is played by a list of callbacks.
 from __future__ import annotations
 
 import asyncio
+import re
 from contextvars import copy_context
 from typing import Any
 
@@ -81,7 +82,7 @@ class Play:
             result = call()
         except (Exception, Interrupt, asyncio.CancelledError) as error:
             return type(error).__name__, str(error)
-        return self.known(result) if isinstance(result, self.hot.Waiter) else repr(result)
+        return self.known(result) if isinstance(result, self.hot.Waiter) else re.sub(r" at 0x\w+", "", repr(result))
 
     def run(self) -> int:
         """One tick of both loops."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
+from asyncio import CancelledError
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -218,7 +219,7 @@ def abuse(data: bytes) -> None:
 def outcome_or_error(function: Any, given: list[Any]) -> Any:
     try:
         return function(*given)
-    except Exception as error:
+    except (Exception, CancelledError) as error:
         return error
 
 
@@ -230,7 +231,11 @@ def argument(source: Source, things: list[Any]) -> Any:
     return value if type(value) is not int or value < 2**16 else value << 64
 
 
-NEVER_CALLED = {"__class__", "__init_subclass__", "__subclasshook__", "__setattr__", "__delattr__", "__dir__"}
+# The last ones wait for ever on a lock that is held, as they should.
+NEVER_CALLED = {
+    *("__class__", "__init_subclass__", "__subclasshook__", "__setattr__", "__delattr__", "__dir__"),
+    *("acquire", "__enter__", "claim"),
+}
 CALLABLE = [value for module in MODULES.values() for value in own(module).values()]
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
