@@ -6,14 +6,24 @@ knows engines; not what a target does. Started by `python -m tests.fuzz`, in the
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import random
 import sys
 import time
+import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import channels_redis_fast
 from tests.fuzz.mutate import MESSAGES, mutated
+
+
+def prepare() -> None:
+    """Make globs cheap: the same one is the same expression each time, which `re` then knows, and none is warned of."""
+    fnmatch.translate = lru_cache(4096)(fnmatch.translate)
+    # Python's own `re` has an opinion about some ("[[", "--") that are globs all the same.
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 def run_atheris(name: str, options: list[str]) -> None:
@@ -78,6 +88,7 @@ def main(name: str, *options: str) -> None:
     tree = Path(os.environ["PYTHONPATH"])
     if not Path(channels_redis_fast.__file__).is_relative_to(tree):
         raise SystemExit(f"not the built copy: {channels_redis_fast.__file__}")
+    prepare()
     engine = run_atheris if "asan_with_fuzzer" in os.environ["LD_PRELOAD"] else run_hypothesis
     engine(name, list(options))
 

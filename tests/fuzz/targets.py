@@ -6,18 +6,15 @@ the bytes (`Source`), so an input is a test for ever. It does not know who makes
 
 from __future__ import annotations
 
-import fnmatch
-import warnings
 from asyncio import CancelledError
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import hiredis
 
 from tests.fuzz.plays import Delivering, Gathering, Waiting
 from tests.fuzz.source import Source, guarded
-from tests.fuzz.twins import compiled_modules, namespace, outcome, own, pure_modules
+from tests.fuzz.twins import compiled_modules, namespace, outcome, own, pure_modules, text_of
 
 MODULES = compiled_modules()
 COMPILED = namespace(MODULES)
@@ -86,14 +83,14 @@ def encode(data: bytes) -> None:
     length = source.byte() % 40
     channel = source.channel()
     message = source.entries() if source.byte() % 16 else source.value()
-    before = repr(message)
+    before = text_of(message)
     same(lambda hot: hot.pack(message), "pack", message)
     same(lambda hot: hot.clone(message), "clone", message)
     if same(lambda hot: hot.encode(message, channel, length)[length:], "encode", message, channel):
         member = COMPILED.encode(message, channel, length)
         require(len(member) >= length, "a member is shorter than its prefix", member, length)
         same(lambda hot: hot.decode(member, length), "decode", member, length)
-    require(repr(message) == before, "a message was changed", before, message)
+    require(text_of(message) == before, "a message was changed", before, message)
 
 
 # ------------------------------------------------------------------------------------------------------------- names
@@ -242,8 +239,3 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (decode, splice, encode, glob, names, resp, waiters, mailboxes, batches, abuse)
 }
-
-# The same glob is the same expression every time, which `re` then knows; fnmatch numbers the groups of each anew.
-fnmatch.translate = lru_cache(4096)(fnmatch.translate)
-# Globs that Python's own `re` has an opinion about ("[[", "--") are globs all the same.
-warnings.simplefilter("ignore", FutureWarning)

@@ -7,6 +7,7 @@ knows the layout of the package only.
 from __future__ import annotations
 
 import pkgutil
+import sys
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import channels_redis_fast
 from channels_redis_fast import _ext
 
-ON_BOTH = "compiled", "pure"
+# Levels that msgpack itself unpacks.
+DEEPEST = 1024
 
 
 def compiled_modules() -> dict[str, ModuleType]:
@@ -55,4 +57,14 @@ def outcome(function: Any, *args: Any) -> tuple[Any, ...]:
         result = function(*args)
     except Exception as error:
         return type(error), str(error)
-    return (repr(result),)
+    return (text_of(result),)
+
+
+def text_of(value: Any) -> str:
+    """The `repr` of a value as deep as msgpack's are, which Python by itself has not the patience for."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 3 * DEEPEST)
+    try:
+        return repr(value)
+    finally:
+        sys.setrecursionlimit(limit)

@@ -18,6 +18,7 @@ def test_every_target_has_a_corpus(twins: Any) -> None:
     assert all(corpus.load(name) for name in NAMES)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_kept_inputs(twins: Any, name: str) -> None:
     from tests.fuzz.targets import TARGETS
