@@ -18,7 +18,7 @@ without the interpreter's lock.
 
 from asyncio import CancelledError, InvalidStateError
 
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM
 cimport cython
 
 

@@ -7,247 +7,54 @@ that has none is for the tests to complain of.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any, NamedTuple
 
 import msgpack
 
-FIELD = "__asgi_channel__"
-MESSAGE: dict[str, Any] = {
-    "type": "chat.message",
-    "text": "h\xe9llo \u20ac " * 9,
-    "n": [0, -1, 200, -200, 70_000, -70_000, 2**40, -(2**40), 2**63, (1.5, -0.0)],
-    "more": {"b": b"\0" * 300, "none": None, b"raw": [True, False], "deep": [[[{"k": ["v"]}]]]},
-    "a key with more than thirty-one bytes": list(range(300)),
-}
-BODY: bytes = msgpack.packb(MESSAGE)
-ONE = "specific.abc!def"
-SEVERAL = ["specific.abc!def", "specific.abc!gh\xef"]
-PREFIX = b"p" * 12
-MEMBERS = {
-    "one": PREFIX + msgpack.packb({**MESSAGE, FIELD: ONE}),
-    "several": PREFIX + msgpack.packb({**MESSAGE, FIELD: SEVERAL}),
-    "none": PREFIX + BODY,
-}
-HOSTILE = {
-    "not msgpack": PREFIX + b"\xc1",
-    "cut off": MEMBERS["one"][:-3],
-    "goes on": MEMBERS["one"] + b"\0",
-    "no map": PREFIX + msgpack.packb([1]),
-    "no address": PREFIX + msgpack.packb({"a": [1], FIELD: [b"a"]}),
-    "empty address": PREFIX + msgpack.packb({"a": [1], FIELD: []}),
-    "key": PREFIX + b"\x81\x01\xc0",
-    "text": PREFIX + b"\x82\xa1a\xd9\x28" + b"x" * 40 + b"\xa1k\xa2\xff\xfe",
-    "promise": PREFIX + b"\x81\xa1k\xdd\xff\xff\xff\xff" + b"\xa3abc" * 9,
-    "deep": PREFIX + b"\x81\xa1k" + b"\x91" * 40 + b"\xa3abc",
-    "extension": PREFIX + b"\x81\xa1k" + msgpack.packb(msgpack.ExtType(5, b"data")),
-}
-ODD = {"a": "x" * 3000, "v": {1, 2}}
-LARGE = {"text": "x" * 300_000, "n": list(range(5000))}
-LARGE_BODY: bytes = msgpack.packb(LARGE)
-
-
-def nested(levels: int) -> list[Any]:
-    """A list in a list in a list."""
-    value: list[Any] = []
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
-DEEP = {"v": nested(600)}
-MANY = {f"number{number}!": [number] for number in range(20)}
-GROUP = [b"specific.%d!%d" % (number // 4, number) for number in range(40)]
-TABLE = [("a*b?c", 1), ("[a-c]x*", 2), ("[]]", 3), ("\xe9*", 4), (re.compile("z+"), 5), ("specific.*", 6)]
+from tests.fuzz.lives import (
+    QUESTIONS,
+    STATES,
+    Loop,
+    again,
+    asked,
+    capacities,
+    gathered,
+    interrupted,
+    locked,
+    not_opened,
+    refused,
+    replied,
+    sender_of,
+    served,
+    table_of,
+    waited,
+)
+from tests.fuzz.samples import (
+    BODY,
+    DEEP,
+    GROUP,
+    HOSTILE,
+    LARGE,
+    LARGE_BODY,
+    MANY,
+    MEMBERS,
+    MESSAGE,
+    ODD,
+    ONE,
+    SEVERAL,
+    TABLE,
+)
 
 
 class Case(NamedTuple):
-    """One call, and the functions (`function` or `Class.method`) it is about."""
+    """One call, and the functions (`function` or `Class.method`) it is about. It comes to the same every time."""
 
     name: str
     about: tuple[str, ...]
     call: Callable[[Any], Any]
-    # The same every time, in every process: what has random bytes in it is not.
-    steady: bool = True
     # So large that a lost buffer shows in the size of the process.
     large: bool = False
-
-
-class Loop:
-    """The part of an event loop that wakers use; each call makes its own."""
-
-    def __init__(self) -> None:
-        self.ready: list[Any] = []
-
-    def call_soon(self, callback: Any) -> None:
-        self.ready.append(callback)
-
-    def run(self) -> None:
-        while self.ready:
-            self.ready.pop(0)()
-
-
-# ------------------------------------------------------------------------------------------------ what objects live
-
-
-def waited(hot: Any) -> Any:
-    """A whole life of waiters: awaited, done, woken; late, twice, not at all."""
-    loop = Loop()
-    waker = hot.Waker(loop)
-    steps: list[Any] = []
-    made = [waker.waiter() for _ in range(5)]
-    for waiter in made[:4]:
-        steps.append(next(iter(waiter.__await__())) is waiter)
-        waiter._asyncio_future_blocking = False
-        waiter.add_done_callback(lambda done: steps.append(done.done()), context=copy_context())
-    made[0].add_done_callback(steps.append, context=copy_context())
-    made[1].add_done_callback(print, context=copy_context())
-    steps.append(made[1].remove_done_callback(print))
-    made[0].set_result({"n": [1]})
-    made[1].set_exception(KeyError("k"))
-    made[2].cancel("why")
-    made[4].set_result(1)
-    made[4].add_done_callback(lambda done: steps.append(done.take()), context=copy_context())
-    loop.run()
-    return len(steps), made[0].take(), made[0].has_result(), made[0].get_loop() is loop, waker.loop is loop
-
-
-def asked(hot: Any, question: str, end: Callable[[Any], Any]) -> Any:
-    """One question to a waiter in one state."""
-    waiter = hot.Waker(Loop()).waiter()
-    end(waiter)
-    return getattr(waiter, question)()
-
-
-def interrupted(hot: Any) -> Any:
-    """A step whose error leaves the loop: the others are woken by the next run."""
-    loop = Loop()
-    waker = hot.Waker(loop)
-    for number in range(4):
-        waiter = waker.waiter()
-        waiter.add_done_callback(lambda _, number=number: [1][number], context=copy_context())
-        waiter.set_result(number)
-    errors = 0
-    while loop.ready:
-        try:
-            loop.run()
-        except IndexError:
-            errors += 1
-    return errors
-
-
-STATES: dict[str, Callable[[Any], Any]] = {
-    "pending": lambda waiter: None,
-    "finished": lambda waiter: waiter.set_result({"n": [1]}),
-    "failed": lambda waiter: waiter.set_exception(ValueError("that")),
-    "cancelled": lambda waiter: waiter.cancel("why"),
-}
-QUESTIONS = ("done", "cancelled", "has_result", "take", "result", "exception", "cancel", "get_loop", "__await__")
-
-
-def again(waiter: Any, method: str) -> Any:
-    """End a wait that has ended."""
-    waiter.set_result(1)
-    return getattr(waiter, method)(ValueError("again"))
-
-
-def table_of(hot: Any) -> Any:
-    """The receivers of a few channels: one alone, two together, one that has gone, one in another loop."""
-
-    class Table(hot.MailboxTable):  # type: ignore[misc]
-        def _take(self, channel: str) -> Any:
-            return self.stored.pop(channel)
-
-    table = Table(hot.Lock())
-    waker, other = hot.Waker(Loop()), hot.Waker(Loop())
-    table.stored["stored"] = {"n": [1]}
-    made = [table.claim(channel, waker) for channel in ("a", "b", "b", "c", "f", "g", "stored")]
-    table.claim("d", other)
-    made[3].cancel()
-    return table, waker, made
-
-
-def served(hot: Any) -> Any:
-    """Letters to one receiver and to several, who get copies."""
-    table, waker, made = table_of(hot)
-    flat, deep = {"n": 1}, {"n": [1]}
-    letters = [("a", deep), (["e", "f", "b"], deep), (["g"], flat), ([], flat), ("c", flat), ("d", flat), (None, flat)]
-    return table.hand_out(letters, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
-
-
-def refused(hot: Any, letters: Any) -> Any:
-    """Letters that are none, or cannot be copied."""
-    table, waker, _ = table_of(hot)
-    return table.hand_out(letters, waker)
-
-
-def locked(hot: Any) -> Any:
-    """A lock in turn, and one that goes while it is held."""
-    lock = hot.Lock()
-    with lock:
-        pass
-    lock.acquire()
-    lock.release()
-    hot.Lock().acquire()
-    return lock.release()
-
-
-def sender_of(hot: Any, early: int = 4) -> Any:
-    """A gatherer whose batches are kept in `batches`."""
-
-    class Sender(hot.Gatherer):  # type: ignore[misc]
-        batches: list[Any]
-
-        def _open(self) -> Any:
-            self.batches.append(hot.Batch())
-            return self.batches[-1]
-
-        def _write_early(self) -> None:
-            self.seal(self.batches[-1])
-
-    sender = Sender(hot.Waker(Loop()), 3, 6, 2, 4000, early)
-    sender.batches = []
-    return sender
-
-
-def gathered(hot: Any) -> Any:
-    """A tick's sends, in several calls: written, accepted, sent again."""
-    sender = sender_of(hot)
-    waiters = [sender.send(b"key%d" % (n % 3), BODY[: 40 * n], 100 + n % 2) for n in range(20)]
-    waiters[3].cancel()
-    arguments = [batch.arguments(60) for batch in sender.batches]
-    alone = hot.Batch()
-    alone.take(sender.batches[0].keys[0])
-    alone.take(hot.KeyBatch(b"key", alone))
-    found = [len(batch.waiters()) for batch in [*sender.batches, alone]]
-    for batch in sender.batches:
-        batch.accept()
-        sender.seal(batch)
-    return arguments, alone.arguments(60), found, [waiter.done() for waiter in waiters]
-
-
-def not_opened(hot: Any) -> Any:
-    """A call that cannot be made, with a waiter already there."""
-    sender = sender_of(hot)
-    sender._open = BODY.index  # type: ignore[method-assign]
-    return sender.send(b"key", BODY, 5)
-
-
-def capacities(hot: Any) -> list[int]:
-    table = hot.CapacityTable(TABLE, 7)
-    return [table.lookup(name) for name in ("axbxc", "bxyz", "]", "\xe9a", "zzz", ONE, "other", table_name(table))]
-
-
-def table_name(table: Any) -> str:
-    return f"specific.{table.default}"
-
-
-def replied(hot: Any) -> Any:
-    """A whole reply, in which not all is sound."""
-    letters, errors = hot.EnvelopeCodec(12).decode_all([*MEMBERS.values(), *HOSTILE.values()])
-    return letters, [(type(error), str(error)) for error in errors]
 
 
 # ----------------------------------------------------------------------------------------------------------- the list

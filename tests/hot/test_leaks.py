@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.fuzz import cases
+from tests.fuzz import samples
 from tests.fuzz.cases import CASES, Case
 from tests.fuzz.twins import compiled_modules, own
 
@@ -100,7 +100,7 @@ def parts(value: Any) -> Iterator[Any]:
 
 def watched() -> list[Any]:
     """Everything whose references are counted: what the calls are given, and what they share with everybody."""
-    given = [value for name, value in vars(cases).items() if name.isupper() and name not in ("CASES", "DEEP")]
+    given = [value for name, value in vars(samples).items() if name.isupper() and name != "DEEP"]
     return list({id(part): part for value in [SHARED, *given] for part in parts(value)}.values())
 
 
@@ -156,7 +156,7 @@ def test_no_buffer_is_lost(twins: Any, case: Case) -> None:
 def test_the_search_finds_what_is_lost() -> None:
     """The search is no good if it finds nothing where there is something."""
     lost: list[Any] = []
-    losses = {"objects": lambda hot: lost.append(object()), "references": lambda hot: lost.append(cases.BODY)}
+    losses = {"objects": lambda hot: lost.append(object()), "references": lambda hot: lost.append(samples.BODY)}
     for name, call in losses.items():
         with pytest.raises(AssertionError):
             test_no_object_and_no_reference_is_lost((None, None), Case(name, (), call))
