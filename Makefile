@@ -36,6 +36,8 @@ help:
 	@echo 'make bench  the benchmarks                                 (ARGS="--quick --promise --loop uvloop")'
 	@echo 'make bench-check   a short run, and whether the promised ratios are reached'
 	@echo 'make bench-report  the tables and pictures of docs/performance.md, from the last full run'
+	@echo 'make sanitize   the tests that need no server, with AddressSanitizer and UBSan'
+	@echo 'make fuzz   the compiled modules against the pure ones       (TARGET=decode SECONDS=600)'
 	@echo 'make clean  remove everything the others made, the venvs too'
 
 demo: $(INSTALLED) upstream
@@ -99,3 +101,17 @@ clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
 	rm -f channels_redis_fast/_ext/*.so channels_redis_fast/_ext/*.c _ext/*.c _ext/*.html
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- no crash, no leak: docs/reliability.md
+.PHONY: sanitize fuzz
+TARGET ?= all
+SECONDS ?= 60
+
+# The suite's server-free part, or ARGS="tests/hot -k envelope", with AddressSanitizer and UBSan. Needs gcc.
+sanitize: $(INSTALLED)
+	@$(PY) -m tests.fuzz.sanitize $(ARGS)
+
+# atheris has no wheels for everything; without it inputs are made up blindly. (ARGS=--keep renews tests/corpus)
+fuzz: $(INSTALLED)
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check atheris || true
+	@$(PY) -m tests.fuzz $(TARGET) $(SECONDS) $(ARGS)

@@ -27,7 +27,8 @@ cdef class KeyBatch:
     cdef readonly list capacities
     cdef readonly list waiters
 
-    def __init__(self, key, Batch batch not None, /):
+    # Not __init__: there is none without its lists, and a wrong type in a C variable is a crash.
+    def __cinit__(self, key, Batch batch not None, /):
         self.key = key
         self.batch = batch
         self.members = []
@@ -62,7 +63,7 @@ cdef class Batch:
     cdef readonly Py_ssize_t messages
     cdef readonly Py_ssize_t size
 
-    def __init__(self):
+    def __cinit__(self):
         self.keys = []
 
     def take(self, KeyBatch batch not None, /):

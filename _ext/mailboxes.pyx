@@ -82,10 +82,14 @@ cdef class MailboxTable:
     cdef readonly dict stored
     cdef Lock _lock
 
-    def __init__(self, Lock lock not None, /):
-        self._lock = lock
+    def __cinit__(self):
+        # There is none without these, whatever a subclass forgets.
+        self._lock = Lock()
         self.waiting = {}
         self.stored = {}
+
+    def __init__(self, Lock lock not None, /):
+        self._lock = lock
 
     def claim(self, channel, Waker waker not None, /):
         """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one."""

@@ -18,7 +18,7 @@ without the interpreter's lock.
 
 from asyncio import CancelledError, InvalidStateError
 
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM
 cimport cython
 
 
@@ -45,7 +45,7 @@ cdef class Waker:
 
     def _run(self):
         cdef list done = self._done
-        cdef Py_ssize_t at = 0, count = PyList_GET_SIZE(done)
+        cdef Py_ssize_t at = 0, count = len(done)
         cdef Waiter waiter
         self._done = []
         try:
@@ -73,6 +73,9 @@ cdef class Waker:
 @cython.freelist(1024)
 cdef class Waiter:
     """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
+
+    def __init__(self, Waker waker not None):
+        self._waker = waker
 
     # What it is for.
 
@@ -118,6 +121,8 @@ cdef class Waiter:
             self.result()
         raise StopIteration
 
+    # Only `Waiter.__new__` makes one without a waker, in Python; that is no reason to crash.
+    @cython.nonecheck(True)
     def get_loop(self):
         """Return the event loop."""
         return self._waker.loop
@@ -149,6 +154,7 @@ cdef class Waiter:
         self._finish(CANCELLED, msg)
         return True
 
+    @cython.nonecheck(True)
     def add_done_callback(self, callback, /, *, context):
         """Take the callback of a task that waits."""
         if self._callback is not None:
@@ -174,6 +180,7 @@ cdef class Waiter:
     cdef object _cancelled_error(self):
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
 
+    @cython.nonecheck(True)
     cdef int _finish(self, int state, outcome) except -1:
         if self._state != PENDING:
             raise InvalidStateError("the wait has ended")

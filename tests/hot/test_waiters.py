@@ -336,3 +336,28 @@ async def test_many_tasks_cancelled_at_any_moment(waker: Any) -> None:
         for k, (task, waiter) in enumerate(zip(tasks, waiters, strict=True)):
             assert task.cancelled() or task.result() == waiter.take() == k
     await end()
+
+
+# What nobody does.
+
+
+def test_what_no_init_has_seen_is_of_no_use_and_no_harm(hot: Any) -> None:
+    """The compiled classes once took the interpreter down with them."""
+
+    def unmade() -> Any:
+        return hot.Waiter.__new__(hot.Waiter)
+
+    def callback(waiter: Any) -> Any:
+        waiter.add_done_callback(print, context=contextvars.copy_context())
+        return waiter
+
+    for use in (
+        hot.Waiter,
+        lambda: hot.Waiter(None).get_loop(),
+        lambda: unmade().get_loop(),
+        lambda: callback(unmade()).set_result(1),
+        lambda: (waiter := unmade(), waiter.set_result(1), callback(waiter)),
+        lambda: hot.Waker.__new__(hot.Waker)._run(),
+    ):
+        with pytest.raises((AttributeError, TypeError)):
+            use()

@@ -1,0 +1,184 @@
+"""Whole lives of the objects that remember: waiters, mailboxes, locks and batches, each from its making to its end.
+
+Each function makes all it needs and returns what can be compared; `hot` is one of the twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from tests.fuzz.samples import BODY, HOSTILE, MEMBERS, ONE, TABLE
+
+
+class Loop:
+    """The part of an event loop that wakers use; each call makes its own."""
+
+    def __init__(self) -> None:
+        self.ready: list[Any] = []
+
+    def call_soon(self, callback: Any) -> None:
+        self.ready.append(callback)
+
+    def run(self) -> None:
+        while self.ready:
+            self.ready.pop(0)()
+
+
+def waited(hot: Any) -> Any:
+    """A whole life of waiters: awaited, done, woken; late, twice, not at all."""
+    loop = Loop()
+    waker = hot.Waker(loop)
+    steps: list[Any] = []
+    made = [waker.waiter() for _ in range(5)]
+    for waiter in made[:4]:
+        steps.append(next(iter(waiter.__await__())) is waiter)
+        waiter._asyncio_future_blocking = False
+        waiter.add_done_callback(lambda done: steps.append(done.done()), context=copy_context())
+    made[0].add_done_callback(steps.append, context=copy_context())
+    made[1].add_done_callback(print, context=copy_context())
+    steps.append(made[1].remove_done_callback(print))
+    made[0].set_result({"n": [1]})
+    made[1].set_exception(KeyError("k"))
+    made[2].cancel("why")
+    made[4].set_result(1)
+    made[4].add_done_callback(lambda done: steps.append(done.take()), context=copy_context())
+    loop.run()
+    return len(steps), made[0].take(), made[0].has_result(), made[0].get_loop() is loop, waker.loop is loop
+
+
+def asked(hot: Any, question: str, end: Callable[[Any], Any]) -> Any:
+    """One question to a waiter in one state."""
+    waiter = hot.Waker(Loop()).waiter()
+    end(waiter)
+    return getattr(waiter, question)()
+
+
+def interrupted(hot: Any) -> Any:
+    """A step whose error leaves the loop: the others are woken by the next run."""
+    loop = Loop()
+    waker = hot.Waker(loop)
+    for number in range(4):
+        waiter = waker.waiter()
+        waiter.add_done_callback(lambda _, number=number: [1][number], context=copy_context())
+        waiter.set_result(number)
+    errors = 0
+    while loop.ready:
+        try:
+            loop.run()
+        except IndexError:
+            errors += 1
+    return errors
+
+
+STATES: dict[str, Callable[[Any], Any]] = {
+    "pending": lambda waiter: None,
+    "finished": lambda waiter: waiter.set_result({"n": [1]}),
+    "failed": lambda waiter: waiter.set_exception(ValueError("that")),
+    "cancelled": lambda waiter: waiter.cancel("why"),
+}
+QUESTIONS = ("done", "cancelled", "has_result", "take", "result", "exception", "cancel", "get_loop", "__await__")
+
+
+def again(waiter: Any, method: str) -> Any:
+    """End a wait that has ended."""
+    waiter.set_result(1)
+    return getattr(waiter, method)(ValueError("again"))
+
+
+def table_of(hot: Any) -> Any:
+    """The receivers of a few channels: one alone, two together, one that has gone, one in another loop."""
+
+    class Table(hot.MailboxTable):  # type: ignore[misc]
+        def _take(self, channel: str) -> Any:
+            return self.stored.pop(channel)
+
+    table = Table(hot.Lock())
+    waker, other = hot.Waker(Loop()), hot.Waker(Loop())
+    table.stored["stored"] = {"n": [1]}
+    made = [table.claim(channel, waker) for channel in ("a", "b", "b", "c", "f", "g", "stored")]
+    table.claim("d", other)
+    made[3].cancel()
+    return table, waker, made
+
+
+def served(hot: Any) -> Any:
+    """Letters to one receiver and to several, who get copies."""
+    table, waker, made = table_of(hot)
+    flat, deep = {"n": 1}, {"n": [1]}
+    letters = [("a", deep), (["e", "f", "b"], deep), (["g"], flat), ([], flat), ("c", flat), ("d", flat), (None, flat)]
+    return table.hand_out(letters, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
+
+
+def refused(hot: Any, letters: Any) -> Any:
+    """Letters that are none, or cannot be copied."""
+    table, waker, _ = table_of(hot)
+    return table.hand_out(letters, waker)
+
+
+def locked(hot: Any) -> Any:
+    """A lock in turn, and one that goes while it is held."""
+    lock = hot.Lock()
+    with lock:
+        pass
+    lock.acquire()
+    lock.release()
+    hot.Lock().acquire()
+    return lock.release()
+
+
+def sender_of(hot: Any, early: int = 4) -> Any:
+    """A gatherer whose batches are kept in `batches`."""
+
+    class Sender(hot.Gatherer):  # type: ignore[misc]
+        batches: list[Any]
+
+        def _open(self) -> Any:
+            self.batches.append(hot.Batch())
+            return self.batches[-1]
+
+        def _write_early(self) -> None:
+            self.seal(self.batches[-1])
+
+    sender = Sender(hot.Waker(Loop()), 3, 6, 2, 4000, early)
+    sender.batches = []
+    return sender
+
+
+def gathered(hot: Any) -> Any:
+    """A tick's sends, in several calls: written, accepted, sent again."""
+    sender = sender_of(hot)
+    waiters = [sender.send(b"key%d" % (n % 3), BODY[: 40 * n], 100 + n % 2) for n in range(20)]
+    waiters[3].cancel()
+    arguments = [batch.arguments(60) for batch in sender.batches]
+    alone = hot.Batch()
+    alone.take(sender.batches[0].keys[0])
+    alone.take(hot.KeyBatch(b"key", alone))
+    found = [len(batch.waiters()) for batch in [*sender.batches, alone]]
+    for batch in sender.batches:
+        batch.accept()
+        sender.seal(batch)
+    return arguments, alone.arguments(60), found, [waiter.done() for waiter in waiters]
+
+
+def not_opened(hot: Any) -> Any:
+    """A call that cannot be made, with a waiter already there."""
+    sender = sender_of(hot)
+    sender._open = BODY.index  # type: ignore[method-assign]
+    return sender.send(b"key", BODY, 5)
+
+
+def capacities(hot: Any) -> list[int]:
+    table = hot.CapacityTable(TABLE, 7)
+    return [table.lookup(name) for name in ("axbxc", "bxyz", "]", "\xe9a", "zzz", ONE, "other", table_name(table))]
+
+
+def table_name(table: Any) -> str:
+    return f"specific.{table.default}"
+
+
+def replied(hot: Any) -> Any:
+    """A whole reply, in which not all is sound."""
+    letters, errors = hot.EnvelopeCodec(12).decode_all([*MEMBERS.values(), *HOSTILE.values()])
+    return letters, [(type(error), str(error)) for error in errors]
