@@ -306,6 +306,8 @@ def test_a_key_stays_with_a_loop_that_closes_until_its_wait_has_ended(
 ) -> None:
     """Two loops that wait on one key at the same time would hand out its messages in any order."""
     first, second, sender = Thread(new_loop), Thread(new_loop), Thread(new_loop)
+    # The wait does not end by itself while this looks at it.
+    layer.brpop_timeout = 60
     held: list[Pump] = []
     wake, go_on, stopping = Pump._wake, threading.Event(), threading.Event()
 
@@ -323,9 +325,11 @@ def test_a_key_stays_with_a_loop_that_closes_until_its_wait_has_ended(
         mine, *others = first.do(layer.new_channel()), second.do(layer.new_channel()), second.do(layer.new_channel())
         task = first.do(begin_to_receive(layer, mine, 1))
         (inbox,) = layer._mailroom.inboxes.values()
-        owner = inbox.receiver
+        owner: Any = inbox.receiver
         tasks = [second.do(begin_to_receive(layer, others[0], 1))]
         first.do(cancel(task))
+        # Else there is no wait that would have to be ended.
+        first.do(until(lambda: owner.pumps[0]._blocked and not owner.pumps[0]._waking))
         closing.start()
         assert stopping.wait(LIMIT)
         tasks.append(second.do(begin_to_receive(layer, others[1], 1)))
