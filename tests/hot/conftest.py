@@ -7,8 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from channels_redis_fast import _pure, _pure_batches, _pure_codec, _pure_mailboxes, _pure_waiters
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 MODULES = ("names", "capacity", "envelope", "codec", "pipeline", "waiters", "mailboxes", "batches")
 

@@ -128,7 +128,7 @@ async def test_one_of_two_receivers_leaves(make_layer: MakeLayer, raw: Any) -> N
 
 async def test_a_channel_that_was_received_on_stays(make_layer: MakeLayer, raw: Any) -> None:
     """Between two receives a consumer works: only a cancelled receive is a sign of leaving."""
-    layer, peer = make_layer(grace=0.05), make_layer()
+    layer, peer = make_layer(grace=1.0), make_layer()
     channel, gone = await layer.new_channel(), await layer.new_channel()
     await leave(layer, channel)
     await peer.send(channel, {"n": 1})
