@@ -46,6 +46,8 @@ def extensions() -> list[Extension]:
             "annotation_typing": False,
             # Plain C functions: the interpreter calls those with the least ceremony. The signature stays readable.
             "binding": False,
+            # Nobody pickles these; what Cython writes for it trusts whatever it is given back, and crashes.
+            "auto_pickle": False,
             "embedsignature": True,
             "embedsignature.format": "clinic",
             "linetrace": traced,

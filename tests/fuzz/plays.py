@@ -231,4 +231,4 @@ class Gathering(Play):
         return batch.arguments(60), batch.messages, batch.size, [self.known(waiter) for waiter in batch.waiters()]
 
     def key(self) -> Any:
-        return self.source.pick(self.KEYS) if self.source.byte() < 250 else self.source.value(1)
+        return self.source.pick(self.KEYS)

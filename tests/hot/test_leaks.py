@@ -166,3 +166,9 @@ def test_the_search_finds_what_is_lost() -> None:
             test_no_object_and_no_reference_is_lost((None, None), Case(name, (), call))
     with pytest.raises(AssertionError):
         test_no_buffer_is_lost((None, None), Case("buffers", (), lambda hot: lost.append(b"x" * 300_000), large=True))
+
+
+def test_no_compiled_object_is_unpickled(twins: Any) -> None:
+    """What Cython makes for that believes what it is given, and took the interpreter down with it."""
+    classes = [value for module in compiled_modules().values() for value in own(module).values()]
+    assert [found for found in classes if isinstance(found, type) and "__setstate__" in vars(found)] == []
