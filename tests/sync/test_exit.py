@@ -176,16 +176,26 @@ def test_the_server_is_gone(own_server: Callable[..., Server], prefix: str, unde
 def test_the_server_says_nothing(server: Server, link: Link, prefix: str) -> None:
     """Bounded: the end waits some seconds for calls under way, and the threads that made them hear of it."""
     end = r"""
+        said = threading.Semaphore(0)
         def work(layer):
             try:
                 while True:
                     layer.sync.send("target", {"n": 3})
             except Exception as error:
                 os.write(1, f"{type(error).__name__}: {error}\n".encode())
+                said.release()
                 time.sleep(60)
         for layer in layers:
             daemon(lambda layer=layer: work(layer))
         wait_less_at_the_end()
+        # A daemon thread that wakes when the interpreter is that far says nothing any more: it is waited for.
+        io_thread = hub.current()
+        stop = io_thread.stop
+        def stop_and_listen():
+            stop()
+            for layer in layers:
+                said.acquire(timeout=10)
+        io_thread.stop = stop_and_listen
         print("ready", flush=True)
         sys.stdin.readline()
     """
