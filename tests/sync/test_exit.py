@@ -58,6 +58,15 @@ def again_and_again():
 def daemon(work):
     threading.Thread(target=work, daemon=True).start()
 
+said = threading.Semaphore(0)
+def say(text):
+    os.write(1, f"{text}\\n".encode())
+    said.release()
+
+def listen_at_the_very_end():
+    # A daemon thread that wakes when the interpreter is further than that says nothing any more.
+    at_the_very_end.append(lambda: [said.acquire(timeout=10) for layer in layers])
+
 def wait_less_at_the_end():
     hub.STOP_TIMEOUT = 0.3
 """
@@ -136,7 +145,8 @@ def test_what_daemon_threads_have_under_way_is_waited_for(server: Server, link: 
     end = r"""
         def work(layer):
             layer.sync.send("target", {"n": 3})
-            os.write(1, b"sent\n")
+            say("sent")
+        listen_at_the_very_end()
         for layer in layers:
             daemon(lambda layer=layer: work(layer))
         time.sleep(0.1)
@@ -176,28 +186,24 @@ def test_the_server_is_gone(own_server: Callable[..., Server], prefix: str, unde
 def test_the_server_says_nothing(server: Server, link: Link, prefix: str) -> None:
     """Bounded: the end waits some seconds for calls under way, and the threads that made them hear of it."""
     end = r"""
-        said = threading.Semaphore(0)
         def work(layer):
             try:
                 while True:
                     layer.sync.send("target", {"n": 3})
             except Exception as error:
-                os.write(1, f"{type(error).__name__}: {error}\n".encode())
-                said.release()
+                say(f"{type(error).__name__}: {error}")
                 time.sleep(60)
+        wait_less_at_the_end()
+        listen_at_the_very_end()
         for layer in layers:
             daemon(lambda layer=layer: work(layer))
-        wait_less_at_the_end()
-        # A daemon thread that wakes when the interpreter is that far says nothing any more: it is waited for.
-        io_thread = hub.current()
-        stop = io_thread.stop
-        def stop_and_listen():
-            stop()
-            for layer in layers:
-                said.acquire(timeout=10)
-        io_thread.stop = stop_and_listen
+        def wait_for(name, least):
+            while not all(layer.stats()[name] >= least for layer in layers):
+                time.sleep(0.01)
+        wait_for("sends", 2)
         print("ready", flush=True)
         sys.stdin.readline()
+        wait_for("commands_in_flight", 1)
     """
     with begun(link.url, prefix, end) as process:
         link.do(link.proxy.stall)
