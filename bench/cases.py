@@ -19,6 +19,7 @@ METRICS = {
     "server_cpu_per_minute": ("server CPU s/min", False),
     "kib_per_consumer": ("KiB each", False),
     "connections": ("connections", False),
+    "above_noop_us": ("µs above an empty call", False),
 }
 
 
