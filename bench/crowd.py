@@ -185,16 +185,21 @@ async def listener(layer: Any, name: str, consumers: int) -> tuple[list[Inbox], 
             say({"heard": heard})
 
     telling = spawn([tell()])
-    say({"ready": True})
-    lines = await input_lines()
-    await lines.readline()
-    cpu = time.process_time()
-    await lines.read()
-    cpu = time.process_time() - cpu
+    cpu = await cpu_until_end()
     await finish(telling, within=0)
     await audience.leave()
     forget_warm_up(audience.inboxes)
     return audience.inboxes, cpu, time.monotonic()
+
+
+async def cpu_until_end() -> float:
+    """Say that all is ready; return the CPU seconds from the line that begins the work to the end of the input."""
+    say({"ready": True})
+    lines = await input_lines()
+    await lines.readline()
+    before = time.process_time()
+    await lines.read()
+    return time.process_time() - before
 
 
 async def worker(layer: Any, name: str, consumers: int) -> tuple[list[Inbox], float, float]:
@@ -220,12 +225,7 @@ async def worker(layer: Any, name: str, consumers: int) -> tuple[list[Inbox], fl
 
     tasks = spawn([*(receive(inbox) for inbox in inboxes), tell()])
     await asyncio.sleep(SETTLE)
-    say({"ready": True})
-    lines = await input_lines()
-    await lines.readline()
-    cpu = time.process_time()
-    await lines.read()
-    cpu = time.process_time() - cpu
+    cpu = await cpu_until_end()
     await finish(tasks, within=0)
     return inboxes, cpu, last
 

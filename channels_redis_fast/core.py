@@ -349,9 +349,6 @@ class RedisChannelLayer(RedisLayer):
     def _make_mailroom(self) -> Mailroom:
         return Mailroom(self._key_prefix, self.expiry, self._capacity_for_mailbox, self._stats)
 
-    def _capacity_for_mailbox(self, channel: str) -> int:
-        return self._capacity_of(channel)
-
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
         return CoreLoop(loop, self._dialers, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
 

@@ -281,9 +281,7 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     def _payload(self, message: Message, kind: str, name: str) -> bytes:
         """Check a message and the name of its channel or group; return what is published."""
-        if not isinstance(message, dict):
-            raise AssertionError("message is not a dict")
-        _require_text(kind, name)
+        _check_message(message, kind, name)
         try:
             return self._codec.encode(message, None)
         except Exception as error:
@@ -291,9 +289,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             raise
 
     def _check_group_message(self, group: str, message: Message) -> None:
-        if not isinstance(message, dict):
-            raise AssertionError("message is not a dict")
-        _require_text("group", group)
+        _check_message(message, "group", group)
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
@@ -333,6 +329,12 @@ _NO_MEMBERS = (
     "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
     "Use the core layer, or count in the application."
 )
+
+
+def _check_message(message: object, kind: str, name: object) -> None:
+    if not isinstance(message, dict):
+        raise AssertionError("message is not a dict")
+    _require_text(kind, name)
 
 
 def _require_text(kind: str, name: object) -> None:
