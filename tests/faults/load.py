@@ -214,11 +214,16 @@ async def until_empty(raws: Iterable[Any], key: str) -> None:
 
 
 async def until_subscribed(
-    raws: Iterable[Any], layer: Any, channels: Iterable[str], groups: Iterable[str] = ()
+    raws: Iterable[Any], layer: Any, channels: Iterable[str], groups: Iterable[str] = (), processes: int = 1
 ) -> None:
-    """Wait until the server knows of a subscriber to each of these, on whichever shard. Dead ones have to be gone."""
-    names = [*channels, *(f"{layer.prefix}__group__{group}" for group in groups)]
-    await until(lambda: all(any(subscribers(raw, name) for raw in raws) for name in names))
+    """
+    Wait until the servers know of a subscriber to each channel, and of so many to each group, on whichever shard.
+
+    Dead ones have to be gone.
+    """
+    wanted = dict.fromkeys(channels, 1)
+    wanted.update((f"{layer.prefix}__group__{group}", processes) for group in groups)
+    await until(lambda: all(sum(subscribers(raw, name) for raw in raws) >= few for name, few in wanted.items()))
 
 
 def key_of(layer: Any, channel: str) -> str:

@@ -162,7 +162,7 @@ async def test_pubsub(servers: list[Server], make_pubsub: Make) -> None:
         # Once everybody is subscribed again, to its channel and to the group, nothing is missed.
         layer = make()
         with raw_of(servers) as raws:
-            await until_subscribed(raws, layer, channels, ["room"])
+            await until_subscribed(raws, layer, channels, ["room"], processes=2)
         for flow in ("after", "again"):
             await within(asyncio.gather(*(load.ledger.send(layer, channel, flow) for channel in channels)))
         await within(load.ledger.group_send(layer, "room", "after all", channels))
