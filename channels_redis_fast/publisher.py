@@ -1,5 +1,5 @@
 """
-Publishing, gathered: the messages of one tick for one shard are PUBLISH commands in one write.
+Publishing, gathered: the messages of one tick for one shard are PUBLISH (or SPUBLISH) commands in one write.
 
 Knows Redis channels and payloads; not what is in them.
 """
@@ -13,10 +13,11 @@ from ._hot import Waiter, Waker
 from .commands import EARLY, MAX_MESSAGES, CommandConnection
 from .connection import Command
 from .futures import fail
+from .pubsubwords import PLAIN, Words
 
 
 class PublishBatch:
-    """PUBLISH commands that leave together; each has a waiter of its own."""
+    """Commands that publish and leave together; each has a waiter of its own."""
 
     __slots__ = ("_answered", "_publisher", "messages", "waiters")
 
@@ -38,7 +39,7 @@ class PublishBatch:
         self._answered += 1
         if not waiter.done():
             if isinstance(reply, Exception):
-                waiter.set_exception(reply)
+                waiter.set_exception(self._publisher.explain(reply))
             else:
                 waiter.set_result(None)
         return False
@@ -51,8 +52,10 @@ class PublishBatch:
 class Publisher:
     """Fills the batches of one shard in one event loop."""
 
-    def __init__(self, connection: CommandConnection, waker: Waker) -> None:
+    def __init__(self, connection: CommandConnection, waker: Waker, words: Words = PLAIN) -> None:
         self.connection = connection
+        self._words = words
+        self._command = words.publish
         self._new_waiter = waker.waiter
         self._batch: PublishBatch | None = None
         self._early = EARLY
@@ -64,12 +67,16 @@ class Publisher:
             batch = self._batch = PublishBatch(self)
             self.connection.submit(batch)
         waiter: Waiter[None] = self._new_waiter()
-        batch.messages.append((b"PUBLISH", channel, payload))
+        batch.messages.append((self._command, channel, payload))
         batch.waiters.append(waiter)
         if len(batch.messages) >= self._early:
             self._early = min(2 * self._early, MAX_MESSAGES)
             self.connection.write_now()
         return waiter
+
+    def explain(self, error: Exception) -> Exception:
+        """Return what to raise for an error that the server answered."""
+        return self._words.explain(self._command, error, f"Redis at {self.connection.dialer.label}")
 
     def seal(self, batch: PublishBatch) -> None:
         """Take no more messages into a batch that is being written, or never will be."""

@@ -27,6 +27,7 @@ from .codec import Message, PayloadCodec, choose_payload
 from .loops import LoopStates
 from .mailbox import Room
 from .pubsubloop import PubSubLoop
+from .pubsubwords import PLAIN, SHARDED
 from .ways import either_way
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
@@ -48,7 +49,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     ``serializer_format``: a name in ``serializers.registry``.
     What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
     oldest give way) and ``expiry`` (seconds; None: for ever).
-    ``sync_hub`` and ``sync_timeout``: as on the core layer.
+    ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
+    SSUBSCRIBE, Redis 7.0 or newer), which plain Pub/Sub, and with it channels_redis, neither hears nor reaches.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -76,12 +78,14 @@ class RedisPubSubChannelLayer(RedisLayer):
         *,
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
+        sharded: bool = False,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
         self.expiry = None if expiry is None else options.seconds("expiry", expiry)
         self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
         self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
+        self.sharded = options.flag("sharded", sharded)
         super().__init__(
             hosts,
             prefix,
@@ -92,7 +96,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_timeout,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
-        self._room = Room(math.inf if self.expiry is None else self.expiry, self._capacity_for_mailbox, self._stats)
+        self._room = Room(math.inf if self.expiry is None else self.expiry, self._current_capacity, self._stats)
 
     # Channels.
 
@@ -322,6 +326,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.on_disconnect,
             self.on_reconnect,
             self.grace,
+            SHARDED if self.sharded else PLAIN,
         )
 
 

@@ -22,6 +22,7 @@ from .connection import Connection
 from .dialer import Dialer
 from .mailbox import Mailboxes, Room
 from .publisher import Publisher
+from .pubsubwords import Words
 from .stats import Stats
 from .subscriber import Subscriber
 
@@ -41,6 +42,7 @@ class PubSubLoop:
         on_disconnect: str | None,
         on_reconnect: str | None,
         grace: float,
+        words: Words,
     ) -> None:
         self.loop = loop
         self.boxes = Mailboxes(room)
@@ -61,9 +63,9 @@ class PubSubLoop:
         stats = self._stats
         self.commands = [CommandConnection(dialer, loop, stats) for dialer in dialers]
         self.waker = Waker(loop)
-        self.publishers = [Publisher(connection, self.waker) for connection in self.commands]
+        self.publishers = [Publisher(connection, self.waker, words) for connection in self.commands]
         self._subscribers = [
-            Subscriber(dialer, loop, stats, self._message, self._lost_by(shard), self._back_by(shard))
+            Subscriber(dialer, loop, stats, self._message, self._lost_by(shard), self._back_by(shard), words)
             for shard, dialer in enumerate(dialers)
         ]
 
