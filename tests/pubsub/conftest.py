@@ -9,13 +9,15 @@ import pytest
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.core.conftest import new_loop, raw
+from tests.clusters import Cluster
+from tests.conftest import hosts_on
+from tests.core.conftest import new_loop
 
-__all__ = ["make_layer", "new_loop", "raw", "shard_urls"]
+__all__ = ["make_layer", "new_loop", "shard_urls"]
 
 
 @pytest.fixture
-async def make_layer(redis_server: Server | ForeignServer, prefix: str) -> AsyncIterator[Callable[..., Any]]:
+async def make_layer(redis_server: Server | ForeignServer | Cluster, prefix: str) -> AsyncIterator[Callable[..., Any]]:
     """Make layers on the shared server under this test's prefix, unless told otherwise; closed afterwards.
 
     Several layers are several processes, as far as Redis can tell. `grace` is not an option: it is set on the layer.
@@ -23,10 +25,13 @@ async def make_layer(redis_server: Server | ForeignServer, prefix: str) -> Async
     layers: list[RedisPubSubChannelLayer] = []
 
     def make(
-        kind: type[RedisPubSubChannelLayer] = RedisPubSubChannelLayer, grace: float | None = None, **options: Any
+        kind: type[RedisPubSubChannelLayer] = RedisPubSubChannelLayer,
+        hosts: Any = None,
+        grace: float | None = None,
+        **options: Any,
     ) -> RedisPubSubChannelLayer:
         # Connections and ticks count in many tests, and are to be those of the test's loop: tests/sync has the others.
-        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, "sync_hub": "never", **options})
+        layer = kind(**{"hosts": hosts_on(redis_server, hosts), "prefix": prefix, "sync_hub": "never", **options})
         if grace is not None:
             layer.grace = grace
         layers.append(layer)
