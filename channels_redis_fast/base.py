@@ -164,7 +164,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._capacity_of = self._overridden("get_capacity") or self._capacities.lookup
         self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
 
-    def _capacity_for_mailbox(self, channel: str) -> int:
+    def _current_capacity(self, channel: str) -> int:
         return self._capacity_of(channel)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import re
 import time
 from asyncio import get_running_loop
@@ -31,6 +30,7 @@ from .codec import CHANNEL_FIELD, Message
 from .commands import CommandConnection
 from .coreloop import CoreLoop
 from .dialer import open_client
+from .fanout import Fanout, Group
 from .flush import unlink_all
 from .mailbox import Mailroom
 from .naming import names_of, split_by
@@ -38,8 +38,6 @@ from .receiver import Receiver
 from .ways import either_way
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
-
-logger = logging.getLogger("channels_redis_fast")
 
 
 class RedisChannelLayer(RedisLayer):
@@ -93,7 +91,15 @@ class RedisChannelLayer(RedisLayer):
         self.client_prefix = unique_name()
         self._key_prefix = self.prefix.encode()
         self._kind, self._is_group, self._find = names_of(type(self))
-        self._split = split if self._overridden("consistent_hash") is None else split_by(self.consistent_hash)
+        own_hash = self._overridden("consistent_hash") is not None
+        self._fanout = Fanout(
+            self._codec,
+            split_by(self.consistent_hash) if own_hash else split,
+            self._current_capacity,
+            self._key_prefix,
+            self.ring_size,
+            self._stats,
+        )
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
@@ -246,37 +252,11 @@ class RedisChannelLayer(RedisLayer):
         if state is None:
             await self._ways.through_hub(RedisChannelLayer.group_send(self, group, message))
             return
-        group_key = self._group_key(group)
         self._stats.group_sends += 1
-        _, members = await state.commands[self.consistent_hash(group)].call(
-            (b"ZREMRANGEBYSCORE", group_key, 0, int(time.time()) - self.group_expiry),
-            (b"ZRANGE", group_key, 0, -1),
-            repeatable=True,
+        limit = int(time.time()) - self.group_expiry
+        await self._fanout.send(
+            state, Group(group, self._group_key(group), self.consistent_hash(group), limit), message
         )
-        shards, unreadable = self._split(members, self._key_prefix, self.ring_size)
-        if unreadable:
-            logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group)
-        try:
-            framed = self._codec.encode_group(message, [names for _, channels in shards for names in channels])
-        except Exception as error:
-            say_where(error, f"group {group}")
-            raise
-        calls: list[asyncio.Future[int]] = []
-        start = 0
-        for index, (keys, channels) in enumerate(shards):
-            if keys:
-                end = start + len(keys)
-                capacities = [self._capacity_of(names[0]) for names in channels]
-                calls += state.senders[index].send_group(keys, framed[start:end], capacities)
-                start = end
-        if len(calls) > 1:
-            # Until all have answered: one shard's trouble must not leave another's outcome unread.
-            await asyncio.wait(calls)
-        for call in calls:
-            over_capacity = await call
-            if over_capacity:
-                self._stats.over_capacity += over_capacity
-                logger.info("%s of %s channels over capacity in group %s", over_capacity, len(members), group)
 
     # A look inside.
 
@@ -347,7 +327,7 @@ class RedisChannelLayer(RedisLayer):
         super().after_fork()
 
     def _make_mailroom(self) -> Mailroom:
-        return Mailroom(self._key_prefix, self.expiry, self._capacity_for_mailbox, self._stats)
+        return Mailroom(self._key_prefix, self.expiry, self._current_capacity, self._stats)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
         return CoreLoop(loop, self._dialers, self.expiry, self._codec.ordered, self._stats, self._make_receiver)

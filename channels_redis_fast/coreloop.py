@@ -17,6 +17,7 @@ from .commands import CommandConnection
 from .connection import Connection
 from .dialer import Dialer, close_client
 from .receiver import Receiver
+from .rosters import Rosters
 from .sender import Sender
 from .stats import Stats
 
@@ -38,6 +39,7 @@ class CoreLoop:
         self.commands = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in dialers]
         self.waker = Waker(loop)
         self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in self.commands]
+        self.rosters = Rosters()
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         self._make_receiver = make_receiver

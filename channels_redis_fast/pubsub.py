@@ -96,7 +96,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_timeout,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
-        self._room = Room(math.inf if self.expiry is None else self.expiry, self._capacity_for_mailbox, self._stats)
+        self._room = Room(math.inf if self.expiry is None else self.expiry, self._current_capacity, self._stats)
 
     # Channels.
 

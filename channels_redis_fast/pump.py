@@ -27,7 +27,7 @@ from redis.exceptions import NoPermissionError
 
 from ._hot import assemble
 from .commands import CommandConnection
-from .connection import CLOSE_TIMEOUT, NOT_DONE, Answerable, Command, Connection
+from .connection import CLOSE_TIMEOUT, CLUSTER_ONLY, NOT_DONE, Answerable, Command, Connection
 from .dialer import Dialer
 from .mailbox import Empties, Inbox
 from .stats import Stats
@@ -242,6 +242,9 @@ class Pump(Connection):
             self._waking = False
         elif reply.__class__ in NOT_DONE:
             self.look_again(reply)
+        elif reply.__class__ in CLUSTER_ONLY:
+            for target in awaited.values():
+                target.fail_waiters(self.is_in_cluster())
         elif isinstance(reply, NoPermissionError):
             self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):

@@ -39,7 +39,7 @@ _REFUSAL = re.compile(r"(NOPERM|ERR unknown command)\b.*\beval(sha)?\b", re.IGNO
 
 
 class ScriptCall(abc.ABC):
-    """One call of a script. Subclasses say what its reply means, and what it writes."""
+    """One call of a script. Subclasses say what its reply means, and what takes its place where scripts are refused."""
 
     __slots__ = ("_plain", "_script", "_with_text")
 
@@ -55,16 +55,12 @@ class ScriptCall(abc.ABC):
         """Return the number of keys, the keys and the arguments, just before they are written."""
 
     @abc.abstractmethod
-    def writes(self) -> list[Write]:
-        """Return what the script would write."""
-
-    @abc.abstractmethod
     def done(self, reply: Any) -> None:
         """Take the script's reply, which may be an exception."""
 
     @abc.abstractmethod
-    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
-        """Hear which messages, counted over all keys, were refused for capacity, and which failed."""
+    def carry_out_plainly(self) -> None:
+        """Hear that the server runs no script for this call, and has not done anything."""
 
     def commands(self) -> Sequence[Command]:
         if self._plain.are_needed:
@@ -73,10 +69,6 @@ class ScriptCall(abc.ABC):
         self._with_text = self._with_text or self._plain.only_text
         head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]
         return (head + self.arguments(),)
-
-    def carry_out_plainly(self) -> None:
-        """Have what the script would do done by plain commands; ``settle`` hears of it, or ``done`` of an error."""
-        self._plain.carry_out(self)
 
     def reply(self, reply: Any) -> bool:
         if isinstance(reply, ResponseError):
@@ -97,13 +89,31 @@ class ScriptCall(abc.ABC):
         self.done(error)
 
 
+class WriteCall(ScriptCall):
+    """A call that plain commands can carry out, too. Subclasses say what it writes."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def writes(self) -> list[Write]:
+        """Return what the script would write."""
+
+    @abc.abstractmethod
+    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
+        """Hear which messages, counted over all keys, were refused for capacity, and which failed."""
+
+    def carry_out_plainly(self) -> None:
+        """Have what the script would do done by plain commands; ``settle`` hears of it, or ``done`` of an error."""
+        self._plain.carry_out(self)
+
+
 class PlainCommands:
     """Carries out script calls without scripts, for one shard in one event loop."""
 
     def __init__(self, connection: CommandConnection, expiry: int) -> None:
         self._connection = connection
         self._expiry = expiry
-        self._calls: deque[ScriptCall] = deque()
+        self._calls: deque[WriteCall] = deque()
         #: Whether the server refuses EVALSHA, and perhaps not EVAL.
         self.only_text = False
         #: What the call that is being carried out writes, was refused and failed with.
@@ -129,7 +139,7 @@ class PlainCommands:
                 error,
             )
 
-    def carry_out(self, call: ScriptCall) -> None:
+    def carry_out(self, call: WriteCall) -> None:
         """Do what a call would, after those that came before it."""
         self._calls.append(call)
         if len(self._calls) == 1:

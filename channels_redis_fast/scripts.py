@@ -101,13 +101,9 @@ return {refused, failed}
 """
 )
 
-#: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
-#: Returns how many keys were over capacity and got nothing.
-GROUP_SEND = Script(
-    _ROOM
-    + """
+_DELIVER = """
 local over = 0
-for i = 1, #KEYS do
+for i = first, #KEYS do
   local count, stamp = room(KEYS[i])
   if count < tonumber(ARGV[2 * i]) then
     call('ZADD', KEYS[i], stamp, ARGV[2 * i + 1])
@@ -118,6 +114,36 @@ for i = 1, #KEYS do
 end
 return over
 """
+
+#: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
+#: Returns how many keys were over capacity and got nothing.
+GROUP_SEND = Script(_ROOM + "local first = 1" + _DELIVER)
+
+#: The same for a group that is thought to be what it was. KEYS: the group's key, then the channel keys. ARGV: expiry;
+#: the score (seconds) up to which members have expired; the SHA-1 of the list of members, in their order, as msgpack;
+#: then as above. Where the list is another, nothing is delivered and the list returned; false where the group is large
+#: or cannot be looked at. The list itself is compared, since a member may be added and removed by anybody at any time;
+#: in its order, which says what capacity a key has, and without its scores.
+SAME_GROUP_SEND = Script(
+    """
+local function look(key)
+  redis.call('ZREMRANGEBYSCORE', key, 0, ARGV[2])
+  if redis.call('ZCARD', key) > 1000 then return nil end
+  local members = redis.call('ZRANGE', key, 0, -1)
+  return members, redis.sha1hex(cmsgpack.pack(members))
+end
+
+local ok, members, digest = pcall(look, KEYS[1])
+if not ok then
+  local text = type(members) == 'table' and members.err or tostring(members)
+  if string.find(text, 'READONLY', 1, true) then return {err = text} end
+  return false
+end
+if digest ~= ARGV[3] then return members end
+"""
+    + _ROOM
+    + "local first = 2"
+    + _DELIVER
 )
 
-ALL = (SEND, GROUP_SEND)
+ALL = (SEND, GROUP_SEND, SAME_GROUP_SEND)
