@@ -20,8 +20,9 @@ from . import options
 from ._hot import CapacityTable, shard
 from .codec import Codec, Message, choose
 from .dialer import Dialer, create_pool
-from .hosts import decode_hosts, host_label
+from .hosts import decode_hosts, host_label, is_cluster
 from .loops import LoopStates, on_fork
+from .nodes import Nodes
 from .serializers import make_serializer
 from .stats import Stats
 from .sync import Layer, SyncLayer
@@ -63,11 +64,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._codec = self.choose_codec(
             self._serializer, self._overridden("serialize"), self._overridden("deserialize")
         )
-        own_pools = self._overridden("create_pool")
-        self._dialers = [
-            Dialer(host, f"hosts[{index}]", self.layer_name, None if own_pools is None else partial(own_pools, index))
-            for index, host in enumerate(self.hosts)
-        ]
+        #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
+        self._shards: list[Dialer] | Nodes = (
+            Nodes(self.hosts[0], "hosts[0]", self.layer_name)
+            if is_cluster(self.hosts[0])
+            else [self._dialer(index) for index in range(self.ring_size)]
+        )
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
         self._shard_of: Callable[[str, int], int] = (
             shard if self._overridden("consistent_hash") is None else self._own_shard
@@ -157,6 +159,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
+
+    def _dialer(self, index: int) -> Dialer:
+        own_pools = self._overridden("create_pool")
+        make_pool = None if own_pools is None else partial(own_pools, index)
+        return Dialer(self.hosts[index], f"hosts[{index}]", self.layer_name, make_pool)
 
     def _set_capacities(self, default: int, patterns: Any) -> None:
         # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.

@@ -131,8 +131,8 @@ class Cluster:
     """
     The servers of a cluster, as one event loop sees them.
 
-    ``scripts`` are loaded on every connection. ``woken``: whether whoever sends says so on the key's sharded channel,
-    and has to say it where the listeners are, too, when the slot is on its way.
+    ``scripts`` are loaded on every connection. ``says``: whether receivers are told on a key's sharded channel that
+    there is something on the key again.
     """
 
     def __init__(
@@ -141,12 +141,12 @@ class Cluster:
         loop: asyncio.AbstractEventLoop,
         stats: Stats,
         scripts: Sequence[Script] = (),
-        woken: bool = False,
+        says: bool = False,
     ) -> None:
         self.nodes = nodes
         self.loop = loop
         self.stats = stats
-        self.woken = woken
+        self.says = says
         self.answer_timeout = nodes.answer_timeout
         self.closing = False
         self._scripts = scripts

@@ -57,8 +57,9 @@ class ClusterPump:
         self.awaited: dict[bytes, Target] = {}
         #: Whether the next look at what is wanted is already on its way.
         self.scheduled = False
-        #: A general channel asks several shards in turn by these; here is one.
+        #: By these a general channel asks several shards in turn. Here is one, and nobody does.
         self.tries: deque[General] = deque()
+        self.link = self.is_opening = None
         self.subscriber = ClusterSubscriber(
             cluster,
             self._woken,
@@ -104,10 +105,6 @@ class ClusterPump:
     async def aclose(self) -> None:
         """Close the sockets."""
         await self.subscriber.stop()
-
-    def word_of(self, key: bytes) -> None:
-        """Tell the other workers of a general channel of a message that was put back."""
-        self._cluster.at(key).call((b"SPUBLISH", key, b""), raises=False).add_done_callback(ignore)
 
     # Asking.
 

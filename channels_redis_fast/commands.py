@@ -164,6 +164,9 @@ class CommandConnection(Connection):
         """Return the way to the server that has a key. There is one here; a cluster has more."""
         return self
 
+    def say(self, key: bytes) -> None:
+        """Say that there is something on a key again, to who would not hear it by waiting in Redis: to nobody here."""
+
     async def servers(self) -> Sequence[CommandConnection]:
         """Return the ways to all servers."""
         return [self]

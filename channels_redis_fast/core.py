@@ -32,6 +32,7 @@ from .coreloop import CoreLoop
 from .dialer import open_client
 from .fanout import Fanout, Group
 from .flush import unlink_all
+from .lanes import Lane
 from .mailbox import Mailroom
 from .naming import names_of, split_by
 from .receiver import Receiver
@@ -283,16 +284,17 @@ class RedisChannelLayer(RedisLayer):
         """
         self.require_valid_channel_name(channel)
         redis_key = self._key_prefix + self.non_local_name(channel).encode()
-        return await census.count_waiting(self._loops[get_running_loop()].commands, redis_key, self.expiry)
+        shards = [commands.at(redis_key) for commands in self._loops[get_running_loop()].commands]
+        return await census.count_waiting(shards, redis_key, self.expiry)
 
     # Flush.
 
     @either_way
     async def flush(self) -> None:
         """Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets."""
-        for connection in self._loops[get_running_loop()].commands:
+        for shard_commands in self._loops[get_running_loop()].commands:
             # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
-            await unlink_all(connection, self._key_prefix, self._key_prefix + b":wake:")
+            await unlink_all(shard_commands, self._key_prefix, self._key_prefix + b":wake:")
         self._mailroom.empty()
         await self.close_pools()
 
@@ -330,12 +332,11 @@ class RedisChannelLayer(RedisLayer):
         return Mailroom(self._key_prefix, self.expiry, self._current_capacity, self._stats)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
-        return CoreLoop(loop, self._dialers, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
+        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(
             state.loop,
-            self._dialers,
             state.commands,
             state.waker,
             self._mailroom,
@@ -381,14 +382,15 @@ class RedisChannelLayer(RedisLayer):
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
-    def _group(self, group: str, *channels: str) -> tuple[CommandConnection, bytes]:
+    def _group(self, group: str, *channels: str) -> tuple[CommandConnection | Lane, bytes]:
         """Check the names; return the connection and the key of the group."""
         if not self._is_group(group):
             self.require_valid_group_name(group)
         for channel in channels:
             if self._kind(channel) < 0:
                 self.require_valid_channel_name(channel)
-        return self._loops[get_running_loop()].commands[self.consistent_hash(group)], self._group_key(group)
+        group_key = self._group_key(group)
+        return self._loops[get_running_loop()].commands[self.consistent_hash(group)].at(group_key), group_key
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()

@@ -19,7 +19,7 @@ from .codec import Codec, Message
 from .coreloop import CoreLoop
 from .naming import Part
 from .rosters import Roster
-from .sender import MAX_BYTES
+from .sender import MAX_BYTES, Sender
 from .stats import Stats
 
 logger = logging.getLogger("channels_redis_fast")
@@ -63,14 +63,15 @@ class Fanout:
         roster = rosters.enter(group.key)
         try:
             members = None
-            if roster is not None and not state.senders[group.shard].plain.are_needed:
-                found = await self._send_to_same(state, group, roster, message)
+            sender = state.senders[group.shard]
+            if roster is not None and isinstance(sender, Sender) and not sender.plain.are_needed:
+                found = await self._send_to_same(sender, group, roster, message)
                 if isinstance(found, int):
                     self._count(found, roster.count, group)
                     return
                 members = found
             if members is None:
-                _, members = await state.commands[group.shard].call(
+                _, members = await state.commands[group.shard].at(group.key).call(
                     (b"ZREMRANGEBYSCORE", group.key, 0, group.limit),
                     (b"ZRANGE", group.key, 0, -1),
                     repeatable=True,
@@ -80,7 +81,7 @@ class Fanout:
             rosters.leave(group.key)
 
     async def _send_to_same(
-        self, state: CoreLoop, group: Group, roster: Roster, message: Message
+        self, sender: Sender, group: Group, roster: Roster, message: Message
     ) -> int | list[bytes] | None:
         """
         Deliver to a group if it is what it was: return how many keys were over capacity.
@@ -90,7 +91,7 @@ class Fanout:
         framed = self._framed(message, roster.channels, group)
         if sum(map(len, framed)) > MAX_BYTES:
             return None
-        found = await state.senders[group.shard].send_same_group(
+        found = await sender.send_same_group(
             group.key, group.limit, roster.digest, roster.keys, framed, self._capacities(roster.channels)
         )
         if found is None:

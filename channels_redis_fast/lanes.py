@@ -64,6 +64,11 @@ class Lane:
         self.submit(Request(commands, future, repeatable, raises))
         return future
 
+    def say(self, key: bytes) -> None:
+        """Say on a key's sharded channel, if listeners count on it, that there is something on the key again."""
+        if self._cluster.says:
+            self.call((b"SPUBLISH", key, b""), raises=False).add_done_callback(ignore)
+
     def submit(self, request: Pending) -> None:
         """Hand a request in; it is written at the end of this tick, or when there is a server that takes it."""
         routed = Routed(self, request)
@@ -145,13 +150,6 @@ class Lane:
         for routed in waiting:
             routed.fail(error)
 
-    def wake_at_owner(self, keys: Sequence[bytes]) -> None:
-        """Say to who listens where the slot still is that there is something on these keys where it is going."""
-        node = self._cluster.owner(self.slot)
-        if node is not None and self._cluster.woken:
-            for key in keys:
-                node.call((b"SPUBLISH", key, b""), raises=False).add_done_callback(ignore)
-
     def _hold(self, routed: Routed) -> None:
         self._held.append(routed)
         if not self._unanswered and len(self._held) + len(self._returned) == 1:
@@ -167,7 +165,8 @@ class Lane:
 class Routed:
     """A request on its way through a lane: as many times as it has to be written, on as many connections."""
 
-    __slots__ = ("_asking", "_is_handed_on", "_keys", "_lane", "_left", "_redirection", "_request", "reason", "since")
+    __slots__ = ("_asking", "_is_handed_on", "_keys", "_lane", "_left", "_redirection", "_request", "reason",
+        "repeatable", "since")
 
     def __init__(self, lane: Lane, request: Pending) -> None:
         self._lane = lane
@@ -177,14 +176,11 @@ class Routed:
         self._asking = False
         self._is_handed_on = False
         self._keys: list[bytes] = []
+        #: Whether doing it twice is the same as once.
+        self.repeatable = request.repeatable
         #: When it was handed in, and why it waits, if a server has said that.
         self.since = lane.loop.time()
         self.reason: Exception | None = None
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether doing it twice is the same as once."""
-        return self._request.repeatable
 
     def hand_on(self, asking: bool) -> None:
         """Hear that it is with a connection now, and whether the server has to be told that it does get the slot."""
@@ -223,7 +219,9 @@ class Routed:
                 self._lane.redirected(self, self._redirection)
             else:
                 if self._keys:
-                    self._lane.wake_at_owner(self._keys)
+                    # Where the slot is going nobody listens yet.
+                    for key in self._keys:
+                        self._lane.say(key)
                 self._leave()
         return again
 

@@ -319,7 +319,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
-            self._dialers,
+            self._shards,
             self._codec,
             self._room,
             lambda name: self._shard_of(name, self.ring_size),

@@ -41,9 +41,15 @@ class Roster:
 
 
 class Rosters:
-    """What is remembered in one event loop, by the group's key, and how many messages to each group are under way."""
+    """
+    What is remembered in one event loop, by the group's key, and how many messages to each group are under way.
 
-    def __init__(self) -> None:
+    ``most``: the members of a group that is remembered. On a cluster none is, as no script may look at a group whose
+    channels are on other servers.
+    """
+
+    def __init__(self, most: int = MAX_MEMBERS) -> None:
+        self._most = most
         #: The one used last at the end.
         self._known: dict[bytes, Roster] = {}
         self._members = 0
@@ -69,7 +75,7 @@ class Rosters:
 
     def remember(self, key: bytes, members: Sequence[bytes], keys: list[bytes], channels: list[list[str]]) -> None:
         """Remember what a group was found to be: its members in their order, all of them names."""
-        if not 0 < len(members) <= MAX_MEMBERS:
+        if not 0 < len(members) <= self._most:
             self.forget(key)
             return
         digest = digest_of(members)

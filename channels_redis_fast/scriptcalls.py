@@ -25,6 +25,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from .commands import CommandConnection
 from .connection import Command
+from .lanes import Lane
 from .scripts import Script
 
 logger = logging.getLogger("channels_redis_fast")
@@ -110,7 +111,7 @@ class WriteCall(ScriptCall):
 class PlainCommands:
     """Carries out script calls without scripts, for one shard in one event loop."""
 
-    def __init__(self, connection: CommandConnection, expiry: int) -> None:
+    def __init__(self, connection: CommandConnection | Lane, expiry: int) -> None:
         self._connection = connection
         self._expiry = expiry
         self._calls: deque[WriteCall] = deque()
@@ -120,6 +121,8 @@ class PlainCommands:
         self._writes: list[Write] = []
         self._refused: list[int] = []
         self._failed: list[Failure] = []
+        #: Keys without messages before.
+        self._were_empty: list[bytes] = []
         #: The first position and the one behind the last of each key that is being written.
         self._written: list[tuple[int, int]] = []
 
@@ -163,6 +166,7 @@ class PlainCommands:
         commands: list[Command] = []
         self._written = []
         position = 0
+        self._were_empty = []
         for index, (key, members, capacities) in enumerate(self._writes):
             first, position = position, position + len(members)
             mine = replies[3 * index : 3 * index + 3]
@@ -171,6 +175,8 @@ class PlainCommands:
                 self._failed.append((first, position, error))
                 continue
             _, count, last = mine
+            if not count:
+                self._were_empty.append(key)
             stamp = _stamp_after(last)
             command: list[Any] = [b"ZADD", key]
             for offset, (member, capacity) in enumerate(zip(members, capacities, strict=True)):
@@ -192,6 +198,8 @@ class PlainCommands:
             for (first, end), reply in zip(self._written, future.result()[::2], strict=True):
                 if isinstance(reply, Exception):
                     self._failed.append((first, end, reply))
+            for key in self._were_empty:
+                self._connection.say(key)
         self._end(future.exception())
 
     def _end(self, error: BaseException | None) -> None:

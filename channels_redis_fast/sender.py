@@ -19,6 +19,7 @@ from ._hot import Batch, Gatherer, KeyBatch, Waker
 from .commands import EARLY, MAX_MESSAGES, CommandConnection
 from .connection import Command, reply_error
 from .futures import fail
+from .lanes import Lane
 from .scriptcalls import Failure, PlainCommands, ScriptCall, Write, WriteCall
 from .stats import Stats
 
@@ -32,7 +33,7 @@ class SendBatch(WriteCall):
     __slots__ = ("_sender", "batch")
 
     def __init__(self, sender: Sender) -> None:
-        super().__init__(scripts.SEND, sender.plain)
+        super().__init__(sender.send_script, sender.plain)
         self._sender = sender
         self.batch = Batch()
 
@@ -90,7 +91,7 @@ class GroupBatch(WriteCall):
         sender: Sender,
         future: asyncio.Future[int],
     ) -> None:
-        super().__init__(scripts.GROUP_SEND, sender.plain)
+        super().__init__(sender.group_script, sender.plain)
         self._keys = keys
         self._members = members
         self._capacities = capacities
@@ -171,7 +172,11 @@ class Sender(Gatherer):
     score, so others travel alone.
     """
 
-    def __init__(self, connection: CommandConnection, expiry: int, ordered: bool, stats: Stats, waker: Waker) -> None:
+    send_script, group_script = scripts.SEND, scripts.GROUP_SEND
+
+    def __init__(
+        self, connection: CommandConnection | Lane, expiry: int, ordered: bool, stats: Stats, waker: Waker
+    ) -> None:
         super().__init__(waker, MAX_MESSAGES if ordered else 1, MAX_MESSAGES, MAX_KEYS, MAX_BYTES, EARLY)
         self.expiry = expiry
         self.plain = PlainCommands(connection, expiry)
