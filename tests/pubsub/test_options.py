@@ -49,7 +49,6 @@ WRONG: list[tuple[str, Any]] = [
     ("expiry", float("nan")),
     ("sharded", "yes"),
     ("sharded", 1),
-    ("sharded", None),
 ]
 
 
