@@ -10,9 +10,11 @@ import redis
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.core.conftest import new_loop, raw
+from tests.clusters import Cluster
+from tests.conftest import hosts_on
+from tests.core.conftest import new_loop
 
-__all__ = ["make_layer", "new_loop", "raw", "shard_urls", "sharded"]
+__all__ = ["make_layer", "new_loop", "shard_urls", "sharded"]
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def sharded() -> bool:
 
 @pytest.fixture
 async def make_layer(
-    redis_server: Server | ForeignServer, prefix: str, sharded: bool
+    redis_server: Server | ForeignServer | Cluster, prefix: str, sharded: bool
 ) -> AsyncIterator[Callable[..., Any]]:
     """Make layers on the shared server under this test's prefix, unless told otherwise; closed afterwards.
 
@@ -34,12 +36,16 @@ async def make_layer(
     layers: list[RedisPubSubChannelLayer] = []
 
     def make(
-        kind: type[RedisPubSubChannelLayer] = RedisPubSubChannelLayer, grace: float | None = None, **options: Any
+        kind: type[RedisPubSubChannelLayer] = RedisPubSubChannelLayer,
+        hosts: Any = None,
+        grace: float | None = None,
+        **options: Any,
     ) -> RedisPubSubChannelLayer:
         # Connections and ticks count in many tests, and are to be those of the test's loop: tests/sync has the others.
-        layer = kind(
-            **{"hosts": [redis_server.url], "prefix": prefix, "sync_hub": "never", "sharded": sharded, **options}
-        )
+        options = {"hosts": hosts_on(redis_server, hosts), "prefix": prefix, "sync_hub": "never", **options}
+        if sharded:
+            options.setdefault("sharded", True)
+        layer = kind(**options)
         if grace is not None:
             layer.grace = grace
         layers.append(layer)

@@ -37,6 +37,7 @@ def sharded() -> bool:
     return True
 
 
+@pytest.mark.single_server("plain Pub/Sub is not for a cluster")
 async def test_plain_and_sharded_do_not_hear_each_other(make_layer: MakeLayer, prefix: str) -> None:
     sharded, plain = make_layer(), make_layer(sharded=False)
     name = f"{prefix}general"
