@@ -38,8 +38,12 @@ def test_what_a_page_takes_from_elsewhere_is_there(sections: ModuleType, page: P
     """A section of the README that was renamed is missed here."""
     text = sections.on_page_markdown(page.read_text(encoding="utf-8"))
     assert re.findall(r"\]\(\.\./[^)]*\)", text) == []
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     # What comes from elsewhere has no heading of the page's own level.
-    assert len(re.findall(r"^# ", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)) == 1
+    assert len(re.findall(r"^# ", prose, re.M)) == 1
+    # A link within the README may lead to where another page is.
+    anchors = {sections.slug(title) for title in re.findall(r"^#+ (.+)$", prose, re.M)}
+    assert set(re.findall(r"\]\(#([^)]*)\)", prose)) - anchors == set()
 
 
 def test_a_section_ends_where_the_next_begins(
