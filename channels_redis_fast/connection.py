@@ -71,10 +71,11 @@ NOT_DONE: frozenset[Any] = frozenset(
 
 def reply_error(text: str) -> Exception:
     """Return the redis-py exception for an error reply; unknown codes give ``ResponseError``."""
-    kind = _ERRORS.get(text.split(" ", 1)[0], exceptions.ResponseError)
-    if kind is exceptions.ResponseError and "-READONLY " in text:
+    kind = _ERRORS.get(text.split(" ", 1)[0])
+    if kind is None:
         # Redis 6 puts what a script's command was answered into a sentence of its own.
-        kind = exceptions.ReadOnlyError
+        inner = (code for code in ("READONLY", "OOM") if f"-{code} " in text)
+        kind = _ERRORS.get(next(inner, ""), exceptions.ResponseError)
     return kind(text)
 
 
