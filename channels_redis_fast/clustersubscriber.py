@@ -11,8 +11,9 @@ Rules kept here:
 
 - A name is wanted at one server at a time, and what any other says about it counts for nothing: no message comes twice.
 - What goes to one server in one tick leaves in one write, as one command for each slot.
-- A slot that moves is no outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``. What is
-  published there before that is missed: one round trip to each of the two servers, as a rule.
+- A slot that moves is no outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``, or the
+  old one turns out to have been gone by then. What is published at the new one before that is missed: what comes in
+  one round trip to each of the two, as a rule.
 - What a lost server had acknowledged is lost until it is acknowledged again, there or where its slots have gone.
   What is published meanwhile is missed, as Pub/Sub has it.
 - Nobody waits longer for an acknowledgement than an answer may take, while no server can be asked for it.
@@ -21,20 +22,18 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis.exceptions import ConnectionError, MovedError
 
 from .acknowledgements import Acknowledgements
 from .cluster import MAP_INTERVAL, Cluster, Node
-from .connection import delays
+from .connection import Link, delays
+from .gaps import MOVE_TIME, Gaps
 from .loops import run_alone
 from .nodesubscriber import Names, NodeSubscriber
 from .slots import Address, slot_of
-
-#: Seconds that a name may be without a subscription while its slot moves, before that counts as an outage.
-MOVE_TIME = 1.0
 
 #: Seconds between two looks at what waits, while something does.
 LOOK_INTERVAL = 0.1
@@ -74,19 +73,16 @@ class ClusterSubscriber:
         self.loop = cluster.loop
         self._cluster = cluster
         self._on_message = on_message
-        self._on_lost = on_lost
-        self._on_back = on_back
         self._on_subscribed = on_subscribed
         self._subscribers: dict[Address, NodeSubscriber] = {}
         self._places: dict[int, Place] = {}
         self._acknowledgements = Acknowledgements(cluster.loop)
-        #: Since when names are waited for, the oldest first; and since when they are without the subscription they had.
+        self._gaps = Gaps(cluster.loop, on_lost, on_back)
+        #: Since when names are waited for, the oldest first.
         self._awaited: dict[bytes, float] = {}
-        self._moving: dict[bytes, float] = {}
+        #: Servers that were told to end subscriptions as these are elsewhere now: since when, on which socket, which.
+        self._left: dict[NodeSubscriber, tuple[float, Link | None, list[bytes]]] = {}
         self._watch: asyncio.TimerHandle | None = None
-        #: Names that were told to be lost; those that are not any more, and were not yet told.
-        self._lost: set[bytes] = set()
-        self._back: list[bytes] = []
         #: Slots whose server is to be asked for again, and when that is.
         self._unplaced: dict[int, None] = {}
         self._pauses = delays()
@@ -117,7 +113,9 @@ class ClusterSubscriber:
         place.names[name] = None
         if place.home is None:
             self._put(place)
-        elif place.home.want(name):
+        else:
+            place.home.want(name)
+        if place.home is not None and place.home.has(name):
             return None
         self._awaited.setdefault(name, self.loop.time())
         self._keep_watch()
@@ -140,7 +138,8 @@ class ClusterSubscriber:
             if timer is not None:
                 timer.cancel()
         self._watch = self._retry = self._doubt = None
-        self._moving.clear()
+        self._gaps.stop()
+        self._left.clear()
         await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
 
     aclose = stop
@@ -171,13 +170,8 @@ class ClusterSubscriber:
             self._pauses = delays()
         place.trouble = None
         self._awaited.pop(name, None)
-        self._moving.pop(name, None)
+        self._gaps.end(name)
         self._acknowledgements.settle(name)
-        if name in self._lost:
-            self._lost.discard(name)
-            if not self._back:
-                self.loop.call_soon(self._report_back)
-            self._back.append(name)
         if self._on_subscribed is not None:
             self._on_subscribed(name)
 
@@ -186,7 +180,7 @@ class ClusterSubscriber:
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
-        self._is_on_its_way(name)
+        self._gaps.begin(name)
         self._cluster.doubt()
         if self._doubt is None:
             # A demoted server takes subscriptions on, and those that are asked for the map may not know better yet.
@@ -215,7 +209,7 @@ class ClusterSubscriber:
 
     def lost(self, names: Names) -> None:
         """Hear that a connection was lost, and what was acknowledged on it."""
-        self._cut_off(names)
+        self._gaps.lost(names)
         self._cluster.doubt()
 
     def unreachable(self) -> None:
@@ -238,12 +232,21 @@ class ClusterSubscriber:
         if home is None:
             return
         old, place.home = place.home, home
+        if old is not None and old is not home:
+            self._leave(old, place.names)
         for name in place.names:
-            if old is not None and old is not home:
-                if old.has(name):
-                    self._is_on_its_way(name)
-                old.unwant(name)
-            home.want(name)
+            if home.want(name) and home is not old:
+                # It had it before, and was not yet told that it is not wanted there any more.
+                self.acknowledged(home, name)
+
+    def _leave(self, old: NodeSubscriber, names: Iterable[bytes]) -> None:
+        """No longer want names at a server, since they are wanted at another."""
+        for name in names:
+            if old.has(name):
+                self._gaps.begin(name)
+                self._left.setdefault(old, (self.loop.time(), old.link, []))[2].append(name)
+            old.unwant(name)
+        self._keep_watch()
 
     def _put_later(self, place: Place) -> None:
         self._unplaced[place.slot] = None
@@ -267,8 +270,7 @@ class ClusterSubscriber:
     def _forget(self, name: bytes) -> NodeSubscriber | None:
         """Forget a name; return where it was wanted."""
         self._awaited.pop(name, None)
-        self._moving.pop(name, None)
-        self._lost.discard(name)
+        self._gaps.forget(name)
         slot = slot_of(name)
         place = self._places.get(slot)
         if place is None or name not in place.names:
@@ -313,9 +315,13 @@ class ClusterSubscriber:
                 continue
             if place.home is None or place.home.node.address != node.address:
                 self._put(place)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the connections to servers that have no slots."""
         primaries = {node.address for node in self._cluster.primaries()}
         for address, subscriber in list(self._subscribers.items()):
-            if address not in primaries and not subscriber.is_wanted:
+            if address not in primaries and not subscriber.is_wanted and subscriber not in self._left:
                 del self._subscribers[address]
                 run_alone(self.loop, subscriber.stop())
 
@@ -325,11 +331,6 @@ class ClusterSubscriber:
 
     # What waits, and what was lost.
 
-    def _is_on_its_way(self, name: bytes) -> None:
-        if name not in self._lost:
-            self._moving.setdefault(name, self.loop.time())
-            self._keep_watch()
-
     def _keep_watch(self) -> None:
         if self._watch is None:
             self._watch = self.loop.call_later(LOOK_INTERVAL, self._look)
@@ -337,18 +338,34 @@ class ClusterSubscriber:
     def _look(self) -> None:
         self._watch = None
         now = self.loop.time()
-        self._cut_off([name for name, since in self._moving.items() if now - since > MOVE_TIME])
         for name, since in list(self._awaited.items()):
             if now - since <= self._cluster.answer_timeout:
                 break
             self._overdue(name)
-        if self._awaited or self._moving:
+        for old, (since, link, names) in list(self._left.items()):
+            was_there = old.link is link and not old.is_asking_for(names)
+            if was_there or old.link is not link or now - since > MOVE_TIME:
+                del self._left[old]
+                if not was_there:
+                    self._were_lost(names)
+        if self._awaited or self._left:
             self._keep_watch()
+        else:
+            self._let_go()
+
+    def _were_lost(self, names: Names) -> None:
+        """Hear that a server that has given up names was not there any more: nobody knows for how long."""
+        places = [(name, self._places.get(slot_of(name))) for name in names]
+        wanted = [(name, place.home) for name, place in places if place is not None and name in place.names]
+        self._gaps.lost([name for name, _ in wanted])
+        for name, home in wanted:
+            if home is not None and home.has(name):
+                self._gaps.end(name)
 
     def _overdue(self, name: bytes) -> None:
         place = self._places[slot_of(name)]
         home = place.home
-        if home is not None and home.is_asking(name):
+        if home is not None and home.is_asking_for([name]):
             # Slow, perhaps, but at work.
             return
         trouble = place.trouble or (None if home is None else home.trouble)
@@ -356,19 +373,6 @@ class ClusterSubscriber:
         self._acknowledgements.fail(
             name, trouble or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {place.slot}")
         )
-
-    def _cut_off(self, names: Names) -> None:
-        lost = [name for name in names if name not in self._lost]
-        self._lost.update(lost)
-        for name in lost:
-            self._moving.pop(name, None)
-        if lost:
-            self._on_lost(lost)
-
-    def _report_back(self) -> None:
-        back, self._back = self._back, []
-        # What was lost again in the meantime is told of later, together with that.
-        self._on_back([name for name in back if name not in self._lost])
 
     def _attempt_is_over(self) -> None:
         if self._attempted is not None and not self._attempted.done():

@@ -59,9 +59,9 @@ class NodeSubscriber(Subscriber):
         """Whether any name is wanted here."""
         return bool(self._wanted)
 
-    def is_asking(self, name: bytes) -> bool:
-        """Return whether the server has been asked for a name, and is still there."""
-        return self.link is not None and name in self._outstanding
+    def is_asking_for(self, names: Names) -> bool:
+        """Return whether the server has been asked about any of these names, and has not answered."""
+        return any(name in self._outstanding for name in names)
 
     def opened(self) -> None:
         self.trouble = None

@@ -19,6 +19,8 @@ from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
 from tests.pubsub.helpers import subscribers
 
+pytestmark = pytest.mark.single_server("tests/cluster has what is different on a cluster")
+
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 OwnServer = Callable[..., Server]
 
@@ -37,7 +39,6 @@ def sharded() -> bool:
     return True
 
 
-@pytest.mark.single_server("plain Pub/Sub is not for a cluster")
 async def test_plain_and_sharded_do_not_hear_each_other(make_layer: MakeLayer, prefix: str) -> None:
     sharded, plain = make_layer(), make_layer(sharded=False)
     name = f"{prefix}general"
