@@ -70,7 +70,9 @@ async def test_users(users: Cluster, make: Make, kind: str, user: str, way: str)
 
 
 async def test_a_wrong_password_is_not_repeated_to_anybody(users: Cluster, make: Make, kind: str) -> None:
-    layer = make(kind, {"cluster": users.primaries[0].server and [users.primaries[0].address], "password": "s3cret-wrong"})
+    layer = make(
+        kind, {"cluster": users.primaries[0].server and [users.primaries[0].address], "password": "s3cret-wrong"}
+    )
     with pytest.raises(Exception, match="WRONGPASS|invalid username") as refusal:
         await within(layer.send("general", {"type": "never"}))
     assert "s3cret-wrong" not in str(refusal.value)
