@@ -25,7 +25,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, RedisError
 
 from .commands import CommandConnection, Pending, Request
-from .connection import CLUSTER_ONLY, Command, Link, delays
+from .connection import CLUSTER_ONLY, Link, delays
 from .dialer import Dialer
 from .futures import ignore
 from .lanes import Lane, Routed
@@ -156,7 +156,11 @@ class Cluster:
         #: Lanes with requests that cannot be written yet.
         self._waiting: dict[Lane, None] = {}
         self._followers: list[Callable[[], None]] = []
-        self._mapped_at = float("-inf")
+        #: When the map was asked for last; what comes within ``MAP_INTERVAL`` belongs to the same event.
+        self._asked_at = float("-inf")
+        self._pauses = delays()
+        #: Whether any server has ever told the map.
+        self.is_mapped = False
         #: Whether the map may be wrong, and whether something waits for a better one.
         self._is_outdated = self._is_urgent = False
         self._tending: asyncio.Task[None] | None = None
@@ -199,11 +203,6 @@ class Cluster:
     def follow(self, follower: Callable[[], None]) -> None:
         """Have a function called after slots have changed hands."""
         self._followers.append(follower)
-
-    @property
-    def is_mapped(self) -> bool:
-        """Whether any server has ever told the map."""
-        return self._mapped_at != float("-inf")
 
     @property
     def dialer(self) -> Dialer:
@@ -291,20 +290,23 @@ class Cluster:
         self._tending = None
         if not task.cancelled() and task.exception() is not None:
             self.loop.call_exception_handler(
-                {"message": "channels_redis_fast: asking for the map of a cluster failed", "exception": task.exception()}
+                {"message": "channels_redis_fast: the map of a cluster cannot be read", "exception": task.exception()}
             )
-        if self._waiting or self._is_outdated:
+            self.loop.call_later(MAP_INTERVAL, self._tend)
+        elif self._waiting or self._is_outdated:
             # Somebody cancelled every task of the loop, or this came in at the last moment.
             self._tend()
 
     async def _see_to_it(self) -> None:
-        pauses = delays()
         while self._waiting or self._is_outdated:
-            pause = self._mapped_at + MAP_INTERVAL - self.loop.time()
-            if not self._is_urgent and pause > 0:
-                await asyncio.sleep(pause)
+            left = self._asked_at + MAP_INTERVAL - self.loop.time()
+            if left <= 0:
+                self._pauses = delays()
+            else:
+                await asyncio.sleep(next(self._pauses) if self._is_urgent else left)
             self._is_outdated = self._is_urgent = False
             error = await self._learn()
+            self._asked_at = self.loop.time()
             if error is not None and not self.is_mapped:
                 self._is_outdated = self._is_urgent = False
                 self._fail_waiting(error)
@@ -312,9 +314,6 @@ class Cluster:
             waiting, self._waiting = self._waiting, {}
             for lane in waiting:
                 lane.go_on()
-            if self._waiting or self._is_urgent:
-                self._is_urgent = self._is_outdated = True
-                await asyncio.sleep(next(pauses))
 
     async def _learn(self) -> Exception | None:
         """Ask servers for the map, one after the other until one answers. Returns why there is none."""
@@ -350,7 +349,7 @@ class Cluster:
         return dict.fromkeys((*known, *map(self.node, self.nodes.seeds)))
 
     def _apply(self, ranges: Iterator[tuple[int, int, Address]]) -> None:
-        self._mapped_at = self.loop.time()
+        self.is_mapped = True
         owners: list[Node | None] = [None] * SLOTS
         for first, last, address in ranges:
             owners[first : last + 1] = [self.node(address)] * (last - first + 1)
@@ -397,4 +396,6 @@ def _describe(error: RedisError, node: Node) -> Exception:
     if isinstance(error, ConnectionError):
         return error
     host, port = node.address
-    return ConnectionError(f"{host}:{port} is not a server of a Redis Cluster, or does not let its slots be seen: {error}")
+    return ConnectionError(
+        f"{host}:{port} is not a server of a Redis Cluster, or does not let its slots be seen: {error}"
+    )
