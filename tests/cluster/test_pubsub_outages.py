@@ -157,7 +157,7 @@ async def test_closing_while_a_server_is_away(make_layer: MakeLayer) -> None:
         stays, goes = fragile.primaries
         at = await channels_at(fragile, layer, 2)
         goes.server.kill()
-        for n in range(60):
+        for n in range(25):
             for _ in range(n % 15):
                 await asyncio.sleep(0)
             await within(layer.close_pools(), 4)
