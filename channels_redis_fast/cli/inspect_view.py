@@ -52,9 +52,10 @@ def _table(title: str | None, *columns: str) -> Table:
 
 
 def _shards(shards: Sequence[Shard]) -> Table:
-    table = _table(
-        "\nShards", "shard>", "host", "server", "role", "memory>", "limit>", "ops/s>", "clients>", "our connections~"
-    )
+    is_cluster = any(shard.slots is not None for shard in shards)
+    title, slots = ("\nPrimaries of the cluster", ["slots>"]) if is_cluster else ("\nShards", [])
+    columns = ("server", "role", *slots, "memory>", "limit>", "ops/s>", "clients>", "our connections~")
+    table = _table(title, "shard>", "host", *columns)
     for shard in shards:
         if shard.error is not None:
             table.add_row(str(shard.shard), Text(shard.host), Text("not reachable", style="red"))
@@ -66,6 +67,7 @@ def _shards(shards: Sequence[Shard]) -> Table:
             Text(shard.host),
             f"{shard.server or '?'} {shard.version or ''}".strip(),
             shard.role or "?",
+            *([known(shard.slots)] if is_cluster else []),
             size(shard.memory),
             "none" if shard.max_memory == 0 else size(shard.max_memory),
             known(shard.operations_per_second),
@@ -184,7 +186,11 @@ def _notes(picture: Picture) -> list[Text]:
                     style="yellow",
                 )
             )
-        elif not shard.complete and shard.error is None and "PUBSUB CHANNELS" not in shard.refused:
+        elif (
+            not shard.complete
+            and shard.error is None
+            and not {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"} & set(shard.refused)
+        ):
             notes.append(Text(f"{where}: cut short; --max-keys looks at more names", style="yellow"))
         if shard.nameless_receivers:
             notes.append(
