@@ -25,7 +25,7 @@ from typing import Any
 from redis.exceptions import ConnectionError, RedisError
 
 from .commands import CommandConnection, Pending, Request
-from .connection import CLUSTER_ONLY, Command, Link, delays
+from .connection import CLUSTER_ONLY, Link, delays
 from .dialer import Dialer
 from .futures import ignore
 from .lanes import Lane, Routed
@@ -396,4 +396,6 @@ def _describe(error: RedisError, node: Node) -> Exception:
     if isinstance(error, ConnectionError):
         return error
     host, port = node.address
-    return ConnectionError(f"{host}:{port} is not a server of a Redis Cluster, or does not let its slots be seen: {error}")
+    return ConnectionError(
+        f"{host}:{port} is not a server of a Redis Cluster, or does not let its slots be seen: {error}"
+    )

@@ -1,15 +1,15 @@
 """
 What brings a receiver its messages on a cluster, where no wait in Redis can be about keys of different slots.
 
-Every send to an empty key is followed by a word on the key's sharded channel. Who hears it looks at the key, and goes on
-looking until it is empty. A specific key's messages are read with ZRANGE, delivered, and removed with the next look; a
-general channel's are popped one at a time. Stands where a ``pump.Pump`` stands on a single server. Knows keys and
+Every send to an empty key is followed by a word on the key's sharded channel. Who hears it looks at the key, and goes
+on looking until it is empty. A specific key's messages are read with ZRANGE, delivered, and removed with the next look;
+a general channel's are popped one at a time. Stands where a ``pump.Pump`` stands on a single server. Knows keys and
 members; what is in a member and who gets it is the receiver's, which server has a key the cluster's.
 
 Rules kept here:
 
 - A look at a key ends with an empty key, or with a receiver that wants no more: then the next word, or the next
-  receiver, begins another. A subscription that was (again) acknowledged begins one too, since words may have been missed.
+  receiver, begins another. So does a subscription that was acknowledged, or was again: words may have been missed.
 - Of a specific key nothing is lost with a connection: what was read is in Redis until it was delivered. Of a general
   channel one message can be on its way at any time.
 - What was delivered and came back, because the server that had removed it was replaced by one that had not heard of

@@ -13,8 +13,8 @@ from typing import Any
 
 from . import scripts
 from ._hot import Waker
-from .commands import CommandConnection
 from .cluster import Cluster
+from .commands import CommandConnection
 from .dialer import Dialer, close_client
 from .loops import Closable
 from .nodes import Nodes

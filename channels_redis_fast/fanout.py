@@ -71,10 +71,14 @@ class Fanout:
                     return
                 members = found
             if members is None:
-                _, members = await state.commands[group.shard].at(group.key).call(
-                    (b"ZREMRANGEBYSCORE", group.key, 0, group.limit),
-                    (b"ZRANGE", group.key, 0, -1),
-                    repeatable=True,
+                _, members = (
+                    await state.commands[group.shard]
+                    .at(group.key)
+                    .call(
+                        (b"ZREMRANGEBYSCORE", group.key, 0, group.limit),
+                        (b"ZRANGE", group.key, 0, -1),
+                        repeatable=True,
+                    )
                 )
             await self._send_to(state, group, members, message)
         finally:

@@ -49,6 +49,7 @@ class Around(Protocol):
     loop: asyncio.AbstractEventLoop
     waker: Waker
     retired: bool
+
     @property
     def pumps(self) -> Sequence[Asks]: ...
 

@@ -43,7 +43,9 @@ def decode_hosts(hosts: Any) -> list[HostOptions]:
         raise TypeError(f"Option 'hosts' must be a list of hosts, not {type(hosts).__name__}.") from None
     decoded = [_decode_host(entry, f"hosts[{index}]") for index, entry in enumerate(entries)]
     if len(decoded) > 1 and any(is_cluster(host) for host in decoded):
-        raise ValueError("Option 'hosts': a cluster spreads the load by itself, so it must be the only host in the list.")
+        raise ValueError(
+            "Option 'hosts': a cluster spreads the load by itself, so it must be the only host in the list."
+        )
     return decoded
 
 
@@ -119,7 +121,9 @@ def _decode_cluster(options: HostOptions, where: str) -> None:
 
 def _decode_server(server: Any, where: str) -> HostOptions:
     if isinstance(server, Mapping):
-        raise TypeError(f"{where} must be a URI or a (host, port) pair; what is for all servers stands beside 'cluster'.")
+        raise TypeError(
+            f"{where} must be a URI or a (host, port) pair; what is for all servers stands beside 'cluster'."
+        )
     decoded = _decode_host(server, where)
     if decoded.get("address", "").startswith("unix:"):
         raise ValueError(f"{where}: servers of a cluster are reached by host and port, not by a unix socket.")

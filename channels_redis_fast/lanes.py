@@ -120,10 +120,14 @@ class Lane:
         if self._unanswered or not (self._returned or self._held):
             return
         now = self.loop.time()
-        late = [routed for routed in (*self._returned, *self._held) if now - routed.since > self._cluster.answer_timeout]
+        late = [
+            routed for routed in (*self._returned, *self._held) if now - routed.since > self._cluster.answer_timeout
+        ]
         for routed in late:
             (self._returned if routed in self._returned else self._held).remove(routed)
-            routed.fail(routed.reason or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {self.slot}"))
+            routed.fail(
+                routed.reason or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {self.slot}")
+            )
         asked, self._asked = self._asked, None
         if asked is not None and self._returned:
             # What was handed in later waits for these. It would be sent after them, and might come before them.
@@ -165,8 +169,18 @@ class Lane:
 class Routed:
     """A request on its way through a lane: as many times as it has to be written, on as many connections."""
 
-    __slots__ = ("_asking", "_is_handed_on", "_keys", "_lane", "_left", "_redirection", "_request", "reason",
-        "repeatable", "since")
+    __slots__ = (
+        "_asking",
+        "_is_handed_on",
+        "_keys",
+        "_lane",
+        "_left",
+        "_redirection",
+        "_request",
+        "reason",
+        "repeatable",
+        "since",
+    )
 
     def __init__(self, lane: Lane, request: Pending) -> None:
         self._lane = lane

@@ -1,7 +1,7 @@
 """
 Publishing, gathered: the messages of one tick for one shard are PUBLISH (or SPUBLISH) commands in one write.
 
-Knows Redis channels and payloads; not what is in them.
+Knows Redis channels and payloads, and on a cluster the slots of channels; not what is in a payload.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._hot import Waiter, Waker
+from .cluster import Cluster
 from .commands import EARLY, MAX_MESSAGES, CommandConnection
 from .connection import Command
 from .futures import fail
-from .pubsubwords import PLAIN, Words
+from .lanes import Lane
+from .pubsubwords import PLAIN, SHARDED, Words
+from .slots import slot_of
 
 
 class PublishBatch:
@@ -50,9 +53,9 @@ class PublishBatch:
 
 
 class Publisher:
-    """Fills the batches of one shard in one event loop."""
+    """Fills the batches of one shard, or of one slot of a cluster, in one event loop."""
 
-    def __init__(self, connection: CommandConnection, waker: Waker, words: Words = PLAIN) -> None:
+    def __init__(self, connection: CommandConnection | Lane, waker: Waker, words: Words = PLAIN) -> None:
         self.connection = connection
         self._words = words
         self._command = words.publish
@@ -84,3 +87,24 @@ class Publisher:
             self._early = EARLY
         if self._batch is batch:
             self._batch = None
+
+
+class SlotPublishers(dict[int, Publisher]):
+    """
+    The publishers of a cluster by slot; one that is missing is made. Stands where a single server has its publisher.
+
+    What those of one tick have for one server leaves in one write all the same: their lanes end on one connection.
+    """
+
+    def __init__(self, cluster: Cluster, waker: Waker) -> None:
+        super().__init__()
+        self._cluster = cluster
+        self._waker = waker
+
+    def __missing__(self, slot: int) -> Publisher:
+        publisher = self[slot] = Publisher(self._cluster.lane(slot), self._waker, SHARDED)
+        return publisher
+
+    def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
+        """Add one message to the tick's batch for the channel's slot. The waiter raises redis-py's errors."""
+        return self[slot_of(channel)].publish(channel, payload)

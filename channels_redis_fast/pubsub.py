@@ -24,6 +24,7 @@ from typing import Any
 from . import options
 from .base import RedisLayer, say_where, unique_name
 from .codec import Message, PayloadCodec, choose_payload
+from .hosts import is_cluster
 from .loops import LoopStates
 from .mailbox import Room
 from .pubsubloop import PubSubLoop
@@ -50,7 +51,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
-    SSUBSCRIBE, Redis 7.0 or newer), which plain Pub/Sub, and with it channels_redis, neither hears nor reaches.
+    SSUBSCRIBE, Redis 7.0 or newer), which plain Pub/Sub, and with it channels_redis, neither hears nor reaches. By
+    default that is used on a cluster alone, and always there.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -78,14 +80,15 @@ class RedisPubSubChannelLayer(RedisLayer):
         *,
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
-        sharded: bool = False,
+        sharded: bool | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
         self.expiry = None if expiry is None else options.seconds("expiry", expiry)
         self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
         self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
-        self.sharded = options.flag("sharded", sharded)
+        if sharded is not None:
+            options.flag("sharded", sharded)
         super().__init__(
             hosts,
             prefix,
@@ -96,6 +99,13 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_timeout,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
+        on_cluster = is_cluster(self.hosts[0])
+        if on_cluster and sharded is False:
+            raise ValueError(
+                "Option 'sharded': Pub/Sub on a cluster is sharded, so it must not be False. Leave it out, or use a "
+                "host that is no cluster."
+            )
+        self.sharded = on_cluster or bool(sharded)
         self._room = Room(math.inf if self.expiry is None else self.expiry, self._current_capacity, self._stats)
 
     # Channels.

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._hot import Waker
-from .codec import Codec
-from .commands import CommandConnection
 from .cluster import Cluster
 from .clusterpump import ClusterPump
+from .codec import Codec
+from .commands import CommandConnection
 from .general import GeneralChannel, Popped
 from .mailbox import Inbox, Mailroom
 from .pump import Pump, Target

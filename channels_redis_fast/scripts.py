@@ -138,7 +138,8 @@ GROUP_SEND = Script(_said(_GROUP_SEND))
 #: or cannot be looked at. The list itself is compared, since a member may be added and removed by anybody at any time;
 #: in its order, which says what capacity a key has, and without its scores.
 SAME_GROUP_SEND = Script(
-    _said("""
+    _said(
+        """
 local function look(key)
   redis.call('ZREMRANGEBYSCORE', key, 0, ARGV[2])
   if redis.call('ZCARD', key) > 1000 then return nil end
@@ -154,9 +155,10 @@ if not ok then
 end
 if digest ~= ARGV[3] then return members end
 """
-    + _ROOM
-    + "local first = 2"
-    + _DELIVER)
+        + _ROOM
+        + "local first = 2"
+        + _DELIVER
+    )
 )
 
 #: The same for a cluster, where receivers do not wait in Redis: whoever finds a key empty says on its sharded channel

@@ -8,7 +8,6 @@ Stands where a single server has its one sender. Knows of a key its slot.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from . import scripts
 from ._hot import Waiter, Waker
@@ -35,9 +34,7 @@ class SlotSenders(dict[int, Sender]):
 
     def __missing__(self, slot: int) -> Sender:
         cluster = self._cluster
-        sender = self[slot] = SayingSender(
-            cluster.lane(slot), self._expiry, self._ordered, cluster.stats, self._waker
-        )
+        sender = self[slot] = SayingSender(cluster.lane(slot), self._expiry, self._ordered, cluster.stats, self._waker)
         return sender
 
     def send(self, key: bytes, member: bytes, capacity: int) -> Waiter[bool]:

@@ -27,7 +27,7 @@ from redis.exceptions import NoPermissionError, TimeoutError
 
 from ._hot import assemble
 from .acknowledgements import Acknowledgements
-from .connection import Command, Connection, PushLink
+from .connection import CLUSTER_ONLY, Command, Connection, PushLink
 from .dialer import Dialer
 from .pubsubwords import PLAIN, Words
 from .stats import Stats
@@ -69,8 +69,7 @@ class Subscriber(Connection):
     ) -> None:
         super().__init__(dialer, loop, stats)
         self._words = words
-        self._message = words.message
-        self._acknowledging = (words.subscribed, words.unsubscribed)
+        self._kind_of_messages = words.message
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_back = on_back
@@ -103,16 +102,24 @@ class Subscriber(Connection):
     def want(self, name: bytes) -> bool:
         """Want a name. Returns whether the server has acknowledged it."""
         self._wanted[name] = None
-        if name in self._subscribed and name not in self._outstanding:
+        if self.has(name):
             return True
         self._change(name)
         return False
 
     def unsubscribe(self, name: bytes) -> None:
         """No longer want a name. Nobody has to wait for that, nor for an acknowledgement of it any more."""
-        self._wanted.pop(name, None)
         self._acknowledgements.settle(name)
+        self.unwant(name)
+
+    def unwant(self, name: bytes) -> None:
+        """No longer want a name, whoever may wait for it."""
+        self._wanted.pop(name, None)
         self._change(name)
+
+    def has(self, name: bytes) -> bool:
+        """Return whether the server has acknowledged a name."""
+        return name in self._subscribed and name not in self._outstanding
 
     def is_awaited(self, name: bytes) -> bool:
         """Whether somebody waits for the acknowledgement of a name."""
@@ -202,31 +209,58 @@ class Subscriber(Connection):
 
     def _commands(self, command: bytes, names: Sequence[bytes]) -> Iterator[Command]:
         """Yield what says ``command`` for all those names, and expect the answers."""
-        for start in range(0, len(names), MAX_NAMES):
-            some = names[start : start + MAX_NAMES]
+        for some in self._batches(names):
             self._sent.append(Sent(command, deque(some)))
             yield [command, *some]
         for name in names:
             self._outstanding[name] = self._outstanding.get(name, 0) + 1
 
+    def _batches(self, names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Yield the names for one command after the other."""
+        for start in range(0, len(names), MAX_NAMES):
+            yield names[start : start + MAX_NAMES]
+
     def _pushed(self, reply: Any) -> None:
         if isinstance(reply, list) and len(reply) == 3:
             kind, name, payload = reply
-            if kind == self._message:
+            if kind == self._kind_of_messages:
                 self._on_message(name, payload)
-            elif kind in self._acknowledging:
-                self._sent[0].names.popleft()
-                if not self._sent[0].names:
-                    self._sent.popleft()
-                self._acknowledged(name)
+            elif kind == self._words.subscribed:
+                self._answered(self._words.subscribe, name)
+            elif kind == self._words.unsubscribed and not self._answered(self._words.unsubscribe, name):
+                self._taken(name)
         elif self._sent:
-            if self._sent[0].command == PING:
+            sent = self._sent[0]
+            if sent.command == PING:
                 self._sent.popleft()
-            elif isinstance(reply, Exception):
-                self._denied(*self._sent.popleft(), reply)
+            elif isinstance(reply, Exception) and self._may_answer(sent, reply):
+                self._sent.popleft()
+                self._denied(sent, reply)
 
-    def _denied(self, command: bytes, names: deque[bytes], error: Exception) -> None:
+    def _answered(self, command: bytes, name: bytes) -> bool:
+        """Take what says that a command was carried out for a name. Returns False if nobody has asked for that."""
+        sent = self._sent[0] if self._sent else None
+        if sent is None or sent.command != command or name not in sent.names:
+            return False
+        sent.names.remove(name)
+        if not sent.names:
+            self._sent.popleft()
+        self._acknowledged(name)
+        return True
+
+    def _taken(self, name: bytes) -> None:
+        """Hear that the server has ended a subscription by itself."""
+        self._subscribed.discard(name)
+        if name in self._wanted:
+            self._change(name)
+
+    def _may_answer(self, sent: Sent, error: Exception) -> bool:
+        """Return whether an error can be what the server has to say to a command."""
+        return True
+
+    def _denied(self, sent: Sent, error: Exception) -> None:
         """Hear that a whole command was refused."""
+        command, names = sent
         is_more = command == self._words.subscribe
         if is_more and len(names) > 1 and isinstance(error, NoPermissionError) and self.link is not None:
             # A name that an ACL forbids must not spoil it for the others.
@@ -235,12 +269,14 @@ class Subscriber(Connection):
             return
         some = b", ".join(islice(names, NAMES_IN_LOG)).decode() + (", ..." if len(names) > NAMES_IN_LOG else "")
         logger.error("Redis at %s refuses %s of %s: %s", self.dialer.label, command.decode(), some, error)
+        if error.__class__ in CLUSTER_ONLY:
+            error = self.is_in_cluster()
         error = self._words.explain(command, error, f"Redis at {self.dialer.label}")
         for name in names:
             if is_more:
                 self._subscribed.discard(name)
                 self._wanted.pop(name, None)
-                self._acknowledgements.fail(name, error)
+                self._fail(name, error)
             self._acknowledged(name)
 
     def _acknowledged(self, name: bytes) -> None:
@@ -250,9 +286,17 @@ class Subscriber(Connection):
             return
         self._outstanding.pop(name, None)
         if name in self._subscribed:
-            self._acknowledgements.settle(name)
+            self._settle(name)
         if not self._outstanding:
             self._report_back()
+
+    def _settle(self, name: bytes) -> None:
+        """Tell who waits for a name that the server has acknowledged it."""
+        self._acknowledgements.settle(name)
+
+    def _fail(self, name: bytes, error: Exception) -> None:
+        """Tell who waits for a name that it is refused, and not wanted any more."""
+        self._acknowledgements.fail(name, error)
 
     def _report_back(self) -> None:
         if self._was_lost and not self._outstanding and not self._changed:

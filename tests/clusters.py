@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -74,11 +75,11 @@ class Node:
         merged: dict[tuple[int, int], tuple[int, ...]] = {}
         for first, last, primary, *replicas in sorted(self("SLOTS")):
             ports = (primary[1], *sorted(replica[1] for replica in replicas))
-            before = next(reversed(merged), None)
-            if before is not None and before[1] == first - 1 and merged[before] == ports:
+            before = next(reversed(merged), (-1, -1))
+            goes_on = before[1] == first - 1 and merged.get(before) == ports
+            if goes_on:
                 del merged[before]
-                first = before[0]
-            merged[first, last] = ports
+            merged[before[0] if goes_on else first, last] = ports
         return merged
 
     def calls(self) -> dict[str, int]:
@@ -164,6 +165,22 @@ class Cluster:
         return {"cluster": self.urls}
 
     @property
+    def url(self) -> str:
+        """One node: tests that say `hosts=[server.url]` mean this cluster."""
+        return self.nodes[0].url
+
+    def hosts(self, hosts: list[Any]) -> list[Any]:
+        """The same `hosts`, but for the entry of this cluster where one of its nodes was named as a plain host."""
+        return [self._instead_of(host) for host in hosts]
+
+    def _instead_of(self, host: Any) -> Any:
+        if host in self.urls:
+            return self.host
+        if isinstance(host, dict) and host.get("address") in self.urls:
+            return {**self.host, **{name: value for name, value in host.items() if name != "address"}}
+        return host
+
+    @property
     def running(self) -> list[Node]:
         return [node for node in self.nodes if node.server.running]
 
@@ -225,13 +242,9 @@ class Cluster:
     def replicated(self) -> None:
         """Return when each replica has everything that its primary has acknowledged up to now."""
         for node in self.primaries:
-            if replicas := self.replicas_of(node):
-                wait_until(lambda node=node, few=len(replicas): self._flushed(node, few), "replicas are up to date")  # type: ignore[misc]
-
-    def _flushed(self, node: Node, replicas: int) -> bool:
-        offset = node.raw.info("replication")["master_repl_offset"]
-        acknowledged = [node.raw.info("replication")[f"slave{number}"]["offset"] for number in range(replicas)]
-        return all(its >= offset for its in acknowledged)
+            offset = node.raw.info("replication")["master_repl_offset"]
+            for replica in self.replicas_of(node):
+                wait_until(partial(_has_come_to, replica, offset), f"{replica} has what {node} has")
 
     def revive(self, node: Node) -> None:
         """Start a node that was killed again; returns when it is a replica of the one that took its place, or back."""
@@ -249,7 +262,7 @@ class Cluster:
         return node
 
     def begin_move(self, source: Node, target: Node, slots: Iterable[int]) -> None:
-        """Open slots: new keys of theirs are made at the target (ASK) from now on, the others are still at the source."""
+        """Open slots: new keys of theirs are made at the target (ASK) from now on, the others stay at the source."""
         _each(target, [("CLUSTER SETSLOT", slot, "IMPORTING", source.id) for slot in slots])
         _each(source, [("CLUSTER SETSLOT", slot, "MIGRATING", target.id) for slot in slots])
 
@@ -358,6 +371,10 @@ def _known(node: Node) -> set[str]:
     return {
         known["node_id"] for known in node("NODES").values() if known["connected"] and "handshake" not in known["flags"]
     }
+
+
+def _has_come_to(replica: Node, offset: int) -> bool:
+    return bool(replica.raw.info("replication")["slave_repl_offset"] >= offset)
 
 
 def _bus_port(node: Node) -> int:
