@@ -45,6 +45,10 @@ LINGER = 10.0
 REMEMBERED, DOUBTFUL = 10_000, 5.0
 
 
+#: Seconds by which a worker that came too late waits longer the next time, on average half of it, and how often.
+HERD_PAUSE, HERD_PAUSES = 0.001, 8
+
+
 class ClusterPump:
     """Asks a cluster for the messages that a receiver wants."""
 
@@ -136,7 +140,7 @@ class ClusterPump:
         if view is not None:
             view.is_at_end = False
             if key in self.awaited:
-                view.look()
+                view.hear()
 
     def _poll_later(self) -> None:
         # Not all processes at once, and not all keys of a process for ever.
@@ -216,6 +220,9 @@ class View:
         self._pump = pump
         self._is_looking = False
         self._is_pausing = False
+        #: Whether the look on its way was begun by a word; and how many such found that another worker had been faster.
+        self._was_told = False
+        self._missed = 0
         self._leaving: asyncio.TimerHandle | None = None
         #: Hashes of the members removed lately, by the server that they were removed from.
         self._removed: deque[int] = deque(maxlen=REMEMBERED)
@@ -240,11 +247,20 @@ class View:
         if self._leaving is None:
             self._leaving = self._pump.loop.call_later(LINGER, self._pump.linger_is_over, self)
 
-    def look(self, only_removes: bool = False) -> None:
-        """Ask for what is there, unless that is on its way."""
+    def hear(self) -> None:
+        """Hear that there is something on the key. Who came too late the last times lets others go first."""
+        if self._missed:
+            longest = HERD_PAUSE * min(self._missed, HERD_PAUSES)
+            self._pump.loop.call_later(random.uniform(0, longest), self._look_if_wanted)
+        else:
+            self.look(told=True)
+
+    def look(self, only_removes: bool = False, told: bool = False) -> None:
+        """Ask for what is there, unless that is on its way. ``told``: whether something should be there."""
         if self._is_looking or self._is_pausing:
             return
         self._is_looking = True
+        self._was_told = told
         if not only_removes:
             # Set back by a word that comes before the answer: the answer may have been on its way already.
             self.is_at_end = True
@@ -268,7 +284,10 @@ class View:
                 self.peek = max(self.peek // 2, 1) if size > PEEK_BYTES else min(self.peek * 2, PEEK_MEMBERS)
                 self._pump.deliver(target, self._without_repeated(members))
             else:
+                self._missed = 0
                 self._pump.deliver_general(target, members[0], score)
+        elif self._was_told and not isinstance(target, Inbox):
+            self._missed += 1
         self._pump.ended(again=not self.is_at_end)
 
     def failed(self, look: Look, error: Exception) -> None:
@@ -281,6 +300,10 @@ class View:
             self._is_pausing = True
             self._pump.loop.call_later(ERROR_PAUSE, self._resume)
         self._pump.failed(look.target, error)
+
+    def _look_if_wanted(self) -> None:
+        if self.key in self._pump.awaited and not self.is_at_end:
+            self.look(told=True)
 
     def _resume(self) -> None:
         self._is_pausing = False

@@ -189,6 +189,14 @@ class CommandConnection(Connection):
             self._scheduled = True
             self.loop.call_soon(self._write)
 
+    def submit_urgent(self, request: Pending) -> None:
+        """Hand in a request for whose answer somebody waits: where nothing is under way, it is written at once."""
+        if self._scheduled or self._unwritten or self._repeat or self.in_flight:
+            self.submit(request)
+        else:
+            self._unwritten.append(request)
+            self._write()
+
     def write_now(self) -> None:
         """Write what was handed in without waiting for the end of the tick."""
         self._write()

@@ -217,7 +217,7 @@ class Sender(Gatherer):
         arguments: list[Any] = [1 + len(keys), key, *keys, self.expiry, limit, digest]
         _put_deliveries(arguments, capacities, members)
         future: asyncio.Future[int | list[bytes] | None] = self._connection.loop.create_future()
-        self._connection.submit(SameGroupCall(arguments, self, future))
+        self._connection.submit_urgent(SameGroupCall(arguments, self, future))
         return future
 
     def send_alone(self, batch: KeyBatch) -> None:
