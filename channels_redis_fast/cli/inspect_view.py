@@ -16,6 +16,9 @@ from .texts import counted, duration, known, size
 #: From where on a channel is coloured.
 WARM, FULL = 0.75, 1.0
 
+#: What tells all names of the Pub/Sub layer: refused, there is nothing to be cut short.
+_NAMES = {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"}
+
 _LEFTOVERS = {
     "inflight": "backup queue of channels_redis; safe to delete when no process runs it any more",
     "no expiry": "will never go away by itself; nothing of this package writes such a key",
@@ -186,11 +189,7 @@ def _notes(picture: Picture) -> list[Text]:
                     style="yellow",
                 )
             )
-        elif (
-            not shard.complete
-            and shard.error is None
-            and not {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"} & set(shard.refused)
-        ):
+        elif not shard.complete and shard.error is None and not _NAMES & set(shard.refused):
             notes.append(Text(f"{where}: cut short; --max-keys looks at more names", style="yellow"))
         if shard.nameless_receivers:
             notes.append(
