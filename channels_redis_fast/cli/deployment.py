@@ -2,7 +2,8 @@
 Which deployment a command is about: the options that all commands share, and the layers that follow from them.
 
 A deployment is an alias of a Django project's CHANNEL_LAYERS, or the URLs of ``--hosts`` or ``--cluster``. Makes
-layers; opens nothing, and does not know what a command does with them. Errors name the option or the alias, never a password.
+layers; opens nothing, and does not know what a command does with them. Errors name the option or the alias, never a
+password.
 """
 
 from __future__ import annotations
