@@ -34,6 +34,10 @@ ARGUMENTS = (
 )
 
 
+#: What stands among the arguments of all nodes for a free port, of each another one.
+FREE_PORT = "<free port>"
+
+
 class Node:
     """One server of a cluster, a plain client of it, and what the cluster calls it."""
 
@@ -116,7 +120,8 @@ def _start(arguments: Iterable[str], binary: str | None, attempts: int = 5) -> S
     """A server whose bus has a port of its own choice: the default is 10,000 further on, where there may be none."""
     for attempt in range(1, attempts + 1):
         try:
-            return start_server(*ARGUMENTS, "--cluster-port", str(free_port()), *arguments, binary=binary)
+            own = [argument.replace(FREE_PORT, str(free_port())) for argument in arguments]
+            return start_server(*ARGUMENTS, "--cluster-port", str(free_port()), *own, binary=binary)
         except PortTaken:
             if attempt == attempts:
                 raise
