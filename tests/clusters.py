@@ -260,8 +260,10 @@ class Cluster:
         self.settle()
 
     def add_primary(self) -> Node:
-        """A node joins, without slots."""
-        return self._join([self._new_node()])[0]
+        """A node joins, without slots; returns when it would take some."""
+        [node] = self._join([self._new_node()])
+        wait_until(lambda: self._is_settled(node), f"{node} is a part of the cluster")
+        return node
 
     def add_replica(self, primary: Node) -> Node:
         [node] = self._join([self._new_node()])
