@@ -179,11 +179,14 @@ class Cluster:
         return [self._instead_of(host) for host in hosts]
 
     def _instead_of(self, host: Any) -> Any:
-        if host in self.urls:
-            return self.host
-        if isinstance(host, dict) and host.get("address") in self.urls:
-            return {**self.host, **{name: value for name, value in host.items() if name != "address"}}
-        return host
+        options = host if isinstance(host, dict) else {"address": host}
+        address = options.get("address")
+        named = [url for url in self.urls if isinstance(address, str) and address.startswith(url)]
+        if not named:
+            return host
+        query = str(address).removeprefix(named[0])
+        rest = {name: value for name, value in options.items() if name != "address"}
+        return {"cluster": [url + query for url in self.urls], **rest}
 
     @property
     def running(self) -> list[Node]:
@@ -295,6 +298,14 @@ class Cluster:
             moved += self.move_keys(source, target, some)
             self.finish_move(source, target, some)
         return moved
+
+    def move_in_one_step(self, source: Node, target: Node, slots: Iterable[int]) -> None:
+        """CLUSTER MIGRATESLOTS, which Valkey has since 9.0; of the slots those that are the source's."""
+        its = sorted(set(slots) & set(self.slots_of(source)))
+        for slot in its:
+            source("MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
+        wait_until(lambda: all(self.owner(slot) is target for slot in its), f"{target} has the slots")
+        self.settle()
 
     def settle(self) -> None:
         """Return when all running nodes are of one opinion, all slots are served and all replicas are in touch."""
