@@ -20,8 +20,9 @@ from . import options
 from ._hot import CapacityTable, shard
 from .codec import Codec, Message, choose
 from .dialer import Dialer, create_pool
-from .hosts import decode_hosts, host_label
+from .hosts import decode_hosts, host_label, is_cluster
 from .loops import LoopStates, on_fork
+from .nodes import Nodes
 from .serializers import make_serializer
 from .stats import Stats
 from .sync import Layer, SyncLayer
@@ -59,15 +60,22 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._set_capacities(capacity, channel_capacity)
         self.hosts = decode_hosts(hosts)
         self.ring_size = len(self.hosts)
+        on_cluster = is_cluster(self.hosts[0])
+        if on_cluster and self._overridden("create_pool") is not None:
+            raise ValueError(
+                f"{type(self).__name__}.create_pool makes the pool of one host and cannot serve a cluster, which has "
+                "many: put what it does into the host's keywords, or list hosts that are no cluster."
+            )
         self._serializer = make_serializer(serializer_format, **serializer_options)
         self._codec = self.choose_codec(
             self._serializer, self._overridden("serialize"), self._overridden("deserialize")
         )
-        own_pools = self._overridden("create_pool")
-        self._dialers = [
-            Dialer(host, f"hosts[{index}]", self.layer_name, None if own_pools is None else partial(own_pools, index))
-            for index, host in enumerate(self.hosts)
-        ]
+        #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
+        self._shards: list[Dialer] | Nodes = (
+            Nodes(self.hosts[0], "hosts[0]", self.layer_name)
+            if on_cluster
+            else [self._dialer(index) for index in range(self.ring_size)]
+        )
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
         self._shard_of: Callable[[str, int], int] = (
             shard if self._overridden("consistent_hash") is None else self._own_shard
@@ -117,8 +125,13 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), its connections unopened.
 
-        A layer that overrides this has its sockets opened by the pools that it returns.
+        A layer that overrides this has its sockets opened by the pools that it returns. Its host cannot be a cluster:
+        that has as many pools as servers. Raises ``ValueError`` there.
         """
+        if is_cluster(self.hosts[index]):
+            raise ValueError(
+                f"{host_label(self.hosts[index])} has no one pool: the core layer's connection(0) is a client."
+            )
         return create_pool(self.hosts[index])
 
     def serialize(self, message: Message) -> bytes:
@@ -158,13 +171,18 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
 
+    def _dialer(self, index: int) -> Dialer:
+        own_pools = self._overridden("create_pool")
+        make_pool = None if own_pools is None else partial(own_pools, index)
+        return Dialer(self.hosts[index], f"hosts[{index}]", self.layer_name, make_pool)
+
     def _set_capacities(self, default: int, patterns: Any) -> None:
         # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
         self._capacities = CapacityTable(patterns, default)
         self._capacity_of = self._overridden("get_capacity") or self._capacities.lookup
         self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
 
-    def _capacity_for_mailbox(self, channel: str) -> int:
+    def _current_capacity(self, channel: str) -> int:
         return self._capacity_of(channel)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:

@@ -13,17 +13,18 @@ import time
 from collections.abc import Sequence
 
 from .commands import CommandConnection
+from .lanes import Lane
 
 logger = logging.getLogger("channels_redis_fast")
 
 
-async def count_members(connection: CommandConnection, key: bytes, expiry: int) -> int:
+async def count_members(connection: CommandConnection | Lane, key: bytes, expiry: int) -> int:
     """Return how many members a group's key has, those that were last added ``expiry`` seconds ago not among them."""
     (count,) = await connection.call((b"ZCOUNT", key, b"(%d" % _limit(expiry), b"+inf"), repeatable=True)
     return int(count)
 
 
-async def name_members(connection: CommandConnection, key: bytes, expiry: int) -> list[str]:
+async def name_members(connection: CommandConnection | Lane, key: bytes, expiry: int) -> list[str]:
     """Return the names of such members by the time at which they were last added."""
     (members,) = await connection.call((b"ZRANGEBYSCORE", key, b"(%d" % _limit(expiry), b"+inf"), repeatable=True)
     names = []
@@ -35,12 +36,12 @@ async def name_members(connection: CommandConnection, key: bytes, expiry: int) -
     return names
 
 
-async def count_waiting(connections: Sequence[CommandConnection], key: bytes, expiry: int) -> int:
+async def count_waiting(connections: Sequence[CommandConnection | Lane], key: bytes, expiry: int) -> int:
     """Return how many messages wait on a channel's key, over all shards, those older than ``expiry`` not counted."""
     return sum(await asyncio.gather(*(_count_waiting(connection, key, expiry) for connection in connections)))
 
 
-async def _count_waiting(connection: CommandConnection, key: bytes, expiry: int) -> int:
+async def _count_waiting(connection: CommandConnection | Lane, key: bytes, expiry: int) -> int:
     # Messages are stamped with the server's time, or with the sender's where scripts are refused; so is TIME there.
     (now,) = await connection.call((b"TIME",), repeatable=True, raises=False)
     limit = int(now[0]) - expiry if isinstance(now, list) else _limit(expiry)

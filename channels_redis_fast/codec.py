@@ -108,7 +108,8 @@ class SerializerCodec(OneByOne):
         return _as_bytes(self._serialize(message if channel is None else {**message, CHANNEL_FIELD: channel}))
 
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
-        return [_as_bytes(self._serialize({**message, CHANNEL_FIELD: names})) for names in channels]
+        # Lists of its own: what a site's serializer does with them is not for the next message.
+        return [_as_bytes(self._serialize({**message, CHANNEL_FIELD: [*names]})) for names in channels]
 
     def decode(self, member: bytes, /) -> Letter:
         message = self._deserialize(member)

@@ -18,9 +18,10 @@ from redis.exceptions import ConnectionError
 from ._hot import assemble
 from .connection import (
     CLOSE_TIMEOUT,
+    CLUSTER_ONLY,
+    ELSEWHERE,
     MAX_IN_FLIGHT,
     MAX_REQUESTS_PER_WRITE,
-    NOT_DONE,
     Command,
     Connection,
     Link,
@@ -100,7 +101,7 @@ class _Expected:
         self._request = request
 
     def resolve(self, reply: Any) -> None:
-        if reply.__class__ in NOT_DONE:
+        if reply.__class__ in ELSEWHERE:
             self._connection.not_done(self._request, reply)
         elif self._request.reply(reply):
             self._connection.repeat(self._request)
@@ -159,6 +160,17 @@ class CommandConnection(Connection):
         """How many commands were written and not yet answered."""
         return 0 if self.link is None else len(self.link.in_flight)
 
+    def at(self, key: bytes) -> CommandConnection:
+        """Return the way to the server that has a key. There is one here; a cluster has more."""
+        return self
+
+    def say(self, key: bytes) -> None:
+        """Say that there is something on a key again, to who would not hear it by waiting in Redis: to nobody here."""
+
+    async def servers(self) -> Sequence[CommandConnection]:
+        """Return the ways to all servers."""
+        return [self]
+
     def call(self, *commands: Command, repeatable: bool = False, raises: bool = True) -> asyncio.Future[list[Any]]:
         """
         Write commands side by side with whatever else leaves in this tick.
@@ -176,6 +188,14 @@ class CommandConnection(Connection):
         if not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._write)
+
+    def submit_urgent(self, request: Pending) -> None:
+        """Hand in a request for whose answer somebody waits: where nothing is under way, it is written at once."""
+        if self._scheduled or self._unwritten or self._repeat or self.in_flight:
+            self.submit(request)
+        else:
+            self._unwritten.append(request)
+            self._write()
 
     def write_now(self) -> None:
         """Write what was handed in without waiting for the end of the tick."""
@@ -216,8 +236,12 @@ class CommandConnection(Connection):
         """
         Keep a request that the server would not carry out for the next connection.
 
-        Where servers have said so for as long as an answer may take, the request fails.
+        Where servers have said so for as long as an answer may take, the request fails; at once where the host is
+        not what the option ``hosts`` says.
         """
+        if error.__class__ in CLUSTER_ONLY:
+            request.fail(self.is_in_cluster())
+            return
         now = self.loop.time()
         if now - self._not_done_last > self.answer_timeout:
             self._not_done_since = now

@@ -51,6 +51,11 @@ Command = tuple[Any, ...] | list[Any]
 _MORE = object()
 
 _ERRORS: dict[str, type[RedisError]] = {
+    "MOVED": exceptions.MovedError,
+    "ASK": exceptions.AskError,
+    "TRYAGAIN": exceptions.TryAgainError,
+    "CLUSTERDOWN": exceptions.ClusterDownError,
+    "CROSSSLOT": exceptions.ClusterCrossSlotError,
     "NOSCRIPT": exceptions.NoScriptError,
     "READONLY": exceptions.ReadOnlyError,
     "UNBLOCKED": exceptions.ReadOnlyError,
@@ -69,9 +74,25 @@ NOT_DONE: frozenset[Any] = frozenset(
 )
 
 
+#: Where a request is to go instead, or that it can go nowhere yet: answers of a cluster. Nothing was done.
+REDIRECTIONS: frozenset[Any] = frozenset(
+    (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError, exceptions.ClusterDownError)
+)
+
+#: What only a server of a cluster answers.
+CLUSTER_ONLY = REDIRECTIONS | {exceptions.ClusterCrossSlotError}
+
+#: Answers that say that a request was not carried out, and might be elsewhere or later.
+ELSEWHERE = NOT_DONE | CLUSTER_ONLY
+
+
 def reply_error(text: str) -> Exception:
     """Return the redis-py exception for an error reply; unknown codes give ``ResponseError``."""
-    kind = _ERRORS.get(text.split(" ", 1)[0])
+    code, _, rest = text.partition(" ")
+    kind = _ERRORS.get(code)
+    if kind is not None and issubclass(kind, exceptions.AskError):
+        # It reads slot and address from what follows.
+        return kind(rest)
     if kind is None:
         # Redis 6 puts what a script's command was answered into a sentence of its own.
         inner = (code for code in ("READONLY", "OOM") if f"-{code} " in text)
@@ -303,6 +324,13 @@ class Connection(abc.ABC):
             # The answers on their way say what else was not done.
             self.link.leave(error)
 
+    def is_in_cluster(self) -> ConnectionError:
+        """Return what to raise where the host turns out to be a server of a cluster."""
+        return ConnectionError(
+            f"{self.dialer.label} is a server of a Redis Cluster: in the option 'hosts' it has to be "
+            "{'cluster': [" + repr(f"redis://{self.dialer.label}") + "]}"
+        )
+
     def moved(self) -> None:
         """Hear that the host's primary is another server; what is connected to the old one leaves it."""
         if self.link is not None and self.link.server != self.dialer.primary:
@@ -318,7 +346,7 @@ class Connection(abc.ABC):
 
     async def _open(self) -> None:
         try:
-            for delay in _delays():
+            for delay in delays():
                 if self._lost_at is not None and self._lost_at - self._opened_at < BACKOFF_SOON:
                     # A server that takes connections only to drop them is not asked again at once.
                     await asyncio.sleep(BACKOFF_SOON)
@@ -370,7 +398,8 @@ class Connection(abc.ABC):
         self.after_loss()
 
 
-def _delays() -> Iterator[float]:
+def delays() -> Iterator[float]:
+    """Yield the seconds between attempts."""
     delay = BACKOFF_FIRST
     while True:
         yield delay * random.uniform(0.5, 1.0)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import re
 import time
 from asyncio import get_running_loop
@@ -31,15 +30,16 @@ from .codec import CHANNEL_FIELD, Message
 from .commands import CommandConnection
 from .coreloop import CoreLoop
 from .dialer import open_client
+from .fanout import Fanout, Group
 from .flush import unlink_all
+from .lanes import Lane
 from .mailbox import Mailroom
 from .naming import names_of, split_by
+from .nodes import Nodes
 from .receiver import Receiver
 from .ways import either_way
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
-
-logger = logging.getLogger("channels_redis_fast")
 
 
 class RedisChannelLayer(RedisLayer):
@@ -93,7 +93,15 @@ class RedisChannelLayer(RedisLayer):
         self.client_prefix = unique_name()
         self._key_prefix = self.prefix.encode()
         self._kind, self._is_group, self._find = names_of(type(self))
-        self._split = split if self._overridden("consistent_hash") is None else split_by(self.consistent_hash)
+        own_hash = self._overridden("consistent_hash") is not None
+        self._fanout = Fanout(
+            self._codec,
+            split_by(self.consistent_hash) if own_hash else split,
+            self._current_capacity,
+            self._key_prefix,
+            self.ring_size,
+            self._stats,
+        )
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
@@ -246,37 +254,11 @@ class RedisChannelLayer(RedisLayer):
         if state is None:
             await self._ways.through_hub(RedisChannelLayer.group_send(self, group, message))
             return
-        group_key = self._group_key(group)
         self._stats.group_sends += 1
-        _, members = await state.commands[self.consistent_hash(group)].call(
-            (b"ZREMRANGEBYSCORE", group_key, 0, int(time.time()) - self.group_expiry),
-            (b"ZRANGE", group_key, 0, -1),
-            repeatable=True,
+        limit = int(time.time()) - self.group_expiry
+        await self._fanout.send(
+            state, Group(group, self._group_key(group), self.consistent_hash(group), limit), message
         )
-        shards, unreadable = self._split(members, self._key_prefix, self.ring_size)
-        if unreadable:
-            logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group)
-        try:
-            framed = self._codec.encode_group(message, [names for _, channels in shards for names in channels])
-        except Exception as error:
-            say_where(error, f"group {group}")
-            raise
-        calls: list[asyncio.Future[int]] = []
-        start = 0
-        for index, (keys, channels) in enumerate(shards):
-            if keys:
-                end = start + len(keys)
-                capacities = [self._capacity_of(names[0]) for names in channels]
-                calls += state.senders[index].send_group(keys, framed[start:end], capacities)
-                start = end
-        if len(calls) > 1:
-            # Until all have answered: one shard's trouble must not leave another's outcome unread.
-            await asyncio.wait(calls)
-        for call in calls:
-            over_capacity = await call
-            if over_capacity:
-                self._stats.over_capacity += over_capacity
-                logger.info("%s of %s channels over capacity in group %s", over_capacity, len(members), group)
 
     # A look inside.
 
@@ -303,7 +285,8 @@ class RedisChannelLayer(RedisLayer):
         """
         self.require_valid_channel_name(channel)
         redis_key = self._key_prefix + self.non_local_name(channel).encode()
-        return await census.count_waiting(self._loops[get_running_loop()].commands, redis_key, self.expiry)
+        shards = [commands.at(redis_key) for commands in self._loops[get_running_loop()].commands]
+        return await census.count_waiting(shards, redis_key, self.expiry)
 
     # Flush.
 
@@ -314,9 +297,9 @@ class RedisChannelLayer(RedisLayer):
 
         Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
         """
-        for connection in self._loops[get_running_loop()].commands:
+        for shard_commands in self._loops[get_running_loop()].commands:
             # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
-            await unlink_all(connection, self._key_prefix, self._key_prefix + b":wake:")
+            await unlink_all(shard_commands, self._key_prefix, self._key_prefix + b":wake:")
         self._mailroom.empty()
         await self.close_pools()
 
@@ -324,7 +307,8 @@ class RedisChannelLayer(RedisLayer):
         """
         Return a redis-py client (``redis.asyncio.Redis``) of one shard, for commands of your own.
 
-        It has a pool of its own, beside the layer's two connections; it is closed with them and with the event loop.
+        Of a cluster, which is shard 0, it is a ``redis.asyncio.RedisCluster``. It has connections of its own, beside
+        those of the layer; it is closed with them and with the event loop.
 
         Raises ``ValueError`` for a shard that there is not, ``RuntimeError`` outside an event loop.
         """
@@ -332,7 +316,8 @@ class RedisChannelLayer(RedisLayer):
             raise ValueError(f"There is no shard {index}: this layer has {self.ring_size}.")
         clients = self._loops[get_running_loop()].clients
         if index not in clients:
-            clients[index] = open_client(self.create_pool(index))
+            shards = self._shards
+            clients[index] = shards.client() if isinstance(shards, Nodes) else open_client(self.create_pool(index))
         return clients[index]
 
     async def close_pools(self) -> None:
@@ -351,15 +336,14 @@ class RedisChannelLayer(RedisLayer):
         super().after_fork()
 
     def _make_mailroom(self) -> Mailroom:
-        return Mailroom(self._key_prefix, self.expiry, self._capacity_for_mailbox, self._stats)
+        return Mailroom(self._key_prefix, self.expiry, self._current_capacity, self._stats)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
-        return CoreLoop(loop, self._dialers, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
+        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(
             state.loop,
-            self._dialers,
             state.commands,
             state.waker,
             self._mailroom,
@@ -405,14 +389,15 @@ class RedisChannelLayer(RedisLayer):
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
-    def _group(self, group: str, *channels: str) -> tuple[CommandConnection, bytes]:
+    def _group(self, group: str, *channels: str) -> tuple[CommandConnection | Lane, bytes]:
         """Check the names; return the connection and the key of the group."""
         if not self._is_group(group):
             self.require_valid_group_name(group)
         for channel in channels:
             if self._kind(channel) < 0:
                 self.require_valid_channel_name(channel)
-        return self._loops[get_running_loop()].commands[self.consistent_hash(group)], self._group_key(group)
+        group_key = self._group_key(group)
+        return self._loops[get_running_loop()].commands[self.consistent_hash(group)].at(group_key), group_key
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()

@@ -13,11 +13,15 @@ from typing import Any
 
 from . import scripts
 from ._hot import Waker
+from .cluster import Cluster
 from .commands import CommandConnection
-from .connection import Connection
 from .dialer import Dialer, close_client
+from .loops import Closable
+from .nodes import Nodes
 from .receiver import Receiver
+from .rosters import Rosters
 from .sender import Sender
+from .slotsenders import SlotSenders
 from .stats import Stats
 
 
@@ -27,17 +31,27 @@ class CoreLoop:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        dialers: Sequence[Dialer],
+        shards: Sequence[Dialer] | Nodes,
         expiry: int,
         ordered: bool,
         stats: Stats,
         make_receiver: Callable[[CoreLoop], Receiver],
     ) -> None:
         self.loop = loop
-        #: By shard: the command connection, and what gathers the sends.
-        self.commands = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in dialers]
         self.waker = Waker(loop)
-        self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in self.commands]
+        #: By shard: the command connection, and what gathers the sends. A cluster is one shard.
+        self.commands: list[CommandConnection | Cluster]
+        self.senders: list[Sender | SlotSenders]
+        if isinstance(shards, Nodes):
+            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER, says=True)
+            self.commands = [cluster]
+            self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
+            self.rosters = Rosters(0)
+        else:
+            connections = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in shards]
+            self.commands = [*connections]
+            self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
+            self.rosters = Rosters()
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         self._make_receiver = make_receiver
@@ -47,7 +61,7 @@ class CoreLoop:
         """Everything that this loop receives. A loop that only sends has none."""
         return self._make_receiver(self)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Closable]:
         """Return all connections, those without a socket too."""
         pumps = self.receiver.pumps if "receiver" in vars(self) else []
         return [*self.commands, *pumps]

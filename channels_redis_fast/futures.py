@@ -15,3 +15,9 @@ def fail(futures: Iterable[asyncio.Future[Any] | Waiter[Any]], error: Exception)
         if not future.done():
             # One for each: a traceback grows on an exception that is raised in several tasks.
             future.set_exception(type(error)(*error.args))
+
+
+def ignore(future: asyncio.Future[Any]) -> None:
+    """Take note of what became of a future that nobody waits for, as asyncio complains otherwise."""
+    if not future.cancelled():
+        future.exception()

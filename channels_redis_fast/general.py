@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Container, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -20,14 +21,26 @@ from redis.exceptions import OutOfMemoryError
 from ._hot import Waiter, Waker
 from .codec import Message
 from .futures import fail
-from .pump import Pump
 
 logger = logging.getLogger("channels_redis_fast")
 
 #: Seconds after which a message is put back again that the server had no memory for.
 RETURN_PAUSE = 0.5
 
-Popped = tuple[Message, Pump, bytes, bytes]
+#: With what it takes to put it back: the pump that brought it, the member, the score.
+Popped = tuple[Message, Any, bytes, bytes]
+
+
+class Asks(Protocol):
+    """A pump, as far as a general channel is concerned."""
+
+    tries: deque[Any]
+
+    @property
+    def link(self) -> object: ...
+    @property
+    def awaited(self) -> Container[bytes]: ...
+    def kick(self) -> None: ...
 
 
 class Around(Protocol):
@@ -36,7 +49,9 @@ class Around(Protocol):
     loop: asyncio.AbstractEventLoop
     waker: Waker
     retired: bool
-    pumps: list[Pump]
+
+    @property
+    def pumps(self) -> Sequence[Asks]: ...
 
     def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]: ...
 
@@ -60,7 +75,7 @@ class GeneralChannel:
         self.returning = 0
         #: Messages given to receivers that have not run since, and may turn out to be cancelled.
         self.given = 0
-        self._trying: Pump | None = None
+        self._trying: Asks | None = None
         self._left = len(receiver.pumps)
         self._rotation = count()
 
@@ -131,7 +146,7 @@ class GeneralChannel:
         """A try has been answered."""
         self._trying = None
 
-    def nothing_found(self, pump: Pump) -> None:
+    def nothing_found(self, pump: Asks) -> None:
         """A try on a shard brought nothing, or could not be made."""
         if self._trying is pump:
             self._trying = None

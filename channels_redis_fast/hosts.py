@@ -1,14 +1,14 @@
 """
 The ``hosts`` option: what a user may write, checked and brought into one form.
 
-Knows the shapes that ``channels_redis`` documents (URIs, pairs, dicts, Sentinel dicts) and how to name a
-host in a log line without its password. Opens nothing and does not know redis-py; which connection keywords
+Knows the shapes that ``channels_redis`` documents (URIs, pairs, dicts, Sentinel dicts), that of a cluster, and how to
+name a host in a log line without its password. Opens nothing and does not know redis-py; which connection keywords
 exist is redis-py's to say (``connection.Dialer`` asks it when the layer is made).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -22,7 +22,8 @@ def decode_hosts(hosts: Any) -> list[HostOptions]:
     """
     Bring the ``hosts`` option into a list of redis-py keyword dicts, one for each shard.
 
-    A URI becomes ``{"address": uri}`` and a pair ``{"host": host, "port": port}``; a dict is copied.
+    A URI becomes ``{"address": uri}`` and a pair ``{"host": host, "port": port}``; a dict is copied. Of a cluster,
+    ``{"cluster": [...], **keywords}``, the servers in the list are brought into that form. It is the only host.
     ``None`` and empty sequences mean ``redis://localhost:6379``, as in channels_redis 4.3.
 
     Raises ``ValueError`` when ``hosts`` is one string in place of a list, ``TypeError`` or ``ValueError``
@@ -33,16 +34,30 @@ def decode_hosts(hosts: Any) -> list[HostOptions]:
     if not hosts:
         return [{"address": DEFAULT_HOST}]
     if isinstance(hosts, Mapping):
-        raise TypeError("Option 'hosts' must be a list of hosts; it is a dict. Put the dict into a list.")
+        if "cluster" not in hosts:
+            raise TypeError("Option 'hosts' must be a list of hosts; it is a dict. Put the dict into a list.")
+        hosts = [hosts]
     try:
         entries = list(hosts)
     except TypeError:
         raise TypeError(f"Option 'hosts' must be a list of hosts, not {type(hosts).__name__}.") from None
-    return [_decode_host(entry, f"hosts[{index}]") for index, entry in enumerate(entries)]
+    decoded = [_decode_host(entry, f"hosts[{index}]") for index, entry in enumerate(entries)]
+    if len(decoded) > 1 and any(is_cluster(host) for host in decoded):
+        raise ValueError(
+            "Option 'hosts': a cluster spreads the load by itself, so it must be the only host in the list."
+        )
+    return decoded
+
+
+def is_cluster(options: HostOptions) -> bool:
+    """Return whether a decoded host is a Redis Cluster."""
+    return "cluster" in options
 
 
 def host_label(options: HostOptions) -> str:
-    """Name a host for logs and errors: ``host:port``, a socket path or the Sentinel set; never a credential."""
+    """Name a host for logs and errors: ``host:port``, a socket path, a Sentinel set, a cluster; never a credential."""
+    if is_cluster(options):
+        return f"cluster:{host_label(options['cluster'][0])}"
     if "master_name" in options:
         return f"sentinel:{options['master_name']}"
     if "address" in options:
@@ -75,6 +90,8 @@ def _decode_dict(entry: Mapping[Any, Any], where: str) -> HostOptions:
     for name in options:
         if not isinstance(name, str):
             raise TypeError(f"{where}: keys must be strings, not {name!r}.")
+    if "cluster" in options:
+        _decode_cluster(options, where)
     if "address" in options:
         if "master_name" in options:
             raise ValueError(f"{where}: 'address' and 'master_name' exclude each other.")
@@ -84,6 +101,33 @@ def _decode_dict(entry: Mapping[Any, Any], where: str) -> HostOptions:
     if "port" in options:
         options["port"] = _decode_port(options["port"], where)
     return options
+
+
+def _decode_cluster(options: HostOptions, where: str) -> None:
+    servers = options["cluster"]
+    if isinstance(servers, (str, bytes, Mapping)) or not isinstance(servers, Sequence):
+        raise TypeError(f"{where}: 'cluster' must be a list of some of the cluster's servers.")
+    if not servers:
+        raise ValueError(f"{where}: 'cluster' must name at least one of the cluster's servers.")
+    for name in ("address", "host", "port", "path", "sentinels", "master_name"):
+        if name in options:
+            raise ValueError(f"{where}: '{name}' and 'cluster' exclude each other.")
+    if options.get("db"):
+        raise ValueError(f"{where}: a cluster has no database but 0, and 'db' is {options['db']!r}.")
+    options["cluster"] = [
+        _decode_server(server, f"{where}['cluster'][{index}]") for index, server in enumerate(servers)
+    ]
+
+
+def _decode_server(server: Any, where: str) -> HostOptions:
+    if isinstance(server, Mapping):
+        raise TypeError(
+            f"{where} must be a URI or a (host, port) pair; what is for all servers stands beside 'cluster'."
+        )
+    decoded = _decode_host(server, where)
+    if decoded.get("address", "").startswith("unix:"):
+        raise ValueError(f"{where}: servers of a cluster are reached by host and port, not by a unix socket.")
+    return decoded
 
 
 def _decode_address(address: Any, where: str) -> str:

@@ -103,19 +103,23 @@ class Hub:
 class Call:
     """One coroutine on the hub, as the thread sees it that handed it in."""
 
-    __slots__ = ("_context", "_done", "_function", "_loop", "_task")
+    __slots__ = ("_context", "_coroutine", "_done", "_error", "_function", "_loop", "_result", "_task")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, function: Work, done: Callable[[Call], None]) -> None:
         self._loop = loop
         self._function = function
         self._done = done
         self._context = contextvars.copy_context()
-        self._task: asyncio.Task[Any] | None = None
+        self._coroutine: Coroutine[Any, Any, Any]
+        self._task: asyncio.Task[None] | None = None
+        self._result: Any = None
+        self._error: BaseException | None = None
 
     def begin(self) -> None:
         """Begin, in the hub's loop."""
-        self._task = self._context.run(self._loop.create_task, self._function())
-        self._task.add_done_callback(self._is_over)
+        self._coroutine = self._function()
+        self._task = self._context.run(self._loop.create_task, self._run())
+        self._task.add_done_callback(self._never_began)
 
     def cancel(self) -> None:
         """Cancel it, from any thread; ``done`` hears of it too."""
@@ -124,24 +128,43 @@ class Call:
 
     def result(self) -> Any:
         """
-        Return or raise what the coroutine did.
+        Return or raise, once, what the coroutine did.
 
         Raises ``redis.exceptions.ConnectionError`` if the interpreter ended before: it may have happened.
         """
-        assert self._task is not None
-        if self._task.cancelled():
+        error, self._error = self._error, None
+        if isinstance(error, asyncio.CancelledError):
             raise ConnectionError("the answer did not come before the interpreter ended")
-        return self._task.result()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback leads here.
+                del error
+        return self._result
 
     def _cancel(self) -> None:
         # The hub was woken to begin it before it was woken for this.
         assert self._task is not None
         self._task.cancel()
 
-    def _is_over(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled():
-            # Who asked may be gone, and the error is nobody else's business.
-            task.exception()
+    async def _run(self) -> None:
+        assert self._task is not None
+        try:
+            self._result = await self._coroutine
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            # Who asked hears it, and it is nobody else's business.
+            self._error = error
+        # Told from here, and not by the loop when it comes round again: somebody waits.
+        self._task.remove_done_callback(self._never_began)
+        self._done(self)
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """Hear that the task was cancelled before its first step."""
+        self._coroutine.close()
+        self._error = asyncio.CancelledError()
         self._done(self)
 
 

@@ -18,7 +18,11 @@ from ._hot import reseed
 
 
 class Closable(Protocol):
-    """A connection."""
+    """A connection, or several."""
+
+    @property
+    def is_open(self) -> int:
+        """How many sockets there are."""
 
     async def aclose(self) -> None: ...
 

@@ -28,6 +28,13 @@ def seconds(option: str, value: Any) -> int:
     return int(value)
 
 
+def flag(option: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False. Raises ``TypeError`` otherwise."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Option '{option}' must be True or False, not {type(value).__name__}.")
+    return value
+
+
 def count(option: str, value: Any) -> int:
     """Return ``value`` if it is a whole number, not negative. Raises ``TypeError`` or ``ValueError`` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int):

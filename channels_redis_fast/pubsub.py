@@ -24,9 +24,11 @@ from typing import Any
 from . import options
 from .base import RedisLayer, say_where, unique_name
 from .codec import Message, PayloadCodec, choose_payload
+from .hosts import is_cluster
 from .loops import LoopStates
 from .mailbox import Room
 from .pubsubloop import PubSubLoop
+from .pubsubwords import PLAIN, SHARDED
 from .ways import either_way
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
@@ -48,7 +50,9 @@ class RedisPubSubChannelLayer(RedisLayer):
     ``serializer_format``: a name in ``serializers.registry``.
     What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
     oldest give way) and ``expiry`` (seconds; None: for ever).
-    ``sync_hub`` and ``sync_timeout``: as on the core layer.
+    ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
+    SSUBSCRIBE, Redis 7.0 or newer), which plain Pub/Sub, and with it channels_redis, neither hears nor reaches. By
+    default that is used on a cluster alone, and always there.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -76,12 +80,15 @@ class RedisPubSubChannelLayer(RedisLayer):
         *,
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
+        sharded: bool | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
         self.expiry = None if expiry is None else options.seconds("expiry", expiry)
         self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
         self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
+        if sharded is not None:
+            options.flag("sharded", sharded)
         super().__init__(
             hosts,
             prefix,
@@ -92,7 +99,14 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_timeout,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
-        self._room = Room(math.inf if self.expiry is None else self.expiry, self._capacity_for_mailbox, self._stats)
+        on_cluster = is_cluster(self.hosts[0])
+        if on_cluster and sharded is False:
+            raise ValueError(
+                "Option 'sharded': Pub/Sub on a cluster is sharded, so it must not be False. Leave it out, or use a "
+                "host that is no cluster."
+            )
+        self.sharded = on_cluster or bool(sharded)
+        self._room = Room(math.inf if self.expiry is None else self.expiry, self._current_capacity, self._stats)
 
     # Channels.
 
@@ -319,13 +333,14 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
-            self._dialers,
+            self._shards,
             self._codec,
             self._room,
             lambda name: self._shard_of(name, self.ring_size),
             self.on_disconnect,
             self.on_reconnect,
             self.grace,
+            SHARDED if self.sharded else PLAIN,
         )
 
 

@@ -13,15 +13,20 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ._hot import Waiter, Waker
+from .cluster import Cluster
+from .clustersubscriber import ClusterSubscriber
 from .codec import Codec, Letter, Message
 from .commands import CommandConnection
-from .connection import Connection
 from .dialer import Dialer
+from .loops import Closable
 from .mailbox import Mailboxes, Room
-from .publisher import Publisher
+from .nodes import Nodes
+from .outages import Outages
+from .publisher import Publisher, SlotPublisher
+from .pubsubwords import Words
 from .stats import Stats
 from .subscriber import Subscriber
 
@@ -34,13 +39,14 @@ class PubSubLoop:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        dialers: Sequence[Dialer],
+        shards: Sequence[Dialer] | Nodes,
         codec: Codec,
         room: Room,
         shard_of: Callable[[str], int],
         on_disconnect: str | None,
         on_reconnect: str | None,
         grace: float,
+        words: Words,
     ) -> None:
         self.loop = loop
         self.boxes = Mailboxes(room)
@@ -51,21 +57,30 @@ class PubSubLoop:
         self._stats: Stats = room.stats
         self._codec = codec
         self._shard_of = shard_of
-        self._on_disconnect = on_disconnect
-        self._on_reconnect = on_reconnect
         self._grace = grace
         #: The channels whose receiver has left, and when they are dropped.
         self.leaving: dict[str, asyncio.TimerHandle] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self._lost_shards: set[int] = set()
-        stats = self._stats
-        self.commands = [CommandConnection(dialer, loop, stats) for dialer in dialers]
+        self._outages = Outages(self.channels, self.groups, self._tell, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
-        self.publishers = [Publisher(connection, self.waker) for connection in self.commands]
-        self._subscribers = [
-            Subscriber(dialer, loop, stats, self._message, self._lost_by(shard), self._back_by(shard))
-            for shard, dialer in enumerate(dialers)
-        ]
+        stats = self._stats
+        #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
+        self.commands: list[CommandConnection | Cluster]
+        self.publishers: list[Publisher | SlotPublisher]
+        self._subscribers: list[Subscriber | ClusterSubscriber]
+        if isinstance(shards, Nodes):
+            cluster = Cluster(shards, loop, stats)
+            self.commands = [cluster]
+            self.publishers = [SlotPublisher(cluster, self.waker)]
+            self._subscribers = [ClusterSubscriber(cluster, self._message, self._lost, self._back)]
+        else:
+            connections = [CommandConnection(dialer, loop, stats) for dialer in shards]
+            self.commands = [*connections]
+            self.publishers = [Publisher(connection, self.waker, words) for connection in connections]
+            self._subscribers = [
+                Subscriber(dialer, loop, stats, self._message, *self._reporters(shard), words)
+                for shard, dialer in enumerate(shards)
+            ]
 
     # Channels.
 
@@ -141,13 +156,15 @@ class PubSubLoop:
         if members is None or channel not in members:
             return
         del members[channel]
-        if channel in self.channels:
-            self.channels[channel].discard(group)
         if not members:
             del self.groups[group]
+            self._outages.ended(group)
             self._subscribers[self._shard_of(group)].unsubscribe(group.encode())
+        if channel in self.channels:
+            self.channels[channel].discard(group)
+            self._outages.left(channel)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Closable]:
         """Return all connections, those without a socket too."""
         return [*self.commands, *self._subscribers]
 
@@ -210,6 +227,7 @@ class PubSubLoop:
         for group in list(self.channels.get(channel, ())):
             self.leave_group(group, channel)
         if self.channels.pop(channel, None) is not None:
+            self._outages.ended(channel)
             self._subscribers[self._shard_of(channel)].unsubscribe(channel.encode())
         with self._room.lock:
             self.boxes.stored.pop(channel, None)
@@ -237,21 +255,14 @@ class PubSubLoop:
             delay = self.boxes.drop_expired()
         self._sweep = None if delay is None else self.loop.call_later(delay, self._run_sweep)
 
-    def _lost_by(self, shard: int) -> Callable[[], None]:
-        def lost() -> None:
-            self._lost_shards.add(shard)
-            self._tell_all(self._on_disconnect)
+    def _reporters(self, shard: int) -> tuple[Callable[[], None], Callable[[], None]]:
+        return lambda: self._outages.lost([shard]), lambda: self._outages.back([shard])
 
-        return lost
+    def _lost(self, names: Iterable[bytes]) -> None:
+        self._outages.lost([name.decode() for name in names])
 
-    def _back_by(self, shard: int) -> Callable[[], None]:
-        def back() -> None:
-            self._lost_shards.discard(shard)
-            if not self._lost_shards:
-                self._tell_all(self._on_reconnect)
+    def _back(self, names: Iterable[bytes]) -> None:
+        self._outages.back([name.decode() for name in names])
 
-        return back
-
-    def _tell_all(self, kind: str | None) -> None:
-        if kind is not None:
-            self.boxes.deliver([(channel, {"type": kind}) for channel in self.channels], self.waker)
+    def _tell(self, channels: Iterable[str], kind: str) -> None:
+        self.boxes.deliver([(channel, {"type": kind}) for channel in channels], self.waker)

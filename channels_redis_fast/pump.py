@@ -27,8 +27,7 @@ from redis.exceptions import NoPermissionError
 
 from ._hot import assemble
 from .commands import CommandConnection
-from .connection import CLOSE_TIMEOUT, NOT_DONE, Answerable, Command, Connection
-from .dialer import Dialer
+from .connection import CLOSE_TIMEOUT, CLUSTER_ONLY, NOT_DONE, Answerable, Command, Connection
 from .mailbox import Empties, Inbox
 from .stats import Stats
 
@@ -65,13 +64,12 @@ class Wants(Empties, Protocol):
     stats: Stats
     block_time: float
     prefix: bytes
-    commands: Sequence[CommandConnection]
     inboxes: dict[str, Inbox]
 
-    def wanted(self, pump: Pump) -> list[Target]: ...
-    def unreachable(self, pump: Pump, error: Exception) -> bool: ...
+    def wanted(self, pump: Any) -> list[Target]: ...
+    def unreachable(self, pump: Any, error: Exception) -> bool: ...
     def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None: ...
-    def deliver_general(self, general: Any, pump: Pump, member: bytes, score: bytes) -> None: ...
+    def deliver_general(self, general: Any, pump: Any, member: bytes, score: bytes) -> None: ...
 
 
 Target: TypeAlias = "Inbox | General"
@@ -82,8 +80,8 @@ class Pump(Connection):
 
     role = "receiver"
 
-    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, shard: int, receiver: Wants) -> None:
-        super().__init__(dialer, loop, receiver.stats)
+    def __init__(self, commands: CommandConnection, shard: int, receiver: Wants) -> None:
+        super().__init__(commands.dialer, commands.loop, receiver.stats)
         self.shard = shard
         #: What the wait that is in Redis now is about; empty when there is none.
         self.awaited: dict[bytes, Target] = {}
@@ -93,7 +91,7 @@ class Pump(Connection):
         self.tries: deque[General] = deque()
         self.answer_timeout = receiver.block_time + BLOCK_MARGIN
         self._receiver = receiver
-        self._commands = receiver.commands[shard]
+        self._commands = commands
         self._wake_key = receiver.prefix + b":wake:" + uuid4().hex.encode()
         self._waking = False
         self._blocked = False
@@ -242,6 +240,9 @@ class Pump(Connection):
             self._waking = False
         elif reply.__class__ in NOT_DONE:
             self.look_again(reply)
+        elif reply.__class__ in CLUSTER_ONLY:
+            for target in awaited.values():
+                target.fail_waiters(self.is_in_cluster())
         elif isinstance(reply, NoPermissionError):
             self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):

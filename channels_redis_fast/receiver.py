@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._hot import Waker
+from .cluster import Cluster
+from .clusterpump import ClusterPump
 from .codec import Codec
 from .commands import CommandConnection
-from .dialer import Dialer
 from .general import GeneralChannel, Popped
+from .lanes import Lane
 from .mailbox import Inbox, Mailroom
 from .pump import Pump, Target
 from .stats import Stats
@@ -35,8 +37,7 @@ class Receiver:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        dialers: Sequence[Dialer],
-        commands: Sequence[CommandConnection],
+        commands: Sequence[CommandConnection | Cluster],
         waker: Waker,
         mailroom: Mailroom,
         codec: Codec,
@@ -59,7 +60,10 @@ class Receiver:
         self._generals: dict[bytes, GeneralChannel] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._guard: asyncio.TimerHandle | None = None
-        self.pumps = [Pump(dialer, loop, shard, self) for shard, dialer in enumerate(dialers)]
+        self.pumps: list[Pump | ClusterPump] = [
+            ClusterPump(shard, self) if isinstance(shard, Cluster) else Pump(shard, index, self)
+            for index, shard in enumerate(commands)
+        ]
         mailroom.receivers[loop] = self
 
     # Specific channels.
@@ -91,7 +95,7 @@ class Receiver:
             general = self._generals[key] = GeneralChannel(self, key)
         return general
 
-    def deliver_general(self, general: GeneralChannel, pump: Pump, member: bytes, score: bytes) -> None:
+    def deliver_general(self, general: GeneralChannel, pump: Pump | ClusterPump, member: bytes, score: bytes) -> None:
         """Give a popped member to the first waiter of its channel, or back to Redis."""
         try:
             _, message = self._codec.decode(member)
@@ -106,13 +110,14 @@ class Receiver:
         """Return a popped message to its place in Redis, whatever the capacity says: it was there before."""
         _, pump, member, score = popped
         self.stats.put_back += 1
-        return self.commands[pump.shard].call(
-            (b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True
-        )
+        connection: CommandConnection | Lane = self.commands[pump.shard].at(key)
+        returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True)
+        connection.say(key)
+        return returned
 
     # What the pumps ask and tell.
 
-    def wanted(self, pump: Pump) -> list[Target]:
+    def wanted(self, pump: Pump | ClusterPump) -> list[Target]:
         """
         Return what a pump is to wait for.
 
@@ -144,7 +149,7 @@ class Receiver:
                 del self._generals[general.key]
         return wanted
 
-    def unreachable(self, pump: Pump, error: Exception) -> bool:
+    def unreachable(self, pump: Pump | ClusterPump, error: Exception) -> bool:
         """
         Hear that a shard cannot be reached that never was; return whether to go on trying.
 

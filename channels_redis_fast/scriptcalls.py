@@ -25,6 +25,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from .commands import CommandConnection
 from .connection import Command
+from .lanes import Lane
 from .scripts import Script
 
 logger = logging.getLogger("channels_redis_fast")
@@ -39,7 +40,7 @@ _REFUSAL = re.compile(r"(NOPERM|ERR unknown command)\b.*\beval(sha)?\b", re.IGNO
 
 
 class ScriptCall(abc.ABC):
-    """One call of a script. Subclasses say what its reply means, and what it writes."""
+    """One call of a script. Subclasses say what its reply means, and what takes its place where scripts are refused."""
 
     __slots__ = ("_plain", "_script", "_with_text")
 
@@ -55,16 +56,12 @@ class ScriptCall(abc.ABC):
         """Return the number of keys, the keys and the arguments, just before they are written."""
 
     @abc.abstractmethod
-    def writes(self) -> list[Write]:
-        """Return what the script would write."""
-
-    @abc.abstractmethod
     def done(self, reply: Any) -> None:
         """Take the script's reply, which may be an exception."""
 
     @abc.abstractmethod
-    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
-        """Hear which messages, counted over all keys, were refused for capacity, and which failed."""
+    def carry_out_plainly(self) -> None:
+        """Hear that the server runs no script for this call, and has not done anything."""
 
     def commands(self) -> Sequence[Command]:
         if self._plain.are_needed:
@@ -73,10 +70,6 @@ class ScriptCall(abc.ABC):
         self._with_text = self._with_text or self._plain.only_text
         head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]
         return (head + self.arguments(),)
-
-    def carry_out_plainly(self) -> None:
-        """Have what the script would do done by plain commands; ``settle`` hears of it, or ``done`` of an error."""
-        self._plain.carry_out(self)
 
     def reply(self, reply: Any) -> bool:
         if isinstance(reply, ResponseError):
@@ -97,19 +90,39 @@ class ScriptCall(abc.ABC):
         self.done(error)
 
 
+class WriteCall(ScriptCall):
+    """A call that plain commands can carry out, too. Subclasses say what it writes."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def writes(self) -> list[Write]:
+        """Return what the script would write."""
+
+    @abc.abstractmethod
+    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
+        """Hear which messages, counted over all keys, were refused for capacity, and which failed."""
+
+    def carry_out_plainly(self) -> None:
+        """Have what the script would do done by plain commands; ``settle`` hears of it, or ``done`` of an error."""
+        self._plain.carry_out(self)
+
+
 class PlainCommands:
     """Carries out script calls without scripts, for one shard in one event loop."""
 
-    def __init__(self, connection: CommandConnection, expiry: int) -> None:
+    def __init__(self, connection: CommandConnection | Lane, expiry: int) -> None:
         self._connection = connection
         self._expiry = expiry
-        self._calls: deque[ScriptCall] = deque()
+        self._calls: deque[WriteCall] = deque()
         #: Whether the server refuses EVALSHA, and perhaps not EVAL.
         self.only_text = False
         #: What the call that is being carried out writes, was refused and failed with.
         self._writes: list[Write] = []
         self._refused: list[int] = []
         self._failed: list[Failure] = []
+        #: Keys without messages before.
+        self._were_empty: list[bytes] = []
         #: The first position and the one behind the last of each key that is being written.
         self._written: list[tuple[int, int]] = []
 
@@ -129,7 +142,7 @@ class PlainCommands:
                 error,
             )
 
-    def carry_out(self, call: ScriptCall) -> None:
+    def carry_out(self, call: WriteCall) -> None:
         """Do what a call would, after those that came before it."""
         self._calls.append(call)
         if len(self._calls) == 1:
@@ -153,6 +166,7 @@ class PlainCommands:
         commands: list[Command] = []
         self._written = []
         position = 0
+        self._were_empty = []
         for index, (key, members, capacities) in enumerate(self._writes):
             first, position = position, position + len(members)
             mine = replies[3 * index : 3 * index + 3]
@@ -161,6 +175,8 @@ class PlainCommands:
                 self._failed.append((first, position, error))
                 continue
             _, count, last = mine
+            if not count:
+                self._were_empty.append(key)
             stamp = _stamp_after(last)
             command: list[Any] = [b"ZADD", key]
             for offset, (member, capacity) in enumerate(zip(members, capacities, strict=True)):
@@ -182,6 +198,8 @@ class PlainCommands:
             for (first, end), reply in zip(self._written, future.result()[::2], strict=True):
                 if isinstance(reply, Exception):
                     self._failed.append((first, end, reply))
+            for key in self._were_empty:
+                self._connection.say(key)
         self._end(future.exception())
 
     def _end(self, error: BaseException | None) -> None:

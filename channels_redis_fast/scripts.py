@@ -14,6 +14,7 @@ three commands, any other four, and the time is asked once for all.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha1
 
 
@@ -25,6 +26,15 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text.strip().encode()
         self.sha = sha1(self.text).hexdigest().encode()
+
+
+#: What a script says of a key and of how many messages were there before. Refused by an ACL, it changes nothing else.
+_SAYS = "if \\2 == 0 then redis.pcall('SPUBLISH', \\1, '') end"
+
+
+def _said(text: str, what: str = "") -> str:
+    """Put into a script what it says of a key that it has written."""
+    return re.sub(r"WORD\((.*), (.*)\)", what, text)
 
 
 _ROOM = """
@@ -55,7 +65,7 @@ end
 #: each run ``capacity, n, member * n``. Each message is tested against its own capacity, in order. Returns 0 when all
 #: were taken; else two lists: the 0-based positions of the messages refused, counted over all keys; and for each key
 #: that failed the first position, the one behind the last, and the error.
-SEND = Script(
+_SEND = (
     _ROOM
     + """
 local refused, failed = {}, {}
@@ -65,6 +75,7 @@ for k = 1, #KEYS do
   local ok, count, stamp = pcall(room, key)
   local problem
   if not ok then problem, count = count, 0 end
+  local before = count
   local add, length = {'ZADD', key}, 2
   local runs = tonumber(ARGV[at])
   at = at + 1
@@ -86,7 +97,7 @@ for k = 1, #KEYS do
   end
   if ok and length > 2 then
     ok, problem = pcall(call, unpack(add))
-    if ok then call('EXPIRE', key, expiry) end
+    if ok then call('EXPIRE', key, expiry) WORD(key, before) end
   end
   if not ok then
     local text = type(problem) == 'table' and problem.err or tostring(problem)
@@ -100,24 +111,59 @@ if #refused == 0 and #failed == 0 then return 0 end
 return {refused, failed}
 """
 )
+SEND = Script(_said(_SEND))
 
-#: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
-#: Returns how many keys were over capacity and got nothing.
-GROUP_SEND = Script(
-    _ROOM
-    + """
+_DELIVER = """
 local over = 0
-for i = 1, #KEYS do
+for i = first, #KEYS do
   local count, stamp = room(KEYS[i])
   if count < tonumber(ARGV[2 * i]) then
     call('ZADD', KEYS[i], stamp, ARGV[2 * i + 1])
-    call('EXPIRE', KEYS[i], expiry)
+    call('EXPIRE', KEYS[i], expiry) WORD(KEYS[i], count)
   else
     over = over + 1
   end
 end
 return over
 """
+
+#: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
+#: Returns how many keys were over capacity and got nothing.
+_GROUP_SEND = _ROOM + "local first = 1" + _DELIVER
+GROUP_SEND = Script(_said(_GROUP_SEND))
+
+#: The same for a group that is thought to be what it was. KEYS: the group's key, then the channel keys. ARGV: expiry;
+#: the score (seconds) up to which members have expired; the SHA-1 of the list of members, in their order, as msgpack;
+#: then as above. Where the list is another, nothing is delivered and the list returned; false where the group is large
+#: or cannot be looked at. The list itself is compared, since a member may be added and removed by anybody at any time;
+#: in its order, which says what capacity a key has, and without its scores.
+SAME_GROUP_SEND = Script(
+    _said(
+        """
+local function look(key)
+  redis.call('ZREMRANGEBYSCORE', key, 0, ARGV[2])
+  if redis.call('ZCARD', key) > 1000 then return nil end
+  local members = redis.call('ZRANGE', key, 0, -1)
+  return members, redis.sha1hex(cmsgpack.pack(members))
+end
+
+local ok, members, digest = pcall(look, KEYS[1])
+if not ok then
+  local text = type(members) == 'table' and members.err or tostring(members)
+  if string.find(text, 'READONLY', 1, true) then return {err = text} end
+  return false
+end
+if digest ~= ARGV[3] then return members end
+"""
+        + _ROOM
+        + "local first = 2"
+        + _DELIVER
+    )
 )
 
-ALL = (SEND, GROUP_SEND)
+#: The same for a cluster, where receivers do not wait in Redis: whoever finds a key empty says on its sharded channel
+#: that it no longer is. A receiver looks until a key is empty, so nobody has to be told before that.
+SEND_SAYING, GROUP_SEND_SAYING = Script(_said(_SEND, _SAYS)), Script(_said(_GROUP_SEND, _SAYS))
+
+ALL = (SEND, GROUP_SEND, SAME_GROUP_SEND)
+OF_A_CLUSTER = (SEND_SAYING, GROUP_SEND_SAYING)

@@ -19,20 +19,21 @@ from ._hot import Batch, Gatherer, KeyBatch, Waker
 from .commands import EARLY, MAX_MESSAGES, CommandConnection
 from .connection import Command, reply_error
 from .futures import fail
-from .scriptcalls import Failure, PlainCommands, ScriptCall, Write
+from .lanes import Lane
+from .scriptcalls import Failure, PlainCommands, ScriptCall, Write, WriteCall
 from .stats import Stats
 
 #: With MAX_MESSAGES, what one call may hold: it must not hold up the server for long.
 MAX_KEYS, MAX_BYTES = 64, 1_000_000
 
 
-class SendBatch(ScriptCall):
+class SendBatch(WriteCall):
     """One call: the messages of a tick, by key."""
 
     __slots__ = ("_sender", "batch")
 
     def __init__(self, sender: Sender) -> None:
-        super().__init__(scripts.SEND, sender.plain)
+        super().__init__(sender.send_script, sender.plain)
         self._sender = sender
         self.batch = Batch()
 
@@ -77,7 +78,7 @@ class SendBatch(ScriptCall):
         self.batch.accept()
 
 
-class GroupBatch(ScriptCall):
+class GroupBatch(WriteCall):
     """One group message on all its keys of one shard; the future gives how many keys were over capacity."""
 
     __slots__ = ("_capacities", "_expiry", "_future", "_keys", "_members")
@@ -90,7 +91,7 @@ class GroupBatch(ScriptCall):
         sender: Sender,
         future: asyncio.Future[int],
     ) -> None:
-        super().__init__(scripts.GROUP_SEND, sender.plain)
+        super().__init__(sender.group_script, sender.plain)
         self._keys = keys
         self._members = members
         self._capacities = capacities
@@ -99,8 +100,7 @@ class GroupBatch(ScriptCall):
 
     def arguments(self) -> list[Any]:
         arguments: list[Any] = [len(self._keys), *self._keys, self._expiry]
-        for capacity, member in zip(self._capacities, self._members, strict=True):
-            arguments += (capacity, member)
+        _put_deliveries(arguments, self._capacities, self._members)
         return arguments
 
     def writes(self) -> list[Write]:
@@ -130,6 +130,39 @@ class GroupBatch(ScriptCall):
             self._future.set_exception(error)
 
 
+class SameGroupCall(ScriptCall):
+    """
+    One group message to a group that is thought to be what it was.
+
+    The future gives how many keys were over capacity; or, when nothing was delivered, who is in the group now, and None
+    where that has to be asked for.
+    """
+
+    __slots__ = ("_arguments", "_future")
+
+    def __init__(self, arguments: list[Any], sender: Sender, future: asyncio.Future[Any]) -> None:
+        super().__init__(scripts.SAME_GROUP_SEND, sender.plain)
+        self._arguments = arguments
+        self._future = future
+
+    def arguments(self) -> list[Any]:
+        return self._arguments
+
+    def done(self, reply: Any) -> None:
+        if isinstance(reply, NoPermissionError):
+            self.carry_out_plainly()
+        elif self._future.done():
+            return
+        elif isinstance(reply, Exception):
+            self._future.set_exception(reply)
+        else:
+            self._future.set_result(reply)
+
+    def carry_out_plainly(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
 class Sender(Gatherer):
     """
     Fills the batches of one shard in one event loop.
@@ -139,7 +172,11 @@ class Sender(Gatherer):
     score, so others travel alone.
     """
 
-    def __init__(self, connection: CommandConnection, expiry: int, ordered: bool, stats: Stats, waker: Waker) -> None:
+    send_script, group_script = scripts.SEND, scripts.GROUP_SEND
+
+    def __init__(
+        self, connection: CommandConnection | Lane, expiry: int, ordered: bool, stats: Stats, waker: Waker
+    ) -> None:
         super().__init__(waker, MAX_MESSAGES if ordered else 1, MAX_MESSAGES, MAX_KEYS, MAX_BYTES, EARLY)
         self.expiry = expiry
         self.plain = PlainCommands(connection, expiry)
@@ -162,6 +199,27 @@ class Sender(Gatherer):
             start = end
         return futures
 
+    def send_same_group(
+        self,
+        key: bytes,
+        limit: int,
+        digest: bytes,
+        keys: list[bytes],
+        members: list[bytes],
+        capacities: list[int],
+    ) -> asyncio.Future[int | list[bytes] | None]:
+        """
+        Send one group message to a group whose key is on this shard, if its list of members has a certain digest.
+
+        The future gives how many keys were over capacity; or, if nothing was delivered, who is in the group, and None
+        where that has to be asked for.
+        """
+        arguments: list[Any] = [1 + len(keys), key, *keys, self.expiry, limit, digest]
+        _put_deliveries(arguments, capacities, members)
+        future: asyncio.Future[int | list[bytes] | None] = self._connection.loop.create_future()
+        self._connection.submit_urgent(SameGroupCall(arguments, self, future))
+        return future
+
     def send_alone(self, batch: KeyBatch) -> None:
         """Send the messages of one key again, in a call of their own."""
         call = SendBatch(self)
@@ -175,3 +233,8 @@ class Sender(Gatherer):
 
     def _write_early(self) -> None:
         self._connection.write_now()
+
+
+def _put_deliveries(arguments: list[Any], capacities: list[int], members: list[bytes]) -> None:
+    for capacity, member in zip(capacities, members, strict=True):
+        arguments += (capacity, member)

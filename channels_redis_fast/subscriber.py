@@ -2,8 +2,9 @@
 One shard's subscriptions in one event loop: what is subscribed is kept equal to what is wanted.
 
 Names are wanted and no longer wanted; once a tick the difference goes out as one SUBSCRIBE and one UNSUBSCRIBE of
-many names. Whoever wants a name can wait until the server has acknowledged it. Messages go straight from the
-socket to ``on_message``. Knows Redis channels by name; not whose they are, nor what is in a message.
+many names, in the words of plain or of sharded Pub/Sub. Whoever wants a name can wait until the server has
+acknowledged it. Messages go straight from the socket to ``on_message``. Knows Redis channels by name; not whose they
+are, nor what is in a message.
 
 Rules kept here:
 
@@ -18,21 +19,36 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
-from redis.exceptions import TimeoutError
+from redis.exceptions import NoPermissionError, TimeoutError
 
 from ._hot import assemble
-from .connection import Command, Connection, PushLink
+from .acknowledgements import Acknowledgements
+from .connection import CLUSTER_ONLY, Command, Connection, PushLink
 from .dialer import Dialer
-from .futures import fail
+from .pubsubwords import PLAIN, Words
 from .stats import Stats
 
 logger = logging.getLogger("channels_redis_fast")
 
 #: Names in one SUBSCRIBE, so that a server that resubscribes thousands stays responsive in between.
 MAX_NAMES = 1000
+
+
+#: Names in one line of the log.
+NAMES_IN_LOG = 3
+
+PING = b"PING"
+
+
+class Sent(NamedTuple):
+    """A command that was not yet acknowledged, and for which of its names."""
+
+    command: bytes
+    names: deque[bytes]
 
 
 class Subscriber(Connection):
@@ -49,8 +65,11 @@ class Subscriber(Connection):
         on_message: Callable[[bytes, bytes], None],
         on_lost: Callable[[], None],
         on_back: Callable[[], None],
+        words: Words = PLAIN,
     ) -> None:
         super().__init__(dialer, loop, stats)
+        self._words = words
+        self._kind_of_messages = words.message
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_back = on_back
@@ -59,11 +78,11 @@ class Subscriber(Connection):
         #: Names whose last command on this socket was SUBSCRIBE; and by name the commands not yet acknowledged.
         self._subscribed: set[bytes] = set()
         self._outstanding: dict[bytes, int] = {}
-        #: The names of each command on this socket that are not yet acknowledged, oldest first.
-        self._sent: deque[deque[bytes]] = deque()
+        #: The commands on this socket that are not yet acknowledged, oldest first.
+        self._sent: deque[Sent] = deque()
         #: Names whose difference between the two is to be looked at.
         self._changed: dict[bytes, None] = {}
-        self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._acknowledgements = Acknowledgements(loop)
         self._scheduled = False
         self._was_lost = False
         self._watch: asyncio.TimerHandle | None = None
@@ -78,27 +97,33 @@ class Subscriber(Connection):
         The future raises ``redis.exceptions.ConnectionError`` naming the host. The name stays wanted then:
         who subscribed it first may still want it.
         """
+        return None if self.want(name) else self._acknowledgements.future(name)
+
+    def want(self, name: bytes) -> bool:
+        """Want a name. Returns whether the server has acknowledged it."""
         self._wanted[name] = None
-        if name in self._subscribed and name not in self._outstanding:
-            return None
-        future: asyncio.Future[None] = asyncio.Future(loop=self.loop)
-        waiting = self._waiting.get(name)
-        if waiting is None:
-            self._waiting[name] = [future]
-        else:
-            waiting.append(future)
+        if self.has(name):
+            return True
         self._change(name)
-        return future
+        return False
 
     def unsubscribe(self, name: bytes) -> None:
         """No longer want a name. Nobody has to wait for that, nor for an acknowledgement of it any more."""
+        self._acknowledgements.settle(name)
+        self.unwant(name)
+
+    def unwant(self, name: bytes) -> None:
+        """No longer want a name, whoever may wait for it."""
         self._wanted.pop(name, None)
-        self._settle(name)
         self._change(name)
+
+    def has(self, name: bytes) -> bool:
+        """Return whether the server has acknowledged a name."""
+        return name in self._subscribed and name not in self._outstanding
 
     def is_awaited(self, name: bytes) -> bool:
         """Whether somebody waits for the acknowledgement of a name."""
-        return any(not future.done() for future in self._waiting.get(name, ()))
+        return self._acknowledgements.is_awaited(name)
 
     async def stop(self) -> None:
         """Close the socket; what is wanted stays wanted."""
@@ -140,9 +165,7 @@ class Subscriber(Connection):
         if self._attempted is not None and not self._attempted.done():
             self._attempted.set_result(None)
         if self.trouble_lasts():
-            waiting, self._waiting = self._waiting, {}
-            for futures in waiting.values():
-                fail(futures, error)
+            self._acknowledgements.fail_all(error)
         if not self._wanted:
             self._report_back()
         return bool(self._wanted)
@@ -179,41 +202,81 @@ class Subscriber(Connection):
         less = [name for name in changed if name not in self._wanted and name in self._subscribed]
         self._subscribed.update(more)
         self._subscribed.difference_update(less)
-        commands: list[Command] = []
-        for command, names in ((b"UNSUBSCRIBE", less), (b"SUBSCRIBE", more)):
-            for start in range(0, len(names), MAX_NAMES):
-                some = names[start : start + MAX_NAMES]
-                commands.append([command, *some])
-                self._sent.append(deque(some))
-            for name in names:
-                self._outstanding[name] = self._outstanding.get(name, 0) + 1
+        words = self._words
+        commands = [*self._commands(words.unsubscribe, less), *self._commands(words.subscribe, more)]
         if commands:
             link.write(assemble(commands), [])
+
+    def _commands(self, command: bytes, names: Sequence[bytes]) -> Iterator[Command]:
+        """Yield what says ``command`` for all those names, and expect the answers."""
+        for some in self._batches(names):
+            self._sent.append(Sent(command, deque(some)))
+            yield [command, *some]
+        for name in names:
+            self._outstanding[name] = self._outstanding.get(name, 0) + 1
+
+    def _batches(self, names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Yield the names for one command after the other."""
+        for start in range(0, len(names), MAX_NAMES):
+            yield names[start : start + MAX_NAMES]
 
     def _pushed(self, reply: Any) -> None:
         if isinstance(reply, list) and len(reply) == 3:
             kind, name, payload = reply
-            if kind == b"message":
+            if kind == self._kind_of_messages:
                 self._on_message(name, payload)
-            elif kind in (b"subscribe", b"unsubscribe"):
-                self._sent[0].popleft()
-                if not self._sent[0]:
-                    self._sent.popleft()
-                self._acknowledged(name)
-        elif isinstance(reply, Exception) and self._sent:
-            self._denied(self._sent.popleft(), reply)
+            elif kind == self._words.subscribed:
+                self._answered(self._words.subscribe, name)
+            elif kind == self._words.unsubscribed and not self._answered(self._words.unsubscribe, name):
+                self._taken(name)
+        elif self._sent:
+            sent = self._sent[0]
+            if sent.command == PING:
+                self._sent.popleft()
+            elif isinstance(reply, Exception) and self._may_answer(sent, reply):
+                self._sent.popleft()
+                self._denied(sent, reply)
 
-    def _denied(self, names: deque[bytes], error: Exception) -> None:
-        """Hear that a whole command was refused: a name that an ACL forbids must not spoil it for the others."""
-        if len(names) > 1 and self.link is not None:
-            self._sent.extend(deque([name]) for name in names)
-            self.link.write(assemble([(b"SUBSCRIBE", name) for name in names]), [])
+    def _answered(self, command: bytes, name: bytes) -> bool:
+        """Take what says that a command was carried out for a name. Returns False if nobody has asked for that."""
+        sent = self._sent[0] if self._sent else None
+        if sent is None or sent.command != command or name not in sent.names:
+            return False
+        sent.names.remove(name)
+        if not sent.names:
+            self._sent.popleft()
+        self._acknowledged(name)
+        return True
+
+    def _taken(self, name: bytes) -> None:
+        """Hear that the server has ended a subscription by itself."""
+        self._subscribed.discard(name)
+        if name in self._wanted:
+            self._change(name)
+
+    def _may_answer(self, sent: Sent, error: Exception) -> bool:
+        """Return whether an error can be what the server has to say to a command."""
+        return True
+
+    def _denied(self, sent: Sent, error: Exception) -> None:
+        """Hear that a whole command was refused."""
+        command, names = sent
+        is_more = command == self._words.subscribe
+        if is_more and len(names) > 1 and isinstance(error, NoPermissionError) and self.link is not None:
+            # A name that an ACL forbids must not spoil it for the others.
+            self._sent.extend(Sent(command, deque([name])) for name in names)
+            self.link.write(assemble([(command, name) for name in names]), [])
             return
+        some = b", ".join(islice(names, NAMES_IN_LOG)).decode() + (", ..." if len(names) > NAMES_IN_LOG else "")
+        logger.error("Redis at %s refuses %s of %s: %s", self.dialer.label, command.decode(), some, error)
+        if error.__class__ in CLUSTER_ONLY:
+            error = self.is_in_cluster()
+        error = self._words.explain(command, error, f"Redis at {self.dialer.label}")
         for name in names:
-            logger.error("Redis at %s refuses to subscribe to %s: %s", self.dialer.label, name.decode(), error)
-            self._subscribed.discard(name)
-            self._wanted.pop(name, None)
-            fail(self._waiting.pop(name, []), error)
+            if is_more:
+                self._subscribed.discard(name)
+                self._wanted.pop(name, None)
+                self._fail(name, error)
             self._acknowledged(name)
 
     def _acknowledged(self, name: bytes) -> None:
@@ -228,9 +291,12 @@ class Subscriber(Connection):
             self._report_back()
 
     def _settle(self, name: bytes) -> None:
-        for future in self._waiting.pop(name, ()):
-            if not future.done():
-                future.set_result(None)
+        """Tell who waits for a name that the server has acknowledged it."""
+        self._acknowledgements.settle(name)
+
+    def _fail(self, name: bytes, error: Exception) -> None:
+        """Tell who waits for a name that it is refused, and not wanted any more."""
+        self._acknowledgements.fail(name, error)
 
     def _report_back(self) -> None:
         if self._was_lost and not self._outstanding and not self._changed:
@@ -252,5 +318,6 @@ class Subscriber(Connection):
             return
         if now - link.heard >= interval and self._pinged <= link.heard:
             self._pinged = now
-            link.write(assemble([(b"PING",)]), [])
+            self._sent.append(Sent(PING, deque()))
+            link.write(assemble([(PING,)]), [])
         self._watch = self.loop.call_later(interval, self._check_silence)

@@ -47,18 +47,26 @@ class NotOver(Exception):
 class Passing:
     """A loop whose calls go through the hub."""
 
-    __slots__ = ("answers", "began", "calls", "stays", "turn", "waiting")
+    __slots__ = ("answered", "began", "calls", "stays", "turn", "unanswered", "waiting")
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.calls = 0
         #: Whether it is to have connections of its own by any rule, since there is no hub any more.
         self.stays = False
-        #: What the hub has not yet answered.
-        self.answers: set[asyncio.Future[hub.Call]] = set()
-        #: The calls that wait for that, first come first served, and how many they are.
+        #: What the hub has not yet answered, by what their callers wait for.
+        self.unanswered: set[asyncio.Future[hub.Call]] = set()
+        #: The calls that wait for that, first come first served, and how many they are; what the first of them awaits.
         self.turn = asyncio.Lock()
         self.waiting = 0
+        self.answered: asyncio.Future[None] | None = None
+
+    def arrived(self, answer: asyncio.Future[hub.Call], call: hub.Call) -> None:
+        """Hear, in the loop, that the hub is done with a call."""
+        if not answer.done():
+            answer.set_result(call)
+        if self.answered is not None and not self.answered.done():
+            self.answered.set_result(None)
 
 
 class Ways(dict[asyncio.AbstractEventLoop, State]):
@@ -102,8 +110,9 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         passing.waiting += 1
         try:
             async with passing.turn:
-                while answers := list(passing.answers):
-                    await asyncio.wait(answers)
+                while passing.unanswered:
+                    passing.answered = loop.create_future()
+                    await passing.answered
                 state = self._states[loop]
                 if passing.waiting == 1:
                     # Not before: who comes now would overtake those that have not yet had their turn.
@@ -112,8 +121,9 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         finally:
             passing.waiting -= 1
             if not passing.waiting:
-                # One that was waited for has a reference to the loop, and would keep it for ever.
+                # What was waited for has a reference to the loop, and would keep it for ever.
                 passing.turn = asyncio.Lock()
+                passing.answered = None
         return state
 
     async def through_hub(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -125,25 +135,25 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         def done(call: hub.Call) -> None:
             self._was_used()
             # Here and not in the loop, which may be closed or about to be: one that stays would keep it for ever.
-            passing.answers.discard(answer)
+            passing.unanswered.discard(answer)
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(answer.set_result, call)
+                loop.call_soon_threadsafe(passing.arrived, answer, call)
 
-        passing.answers.add(answer)
+        passing.unanswered.add(answer)
         try:
             call = hub.current().call(lambda: coroutine, done)
         except RuntimeError:
             # It has ended since ``find`` looked: the coroutine asks that again, and goes the other way.
-            passing.answers.discard(answer)
+            passing.unanswered.discard(answer)
             passing.stays = True
             return await coroutine
         try:
-            # wait(), so that the answer is awaited by those behind this call even if the caller is cancelled.
-            await asyncio.wait([answer])
+            await answer
         except BaseException:
+            # Those behind it wait until the hub has ended it all the same.
             call.cancel()
             raise
-        return answer.result().result()
+        return call.result()
 
     def wait_for(self, function: hub.Work, timeout: float | None) -> Any:
         """

@@ -21,14 +21,46 @@ import uvloop
 from django.conf import settings
 
 from bench.server import ForeignServer, Server, find_binary, server_from_environment, start_server
+from tests.clusters import Cluster
+from tests.rawcluster import RawCluster
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: Nodes of the cluster that stands in for the shared server: `pytest tests/core tests/pubsub --on-cluster`.
+CLUSTER_SIZE = 3
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Channels reads settings as soon as a consumer runs; the tests need none but the defaults."""
+    config.addinivalue_line("markers", "single_server(why): a test that means nothing on a cluster (--on-cluster)")
     if not settings.configured:
         settings.configure(SECRET_KEY="for tests", CHANNEL_LAYERS={})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--on-cluster",
+        action="store_true",
+        help="run the tests of the layers on a Redis Cluster of three nodes; what can mean nothing there is skipped",
+    )
+
+
+#: Fixtures with servers of a test's own, and why there is nothing to see with them on a cluster.
+NOT_ON_CLUSTER = {
+    "own_server": "a single server that the test breaks or configures; tests/cluster does that with clusters",
+    "second_server": "a ring of shards",
+    "shard_urls": "a ring of shards",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--on-cluster"):
+        return
+    for item in items:
+        reasons = [NOT_ON_CLUSTER[name] for name in getattr(item, "fixturenames", ()) if name in NOT_ON_CLUSTER]
+        reasons += [mark.args[0] for mark in item.iter_markers("single_server")]
+        if reasons:
+            item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {reasons[0]}"))
 
 
 def pytest_asyncio_loop_factories(
@@ -39,16 +71,35 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_report_header(config: pytest.Config) -> str:
+    if config.getoption("--on-cluster"):
+        return f"server: a cluster of {CLUSTER_SIZE} nodes of {find_binary() or 'none found'}"
     if os.environ.get("REDIS_URL"):
         return "server: REDIS_URL"
     return f"server: {find_binary() or 'none found'}"
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[Server | ForeignServer]:
-    """The server most tests share: that of REDIS_URL, or one of our own. Never flush it, never restart it."""
-    with server_from_environment() as server:
+def redis_server(request: pytest.FixtureRequest) -> Iterator[Server | ForeignServer | Cluster]:
+    """The server most tests share: that of REDIS_URL, one of our own, or a cluster. Never flush it or restart it."""
+    on_cluster = request.config.getoption("--on-cluster")
+    with Cluster(CLUSTER_SIZE) if on_cluster else server_from_environment() as server:
         yield server
+
+
+@pytest.fixture
+def raw(redis_server: Server | ForeignServer | Cluster) -> Iterator[Any]:
+    """A plain client of the shared server: what a foreign process would see and write."""
+    if isinstance(redis_server, Cluster):
+        yield RawCluster(redis_server)
+        return
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+def hosts_on(server: Server | ForeignServer | Cluster, hosts: Any = None) -> Any:
+    """The `hosts` that a test asks for, or the shared server; on a cluster, its entry where that server is named."""
+    hosts = [server.url] if hosts is None else hosts
+    return server.hosts(hosts) if isinstance(server, Cluster) else hosts
 
 
 @pytest.fixture(scope="session")
@@ -75,11 +126,11 @@ def own_server() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def prefix(request: pytest.FixtureRequest, redis_server: Server | ForeignServer) -> Iterator[str]:
+def prefix(request: pytest.FixtureRequest, redis_server: Server | ForeignServer | Cluster) -> Iterator[str]:
     """A key prefix no other test has. Its keys are removed afterwards, one by one: the server may be shared."""
     name = f"test{uuid.uuid4().hex[:12]}"
     yield name
-    urls = [redis_server.url]
+    urls = redis_server.urls if isinstance(redis_server, Cluster) else [redis_server.url]
     if "second_server" in request.fixturenames:
         urls.append(request.getfixturevalue("second_server").url)
     for url in urls:

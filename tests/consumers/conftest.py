@@ -12,10 +12,7 @@ from django.test import override_settings
 
 from bench.contender import settings_for
 from bench.server import ForeignServer, Server
-from tests.core.conftest import raw
 from tests.pubsub.helpers import subscribers
-
-__all__ = ["raw"]
 
 KINDS = {"core": "fast", "pubsub": "fast-pubsub"}
 

@@ -13,36 +13,30 @@ import uvloop
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.core import RedisChannelLayer
-from tests.conftest import remove_keys
+from tests.clusters import Cluster
+from tests.conftest import hosts_on, remove_keys
 from tests.core.helpers import on_database
 
 SHARDS = 5
 
 
 @pytest.fixture
-async def make_layer(redis_server: Server | ForeignServer, prefix: str) -> AsyncIterator[Callable[..., Any]]:
+async def make_layer(redis_server: Server | ForeignServer | Cluster, prefix: str) -> AsyncIterator[Callable[..., Any]]:
     """Make layers on the shared server under this test's prefix, unless told otherwise; closed afterwards.
 
     Several layers are several processes, as far as Redis can tell.
     """
     layers: list[RedisChannelLayer] = []
 
-    def make(kind: type[RedisChannelLayer] = RedisChannelLayer, **options: Any) -> RedisChannelLayer:
+    def make(kind: type[RedisChannelLayer] = RedisChannelLayer, hosts: Any = None, **options: Any) -> RedisChannelLayer:
         # Connections and ticks count in many tests, and are to be those of the test's loop: tests/sync has the others.
-        layer = kind(**{"hosts": [redis_server.url], "prefix": prefix, "sync_hub": "never", **options})
+        layer = kind(**{"hosts": hosts_on(redis_server, hosts), "prefix": prefix, "sync_hub": "never", **options})
         layers.append(layer)
         return layer
 
     yield make
     for layer in layers:
         await layer.close_pools()
-
-
-@pytest.fixture
-def raw(redis_server: Server | ForeignServer) -> Iterator[redis.Redis]:
-    """A plain client of the shared server: what a foreign process would see and write."""
-    with redis.Redis.from_url(redis_server.url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from channels_redis_fast.serializers import BaseMessageSerializer, registry
-from tests.core.helpers import end, nothing_to_receive, receive_many, started, within
+from tests.core.helpers import end, nothing_to_receive, receive_many, started, until, within
 from tests.core.test_api import MESSAGES
+from tests.pubsub.helpers import subscribers
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 
@@ -56,16 +57,11 @@ async def test_the_first_receive_subscribes(make_layer: MakeLayer, raw: Any, pre
     layer, peer = make_layer(), make_layer()
     name = f"{prefix}general"
     receiving = await started(layer.receive(name))
-    await within(asyncio.wait_for(_subscribed(raw, name), 5))
+    await until(lambda: subscribers(raw, name) == 1, 5)
     await peer.send(name, {"n": 1})
     assert await within(receiving) == {"n": 1}
     await peer.send(name, {"n": 2})
     assert await within(layer.receive(name)) == {"n": 2}
-
-
-async def _subscribed(raw: Any, name: str) -> None:
-    while not raw.pubsub_numsub(name)[0][1]:  # noqa: ASYNC110  the condition is the server's
-        await asyncio.sleep(0.005)
 
 
 async def test_what_nobody_listens_to_is_gone(make_layer: MakeLayer, prefix: str) -> None:
@@ -93,7 +89,12 @@ async def test_order(make_layer: MakeLayer) -> None:
             await sends(n)
         await within(asyncio.gather(*(sends(n) for n in range(100, 2500))))
         assert await receive_many(layer, channel, 2500) == [{"n": n} for n in range(2500)]
-    # Both kinds, mixed.
+
+
+@pytest.mark.single_server("a channel and its group are on two nodes, as a rule")
+async def test_order_of_sends_and_group_sends(make_layer: MakeLayer) -> None:
+    layer, peer = make_layer(), make_layer()
+    [channel] = await members(layer, 1)
     await within(
         asyncio.gather(
             *(peer.send(channel, {"n": n}) if n % 3 else peer.group_send("room", {"n": n}) for n in range(500))

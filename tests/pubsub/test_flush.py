@@ -10,7 +10,9 @@ import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import clients, named, nothing_to_receive, started, until, within
-from tests.pubsub.helpers import ready, subscribers, subscriptions
+from tests.pubsub.helpers import both_kinds, ready, subscribers, subscriptions
+
+pytestmark = both_kinds
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 

@@ -17,7 +17,7 @@ import redis
 from bench.server import Server
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import end, nothing_to_receive, receive_many, started, until, within
-from tests.pubsub.helpers import ready, subscribers, subscriptions
+from tests.pubsub.helpers import both_kinds, ready, subscribers, subscriptions
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 OwnServer = Callable[..., Server]
@@ -35,6 +35,7 @@ async def test_ten_seconds_by_default() -> None:
     assert RedisPubSubChannelLayer().grace == 10.0
 
 
+@both_kinds
 @pytest.mark.parametrize("kind", ["new_channel", "general"])
 async def test_polling_loses_nothing(make_layer: MakeLayer, prefix: str, kind: str) -> None:
     """With timeouts so short that many of them fall together with a message."""
@@ -114,6 +115,7 @@ async def test_who_comes_back_in_time_stays(make_layer: MakeLayer, raw: Any) -> 
     assert subscribers(raw, watch) == 1
 
 
+@both_kinds
 async def test_one_of_two_receivers_leaves(make_layer: MakeLayer, raw: Any) -> None:
     layer, peer = make_layer(grace=0.05), make_layer()
     channel, gone = await layer.new_channel(), await layer.new_channel()
@@ -141,6 +143,7 @@ async def test_a_channel_that_was_received_on_stays(make_layer: MakeLayer, raw: 
 # After it.
 
 
+@both_kinds
 async def test_everything_is_dropped(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
     """Channel, memberships and the subscriptions of groups without another member here."""
     layer, peer = make_layer(grace=0.05), make_layer()
@@ -193,6 +196,7 @@ async def test_a_cancelled_first_receive_is_dropped_too(make_layer: MakeLayer, r
     await until(lambda: subscriptions(raw, prefix) == before)
 
 
+@both_kinds
 async def test_a_cancelled_new_channel_is_dropped(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
     layer = make_layer(grace=0.05)
     await ready(layer, await layer.new_channel())
@@ -236,12 +240,13 @@ async def test_leaving_waits_for_nobody(make_layer: MakeLayer, own_server: OwnSe
     finally:
         os.kill(server.pid, signal.SIGCONT)
     with redis.Redis.from_url(server.url) as raw:
-        await until(lambda: not raw.pubsub_channels())
+        await until(lambda: not subscriptions(raw))
 
 
 # Collected.
 
 
+@both_kinds
 async def test_a_collected_receive(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
     """Closed in the middle, as the garbage collector does it: within the grace time nothing is lost, then all goes."""
     layer, peer = make_layer(grace=0.3), make_layer()

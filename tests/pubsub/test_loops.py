@@ -19,7 +19,7 @@ import redis
 from asgiref.sync import async_to_sync
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.conftest import ROOT
+from tests.conftest import ROOT, hosts_on
 from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, receive_many, started, until, within
 from tests.core.test_loops import Thread, begin_to_receive, finished, gone, run
 from tests.pubsub.helpers import subscribers, subscriptions
@@ -31,7 +31,8 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 @pytest.fixture
 def layer(redis_server: Any, prefix: str) -> RedisPubSubChannelLayer:
     """A layer whose loops the tests make and close: nothing else closes its sockets."""
-    return RedisPubSubChannelLayer(hosts=[named(redis_server.url, prefix)], prefix=prefix, sync_hub="never")
+    hosts = hosts_on(redis_server, [named(redis_server.url, prefix)])
+    return RedisPubSubChannelLayer(hosts=hosts, prefix=prefix, sync_hub="never")
 
 
 # One after another.
@@ -73,10 +74,10 @@ def test_a_channel_of_a_closed_loop_is_nobodys(layer: RedisPubSubChannelLayer, n
 
 
 def test_a_loop_stopped_between_new_channel_and_receive(
-    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+    layer: RedisPubSubChannelLayer, redis_server: Any, raw: redis.Redis, prefix: str, new_loop: NewLoop
 ) -> None:
     """As synchronous test clients do it: what was sent while it stood still is there, in order."""
-    peer = RedisPubSubChannelLayer(hosts=layer.hosts, prefix=prefix, sync_hub="never")
+    peer = RedisPubSubChannelLayer(hosts=hosts_on(redis_server), prefix=prefix, sync_hub="never")
     loop = new_loop()
     try:
         channel = loop.run_until_complete(within(layer.new_channel()))
@@ -85,7 +86,7 @@ def test_a_loop_stopped_between_new_channel_and_receive(
 
             async def send(start: int = start) -> None:
                 for n in range(start, start + 10):
-                    await (peer.send(channel, {"n": n}) if n % 2 else peer.group_send("room", {"n": n}))
+                    await (peer.send(channel, {"n": n}) if n % 20 < 10 else peer.group_send("room", {"n": n}))
 
             run(new_loop, send())
             expected = [{"n": n} for n in range(start, start + 10)]
@@ -98,13 +99,14 @@ def test_a_loop_stopped_between_new_channel_and_receive(
 def test_async_to_sync(layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str) -> None:
     """Each call has a loop of its own, as in a synchronous view; nothing is left behind."""
     with raw.pubsub() as pubsub:
-        pubsub.psubscribe(f"{prefix}*")
-        assert pubsub.get_message(timeout=LIMIT)
+        names = [f"{prefix}general", f"{prefix}__group__room"]
+        pubsub.subscribe(*names)
+        assert [pubsub.get_message(timeout=LIMIT)["type"] for _ in names] == ["subscribe"] * 2
         for n in range(3):
             async_to_sync(layer.send)(f"{prefix}general", {"n": n})
             async_to_sync(layer.group_send)("room", {"n": n})
-            for name in ("general", "__group__room"):
-                assert pubsub.get_message(timeout=LIMIT)["channel"] == f"{prefix}{name}".encode()
+            heard = {pubsub.get_message(timeout=LIMIT)["channel"].decode() for _ in names}
+            assert heard == set(names)
     async_to_sync(layer.flush)()
     gone(raw, prefix)
 
@@ -186,6 +188,7 @@ def test_groups_from_another_loop(
     gone(raw, prefix)
 
 
+@pytest.mark.single_server("it counts connections, of which a cluster's servers have as many as are needed")
 def test_close_pools_closes_those_of_other_loops_too(
     layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
 ) -> None:
@@ -244,7 +247,7 @@ def test_a_forked_child_has_sockets_of_its_own(
         status, pid = os.waitpid(pid, 0)[1], 0
         assert status == 0
         assert loop.run_until_complete(within(receiving)) == {"from": "the child"}
-        assert {client["id"] for client in clients(raw, prefix)} == before
+        assert before <= {client["id"] for client in clients(raw, prefix)}
         loop.run_until_complete(nothing_to_receive(layer, channel))
     finally:
         if pid:
@@ -406,4 +409,5 @@ def test_an_idle_layer_does_nothing(layer: RedisPubSubChannelLayer) -> None:
         await asyncio.wait(receiving)
         return rounds
 
-    assert run(Counting, idle()) <= 3
+    # On a cluster what was waited for is looked after once more.
+    assert run(Counting, idle()) <= 5

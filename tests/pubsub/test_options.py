@@ -47,6 +47,8 @@ WRONG: list[tuple[str, Any]] = [
     ("expiry", 0),
     ("expiry", -1),
     ("expiry", float("nan")),
+    ("sharded", "yes"),
+    ("sharded", 1),
 ]
 
 

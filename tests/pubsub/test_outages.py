@@ -16,7 +16,7 @@ from bench.server import Server, free_port
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import end, named, nothing_to_receive, receive_many, started, until, within
 from tests.proxy import Proxy, proxy_to
-from tests.pubsub.helpers import ready, subscribers, subscribing
+from tests.pubsub.helpers import both_kinds, ready, subscribed, subscribers, subscribing, subscriptions
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 OwnServer = Callable[..., Server]
@@ -64,7 +64,11 @@ async def place_of(own_server: OwnServer, kind: str) -> AsyncIterator[Place]:
 LOSSES = ["killed connection", "killed server", "cut link", "stalled link"]
 
 
-@pytest.mark.parametrize("only_receives", [True, False], ids=["only receives", "sends too"])
+@pytest.mark.parametrize(
+    ("only_receives", "sharded"),
+    [(True, False), (False, False), (False, True)],
+    ids=["only receives", "sends too", "sharded"],
+)
 @pytest.mark.parametrize("kind", LOSSES)
 async def test_all_hear_of_it_and_receive_again(
     make_layer: MakeLayer, own_server: OwnServer, kind: str, only_receives: bool
@@ -115,7 +119,7 @@ async def test_all_hear_of_it_and_receive_again(
 def addresses(server: Server) -> set[str]:
     """Where the connections come from that are subscribed to something."""
     with redis.Redis.from_url(server.url) as raw:
-        return {client["addr"] for client in raw.client_list() if int(client["sub"])}
+        return {client["addr"] for client in raw.client_list() if subscribed(client)}
 
 
 def _lost(layer: RedisPubSubChannelLayer) -> bool:
@@ -141,6 +145,7 @@ async def nothing_to_receive_by(layer: Any, receiving: Any, channel: str) -> Non
     assert await within(receiving) == {"type": "last"}
 
 
+@both_kinds
 @pytest.mark.parametrize("option", ["on_disconnect", "on_reconnect"])
 async def test_one_of_the_two(make_layer: MakeLayer, own_server: OwnServer, option: str) -> None:
     server = own_server()
@@ -166,6 +171,7 @@ async def test_each_layer_tells_its_own(make_layer: MakeLayer, own_server: OwnSe
     assert await within(two.receive(channels[2])) == {"type": "two"}
 
 
+@pytest.mark.single_server("it kills the one connection for commands")
 async def test_a_lost_command_connection_is_no_news(
     make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str
 ) -> None:
@@ -198,6 +204,7 @@ async def one_on_each(layer: RedisPubSubChannelLayer) -> list[str]:
     return [found[0], found[1]]
 
 
+@both_kinds
 async def test_one_shard_of_two(make_layer: MakeLayer, own_server: OwnServer, redis_server: Any) -> None:
     """Channels on the other shard are told as well: their groups may be on the lost one. And they go on."""
     server = own_server()
@@ -212,6 +219,7 @@ async def test_one_shard_of_two(make_layer: MakeLayer, own_server: OwnServer, re
         await nothing_to_receive(layer, channel)
 
 
+@both_kinds
 async def test_up_is_told_when_all_shards_are(make_layer: MakeLayer, own_server: OwnServer) -> None:
     servers = [own_server(), own_server()]
     layer = make_layer(hosts=[server.url for server in servers], on_disconnect="down", on_reconnect="up")
@@ -228,6 +236,7 @@ async def test_up_is_told_when_all_shards_are(make_layer: MakeLayer, own_server:
     assert [await within(layer.receive(channel)) for channel in channels] == [UP] * 2
 
 
+@both_kinds
 async def test_a_shard_without_subscriptions_does_not_hold_up_the_news(
     make_layer: MakeLayer, own_server: OwnServer
 ) -> None:
@@ -238,11 +247,11 @@ async def test_a_shard_without_subscriptions_does_not_hold_up_the_news(
     others = []
     for server in servers:
         with redis.Redis.from_url(server.url) as raw:
-            others += [name.decode() for name in raw.pubsub_channels() if name.decode() != stays]
+            others += [name for name in subscriptions(raw) if name != stays]
     await end(*[await started(layer.receive(channel)) for channel in others])
     raws = [redis.Redis.from_url(server.url) for server in servers]
     try:
-        await until(lambda: [len(raw.pubsub_channels()) for raw in raws] == [1, 0])
+        await until(lambda: [len(subscriptions(raw)) for raw in raws] == [1, 0])
     finally:
         for raw in raws:
             raw.close()
@@ -255,6 +264,7 @@ async def test_a_shard_without_subscriptions_does_not_hold_up_the_news(
     assert message == UP
 
 
+@both_kinds
 async def test_a_channel_that_leaves_during_an_outage_does_not_hold_up_the_news(
     make_layer: MakeLayer, own_server: OwnServer, redis_server: Any
 ) -> None:
@@ -275,7 +285,7 @@ async def test_a_new_channel_hears_nothing_of_an_old_outage(make_layer: MakeLaye
     old = await layer.new_channel()
     await end(await started(layer.receive(old)))
     with redis.Redis.from_url(server.url) as raw:
-        await until(lambda: not raw.pubsub_channels())
+        await until(lambda: not subscriptions(raw))
     server.restart()
     await until(lambda: _lost(layer), 5)
     channel = await within(layer.new_channel())
@@ -314,6 +324,7 @@ async def test_receivers_of_one_channel_hear_it_all(make_layer: MakeLayer) -> No
     assert [type(result) for result in results] == [ConnectionError] * 3
 
 
+@both_kinds
 async def test_a_lasting_outage_is_told(make_layer: MakeLayer, own_server: OwnServer) -> None:
     """After a loss the layer waits as long as an answer may take; then the next caller hears it. And it comes back."""
     server = own_server()
@@ -330,6 +341,7 @@ async def test_a_lasting_outage_is_told(make_layer: MakeLayer, own_server: OwnSe
     await nothing_to_receive(layer, channel)
 
 
+@both_kinds
 async def test_a_failed_join_costs_no_other_member(make_layer: MakeLayer, own_server: OwnServer) -> None:
     """group_add raises in an outage; who was a member before still is afterwards."""
     server = own_server()
@@ -348,6 +360,7 @@ async def test_a_failed_join_costs_no_other_member(make_layer: MakeLayer, own_se
     await nothing_to_receive(layer, other)
 
 
+@both_kinds
 async def test_calls_during_a_short_outage_succeed(make_layer: MakeLayer, own_server: OwnServer) -> None:
     server = own_server()
     layer = make_layer(hosts=[server.url])
@@ -432,6 +445,7 @@ async def test_a_quiet_connection_is_not_taken_for_dead(
     assert layer.stats()["reconnects"] == 0
 
 
+@both_kinds
 async def test_kills_under_load(make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str) -> None:
     """What is published while nobody listens is lost, as Pub/Sub has it; nothing else is, and the order stays."""
     layer = make_layer(hosts=[named(redis_server.url, prefix)], on_disconnect="down", on_reconnect="up")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ from redis.exceptions import NoPermissionError
 from bench.server import Server
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import clients, end, named, nothing_to_receive, receive_many, started, until, within
-from tests.pubsub.helpers import ready, subscribers, subscribing, subscriptions
+from tests.pubsub.helpers import both_kinds, ready, subscribed, subscribers, subscribing, subscriptions
+
+pytestmark = both_kinds
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 OwnServer = Callable[..., Server]
@@ -149,9 +152,12 @@ async def test_two_connections_for_500_consumers(
     receiving = [await started(layer.receive(name)) for name in channels]
     await within(asyncio.gather(*(layer.send(name, {"to": name}) for name in channels)))
     assert await within(asyncio.gather(*receiving)) == [{"to": name} for name in channels]
-    assert len(clients(raw, prefix)) == 2
-    [client] = subscribing(raw, prefix)
-    assert int(client["sub"]) == 550
+    # For each server, that is: a cluster has three.
+    connected = Counter(client.get("node") for client in clients(raw, prefix))
+    listening = Counter(client.get("node") for client in subscribing(raw, prefix))
+    assert set(connected.values()) == {2}
+    assert listening == dict.fromkeys(connected, 1)
+    assert sum(subscribed(client) for client in subscribing(raw, prefix)) == 550
 
 
 async def test_two_connections_for_each_shard(make_layer: MakeLayer, shard_urls: list[str], prefix: str) -> None:
@@ -173,21 +179,24 @@ def reads(raw: redis.Redis) -> int:
     return int(raw.info("stats")["total_reads_processed"])
 
 
-async def test_1000_consumers_connect_with_few_commands(make_layer: MakeLayer, own_server: OwnServer) -> None:
+async def test_1000_consumers_connect_with_few_commands(
+    make_layer: MakeLayer, own_server: OwnServer, sharded: bool
+) -> None:
     server = own_server()
+    subscribe, unsubscribe = ("ssubscribe", "sunsubscribe") if sharded else ("subscribe", "unsubscribe")
     layer = make_layer(hosts=[server.url])
     await ready(layer, await layer.new_channel())
     with redis.Redis.from_url(server.url) as raw:
-        commands, before = calls(raw, "subscribe"), reads(raw)
+        commands, before = calls(raw, subscribe), reads(raw)
         channels = await within(asyncio.gather(*(layer.new_channel() for _ in range(1000))))
         await within(asyncio.gather(*(layer.group_add(f"room{n % 300}", name) for n, name in enumerate(channels))))
-        assert len(raw.pubsub_channels()) == 1301
-        assert calls(raw, "subscribe") - commands <= 6
+        assert len(subscriptions(raw)) == 1301
+        assert calls(raw, subscribe) - commands <= 6
         # A server reads 16 kB at a time, so each of the two writes is a few reads.
         assert reads(raw) - before <= 30
         await within(asyncio.gather(*(layer.group_discard(f"room{n % 300}", name) for n, name in enumerate(channels))))
-        await until(lambda: len(raw.pubsub_channels()) == 1001)
-        assert calls(raw, "unsubscribe") <= 4
+        await until(lambda: len(subscriptions(raw)) == 1001)
+        assert calls(raw, unsubscribe) <= 4
 
 
 async def test_sends_of_one_tick_leave_in_few_writes(make_layer: MakeLayer, own_server: OwnServer) -> None:
@@ -207,10 +216,10 @@ async def test_more_names_than_one_command_takes(make_layer: MakeLayer, own_serv
     layer = make_layer(hosts=[server.url])
     channels = await within(asyncio.gather(*(layer.new_channel() for _ in range(3500))))
     with redis.Redis.from_url(server.url) as raw:
-        assert len(raw.pubsub_channels()) == 3500
+        assert len(subscriptions(raw)) == 3500
         for client in subscribing(raw, ""):
             raw.client_kill_filter(_id=client["id"])
-        await until(lambda: len(raw.pubsub_channels()) == 3500)
+        await until(lambda: len(subscriptions(raw)) == 3500)
     await within(asyncio.gather(*(layer.send(name, {"to": name}) for name in channels)))
     for name in channels:
         assert await within(layer.receive(name)) == {"to": name}
@@ -222,7 +231,7 @@ async def test_more_names_than_one_command_takes(make_layer: MakeLayer, own_serv
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("call", ["receive", "group_add", "new_channel"])
 async def test_a_name_that_the_user_may_not_subscribe_to(
-    make_layer: MakeLayer, own_server: OwnServer, prefix: str, call: str
+    make_layer: MakeLayer, own_server: OwnServer, prefix: str, call: str, sharded: bool
 ) -> None:
     """The caller hears it, within a bounded time, and nobody else is disturbed."""
     server = own_server()
@@ -240,8 +249,8 @@ async def test_a_name_that_the_user_may_not_subscribe_to(
     with pytest.raises((NoPermissionError, redis.exceptions.ConnectionError), match=re.compile("perm", re.I)):
         await within(refused[call](), 5)
     with redis.Redis.from_url(server.url) as raw:
-        await until(lambda: raw.pubsub_channels() == [channel.encode()], 5)
-        raw.publish(channel, b"\x81\xa1n\x01")
+        await until(lambda: subscriptions(raw) == {channel}, 5)
+        raw.execute_command("SPUBLISH" if sharded else "PUBLISH", channel, b"\x81\xa1n\x01")
     message = await within(layer.receive(channel), 5)
     while message == {"type": "down"}:
         message = await within(layer.receive(channel), 5)

@@ -134,7 +134,9 @@ ENDS = """
     from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
     url, prefix, end = sys.argv[1:]
-    layers = [RedisChannelLayer(hosts=[url], prefix=prefix), RedisPubSubChannelLayer(hosts=[url], prefix=prefix)]
+    # Nobody receives, and how many calls there are depends on how long the children take.
+    options = {"hosts": [url], "prefix": prefix, "capacity": 10**6}
+    layers = [RedisChannelLayer(**options), RedisPubSubChannelLayer(**options)]
 
     def call():
         for layer in layers:

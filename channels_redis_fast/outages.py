@@ -1,0 +1,93 @@
+"""
+Who of the channels in an event loop is told that subscriptions were lost, and that they are there again.
+
+On a ring of servers what is lost is a shard, and every channel may hear something from it. On a cluster it is names: of
+channels, and of groups, which their members hear. Knows channels and groups by name; how they are told is said to it.
+
+Rules kept here:
+
+- A channel is told of each loss that cuts it off from something, and once when it is cut off from nothing any more.
+- Who was not cut off is told nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+#: A shard by its number, or a channel or a group by its Redis channel.
+Lost = int | str
+
+Tell = Callable[[Iterable[str], str], None]
+
+
+class Outages:
+    """
+    What is lost now, and who knows.
+
+    ``channels``: the groups of each channel, ``groups``: the channels of each group, both as they are at any time.
+    ``tell`` takes channels and the type of the message that they get.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, set[str]],
+        groups: Mapping[str, Mapping[str, None]],
+        tell: Tell,
+        on_disconnect: str | None,
+        on_reconnect: str | None,
+    ) -> None:
+        self._channels = channels
+        self._groups = groups
+        self._tell = tell
+        self._on_disconnect = on_disconnect
+        self._on_reconnect = on_reconnect
+        self._lost: set[Lost] = set()
+        #: The channels that were told that they are cut off, and not yet that they are not.
+        self._told: set[str] = set()
+
+    def lost(self, what: Iterable[Lost]) -> None:
+        """Hear what was lost, all of it at once."""
+        what = list(what)
+        self._lost.update(what)
+        hearers = self._hearers(what)
+        self._told.update(hearers)
+        if self._on_disconnect is not None:
+            self._tell(hearers, self._on_disconnect)
+
+    def back(self, what: Iterable[Lost]) -> None:
+        """Hear what is there again."""
+        what = list(what)
+        self._lost.difference_update(what)
+        self._look(self._hearers(what))
+
+    def ended(self, name: str) -> None:
+        """Hear that nobody here wants to hear a name any more."""
+        self._lost.discard(name)
+        self._told.discard(name)
+
+    def left(self, channel: str) -> None:
+        """Hear that a channel has left a group."""
+        self._look((channel,))
+
+    def _hearers(self, what: Iterable[Lost]) -> Iterable[str]:
+        hearers: dict[str, None] = {}
+        for lost in what:
+            if isinstance(lost, int):
+                return list(self._channels)
+            hearers.update(dict.fromkeys((lost,) if lost in self._channels else self._groups.get(lost, ())))
+        return hearers
+
+    def _look(self, channels: Iterable[str]) -> None:
+        whole = [channel for channel in channels if channel in self._told and not self._is_cut_off(channel)]
+        self._told.difference_update(whole)
+        if whole and self._on_reconnect is not None:
+            self._tell(whole, self._on_reconnect)
+
+    def _is_cut_off(self, channel: str) -> bool:
+        if not self._lost:
+            return False
+        return (
+            channel in self._lost
+            or not self._lost.isdisjoint(self._channels[channel])
+            or any(isinstance(lost, int) for lost in self._lost)
+        )

@@ -1,0 +1,1 @@
+"""Tests on Redis Clusters."""

@@ -1,0 +1,389 @@
+"""Real Redis Clusters on this machine: how a test starts one, breaks it, reshards it and counts on it.
+
+Starts processes; waits for what the nodes say, never for time alone. Uses redis-py's plain client, one for each node,
+and no cluster client; does not know the layers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import redis
+
+from bench.server import HOST, PortTaken, Server, free_port, start_server
+from tests.places import raw_client, wait_until
+
+SLOTS = 16384
+
+#: Milliseconds: a node is called dead after that, and a replica takes over somewhat later.
+NODE_TIMEOUT = 500
+
+ARGUMENTS = (
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT)),
+    # However long it has been out of touch: on a busy machine that is soon too long.
+    *("--cluster-replica-validity-factor", "0"),
+    # A replica is known to the others once its primary's stream has moved, which a ping does on an idle one.
+    *("--repl-diskless-sync-delay", "0", "--repl-timeout", "5", "--repl-ping-replica-period", "1"),
+)
+
+
+class Node:
+    """One server of a cluster, a plain client of it, and what the cluster calls it."""
+
+    def __init__(self, arguments: Iterable[str], binary: str | None) -> None:
+        self.server = _start(arguments, binary)
+        self.raw: redis.Redis = raw_client(self.server.port)
+        self.id = self("MYID").decode()
+
+    def __call__(self, command: str, *arguments: Any) -> Any:
+        """A CLUSTER command at this node."""
+        return self.raw.execute_command(f"CLUSTER {command}", *arguments)
+
+    def __repr__(self) -> str:
+        return f"<node {self.port}>"
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return HOST, self.port
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def is_primary(self) -> bool:
+        return bool(self.raw.info("replication")["role"] == "master")
+
+    def replicates(self) -> bool:
+        """Whether this is a replica that has what its primary has."""
+        info = self.raw.info("replication")
+        return bool(info["role"] == "slave" and info["master_link_status"] == "up")
+
+    def view(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """What it believes: ranges of slots, and for each the port of the primary and then those of the replicas."""
+        merged: dict[tuple[int, int], tuple[int, ...]] = {}
+        for first, last, primary, *replicas in sorted(self("SLOTS")):
+            ports = (primary[1], *sorted(replica[1] for replica in replicas))
+            before = next(reversed(merged), (-1, -1))
+            goes_on = before[1] == first - 1 and merged.get(before) == ports
+            if goes_on:
+                del merged[before]
+            merged[before[0] if goes_on else first, last] = ports
+        return merged
+
+    def calls(self) -> dict[str, int]:
+        """How often it has run each command since the last `forget_calls`."""
+        stats = self.raw.info("commandstats")
+        return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
+
+    def errors(self) -> dict[str, int]:
+        """How often it has replied with each kind of error (MOVED, ASK, ...) since the last `forget_calls`."""
+        stats = self.raw.info("errorstats")
+        return {name.removeprefix("errorstat_"): stat["count"] for name, stat in stats.items()}
+
+    def clients(self, name: str = "") -> list[dict[str, Any]]:
+        """Its connections, or those with that client name; without that of this object."""
+        return [
+            client
+            for client in self.raw.client_list(_type="normal") + self.raw.client_list(_type="pubsub")
+            if client["name"] == name or (not name and int(client["id"]) != self.raw.client_id())
+        ]
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """It does nothing and says nothing for a while, and nobody is told: its connections stay open."""
+        pid = self.server.pid
+        assert pid is not None, "a dead node cannot be stalled"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _start(arguments: Iterable[str], binary: str | None, attempts: int = 5) -> Server:
+    """A server whose bus has a port of its own choice: the default is 10,000 further on, where there may be none."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return start_server(*ARGUMENTS, "--cluster-port", str(free_port()), *arguments, binary=binary)
+        except PortTaken:
+            if attempt == attempts:
+                raise
+    raise AssertionError("unreachable")
+
+
+class Cluster:
+    """
+    A cluster of so many primaries, each with so many replicas, which share the slots evenly.
+
+    Use it as a context manager. `binary` names a server as `bench.server.find_binary` does. It takes about two and a
+    half seconds to start: a primary waits two seconds before it calls itself a part of a cluster.
+    """
+
+    def __init__(self, primaries: int = 3, replicas: int = 0, *arguments: str, binary: str | None = None) -> None:
+        self._sizes = primaries, replicas
+        self._arguments = arguments
+        self._binary = binary
+        self._stack = ExitStack()
+        self.nodes: list[Node] = []
+
+    def __enter__(self) -> Cluster:
+        try:
+            self._form()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    # What it looks like.
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return [node.address for node in self.nodes]
+
+    @property
+    def urls(self) -> list[str]:
+        return [node.url for node in self.nodes]
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """The entry of `hosts` for this cluster."""
+        return {"cluster": self.urls}
+
+    @property
+    def url(self) -> str:
+        """One node: tests that say `hosts=[server.url]` mean this cluster."""
+        return self.nodes[0].url
+
+    def hosts(self, hosts: list[Any]) -> list[Any]:
+        """The same `hosts`, but for the entry of this cluster where one of its nodes was named as a plain host."""
+        return [self._instead_of(host) for host in hosts]
+
+    def _instead_of(self, host: Any) -> Any:
+        if host in self.urls:
+            return self.host
+        if isinstance(host, dict) and host.get("address") in self.urls:
+            return {**self.host, **{name: value for name, value in host.items() if name != "address"}}
+        return host
+
+    @property
+    def running(self) -> list[Node]:
+        return [node for node in self.nodes if node.server.running]
+
+    @property
+    def primaries(self) -> list[Node]:
+        """The running nodes that are primaries of some slots, in the order of these."""
+        ports = dict.fromkeys(ports[0] for ports in self._settled_view().values())
+        by_port = {node.port: node for node in self.nodes}
+        return [by_port[port] for port in ports]
+
+    def replicas_of(self, primary: Node) -> list[Node]:
+        ports = {port for ports in self._settled_view().values() if ports[0] == primary.port for port in ports[1:]}
+        return [node for node in self.nodes if node.port in ports]
+
+    def slots_of(self, primary: Node) -> list[int]:
+        view = self._settled_view()
+        return [n for (first, last), ports in view.items() if ports[0] == primary.port for n in range(first, last + 1)]
+
+    def owner(self, key: str | bytes | int) -> Node:
+        """The primary of a key, or of a slot."""
+        slot = key if isinstance(key, int) else self.slot(key)
+        [port] = [ports[0] for (first, last), ports in self._settled_view().items() if first <= slot <= last]
+        return next(node for node in self.nodes if node.port == port)
+
+    def slot(self, key: str | bytes) -> int:
+        return int(self.running[0]("KEYSLOT", key))
+
+    # What happens to it.
+
+    def kill(self, node: Node) -> None:
+        """SIGKILL; nothing is waited for."""
+        node.server.kill()
+
+    def until_promoted(self, dead: Node, replica: Node) -> None:
+        """Return when the replica of a primary that was killed has its place, and every node knows."""
+        wait_until(lambda: replica.is_primary, f"{replica} takes the place of {dead}")
+        self.settle()
+
+    def kill_primary(self, node: Node) -> Node:
+        """SIGKILL; returns its replica when that has its place and every node knows."""
+        [replica] = self.replicas_of(node)
+        self.kill(node)
+        self.until_promoted(node, replica)
+        return replica
+
+    def failover(self, node: Node) -> Node:
+        """CLUSTER FAILOVER: a primary and its replica change places, and nothing is lost. Returns the new primary."""
+        [replica] = self.replicas_of(node)
+        # It is refused, or given up after five seconds, when anything else is going on: then asked for again.
+        while not replica.is_primary:
+            replica("FAILOVER")
+            try:
+                wait_until(lambda: replica.is_primary, f"{replica} takes the place of {node}", 6.0)
+            except AssertionError:
+                continue
+        self.settle()
+        return replica
+
+    def replicated(self) -> None:
+        """Return when each replica has everything that its primary has acknowledged up to now."""
+        for node in self.primaries:
+            offset = node.raw.info("replication")["master_repl_offset"]
+            for replica in self.replicas_of(node):
+                wait_until(partial(_has_come_to, replica, offset), f"{replica} has what {node} has")
+
+    def revive(self, node: Node) -> None:
+        """Start a node that was killed again; returns when it is a replica of the one that took its place, or back."""
+        node.server.restart()
+        self.settle()
+
+    def add_primary(self) -> Node:
+        """A node joins, without slots."""
+        return self._join([self._new_node()])[0]
+
+    def add_replica(self, primary: Node) -> Node:
+        [node] = self._join([self._new_node()])
+        self._replicate(node, primary)
+        self.settle()
+        return node
+
+    def begin_move(self, source: Node, target: Node, slots: Iterable[int]) -> None:
+        """Open slots: new keys of theirs are made at the target (ASK) from now on, the others stay at the source."""
+        _each(target, [("CLUSTER SETSLOT", slot, "IMPORTING", source.id) for slot in slots])
+        _each(source, [("CLUSTER SETSLOT", slot, "MIGRATING", target.id) for slot in slots])
+
+    def move_keys(self, source: Node, target: Node, slots: Iterable[int]) -> int:
+        """Move what there is in the slots; returns how many keys that was."""
+        moved = 0
+        for slot in slots:
+            while keys := source("GETKEYSINSLOT", slot, 100):
+                source.raw.execute_command("MIGRATE", *target.address, "", 0, 5000, "KEYS", *keys)
+                moved += len(keys)
+        return moved
+
+    def finish_move(self, source: Node, target: Node, slots: Iterable[int]) -> None:
+        """The slots are the target's from now on. The target learns it first: nobody may find them to be nobody's."""
+        others = [node for node in self.running if node not in (source, target) and node.is_primary]
+        for node in (target, source, *others):
+            _each(node, [("CLUSTER SETSLOT", slot, "NODE", target.id) for slot in slots])
+
+    def move_slots(self, source: Node, target: Node, slots: Iterable[int], at_once: int = 20) -> int:
+        """Reshard while everything goes on, as `redis-cli --cluster reshard` does; returns how many keys were moved."""
+        slots, moved = list(slots), 0
+        for start in range(0, len(slots), at_once):
+            some = slots[start : start + at_once]
+            self.begin_move(source, target, some)
+            moved += self.move_keys(source, target, some)
+            self.finish_move(source, target, some)
+        return moved
+
+    def settle(self) -> None:
+        """Return when all running nodes are of one opinion, all slots are served and all replicas are in touch."""
+        wait_until(lambda: all(self._is_settled(node) for node in self.running), "all nodes are of one opinion")
+        wait_until(self._is_of_one_opinion, "all nodes know the same slots and replicas")
+
+    # What it did.
+
+    def forget_calls(self) -> None:
+        for node in self.running:
+            node.raw.config_resetstat()
+
+    def calls(self, *names: str) -> dict[int, int]:
+        """How often each node, by its port, has run these commands, or any."""
+        return {
+            node.port: sum(count for name, count in node.calls().items() if not names or name in names)
+            for node in self.running
+        }
+
+    def redirections(self) -> int:
+        """How many commands were answered by MOVED or ASK since the last `forget_calls`."""
+        return sum(node.errors().get(name, 0) for node in self.running for name in ("MOVED", "ASK"))
+
+    # How it comes about.
+
+    def _new_node(self) -> Node:
+        node = Node(self._arguments, self._binary)
+        self._stack.callback(node.server.stop)
+        self._stack.callback(node.raw.close)
+        self.nodes.append(node)
+        return node
+
+    def _form(self) -> None:
+        primaries, replicas = self._sizes
+        count = primaries * (1 + replicas)
+        with ThreadPoolExecutor(count) as threads:
+            new = list(threads.map(lambda _: self._new_node(), range(count)))
+        # The epochs differ from the start, else the nodes have to find out that they do not.
+        for epoch, node in enumerate(new, 1):
+            node("SET-CONFIG-EPOCH", epoch)
+        bounds = [SLOTS * number // primaries for number in range(primaries + 1)]
+        for node, (first, after) in zip(new, pairwise(bounds), strict=False):
+            node("ADDSLOTSRANGE", first, after - 1)
+        self._join(new)
+        for number, node in enumerate(new[primaries:]):
+            self._replicate(node, new[number % primaries])
+        self.settle()
+
+    def _join(self, new: list[Node]) -> list[Node]:
+        for node in new:
+            for other in self.nodes:
+                if other is not node:
+                    node("MEET", *other.address, _bus_port(other))
+        everybody = {node.id for node in self.running}
+        wait_until(lambda: all(_known(node) >= everybody for node in self.running), "all nodes know each other")
+        return new
+
+    def _replicate(self, node: Node, primary: Node) -> None:
+        node("REPLICATE", primary.id)
+
+    def _is_settled(self, node: Node) -> bool:
+        if node("INFO")["cluster_state"] != "ok":
+            return False
+        return node.is_primary or node.replicates()
+
+    def _is_of_one_opinion(self) -> bool:
+        view = self._settled_view()
+        ports = {port for ports in view.values() for port in ports}
+        # A primary without slots is in nobody's list of them; a replica is once it has told how far it is.
+        here = {node.port for node in self.running if node.port in ports or not node.is_primary}
+        return ports == here and all(node.view() == view for node in self.running)
+
+    def _settled_view(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        return self.running[0].view()
+
+
+def _known(node: Node) -> set[str]:
+    """The ids of the nodes that it knows and has shaken hands with."""
+    return {
+        known["node_id"] for known in node("NODES").values() if known["connected"] and "handshake" not in known["flags"]
+    }
+
+
+def _has_come_to(replica: Node, offset: int) -> bool:
+    return bool(replica.raw.info("replication")["slave_repl_offset"] >= offset)
+
+
+def _bus_port(node: Node) -> int:
+    return int(node.raw.config_get("cluster-port")["cluster-port"])
+
+
+def _each(node: Node, commands: list[tuple[Any, ...]]) -> None:
+    """Several commands in one go."""
+    with node.raw.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        pipeline.execute()
