@@ -22,6 +22,10 @@ ONCE := $(addprefix --ignore=,tests/hosts tests/consumers tests/cli tests/sync t
 	tests/test_servers.py tests/test_checks.py tests/test_prometheus.py \
 	$(wildcard tests/test_bench*.py))
 ARGS ?=
+# Of the sessions of noxfile.py: all rows of versions, or only the `ends` of the list; and what makes and tries wheels,
+# of all Pythons, or with STEPS="sdist wheel-3.11 packages installed-3.11" of one.
+ROWS ?= test-all
+STEPS ?= sdist wheel packages installed
 
 .PHONY: help demo test test-all coverage lint wheel docs bench bench-check bench-report upstream clean
 
@@ -49,7 +53,7 @@ test: $(INSTALLED) upstream
 	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
 
 test-all: $(NOX) upstream
-	$(RUN_NOX) -t test-all -- $(ARGS)
+	$(RUN_NOX) -t $(ROWS) -- $(ARGS)
 
 coverage: $(NOX) upstream
 	$(RUN_NOX) -s coverage -- $(ARGS)
@@ -62,7 +66,7 @@ lint: $(INSTALLED)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint _ext
 
 wheel: $(NOX)
-	$(RUN_NOX) -s sdist wheel packages installed
+	$(RUN_NOX) -s $(STEPS)
 
 docs: $(NOX)
 	$(RUN_NOX) -s docs

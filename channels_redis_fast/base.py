@@ -135,19 +135,19 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         return create_pool(self.hosts[index])
 
     def serialize(self, message: Message) -> bytes:
-        """Return a message as bytes."""
+        """Return a message (a dict) as bytes. Raises the serializer's error for a value that it cannot pack."""
         return self._serializer.serialize(message)  # type: ignore[no-any-return]
 
     def deserialize(self, message: bytes) -> Message:
-        """Return the message of such bytes."""
+        """Return the message of such bytes. Raises the serializer's error for what is none."""
         return self._serializer.deserialize(message)  # type: ignore[no-any-return]
 
     def consistent_hash(self, value: str | bytes) -> int:
-        """Return the shard of a name."""
+        """Return the shard of a name, an index into ``hosts``: the one that channels_redis picks for it."""
         return shard(value, self.ring_size)
 
     def get_capacity(self, channel: str) -> int:
-        """Return how many messages may wait on a channel."""
+        """Return how many messages may wait on a channel: the first match in ``channel_capacity``, or ``capacity``."""
         return self._capacities.lookup(channel)
 
     @property

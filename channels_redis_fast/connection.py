@@ -89,13 +89,14 @@ ELSEWHERE = NOT_DONE | CLUSTER_ONLY
 def reply_error(text: str) -> Exception:
     """Return the redis-py exception for an error reply; unknown codes give ``ResponseError``."""
     code, _, rest = text.partition(" ")
-    kind = _ERRORS.get(code, exceptions.ResponseError)
-    if issubclass(kind, exceptions.AskError):
+    kind = _ERRORS.get(code)
+    if kind is not None and issubclass(kind, exceptions.AskError):
         # It reads slot and address from what follows.
         return kind(rest)
-    if kind is exceptions.ResponseError and "-READONLY " in text:
+    if kind is None:
         # Redis 6 puts what a script's command was answered into a sentence of its own.
-        kind = exceptions.ReadOnlyError
+        inner = (code for code in ("READONLY", "OOM") if f"-{code} " in text)
+        kind = _ERRORS.get(next(inner, ""), exceptions.ResponseError)
     return kind(text)
 
 

@@ -292,7 +292,11 @@ class RedisChannelLayer(RedisLayer):
 
     @either_way
     async def flush(self) -> None:
-        """Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets."""
+        """
+        Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets.
+
+        Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
+        """
         for shard_commands in self._loops[get_running_loop()].commands:
             # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
             await unlink_all(shard_commands, self._key_prefix, self._key_prefix + b":wake:")

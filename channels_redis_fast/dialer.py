@@ -280,15 +280,23 @@ def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
     return aioredis.ConnectionPool(**options)
 
 
+class _Sentinel(aioredis.Redis):
+    """A client of one Sentinel. Errors call it by its address; redis-py before 7 would show its password as well."""
+
+    def __repr__(self) -> str:
+        options = self.connection_pool.connection_kwargs
+        return f"{options['host']}:{options['port']}"
+
+
 def _create_sentinel_pool(options: HostOptions) -> aioredis.ConnectionPool:
     sentinels = list(options.pop("sentinels"))
     # A sentinel that does not answer leaves time to ask the others, so it is not asked twice either.
     share = (options.get("socket_connect_timeout") or CONNECT_TIMEOUT) / (len(sentinels) + 1)
     given = options.pop("sentinel_kwargs", None) or {}
     patience = {"socket_connect_timeout": share, "socket_timeout": share, "retry": Retry(NoBackoff(), 0)}
-    manager = aioredis.Sentinel(  # type: ignore[no-untyped-call]
-        sentinels, sentinel_kwargs={**patience, **given}
-    )
+    settings = {**patience, **given}
+    manager = aioredis.Sentinel([], sentinel_kwargs=settings)  # type: ignore[no-untyped-call]
+    manager.sentinels = [_Sentinel(host=address, port=port, **settings) for address, port in sentinels]
     return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
         options.pop("master_name"), manager, **options
     )

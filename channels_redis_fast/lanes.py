@@ -78,6 +78,10 @@ class Lane:
         else:
             self._write(routed, node)
 
+    def submit_urgent(self, request: Pending) -> None:
+        """Hand a request in like any other: where requests go to several servers, one is not to be ahead."""
+        self.submit(request)
+
     def repeat(self, request: Pending) -> None:
         """Hand a request in ahead of those that were not written yet."""
         self._returned.append(Routed(self, request))

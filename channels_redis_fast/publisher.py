@@ -7,7 +7,7 @@ Knows Redis channels and payloads, and on a cluster the slots of channels; not w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ._hot import Waiter, Waker
 from .cluster import Cluster
@@ -19,22 +19,31 @@ from .pubsubwords import PLAIN, SHARDED, Words
 from .slots import slot_of
 
 
+class Gathers(Protocol):
+    """What fills batches."""
+
+    def seal(self, batch: PublishBatch) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+
+
 class PublishBatch:
     """Commands that publish and leave together; each has a waiter of its own."""
 
-    __slots__ = ("_answered", "_publisher", "messages", "waiters")
+    __slots__ = ("_answered", "_publisher", "_words", "connection", "messages", "waiters")
 
     repeatable = False
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Gathers, connection: CommandConnection | Lane, words: Words) -> None:
         self._publisher = publisher
+        self._words = words
         self._answered = 0
+        self.connection = connection
         self.messages: list[Command] = []
         self.waiters: list[Waiter[None]] = []
 
     def commands(self) -> Sequence[Command]:
         self._publisher.seal(self)
-        self._publisher.connection.stats.batches += 1
+        self.connection.stats.batches += 1
         return self.messages
 
     def reply(self, reply: Any) -> bool:
@@ -42,7 +51,8 @@ class PublishBatch:
         self._answered += 1
         if not waiter.done():
             if isinstance(reply, Exception):
-                waiter.set_exception(self._publisher.explain(reply))
+                label = f"Redis at {self.connection.dialer.label}"
+                waiter.set_exception(self._words.explain(self._words.publish, reply, label))
             else:
                 waiter.set_result(None)
         return False
@@ -53,10 +63,10 @@ class PublishBatch:
 
 
 class Publisher:
-    """Fills the batches of one shard, or of one slot of a cluster, in one event loop."""
+    """Fills the batches of one shard in one event loop."""
 
-    def __init__(self, connection: CommandConnection | Lane, waker: Waker, words: Words = PLAIN) -> None:
-        self.connection = connection
+    def __init__(self, connection: CommandConnection, waker: Waker, words: Words = PLAIN) -> None:
+        self._connection = connection
         self._words = words
         self._command = words.publish
         self._new_waiter = waker.waiter
@@ -67,19 +77,15 @@ class Publisher:
         """Add one message to the tick's batch. The waiter raises redis-py's errors."""
         batch = self._batch
         if batch is None or len(batch.messages) >= MAX_MESSAGES:
-            batch = self._batch = PublishBatch(self)
-            self.connection.submit(batch)
+            batch = self._batch = PublishBatch(self, self._connection, self._words)
+            self._connection.submit(batch)
         waiter: Waiter[None] = self._new_waiter()
         batch.messages.append((self._command, channel, payload))
         batch.waiters.append(waiter)
         if len(batch.messages) >= self._early:
             self._early = min(2 * self._early, MAX_MESSAGES)
-            self.connection.write_now()
+            self._connection.write_now()
         return waiter
-
-    def explain(self, error: Exception) -> Exception:
-        """Return what to raise for an error that the server answered."""
-        return self._words.explain(self._command, error, f"Redis at {self.connection.dialer.label}")
 
     def seal(self, batch: PublishBatch) -> None:
         """Take no more messages into a batch that is being written, or never will be."""
@@ -89,22 +95,36 @@ class Publisher:
             self._batch = None
 
 
-class SlotPublishers(dict[int, Publisher]):
+class SlotPublisher:
     """
-    The publishers of a cluster by slot; one that is missing is made. Stands where a single server has its publisher.
+    Fills the batches of a cluster in one event loop: one for each slot. Stands where a server has a ``Publisher``.
 
     What those of one tick have for one server leaves in one write all the same: their lanes end on one connection.
     """
 
     def __init__(self, cluster: Cluster, waker: Waker) -> None:
-        super().__init__()
         self._cluster = cluster
-        self._waker = waker
-
-    def __missing__(self, slot: int) -> Publisher:
-        publisher = self[slot] = Publisher(self._cluster.lane(slot), self._waker, SHARDED)
-        return publisher
+        self._new_waiter = waker.waiter
+        #: The batches that take messages, by slot. There are many slots: nothing is kept of one between two ticks.
+        self._batches: dict[int, PublishBatch] = {}
 
     def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
         """Add one message to the tick's batch for the channel's slot. The waiter raises redis-py's errors."""
-        return self[slot_of(channel)].publish(channel, payload)
+        slot = slot_of(channel)
+        batch = self._batches.get(slot)
+        if batch is None or len(batch.messages) >= MAX_MESSAGES:
+            lane = self._cluster.lane(slot)
+            batch = self._batches[slot] = PublishBatch(self, lane, SHARDED)
+            lane.submit(batch)
+        waiter: Waiter[None] = self._new_waiter()
+        batch.messages.append((b"SPUBLISH", channel, payload))
+        batch.waiters.append(waiter)
+        if len(batch.messages) == EARLY:
+            batch.connection.write_now()
+        return waiter
+
+    def seal(self, batch: PublishBatch) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+        slot = slot_of(batch.messages[0][1])
+        if self._batches.get(slot) is batch:
+            del self._batches[slot]

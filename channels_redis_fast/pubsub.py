@@ -207,7 +207,11 @@ class RedisPubSubChannelLayer(RedisLayer):
             ) from None
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Remove a channel from a group; nothing happens if it is not in it."""
+        """
+        Remove a channel from a group; nothing happens if it is not in it, nor if it does not live in this process.
+
+        Raises ``TypeError`` for a name of a group that is not text.
+        """
         name, state = self._group_channel(group), self._home(channel)
         if state is None:
             return

@@ -20,6 +20,7 @@ from .clusterpump import ClusterPump
 from .codec import Codec
 from .commands import CommandConnection
 from .general import GeneralChannel, Popped
+from .lanes import Lane
 from .mailbox import Inbox, Mailroom
 from .pump import Pump, Target
 from .stats import Stats
@@ -109,7 +110,7 @@ class Receiver:
         """Return a popped message to its place in Redis, whatever the capacity says: it was there before."""
         _, pump, member, score = popped
         self.stats.put_back += 1
-        connection = self.commands[pump.shard].at(key)
+        connection: CommandConnection | Lane = self.commands[pump.shard].at(key)
         returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True)
         connection.say(key)
         return returned

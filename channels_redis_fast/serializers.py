@@ -112,6 +112,7 @@ class JSONSerializer(BaseMessageSerializer):
     """``json.dumps`` in UTF-8, which RFC 8259 section 8.1 asks for between systems."""
 
     def as_bytes(self, message: Any, *args: Any, **kwargs: Any) -> bytes:
+        """Return the message as JSON text in UTF-8; further arguments are those of ``json.dumps``."""
         return json.dumps(message, *args, **kwargs).encode()
 
     from_bytes = staticmethod(json.loads)  # type: ignore[assignment]

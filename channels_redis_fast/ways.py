@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from threading import TIMEOUT_MAX, Lock
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 from . import hub
 from .loops import LoopState, LoopStates, run_alone
@@ -235,20 +235,10 @@ def _close_if_idle(ways: weakref.ref[Ways[Any]], loop: asyncio.AbstractEventLoop
         found.close_if_idle(loop)
 
 
-class HasWays(Protocol):
-    """A layer, as far as its ways are concerned."""
-
-    @property
-    def _ways(self) -> Ways[Any]: ...
+Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
-Layer = TypeVar("Layer", bound=HasWays)
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-Method = Callable[Concatenate[Layer, Parameters], Coroutine[Any, Any, Result]]
-
-
-def either_way(method: Method[Layer, Parameters, Result]) -> Method[Layer, Parameters, Result]:
+def either_way(method: Method) -> Method:
     """
     Let a layer's coroutine run on the hub when it is called in a loop whose calls go through it.
 
@@ -257,11 +247,12 @@ def either_way(method: Method[Layer, Parameters, Result]) -> Method[Layer, Param
     """
 
     @wraps(method)
-    async def call(layer: Layer, /, *arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
-        ways, loop = layer._ways, asyncio.get_running_loop()
+    async def call(layer: Any, /, *arguments: Any, **options: Any) -> Any:
+        ways: Ways[Any] = layer._ways
+        loop = asyncio.get_running_loop()
         if ways[loop] is None and await ways.find(loop) is None:
-            result: Result = await ways.through_hub(call(layer, *arguments, **options))
-            return result
+            return await ways.through_hub(call(layer, *arguments, **options))
         return await method(layer, *arguments, **options)
 
-    return call
+    # To its callers it is the method, names and types of the parameters included.
+    return cast(Method, call)

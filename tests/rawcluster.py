@@ -28,7 +28,12 @@ class RawCluster:
             raise AttributeError(f"{name!r} is nothing that a raw cluster can do")
 
         def call(key: str | bytes, *arguments: Any, **options: Any) -> Any:
-            return getattr(self._cluster.owner(key).raw, name)(key, *arguments, **options)
+            node = self._cluster.owner(key)
+            answer = getattr(node.raw, name)(key, *arguments, **options)
+            if name == "zadd":
+                # As every sender does there: it is what receivers wait for.
+                node.raw.execute_command("SPUBLISH", key, "")
+            return answer
 
         return call
 

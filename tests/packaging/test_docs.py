@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import pydoc
 import re
 from pathlib import Path
 from types import ModuleType
@@ -38,8 +40,32 @@ def test_what_a_page_takes_from_elsewhere_is_there(sections: ModuleType, page: P
     """A section of the README that was renamed is missed here."""
     text = sections.on_page_markdown(page.read_text(encoding="utf-8"))
     assert re.findall(r"\]\(\.\./[^)]*\)", text) == []
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     # What comes from elsewhere has no heading of the page's own level.
-    assert len(re.findall(r"^# ", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)) == 1
+    assert len(re.findall(r"^# ", prose, re.M)) == 1
+    # A link within the README may lead to where another page is.
+    anchors = {sections.slug(title) for title in re.findall(r"^#+ (.+)$", prose, re.M)}
+    assert set(re.findall(r"\]\(#([^)]*)\)", prose)) - anchors == set()
+
+
+@in_the_tree
+def test_what_the_page_of_the_api_shows_is_explained() -> None:
+    """A class, function or method of ours without a docstring would be a bare signature there."""
+    pytest.importorskip("channels_redis_fast.core", reason="needs the package")
+    named = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.M)
+    assert len(named) > 5
+    assert [name for found in map(pydoc.locate, named) for name in unexplained(found)] == []
+
+
+def unexplained(found: object) -> list[str]:
+    """The names without a docstring of their own or an inherited one, of a module, a class or a function of ours."""
+    bare = [] if inspect.getdoc(found) else [getattr(found, "__qualname__", repr(found))]
+    if inspect.ismodule(found) or inspect.isclass(found):
+        for name, member in inspect.getmembers(found):
+            ours = (getattr(member, "__module__", None) or "").startswith("channels_redis_fast")
+            if ours and not name.startswith("_") and (inspect.isclass(member) or inspect.isroutine(member)):
+                bare += unexplained(member)
+    return bare
 
 
 def test_a_section_ends_where_the_next_begins(

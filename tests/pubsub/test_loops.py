@@ -74,10 +74,10 @@ def test_a_channel_of_a_closed_loop_is_nobodys(layer: RedisPubSubChannelLayer, n
 
 
 def test_a_loop_stopped_between_new_channel_and_receive(
-    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
+    layer: RedisPubSubChannelLayer, redis_server: Any, raw: redis.Redis, prefix: str, new_loop: NewLoop
 ) -> None:
     """As synchronous test clients do it: what was sent while it stood still is there, in order."""
-    peer = RedisPubSubChannelLayer(hosts=layer.hosts, prefix=prefix, sync_hub="never")
+    peer = RedisPubSubChannelLayer(hosts=hosts_on(redis_server), prefix=prefix, sync_hub="never")
     loop = new_loop()
     try:
         channel = loop.run_until_complete(within(layer.new_channel()))
@@ -86,7 +86,7 @@ def test_a_loop_stopped_between_new_channel_and_receive(
 
             async def send(start: int = start) -> None:
                 for n in range(start, start + 10):
-                    await (peer.send(channel, {"n": n}) if n % 2 else peer.group_send("room", {"n": n}))
+                    await (peer.send(channel, {"n": n}) if n % 20 < 10 else peer.group_send("room", {"n": n}))
 
             run(new_loop, send())
             expected = [{"n": n} for n in range(start, start + 10)]
@@ -188,6 +188,7 @@ def test_groups_from_another_loop(
     gone(raw, prefix)
 
 
+@pytest.mark.single_server("it counts connections, of which a cluster's servers have as many as are needed")
 def test_close_pools_closes_those_of_other_loops_too(
     layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
 ) -> None:
@@ -246,7 +247,7 @@ def test_a_forked_child_has_sockets_of_its_own(
         status, pid = os.waitpid(pid, 0)[1], 0
         assert status == 0
         assert loop.run_until_complete(within(receiving)) == {"from": "the child"}
-        assert {client["id"] for client in clients(raw, prefix)} == before
+        assert before <= {client["id"] for client in clients(raw, prefix)}
         loop.run_until_complete(nothing_to_receive(layer, channel))
     finally:
         if pid:
@@ -408,4 +409,5 @@ def test_an_idle_layer_does_nothing(layer: RedisPubSubChannelLayer) -> None:
         await asyncio.wait(receiving)
         return rounds
 
-    assert run(Counting, idle()) <= 3
+    # On a cluster what was waited for is looked after once more.
+    assert run(Counting, idle()) <= 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, hosts_on
 
 GROWTH = 5 * 1024 * 1024
 
 PROGRAM = """
-    import asyncio, gc, os, sys
+    import asyncio, gc, json, os, sys
     from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
-    url, prefix, work = sys.argv[1:]
+    hosts, prefix, work = sys.argv[1:]
 
     def resident():
         gc.collect()
@@ -81,7 +82,7 @@ PROGRAM = """
 
     async def main():
         run, count = WORK[work]
-        layer = RedisPubSubChannelLayer(hosts=[url], prefix=prefix)
+        layer = RedisPubSubChannelLayer(hosts=json.loads(hosts), prefix=prefix)
         layer.grace = 0.005
         await run(layer, count // 10)
         await settled(layer)
@@ -98,7 +99,7 @@ PROGRAM = """
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="measured in /proc")
 @pytest.mark.parametrize("work", ["messages", "cancelled", "channels", "flushed"])
 def test_a_process_does_not_grow(redis_server: Any, prefix: str, work: str) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), redis_server.url, prefix, work]
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), json.dumps(hosts_on(redis_server)), prefix, work]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, cwd=ROOT)
     assert ended.stderr == ""
     assert int(ended.stdout) < GROWTH

@@ -171,6 +171,7 @@ async def test_each_layer_tells_its_own(make_layer: MakeLayer, own_server: OwnSe
     assert await within(two.receive(channels[2])) == {"type": "two"}
 
 
+@pytest.mark.single_server("it kills the one connection for commands")
 async def test_a_lost_command_connection_is_no_news(
     make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str
 ) -> None:

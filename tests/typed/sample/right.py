@@ -66,6 +66,9 @@ class Sharded(RedisChannelLayer):
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         await super().send(channel, message)
 
+    async def group_add(self, group: str, channel: str) -> None:
+        await super().group_add(group=group, channel=channel)
+
 
 async def talk(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> dict[str, Any]:
     channel = assert_type(await layer.new_channel(), str)
@@ -76,10 +79,17 @@ async def talk(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> dict[str, 
         await layer.send(channel, {"type": "chat.message"})
     except ChannelFull:
         await layer.flush()
+    await layer.send_many([(channel, {"type": "chat.message"})])
+    await layer.group_send_many((room, {"type": "chat.message"}) for room in ("here", "there"))
     assert_type(layer.stats(), dict[str, int])
     assert_type(layer.get_capacity(channel), int)
     await layer.close_pools()
     return assert_type(await layer.receive(channel), dict[str, Any])
+
+
+def from_a_task(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> None:
+    layer.sync.group_send("room", {"type": "chat.message"})
+    layer.sync.send_many([("chat", {"type": "chat.message"})], timeout=None)
 
 
 async def both() -> None:

@@ -32,6 +32,9 @@ async def talk() -> None:
     await layer.send(7, {"type": "x"})  # error: arg-type
     await layer.send("x", "text")  # error: arg-type
     await layer.group_send("room")  # error: call-arg
+    await layer.send_many([("x", "text")])  # error: list-item
+    await layer.group_discard("room")  # error: call-arg
+    layer.sync.group_send("room", {"type": "x"}, timeout="soon")  # error: arg-type
     channel: bytes = await layer.new_channel()  # error: assignment
     await layer.group_add("room", channel)  # error: arg-type
     message: str = await layer.receive("x")  # error: assignment
