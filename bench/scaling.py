@@ -44,7 +44,7 @@ SITES = {"small": (10, 200), "large": (50, 1000)}
 SENDS, AT_ONCE = 6000, 50
 
 #: Turns, and messages of each pair or broadcasts to the group in a turn.
-TURNS, EACH, BROADCASTS = 9, 120, 60
+TURNS, EACH, BROADCASTS = 9, 300, 100
 
 #: Not a layer's doing in the measured time: ours, and what keeps a cluster and its connections together.
 NOT_COUNTED = ("info", "client", "cluster", "config", "ping", "hello", "command", "script")
