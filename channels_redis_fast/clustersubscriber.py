@@ -138,6 +138,10 @@ class ClusterSubscriber:
             if timer is not None:
                 timer.cancel()
         self._watch = self._retry = self._doubt = None
+        if self._mapping is not None:
+            self._mapping.remove_done_callback(self._asked_for_map)
+            self._mapping.cancel()
+            self._mapping = None
         self._gaps.stop()
         self._left.clear()
         await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
@@ -212,8 +216,8 @@ class ClusterSubscriber:
         self._gaps.lost(names)
         self._cluster.doubt()
 
-    def unreachable(self) -> None:
-        """Hear that a server could not be reached, or is silent."""
+    def troubled(self) -> None:
+        """Hear that a server could not be reached, is silent, or was away: its slots may be elsewhere."""
         self._attempt_is_over()
         self._cluster.doubt()
 
