@@ -47,6 +47,16 @@ class Wire:
             self.on_push(reply_error(reply) if isinstance(reply, str) else list(reply))
 
 
+def wire_up(subscriber: NodeSubscriber, wire: Wire) -> None:
+    """Give a connection its socket."""
+    link = object.__new__(PushLink)
+    link.__dict__.update(vars(wire), write=wire.write, close=lambda: None, closed=subscriber.loop.create_future())
+    link.closed.set_result(None)
+    subscriber.link = link
+    subscriber.opened()
+    wire.on_push = link.on_push
+
+
 class FakeNode:
     """As much of a server's command connection as its subscriber looks at."""
 
@@ -91,11 +101,7 @@ class Place:
     def __init__(self) -> None:
         self.ear, self.wire, self.messages = Ear(), Wire(), list[tuple[bytes, bytes]]()
         self.subscriber = NodeSubscriber(cast(Node, FakeNode()), self.ear, lambda *it: self.messages.append(it))
-        link = object.__new__(PushLink)
-        link.__dict__.update(vars(self.wire), write=self.wire.write, closed=asyncio.get_running_loop().create_future())
-        self.subscriber.link = link
-        self.subscriber.opened()
-        self.wire.on_push = link.on_push
+        wire_up(self.subscriber, self.wire)
 
     async def wants(self, *names: bytes) -> None:
         for name in names:
