@@ -273,6 +273,12 @@ class Cluster:
 
     def begin_move(self, source: Node, target: Node, slots: Iterable[int]) -> None:
         """Open slots: new keys of theirs are made at the target (ASK) from now on, the others stay at the source."""
+        slots = list(slots)
+        # Whoever gets slots without knowing how new the claims of the others are may make an older one, and lose them.
+        wait_until(self._agree_on_epochs, "all nodes know the same epochs")
+        self._open(source, target, slots)
+
+    def _open(self, source: Node, target: Node, slots: list[int]) -> None:
         _each(target, [("CLUSTER SETSLOT", slot, "IMPORTING", source.id) for slot in slots])
         _each(source, [("CLUSTER SETSLOT", slot, "MIGRATING", target.id) for slot in slots])
 
@@ -294,9 +300,10 @@ class Cluster:
     def move_slots(self, source: Node, target: Node, slots: Iterable[int], at_once: int = 20) -> int:
         """Reshard while everything goes on, as `redis-cli --cluster reshard` does; returns how many keys were moved."""
         slots, moved = list(slots), 0
+        wait_until(self._agree_on_epochs, "all nodes know the same epochs")
         for start in range(0, len(slots), at_once):
             some = slots[start : start + at_once]
-            self.begin_move(source, target, some)
+            self._open(source, target, some)
             moved += self.move_keys(source, target, some)
             self.finish_move(source, target, some)
         return moved
@@ -379,6 +386,10 @@ class Cluster:
         # A primary without slots is in nobody's list of them; a replica is once it has told how far it is.
         here = {node.port for node in self.running if node.port in ports or not node.is_primary}
         return ports == here and all(node.view() == view for node in self.running)
+
+    def _agree_on_epochs(self) -> bool:
+        epochs = [{known["node_id"]: known["epoch"] for known in node("NODES").values()} for node in self.running]
+        return all(each == epochs[0] for each in epochs)
 
     def _settled_view(self) -> dict[tuple[int, int], tuple[int, ...]]:
         return self.running[0].view()
