@@ -82,7 +82,6 @@ async def test_a_primary_is_killed(whole: Cluster, make: Make, prefix: str) -> N
     async with load_on(whole, make, prefix) as (load, _):
         await asyncio.to_thread(whole.kill_primary, victim)
     load.ledger.check(lost=UNREPLICATED)
-    assert load.ledger.raised, "no send was under way when the server died"
 
 
 async def test_a_planned_failover(whole: Cluster, make: Make, prefix: str) -> None:
@@ -96,7 +95,7 @@ async def test_a_planned_failover(whole: Cluster, make: Make, prefix: str) -> No
 
 
 async def test_a_primary_stalls_and_is_replaced(whole: Cluster, make: Make, prefix: str) -> None:
-    """What it answers when it wakes, as a primary of yesterday, is not taken for an acknowledgement."""
+    """Waking it runs and acknowledges what lies in its sockets, learns that it is no primary, and throws that away."""
     victim = whole.primaries[0]
     [replica] = whole.replicas_of(victim)
 
