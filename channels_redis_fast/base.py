@@ -60,6 +60,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._set_capacities(capacity, channel_capacity)
         self.hosts = decode_hosts(hosts)
         self.ring_size = len(self.hosts)
+        on_cluster = is_cluster(self.hosts[0])
+        if on_cluster and self._overridden("create_pool") is not None:
+            raise ValueError(
+                f"{type(self).__name__}.create_pool makes the pool of one host and cannot serve a cluster, which has "
+                "many: put what it does into the host's keywords, or list hosts that are no cluster."
+            )
         self._serializer = make_serializer(serializer_format, **serializer_options)
         self._codec = self.choose_codec(
             self._serializer, self._overridden("serialize"), self._overridden("deserialize")
@@ -67,7 +73,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
         self._shards: list[Dialer] | Nodes = (
             Nodes(self.hosts[0], "hosts[0]", self.layer_name)
-            if is_cluster(self.hosts[0])
+            if on_cluster
             else [self._dialer(index) for index in range(self.ring_size)]
         )
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
@@ -119,8 +125,13 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), its connections unopened.
 
-        A layer that overrides this has its sockets opened by the pools that it returns.
+        A layer that overrides this has its sockets opened by the pools that it returns. Its host cannot be a cluster:
+        that has as many pools as servers. Raises ``ValueError`` there.
         """
+        if is_cluster(self.hosts[index]):
+            raise ValueError(
+                f"{host_label(self.hosts[index])} has no one pool: the core layer's connection(0) is a client."
+            )
         return create_pool(self.hosts[index])
 
     def serialize(self, message: Message) -> bytes:

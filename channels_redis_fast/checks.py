@@ -15,9 +15,11 @@ from urllib.parse import parse_qsl, urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
+from redis.asyncio.connection import SSLConnection
 
 from .base import RedisLayer
-from .hosts import HostOptions, host_label
+from .hosts import HostOptions, host_label, is_cluster
+from .nodes import Nodes
 
 #: Characters of an encryption key below which guessing it is a matter of patience.
 MIN_KEY_LENGTH = 32
@@ -107,7 +109,7 @@ def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Itera
             id="channels_redis_fast.W002",
         )
     for host in layer.hosts:
-        if is_plain(host) and has_password(host):
+        if any(is_plain(server) and has_password(server) for server in _servers(host, layer)):
             yield Warning(
                 f"CHANNEL_LAYERS[{alias!r}]: the password for {host_label(host)} goes over the network unencrypted.",
                 hint="Use rediss://, if the server has TLS.",
@@ -136,9 +138,23 @@ def _place(host: HostOptions) -> str:
     return f"{host_label(host)}/{dict(parse_qsl(parts.query)).get('db') or path or host.get('db') or 0}"
 
 
+def _servers(host: HostOptions, layer: RedisLayer) -> list[HostOptions]:
+    """Return how the servers that a host names are connected to: itself, if it is no cluster."""
+    if not is_cluster(host):
+        return [host]
+    nodes = Nodes(host, "hosts[0]", layer.layer_name)
+    return [nodes.options(address) for address in nodes.seeds]
+
+
+def is_encrypted(host: HostOptions) -> bool:
+    """Return whether a host is connected to with TLS."""
+    is_tls = isinstance(kind := host.get("connection_class"), type) and issubclass(kind, SSLConnection)
+    return bool(host.get("ssl")) or is_tls or str(host.get("address", "")).startswith("rediss:")
+
+
 def is_plain(host: HostOptions) -> bool:
     """Return whether bytes go to another machine as they are."""
-    if "path" in host or host.get("ssl"):
+    if "path" in host or is_encrypted(host):
         return False
     if "master_name" in host:
         return not all(_is_local(str(address[0])) for address in host["sentinels"])

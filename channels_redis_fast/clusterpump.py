@@ -312,8 +312,9 @@ class View:
     def _without_repeated(self, members: list[bytes]) -> list[bytes]:
         server, now = self._pump.server_of(self.key), self._pump.loop.time()
         if server is not self._server:
+            if self._server is not None:
+                self._doubtful_until = now + DOUBTFUL
             self._server = server
-            self._doubtful_until = now + DOUBTFUL
         if now > self._doubtful_until or not self._removed:
             return members
         known = set(self._removed)

@@ -35,6 +35,7 @@ from .flush import unlink_all
 from .lanes import Lane
 from .mailbox import Mailroom
 from .naming import names_of, split_by
+from .nodes import Nodes
 from .receiver import Receiver
 from .ways import either_way
 
@@ -306,7 +307,8 @@ class RedisChannelLayer(RedisLayer):
         """
         Return a redis-py client (``redis.asyncio.Redis``) of one shard, for commands of your own.
 
-        It has a pool of its own, beside the layer's two connections; it is closed with them and with the event loop.
+        Of a cluster, which is shard 0, it is a ``redis.asyncio.RedisCluster``. It has connections of its own, beside
+        those of the layer; it is closed with them and with the event loop.
 
         Raises ``ValueError`` for a shard that there is not, ``RuntimeError`` outside an event loop.
         """
@@ -314,7 +316,8 @@ class RedisChannelLayer(RedisLayer):
             raise ValueError(f"There is no shard {index}: this layer has {self.ring_size}.")
         clients = self._loops[get_running_loop()].clients
         if index not in clients:
-            clients[index] = open_client(self.create_pool(index))
+            shards = self._shards
+            clients[index] = shards.client() if isinstance(shards, Nodes) else open_client(self.create_pool(index))
         return clients[index]
 
     async def close_pools(self) -> None:

@@ -19,12 +19,13 @@ import contextlib
 import logging
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Protocol
 
 from redis import asyncio as aioredis
 from redis import exceptions
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
@@ -235,10 +236,29 @@ def open_client(pool: aioredis.ConnectionPool) -> aioredis.Redis:
     return aioredis.Redis(connection_pool=pool)
 
 
-async def close_client(client: aioredis.Redis) -> None:
-    """Close a client that ``open_client`` made, and its pool."""
-    # A given pool is the giver's to close, as far as the client knows.
-    await client.connection_pool.disconnect()
+def open_cluster_client(servers: Iterable[tuple[str, int]], options: HostOptions) -> aioredis.RedisCluster:
+    """
+    Return a redis-py client of a cluster, for commands that are a site's own; nothing is opened.
+
+    ``servers``: some of the cluster's; ``options``: the keywords of a connection. Raises ``TypeError`` for a keyword
+    that redis-py has for connections and not for this client.
+    """
+    keywords = dict(options)
+    kind = keywords.pop("connection_class", aioredis.Connection)
+    if issubclass(kind, aioredis.SSLConnection):
+        # The client wants the keyword, and makes the class of it.
+        keywords["ssl"] = True
+    return aioredis.RedisCluster(startup_nodes=[ClusterNode(*server) for server in servers], **keywords)
+
+
+async def close_client(client: aioredis.Redis | aioredis.RedisCluster) -> None:
+    """Close a client that was opened here, and its pool."""
+    if isinstance(client, aioredis.RedisCluster):
+        # redis-py 5.0.0 has only the old name.
+        await getattr(client, "aclose", client.close)()
+    else:
+        # A given pool is the giver's to close, as far as the client knows.
+        await client.connection_pool.disconnect()
 
 
 def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
@@ -260,15 +280,23 @@ def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
     return aioredis.ConnectionPool(**options)
 
 
+class _Sentinel(aioredis.Redis):
+    """A client of one Sentinel. Errors call it by its address; redis-py before 7 would show its password as well."""
+
+    def __repr__(self) -> str:
+        options = self.connection_pool.connection_kwargs
+        return f"{options['host']}:{options['port']}"
+
+
 def _create_sentinel_pool(options: HostOptions) -> aioredis.ConnectionPool:
     sentinels = list(options.pop("sentinels"))
     # A sentinel that does not answer leaves time to ask the others, so it is not asked twice either.
     share = (options.get("socket_connect_timeout") or CONNECT_TIMEOUT) / (len(sentinels) + 1)
     given = options.pop("sentinel_kwargs", None) or {}
     patience = {"socket_connect_timeout": share, "socket_timeout": share, "retry": Retry(NoBackoff(), 0)}
-    manager = aioredis.Sentinel(  # type: ignore[no-untyped-call]
-        sentinels, sentinel_kwargs={**patience, **given}
-    )
+    settings = {**patience, **given}
+    manager = aioredis.Sentinel([], sentinel_kwargs=settings)  # type: ignore[no-untyped-call]
+    manager.sentinels = [_Sentinel(host=address, port=port, **settings) for address, port in sentinels]
     return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
         options.pop("master_name"), manager, **options
     )

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from redis.asyncio import RedisCluster
 from redis.asyncio.connection import parse_url
 
-from .dialer import Dialer
+from .dialer import Dialer, open_cluster_client
 from .hosts import HostOptions, host_label
 from .slots import Address
 
@@ -47,6 +48,15 @@ class Nodes:
         """Return redis-py's keywords for a connection to one of the servers."""
         host, port = address
         return {**self._options, "host": host, "port": port}
+
+    def client(self) -> RedisCluster:
+        """
+        Return a redis-py client of the cluster, for commands of a site's own.
+
+        Raises ``TypeError`` for a keyword that redis-py has for connections and not for this client.
+        """
+        remap = {} if self.remap is None else {"address_remap": self.remap}
+        return open_cluster_client(self.seeds, {**self._options, **remap})
 
     def dialer(self, address: Address) -> Dialer:
         """Return the dialer of one of the servers."""

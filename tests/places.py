@@ -240,7 +240,8 @@ class SentinelSet:
     def primary(self) -> Server:
         """The node that the Sentinels call the primary."""
         with raw_client(self.sentinels[0].port, SENTINEL_PASSWORD) as raw:
-            _, port = raw.sentinel_get_master_addr_by_name(MASTER_NAME)
+            # The methods of these names fail in redis-py 6.4, which passes its parsers options that they do not take.
+            _, port = raw.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
         return next(node for node in self.nodes if node.port == port)
 
     @property
@@ -313,8 +314,8 @@ class SentinelSet:
 
     def _knows_all(self, sentinel: Server, port: int) -> bool:
         with raw_client(sentinel.port, SENTINEL_PASSWORD) as raw:
-            primary = raw.sentinel_master(MASTER_NAME)
-            replicas = raw.sentinel_slaves(MASTER_NAME)
+            primary = raw.execute_command("SENTINEL MASTER", MASTER_NAME)
+            replicas = raw.execute_command("SENTINEL SLAVES", MASTER_NAME)
         return (
             (primary["port"], primary["flags"], primary["num-other-sentinels"]) == (port, "master", 2)
             # Flags grow when something is wrong, or under way; the link is what a failover looks at.

@@ -301,6 +301,35 @@ def test_a_password_in_the_open(backend: str, host: Any) -> None:
     assert ("redis" in message.msg) or ("10.0.0.5" in message.msg) or ("sentinel:chat" in message.msg)
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ({"cluster": [f"redis://:{SECRET}@redis:7000", ("redis", 7001)]}, ["W004"]),
+        ({"cluster": [("redis", 7001), f"redis://:{SECRET}@redis:7000"]}, ["W004"]),
+        ({"cluster": [("localhost", 7000), ("redis", 7001)], "password": SECRET}, ["W004"]),
+        ({"cluster": [("redis", 7001)], "password": SECRET, "ssl": True}, []),
+        ({"cluster": [f"rediss://:{SECRET}@redis:7000"]}, []),
+        ({"cluster": ["rediss://redis:7000", ("redis", 7001)], "password": SECRET}, []),
+        ({"cluster": [f"redis://:{SECRET}@localhost:7000", ("127.0.0.1", 7001)]}, []),
+        ({"cluster": ["redis://redis:7000"]}, []),
+    ],
+    ids=str,
+)
+def test_passwords_of_a_cluster(backend: str, host: Any, found: list[str]) -> None:
+    """What one URI says of users and TLS is for all its servers, and the warning comes once."""
+    assert ids(backend, hosts=[host]) == found
+    messages = check({"chat": {"BACKEND": backend, "CONFIG": {"hosts": [host]}}})
+    assert all("cluster:" in message.msg and SECRET not in message.msg for message in messages)
+
+
+def test_clusters_of_two_aliases() -> None:
+    """The order of a cluster's servers is nobody's shard."""
+    hosts = [{"cluster": [("a", 1), ("b", 2)]}, {"cluster": [("b", 2), ("a", 1)]}]
+    layers = {str(at): {"BACKEND": CORE, "CONFIG": {"hosts": [host]}} for at, host in enumerate(hosts)}
+    assert check(layers) == []
+
+
 def test_a_credential_provider_in_the_open() -> None:
     from redis.credentials import UsernamePasswordCredentialProvider
 

@@ -20,9 +20,11 @@ from typing import Any, Protocol
 from channels.layers import InMemoryChannelLayer
 
 from .. import _hot
+from ..hosts import is_cluster
 from .bench_cases import SENDERS, Subject, Turn, repeat
 from .deployment import Deployment
-from .line import Line, lines
+from .line import Line
+from .servers import lines
 from .sweep import Sweep
 
 #: So high that nothing meets it: what is measured is the layer, not its back-pressure.
@@ -91,7 +93,7 @@ class Scratch:
 async def remove(shards: Sequence[Line], keys: Sequence[str | bytes]) -> None:
     """Empty keys, all of which are sorted sets: with a command that every user of a core layer may give."""
     for shard in shards:
-        await shard.ask(*((b"ZREMRANGEBYRANK", key, 0, -1) for key in keys))
+        await shard.ask(*((b"ZREMRANGEBYRANK", key, 0, -1) for key in keys if shard.has(key)))
 
 
 class LayerContender:
@@ -168,6 +170,8 @@ def contenders(scratch: Scratch) -> tuple[list[Contender], list[str]]:
 
 def _upstream(scratch: Scratch, kind: str) -> tuple[list[Contender], list[str]]:
     module, name = ("core", "RedisChannelLayer") if kind == "core" else ("pubsub", "RedisPubSubChannelLayer")
+    if is_cluster(scratch.layer.hosts[0]):
+        return [], ["channels_redis knows no cluster, and so is not beside it."]
     try:
         backend = getattr(importlib.import_module(f"channels_redis.{module}"), name)
     except ModuleNotFoundError as error:

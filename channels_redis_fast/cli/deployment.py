@@ -1,8 +1,9 @@
 """
 Which deployment a command is about: the options that all commands share, and the layers that follow from them.
 
-A deployment is an alias of a Django project's CHANNEL_LAYERS, or the URLs of ``--hosts``. Makes layers; opens nothing,
-and does not know what a command does with them. Errors name the option or the alias, never a password.
+A deployment is an alias of a Django project's CHANNEL_LAYERS, or the URLs of ``--hosts`` or ``--cluster``. Makes
+layers; opens nothing, and does not know what a command does with them. Errors name the option or the alias, never a
+password.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Deployment:
     """
     Where a command looks.
 
-    ``name``: how it is called in output and errors; ``alias``: its name in CHANNEL_LAYERS, None for ``--hosts``;
+    ``name``: how it is called in output and errors; ``alias``: its name in CHANNEL_LAYERS, None for URLs;
     ``backend`` and ``options``: class and keywords of its layers; ``is_twin``: whether the project itself uses
     channels_redis, and the layers made here are of the same wire.
     """
@@ -75,8 +76,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--settings", metavar="MODULE", help="settings of the project (default: DJANGO_SETTINGS_MODULE)")
     group.add_argument("--alias", help=f"name of the layer in CHANNEL_LAYERS (default: {DEFAULT_ALIAS})")
     group.add_argument("--hosts", nargs="+", metavar="URL", help="servers, in the shards' order, without a project")
-    group.add_argument("--prefix", help="with --hosts: the layer's prefix (default: asgi)")
-    group.add_argument("--layer", choices=sorted(LAYERS), help="with --hosts: the kind of layer (default: core)")
+    group.add_argument(
+        "--cluster", nargs="+", metavar="URL", help="some of the servers of a Redis Cluster, without a project"
+    )
+    group.add_argument("--prefix", help="with URLs: the layer's prefix (default: asgi)")
+    group.add_argument("--layer", choices=sorted(LAYERS), help="with URLs: the kind of layer (default: core)")
+    group.add_argument(
+        "--sharded",
+        action="store_true",
+        help="with --hosts and --layer pubsub: Pub/Sub is sharded, as any cluster's is",
+    )
 
 
 def find(arguments: argparse.Namespace) -> Deployment:
@@ -86,28 +95,33 @@ def find(arguments: argparse.Namespace) -> Deployment:
     Raises ``UsageError`` for options that contradict each other, settings that cannot be read, an alias that is not
     there, a backend that is neither of this package nor of channels_redis.
     """
-    if arguments.hosts is not None:
-        for option in ("settings", "alias"):
-            if getattr(arguments, option) is not None:
-                raise UsageError(f"--hosts and --{option} exclude each other: leave one of them out.")
-        return _checked(_from_hosts(arguments))
-    for option in ("prefix", "layer"):
-        if getattr(arguments, option) is not None:
-            raise UsageError(f"--{option} goes with --hosts: a project's settings say it themselves.")
+    named = next((name for name in ("hosts", "cluster") if getattr(arguments, name) is not None), None)
+    if named is not None:
+        for option in ("settings", "alias", "cluster"):
+            if option != named and getattr(arguments, option) is not None:
+                raise UsageError(f"--{named} and --{option} exclude each other: leave one of them out.")
+        return _checked(_from_urls(arguments, named))
+    for option in ("prefix", "layer", "sharded"):
+        if getattr(arguments, option):
+            raise UsageError(f"--{option} goes with --hosts or --cluster: a project's settings say it themselves.")
     return _checked(_from_settings(arguments.settings, arguments.alias or DEFAULT_ALIAS))
 
 
-def _from_hosts(arguments: argparse.Namespace) -> Deployment:
-    options: dict[str, Any] = {"hosts": arguments.hosts}
+def _from_urls(arguments: argparse.Namespace, named: str) -> Deployment:
+    options: dict[str, Any] = {"hosts": arguments.hosts if named == "hosts" else [{"cluster": arguments.cluster}]}
     if arguments.prefix is not None:
         options["prefix"] = arguments.prefix
-    return Deployment("--hosts", None, LAYERS[arguments.layer or "core"], options)
+    if arguments.sharded:
+        if arguments.layer != "pubsub":
+            raise UsageError("--sharded goes with --layer pubsub: the core layer has no such option.")
+        options["sharded"] = True
+    return Deployment(f"--{named}", None, LAYERS[arguments.layer or "core"], options)
 
 
 def _from_settings(module: str | None, alias: str) -> Deployment:
     configured = _read_settings(module)
     if not isinstance(configured, Mapping) or not configured:
-        raise UsageError("The settings have no CHANNEL_LAYERS: see the README, or use --hosts.")
+        raise UsageError("The settings have no CHANNEL_LAYERS: see the README, or use --hosts or --cluster.")
     if alias not in configured:
         raise UsageError(f"CHANNEL_LAYERS has no {alias!r}: use --alias with one of {', '.join(map(str, configured))}.")
     name = f"CHANNEL_LAYERS[{alias!r}]"
@@ -132,7 +146,7 @@ def _read_settings(module: str | None) -> Any:
         os.environ["DJANGO_SETTINGS_MODULE"] = module
     module = os.environ.get("DJANGO_SETTINGS_MODULE")
     if not module:
-        raise UsageError("Which deployment? Name it with --settings, DJANGO_SETTINGS_MODULE or --hosts.")
+        raise UsageError("Which deployment? Name it with --settings, DJANGO_SETTINGS_MODULE, --hosts or --cluster.")
     if os.getcwd() not in sys.path:
         # As with manage.py: the project lies where the command is run.
         sys.path.insert(0, os.getcwd())

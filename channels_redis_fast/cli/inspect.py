@@ -19,8 +19,9 @@ from ..core import RedisChannelLayer
 from ..pubsub import RedisPubSubChannelLayer
 from . import deployment
 from .inspect_view import render
-from .line import Line, lines
+from .line import Line
 from .pictures import Picture
+from .servers import are_current, lines
 from .survey import survey_core
 from .survey_pubsub import survey_pubsub
 from .sweep import MAX_KEYS
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=MAX_KEYS,
         metavar="N",
-        help=f"keys of each shard that are looked at, so that a large database is not walked to its end "
+        help=f"keys of each server that are looked at, so that a large database is not walked to its end "
         f"(default: {MAX_KEYS})",
     )
 
@@ -115,11 +116,11 @@ async def _pictures(place: deployment.Deployment, arguments: argparse.Namespace)
     layer = place.make_layer()
     while True:
         async with lines(layer, "inspect") as shards:
-            # A server that has gone is tried anew each time, and not waited for.
+            # A server that has gone is tried anew each time, and not waited for; a cluster may look different then.
             while True:
                 yield await take_picture(place, layer, shards, arguments.max_keys)
                 await asyncio.sleep(arguments.watch)
-                if not all(line.is_open for line in shards):
+                if not await are_current(shards):
                     break
 
 

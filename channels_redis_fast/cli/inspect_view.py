@@ -16,6 +16,9 @@ from .texts import counted, duration, known, size
 #: From where on a channel is coloured.
 WARM, FULL = 0.75, 1.0
 
+#: What tells all names of the Pub/Sub layer: refused, there is nothing to be cut short.
+_NAMES = {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"}
+
 _LEFTOVERS = {
     "inflight": "backup queue of channels_redis; safe to delete when no process runs it any more",
     "no expiry": "will never go away by itself; nothing of this package writes such a key",
@@ -52,9 +55,10 @@ def _table(title: str | None, *columns: str) -> Table:
 
 
 def _shards(shards: Sequence[Shard]) -> Table:
-    table = _table(
-        "\nShards", "shard>", "host", "server", "role", "memory>", "limit>", "ops/s>", "clients>", "our connections~"
-    )
+    is_cluster = any(shard.slots is not None for shard in shards)
+    title, slots = ("\nPrimaries of the cluster", ["slots>"]) if is_cluster else ("\nShards", [])
+    columns = ("server", "role", *slots, "memory>", "limit>", "ops/s>", "clients>", "our connections~")
+    table = _table(title, "shard>", "host", *columns)
     for shard in shards:
         if shard.error is not None:
             table.add_row(str(shard.shard), Text(shard.host), Text("not reachable", style="red"))
@@ -66,6 +70,7 @@ def _shards(shards: Sequence[Shard]) -> Table:
             Text(shard.host),
             f"{shard.server or '?'} {shard.version or ''}".strip(),
             shard.role or "?",
+            *([known(shard.slots)] if is_cluster else []),
             size(shard.memory),
             "none" if shard.max_memory == 0 else size(shard.max_memory),
             known(shard.operations_per_second),
@@ -184,7 +189,7 @@ def _notes(picture: Picture) -> list[Text]:
                     style="yellow",
                 )
             )
-        elif not shard.complete and shard.error is None and "PUBSUB CHANNELS" not in shard.refused:
+        elif not shard.complete and shard.error is None and not _NAMES & set(shard.refused):
             notes.append(Text(f"{where}: cut short; --max-keys looks at more names", style="yellow"))
         if shard.nameless_receivers:
             notes.append(

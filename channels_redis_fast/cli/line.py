@@ -1,22 +1,22 @@
 """
-One connection of the tool itself to one shard, opened and watched over exactly as those of a layer are.
+One connection of the tool itself to one server, opened and watched over exactly as those of a layer are.
 
 What connects here connects in the layer, and the errors are the layer's: one sentence with the host, never a password.
-Knows no command.
+Which servers a layer has is for ``servers`` to know. Knows no command.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
-from ..base import RedisLayer
-from ..commands import CommandConnection
-from ..connection import Command, Link
+from ..commands import CommandConnection, Pending
+from ..connection import CLUSTER_ONLY, Command, Link
 from ..dialer import Dialer
+from ..hosts import HostOptions
+from ..nodes import Nodes
+from ..slots import Address, slot_of
 from ..stats import Stats
 
 
@@ -33,18 +33,24 @@ class _Link(Link):
 
 class Line(CommandConnection):
     """
-    A connection to one shard of a layer, in the running event loop; ``role`` ends its name in CLIENT LIST.
+    A connection to one server of a layer, in the running event loop; ``role`` ends its name in CLIENT LIST.
 
-    It is opened by the first ``ask``.
+    ``index``: the shard's number, or that of a cluster's primary. ``host``: redis-py's keywords for it, of which
+    ``where`` says where they stand in the settings. It is opened by the first ``ask``.
     """
 
     link_class = _Link
 
-    def __init__(self, layer: RedisLayer, index: int, role: str) -> None:
-        dialer = Dialer(layer.hosts[index], f"hosts[{index}]", layer.layer_name, partial(layer.create_pool, index))
+    def __init__(self, dialer: Dialer, index: int, role: str, host: HostOptions, where: str) -> None:
         super().__init__(dialer, asyncio.get_running_loop(), Stats())
         self.role = role
         self.index = index
+        self.host = host
+        self.where = where
+
+    def another(self) -> Line:
+        """Return one more connection to the same server."""
+        return Line(self.dialer, self.index, self.role, self.host, self.where)
 
     @property
     def label(self) -> str:
@@ -56,20 +62,49 @@ class Line(CommandConnection):
         """What there is of TLS on the open socket (``ssl.SSLObject``), or None."""
         return self.link.encryption if isinstance(self.link, _Link) else None
 
+    @property
+    def slots(self) -> int | None:
+        """How many of a cluster's slots the server has; None where there is no cluster, or it does not tell."""
+        return None
+
+    def has(self, name: str | bytes) -> bool:
+        """Whether a key, or a sharded channel, can be on this server."""
+        return True
+
     async def ask(self, *commands: Command) -> list[Any]:
         """
         Write commands in one go and return their replies as the server gave them, an error among them as exception.
 
         Raises ``redis.exceptions.ConnectionError`` naming the host.
         """
-        return await self.call(*commands, raises=False)
+        return await self.call(*commands, raises=False) if commands else []
 
 
-@contextlib.asynccontextmanager
-async def lines(layer: RedisLayer, role: str) -> AsyncIterator[list[Line]]:
-    """Give a line to each shard of a layer; they are closed at the end, however that comes."""
-    opened = [Line(layer, index, role) for index in range(layer.ring_size)]
-    try:
-        yield opened
-    finally:
-        await asyncio.gather(*(line.aclose() for line in opened))
+class NodeLine(Line):
+    """A connection to one server of a cluster; ``ranges``: the first and last slots that it has, if known."""
+
+    def __init__(
+        self, nodes: Nodes, address: Address, index: int, role: str, ranges: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        super().__init__(nodes.dialer(address), index, role, nodes.options(address), "hosts[0]")
+        self.address = address
+        self.ranges = ranges
+        self.nodes = nodes
+
+    def another(self) -> Line:
+        return NodeLine(self.nodes, self.address, self.index, self.role, self.ranges)
+
+    @property
+    def slots(self) -> int | None:
+        return sum(last - first + 1 for first, last in self.ranges) or None
+
+    def has(self, name: str | bytes) -> bool:
+        slot = slot_of(name.encode() if isinstance(name, str) else name)
+        return not self.ranges or any(first <= slot <= last for first, last in self.ranges)
+
+    def not_done(self, request: Pending, error: Exception) -> None:
+        # That a key has gone elsewhere meanwhile is an answer.
+        if error.__class__ not in CLUSTER_ONLY:
+            super().not_done(request, error)
+        elif request.reply(error):
+            self.repeat(request)

@@ -16,7 +16,11 @@ SHAPE = 1
 
 @dataclass
 class Shard:
-    """One server, as far as it may be seen. None is what the server does not say, or not to this user."""
+    """
+    One server, a shard or a primary of a cluster, as far as it may be seen.
+
+    None is what the server does not say, or not to this user.
+    """
 
     shard: int
     host: str
@@ -25,6 +29,8 @@ class Shard:
     server: str | None = None
     version: str | None = None
     role: str | None = None
+    #: Of a cluster's server: how many slots it has.
+    slots: int | None = None
     #: Bytes.
     memory: int | None = None
     #: Bytes; 0: no limit.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import RedisError
 
 from ..codec import CHANNEL_FIELD
-from ..connection import Command
+from ..connection import REDIRECTIONS, Command
 from ..core import RedisChannelLayer
 from .line import Line
 from .pictures import Channel, Group, Leftover, Picture, Shard, printable
@@ -38,10 +38,11 @@ async def survey_core(layer: RedisChannelLayer, lines: Sequence[Line], picture: 
     picture.shards += [survey.shard for survey in surveys]
 
 
-async def describe_shard(line: Line, shard: Shard, layer_host: dict[str, Any]) -> None:
+async def describe_shard(line: Line, shard: Shard) -> None:
     """Fill in what a server says of itself. Raises ``redis.exceptions.ConnectionError`` naming the host."""
     facts = await ask_facts(line)
     shard.host = line.label
+    shard.slots = line.slots
     shard.server, shard.version, shard.role = facts.server, facts.version, facts.info.get("role")
     shard.memory, shard.max_memory = facts.number("used_memory"), facts.number("maxmemory")
     shard.operations_per_second = facts.number("instantaneous_ops_per_sec")
@@ -49,7 +50,7 @@ async def describe_shard(line: Line, shard: Shard, layer_host: dict[str, Any]) -
     shard.keys = facts.keys
     shard.refused += facts.refused
     if facts.clients is not None:
-        shard.connections = own_connections(facts.clients, layer_host)
+        shard.connections = own_connections(facts.clients, line.host)
         shard.nameless_receivers = nameless_receivers(facts.clients)
 
 
@@ -75,7 +76,7 @@ class _ShardSurvey:
 
     async def run(self) -> None:
         try:
-            await describe_shard(self._line, self.shard, self._layer.hosts[self._line.index])
+            await describe_shard(self._line, self.shard)
             sweep = Sweep(self._line, self._layer.prefix, self._max_keys)
             async for keys in sweep.batches():
                 await self._look_at(keys)
@@ -101,7 +102,8 @@ class _ShardSurvey:
         for at, key in enumerate(keys):
             kind, lives, count = replies[3 * at : 3 * at + 3]
             size = self._number("MEMORY USAGE", replies[3 * len(keys) + at])
-            if kind == b"none":
+            if kind == b"none" or kind.__class__ in REDIRECTIONS:
+                # It has gone, for good or to another server of the cluster.
                 continue
             name = key[len(self._prefix) :]
             if name.startswith(b":wake:"):

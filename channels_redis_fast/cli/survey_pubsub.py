@@ -2,7 +2,8 @@
 Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what. Read-only; publishes nothing.
 
 Redis keeps nothing of this layer but subscriptions, and tells of these without a cursor: PUBSUB CHANNELS gives all
-names of the prefix at once. Knows nothing of tables.
+names of the prefix at once. Of sharded Pub/Sub PUBSUB SHARDCHANNELS tells, each server of its own. Knows nothing of
+tables.
 """
 
 from __future__ import annotations
@@ -30,21 +31,23 @@ async def survey_pubsub(
 
 async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Picture, max_names: int) -> Shard:
     shard = Shard(line.index, line.label)
+    channels, subscribers = (b"SHARDCHANNELS", b"SHARDNUMSUB") if layer.sharded else (b"CHANNELS", b"NUMSUB")
+    counting = f"PUBSUB {subscribers.decode()}"
     group_prefix = f"{layer.prefix}__group__".encode()
     try:
-        await describe_shard(line, shard, layer.hosts[line.index])
-        (names,) = await line.ask((b"PUBSUB", b"CHANNELS", literal(layer.prefix.encode()) + b"*"))
+        await describe_shard(line, shard)
+        (names,) = await line.ask((b"PUBSUB", channels, literal(layer.prefix.encode()) + b"*"))
         if isinstance(names, ResponseError):
-            shard.refused.append("PUBSUB CHANNELS")
+            shard.refused.append(f"PUBSUB {channels.decode()}")
             shard.complete = False
             return shard
         names.sort(key=lambda name: (not name.startswith(group_prefix), name))
         shard.complete = len(names) <= max_names
         for start in range(0, min(len(names), max_names), BATCH):
             some = names[start : min(start + BATCH, max_names)]
-            (reply,) = await line.ask((b"PUBSUB", b"NUMSUB", *some))
-            if isinstance(reply, ResponseError) and "PUBSUB NUMSUB" not in shard.refused:
-                shard.refused.append("PUBSUB NUMSUB")
+            (reply,) = await line.ask((b"PUBSUB", subscribers, *some))
+            if isinstance(reply, ResponseError) and counting not in shard.refused:
+                shard.refused.append(counting)
             counts = [None] * len(some) if isinstance(reply, ResponseError) else reply[1::2]
             for name, count in zip(some, counts, strict=True):
                 is_group = name.startswith(group_prefix)

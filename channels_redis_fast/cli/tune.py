@@ -21,7 +21,7 @@ from ..base import RedisLayer
 from ..hosts import host_label
 from . import deployment
 from .deployment import Deployment, UsageError
-from .line import lines
+from .servers import lines
 from .tuning import page, plots, profile, report
 from .tuning.advice import Advice, advise
 from .tuning.drive import Origin, RunFailed
@@ -38,7 +38,7 @@ EXAMPLE = """channels-redis-fast tune --settings mysite.settings --channel thumb
       --rate 40 --burst 100 --burst-every 10s --service-time 15ms --consumers 2 --max-wait 2s"""
 
 #: What a deployment is named by.
-NAMING = ("settings", "alias", "hosts", "prefix", "layer")
+NAMING = ("settings", "alias", "hosts", "cluster", "prefix", "layer", "sharded")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,9 +133,12 @@ def _target(arguments: argparse.Namespace) -> Iterator[_Target]:
         changes: dict[str, Any] = {}
         if arguments.own_server:
             url = stack.enter_context(own_server())
-            if arguments.hosts is None and arguments.settings is None and not os.environ.get("DJANGO_SETTINGS_MODULE"):
+            is_named = any((arguments.hosts, arguments.cluster, arguments.settings))
+            if not is_named and not os.environ.get("DJANGO_SETTINGS_MODULE"):
                 if arguments.from_live is not None:
-                    raise UsageError("--from-live looks at a deployment: name it with --settings or --hosts.")
+                    raise UsageError(
+                        "--from-live looks at a deployment: name it with --settings, --hosts or --cluster."
+                    )
                 named["hosts"] = [url]
             else:
                 changes["hosts"] = [url]

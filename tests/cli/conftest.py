@@ -76,14 +76,14 @@ def project(tmp_path: Path) -> Callable[..., Any]:
 class Site:
     """Processes of a site, as far as Redis can tell: layers whose connections stay open between calls."""
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self._url = url
+    def __init__(self, host: Any, prefix: str) -> None:
+        self._host = host
         self._prefix = prefix
         self._loop = asyncio.new_event_loop()
         self._waiting: list[asyncio.Future[Any]] = []
 
     def layer(self, kind: type[Any] = RedisChannelLayer, **options: Any) -> Any:
-        return kind(**{"hosts": [self._url], "prefix": self._prefix, **options})
+        return kind(**{"hosts": [self._host], "prefix": self._prefix, **options})
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(within(work))
@@ -99,12 +99,12 @@ class Site:
 
 
 @pytest.fixture
-def make_site(prefix: str) -> Iterator[Callable[[str], Site]]:
+def make_site(prefix: str) -> Iterator[Callable[[Any], Site]]:
     """Sites on servers of a test's own; closed before these end."""
     with ExitStack() as stack:
 
-        def make(url: str) -> Site:
-            site = Site(url, prefix)
+        def make(host: Any) -> Site:
+            site = Site(host, prefix)
             stack.callback(site.close)
             return site
 

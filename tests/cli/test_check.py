@@ -219,7 +219,7 @@ def test_a_password_without_tls() -> None:
     """Nothing here is on another machine, so this is asked of what would be said."""
 
     class AnyLine:
-        encryption, index = None, 0
+        encryption, where = None, "hosts[0]"
 
     line: Any = AnyLine()
     for host, level in (

@@ -95,6 +95,7 @@ def test_wrong_usage(call: Call, arguments: list[str]) -> None:
         ["check", "--hosts", f"http://user:{SECRET}@localhost"],
         ["check", "--hosts", f"redis://user:{SECRET}/@localhost:99999"],
         ["check", "--hosts", f"redis://user:{SECRET}@localhost?nothing=1"],
+        ["check", "--cluster", f"redis://user:{SECRET}@localhost/3"],
     ],
     ids=str,
 )
@@ -193,7 +194,7 @@ def test_whoever_reads_may_have_seen_enough(redis_server: Server | ForeignServer
 
 
 def find(**given: Any) -> deployment.Deployment:
-    names = ("hosts", "settings", "alias", "prefix", "layer")
+    names = ("hosts", "cluster", "settings", "alias", "prefix", "layer", "sharded")
     return deployment.find(Namespace(**{name: given.get(name) for name in names}))
 
 
@@ -213,9 +214,28 @@ def test_hosts(call: Call) -> None:
     assert find(hosts=["redis://a"]).make_layer(prefix="other", capacity=5).capacity == 5
 
 
+def test_a_cluster(call: Call) -> None:
+    place = find(cluster=["redis://a", "redis://b:7001"], prefix="chat")
+    layer = place.make_layer()
+    assert layer.hosts == [{"cluster": [{"address": "redis://a"}, {"address": "redis://b:7001"}]}]
+    assert (layer.prefix, layer.ring_size, place.name, place.is_core) == ("chat", 1, "--cluster", True)
+    sharded: Any = find(cluster=["redis://a"], layer="pubsub").make_layer()
+    assert sharded.sharded
+
+
+def test_sharded() -> None:
+    layers: list[Any] = [find(hosts=["redis://a"], layer="pubsub", sharded=flag).make_layer() for flag in (False, True)]
+    assert [layer.sharded for layer in layers] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
+        ({"cluster": ["redis://a"], "hosts": ["redis://a"]}, "--hosts and --cluster exclude each other"),
+        ({"cluster": ["redis://a"], "settings": "x"}, "--cluster and --settings exclude each other"),
+        ({"cluster": ["redis://a/2"]}, "--cluster: RedisChannelLayer cannot be made: hosts[0]"),
+        ({"settings": "x", "sharded": True}, "--sharded goes with --hosts or --cluster"),
+        ({"hosts": ["redis://a"], "sharded": True}, "--sharded goes with --layer pubsub"),
         ({"hosts": ["redis://a"], "settings": "x"}, "--hosts and --settings exclude each other"),
         ({"hosts": ["redis://a"], "alias": "x"}, "--hosts and --alias exclude each other"),
         ({"settings": "x", "prefix": "x"}, "--prefix goes with --hosts"),
@@ -291,7 +311,7 @@ def test_settings_that_cannot_be_used(configured: Callable[[Any], None], layers:
 def test_no_deployment(call: Call) -> None:
     code, out, err = call("inspect")
     assert (code, out) == (2, "")
-    assert "--settings, DJANGO_SETTINGS_MODULE or --hosts" in err
+    assert "--settings, DJANGO_SETTINGS_MODULE, --hosts or --cluster" in err
 
 
 def test_settings_that_raise(project: Call) -> None:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-import redis
 
 T = TypeVar("T")
 
@@ -73,11 +72,20 @@ def named(url: str, name: str) -> dict[str, Any]:
     return {"address": url, "client_name": name}
 
 
-def clients(raw: redis.Redis, name: str) -> list[dict[str, Any]]:
+def clients(raw: Any, name: str) -> list[dict[str, Any]]:
     """What the server knows of the connections with that name."""
     return [client for client in raw.client_list() if client["name"] == name]
 
 
-def blocked(raw: redis.Redis, name: str) -> int:
-    """How many of the connections with that name wait in a blocking pop."""
-    return sum("b" in client["flags"] for client in clients(raw, name))
+def waiting(raw: Any, name: str) -> list[dict[str, Any]]:
+    """
+    Return those of the connections with that name that wait in a blocking pop.
+
+    Or, on a cluster, for word of a message: there no wait is for several keys.
+    """
+    return [client for client in clients(raw, name) if "b" in client["flags"] or int(client.get("ssub", 0))]
+
+
+def blocked(raw: Any, name: str) -> int:
+    """How many of the connections with that name wait for messages."""
+    return len(waiting(raw, name))

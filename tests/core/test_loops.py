@@ -18,7 +18,7 @@ from asgiref.sync import async_to_sync
 from channels_redis_fast import pump as pump_module
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pump import Pump
-from tests.conftest import ROOT
+from tests.conftest import ROOT, hosts_on
 from tests.core.helpers import LIMIT, blocked, clients, named, nothing_to_receive, receive_many, started, until, within
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -27,8 +27,8 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 @pytest.fixture
 def layer(redis_server: Any, prefix: str) -> RedisChannelLayer:
     """A layer whose loops the tests make and close: nothing else closes its sockets, and none are the hub's."""
-    host = named(redis_server.url, prefix)
-    return RedisChannelLayer(hosts=[host], prefix=prefix, capacity=10_000, sync_hub="never")
+    hosts = hosts_on(redis_server, [named(redis_server.url, prefix)])
+    return RedisChannelLayer(hosts=hosts, prefix=prefix, capacity=10_000, sync_hub="never")
 
 
 def run(new_loop: NewLoop, work: Coroutine[Any, Any, Any]) -> Any:

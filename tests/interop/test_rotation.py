@@ -48,7 +48,11 @@ def test_processes_at_all_steps_of_a_rotation(
     for member, channel in channels.items():
         member.group_add("room", channel)
     if kind == "pubsub":
-        fleet.wait_for_subscriptions({fleet.group_channel("room"): len(channels)})
+        room = fleet.group_channel("room")
+        with fleet.raws[fleet.shard(room)].pubsub() as one_more:
+            # Valkey 9.1 gives any number for eight subscribers, and the right one for nine.
+            one_more.subscribe(room)
+            fleet.wait_for_subscriptions({room: len(channels) + 1})
     for member in fleet.members:
         member.logged()
 

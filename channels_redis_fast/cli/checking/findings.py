@@ -28,7 +28,10 @@ class Finding:
 
 @dataclass
 class Subject:
-    """What the findings are about: the settings (``shard`` is None), or one shard and its host."""
+    """
+    What the findings are about: one server, by the number of its shard or among the primaries of a cluster; the
+    settings, or a whole cluster (``shard`` is None).
+    """
 
     shard: int | None
     name: str

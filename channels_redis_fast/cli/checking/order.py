@@ -1,5 +1,6 @@
 """
-Goes through all that ``check`` looks at: the settings, each shard, then one message through the layer on each.
+Goes through all that ``check`` looks at: the settings, the cluster if there is one, each server, then one message
+through the layer on each.
 
 What cannot work after a problem is not tried, so that one cause is told once.
 """
@@ -16,14 +17,16 @@ from redis.exceptions import ConnectionError, RedisError
 from ...base import RedisLayer
 from ...checks import check_layers
 from ...core import RedisChannelLayer
-from ...hosts import host_label
+from ...hosts import host_label, is_cluster
 from ...pubsub import RedisPubSubChannelLayer
 from ..deployment import Deployment
-from ..line import Line, lines
+from ..line import Line, NodeLine
 from ..pictures import Picture
 from ..server_facts import ask_facts
+from ..servers import Told, ask_cluster, lines
 from ..survey import survey_core
 from ..survey_pubsub import survey_pubsub
+from .cluster import check_cluster, check_node
 from .findings import OK, PROBLEM, WARNING, Finding, Report, Subject
 from .peers import check_peers
 from .permissions import check_permissions
@@ -41,20 +44,25 @@ async def check_all(place: Deployment, max_keys: int, saying: Callable[[str], No
     report = Report(place.name, "core" if place.is_core else "pubsub", layer.prefix, time.time())
     if place.alias is not None:
         report.subjects.append(_check_settings(place))
-    subjects = [Subject(index, line_name) for index, line_name in enumerate(map(host_label, layer.hosts))]
-    report.subjects += subjects
-    usable: list[int] = []
-    async with lines(layer, "check") as opened:
+    told: Told | None = None
+    if is_cluster(layer.hosts[0]):
+        saying(host_label(layer.hosts[0]))
+        told = await ask_cluster(layer, "check")
+        report.subjects.append(Subject(None, host_label(layer.hosts[0]), list(check_cluster(layer, told))))
+    async with lines(layer, "check", told) as opened:
+        subjects = [Subject(line.index, line.label) for line in opened]
+        report.subjects += subjects
+        usable: list[Line] = []
         for subject, line in zip(subjects, opened, strict=True):
             saying(line.label)
             try:
-                if await _check_shard(place, layer, line, subject, max_keys):
-                    usable.append(line.index)
+                if await _check_server(place, layer, line, subject, max_keys):
+                    usable.append(line)
             except RedisError as error:
                 subject.findings.append(Finding(PROBLEM, "connection", str(error), "Lost meanwhile: look again."))
-    saying("a message on each shard")
-    async for index, finding in check_trips(place, usable):
-        subjects[index].findings.append(finding)
+        saying("a message on each server")
+        async for index, finding in check_trips(place, usable):
+            subjects[index].findings.append(finding)
     return report
 
 
@@ -75,19 +83,21 @@ def _check_settings(place: Deployment) -> Subject:
     return subject
 
 
-async def _check_shard(place: Deployment, layer: RedisLayer, line: Line, subject: Subject, max_keys: int) -> bool:
-    """Add what there is to say of a shard; return whether a message can be sent there, as far as it was seen."""
-    assert subject.shard is not None
-    index = subject.shard
+async def _check_server(place: Deployment, layer: RedisLayer, line: Line, subject: Subject, max_keys: int) -> bool:
+    """Add what there is to say of a server; return whether a message can be sent there, as far as it was seen."""
     findings = subject.findings
-    findings += await check_reach(line, layer.hosts[index])
+    findings += await check_reach(line)
     if subject.has_problem:
         return False
     subject.name = line.label
-    findings += check_facts(await ask_facts(line), place.is_core)
+    on_cluster = isinstance(line, NodeLine)
+    is_sharded = on_cluster or (isinstance(layer, RedisPubSubChannelLayer) and layer.sharded)
+    findings += check_facts(await ask_facts(line), place.is_core, is_sharded, on_cluster)
+    if isinstance(line, NodeLine):
+        findings += await check_node(line)
     # On a connection of its own, which may come to be one of Pub/Sub.
-    async with contextlib.aclosing(Line(layer, index, "check")) as another:
-        findings += await check_permissions(another, layer.hosts[index], layer.prefix, place.is_core)
+    async with contextlib.aclosing(line.another()) as another:
+        findings += await check_permissions(another, layer)
     is_usable = not subject.has_problem
     findings.append(await check_clock(line, getattr(layer, "expiry", None) or 60.0, place.is_core))
     findings.append(await check_latency(line))

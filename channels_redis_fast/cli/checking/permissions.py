@@ -9,6 +9,7 @@ its text: the command, the key or the channel is what the user may not touch.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,9 +17,13 @@ from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
+from ...base import RedisLayer
 from ...connection import Command
+from ...core import RedisChannelLayer
 from ...hosts import HostOptions
-from ..line import Line
+from ...pubsub import RedisPubSubChannelLayer
+from ...pubsubwords import PLAIN, SHARDED, Words
+from ..line import Line, NodeLine
 from ..server_facts import is_refusal
 from .findings import OK, PROBLEM, WARNING, Finding
 
@@ -35,7 +40,11 @@ _OPTIONAL = {
     "SCAN": "flush() fails",
     "UNLINK": "flush() fails",
     "CLIENT SETNAME": "its connections have no name in CLIENT LIST",
+    "ASKING": "what is sent to a slot while it moves to another server fails",
 }
+
+#: What a connection can do nothing else after. Each of these comes last among a layer's commands.
+_LISTENING = ("SUBSCRIBE", "UNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE")
 
 
 def core_commands(key: bytes) -> dict[str, Command]:
@@ -61,25 +70,60 @@ def core_commands(key: bytes) -> dict[str, Command]:
     }
 
 
-def pubsub_commands(channel: bytes) -> dict[str, Command]:
+def pubsub_commands(channel: bytes, words: Words) -> dict[str, Command]:
     """Return all that the Pub/Sub layer does, on a channel that nobody else knows."""
     return {
         "PING": (b"PING",),
-        "PUBLISH": (b"PUBLISH", channel, b""),
+        words.publish.decode(): (words.publish, channel, b""),
         "CLIENT SETNAME": (b"CLIENT", b"SETNAME", b"channels_redis_fast:pubsub:check"),
-        "SUBSCRIBE": (b"SUBSCRIBE", channel),
-        "UNSUBSCRIBE": (b"UNSUBSCRIBE", channel),
+        words.subscribe.decode(): (words.subscribe, channel),
+        words.unsubscribe.decode(): (words.unsubscribe, channel),
     }
 
 
-async def check_permissions(line: Line, host: HostOptions, prefix: str, is_core: bool) -> list[Finding]:
+def cluster_commands(key: bytes) -> dict[str, Command]:
+    """Return what the core layer does on a cluster: it looks in place of waiting, and is told when to."""
+    commands = core_commands(key)
+    del commands["BZPOPMIN"]
+    return {
+        **_of_any_cluster(),
+        **commands,
+        "ZPOPMIN": (b"ZPOPMIN", key),
+        "SPUBLISH": (b"SPUBLISH", key, b""),
+        "SSUBSCRIBE": (b"SSUBSCRIBE", key),
+        "SUNSUBSCRIBE": (b"SUNSUBSCRIBE", key),
+    }
+
+
+def _of_any_cluster() -> dict[str, Command]:
+    return {"CLUSTER SLOTS": (b"CLUSTER", b"SLOTS"), "ASKING": (b"ASKING",)}
+
+
+def commands_of(layer: RedisLayer, line: Line, scratch: bytes) -> dict[str, Command]:
+    """Return all that a layer does at the server of a line, on a scratch key or channel."""
+    on_cluster = isinstance(line, NodeLine)
+    if isinstance(layer, RedisPubSubChannelLayer):
+        commands = pubsub_commands(scratch, SHARDED if layer.sharded else PLAIN)
+        return {**_of_any_cluster(), **commands} if on_cluster else commands
+    return cluster_commands(scratch) if on_cluster else core_commands(scratch)
+
+
+def scratch_name(line: Line, prefix: str, is_core: bool) -> bytes:
+    """Return a name that nobody else has; on a cluster one that this server has."""
+    between = ":" if is_core else "__"
+    unique = f"{prefix}{between}check{between}{uuid.uuid4().hex}"
+    return next(name for number in itertools.count() if line.has(name := f"{unique}{number:x}".encode()))
+
+
+async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
     """
-    Say which of the commands that the layer needs are refused to the user that ``host`` names.
+    Say which of the commands that the layer needs are refused to the user that the settings name.
 
     Raises ``redis.exceptions.ConnectionError`` naming the host.
     """
-    scratch = f"{prefix}{':' if is_core else '__'}check{':' if is_core else '__'}{uuid.uuid4().hex}".encode()
-    commands = core_commands(scratch) if is_core else pubsub_commands(scratch)
+    is_core = isinstance(layer, RedisChannelLayer)
+    scratch = scratch_name(line, layer.prefix, is_core)
+    commands = commands_of(layer, line, scratch)
     (user,) = await line.ask((b"ACL", b"WHOAMI"))
     name = user.decode("utf-8", "replace") if isinstance(user, bytes) else None
     way = "asked with ACL DRYRUN"
@@ -88,7 +132,7 @@ async def check_permissions(line: Line, host: HostOptions, prefix: str, is_core:
         way = "each tried on a scratch key" if is_core else "each tried on a channel of its own"
         replies = await _try(line, commands, scratch if is_core else None)
     refused = {command: str(reply) for command, reply in zip(commands, replies, strict=True) if _is_no(reply)}
-    return list(_say(refused, len(commands), way, name or _user(host), prefix))
+    return list(_say(refused, len(commands), way, name or _user(line.host), layer.prefix))
 
 
 async def _dry_run(line: Line, user: str, commands: dict[str, Command]) -> Sequence[Any] | None:
@@ -107,13 +151,15 @@ class _Refused(Exception):
 
 
 async def _try(line: Line, commands: dict[str, Command], key: bytes | None) -> Sequence[Any]:
+    listening = [command for name, command in commands.items() if name in _LISTENING]
     try:
-        return await line.ask(*commands.values())
+        replies = await line.ask(*(command for name, command in commands.items() if name not in _LISTENING))
     finally:
         if key is not None:
             # Also when interrupted; UNLINK may be what is refused.
             with contextlib.suppress(RedisError):
                 await line.ask((b"ZREMRANGEBYSCORE", key, b"-inf", b"+inf"))
+    return [*replies, *await line.ask(*listening)]
 
 
 def _user(host: HostOptions) -> str:
@@ -137,7 +183,7 @@ def _say(refused: dict[str, str], count: int, way: str, user: str, prefix: str) 
             PROBLEM,
             item,
             f"the server has no {', '.join(needed)}",
-            "Redis 5.0 or newer; no rename-command.",
+            "Redis 5.0 or newer, for sharded Pub/Sub 7.0; no rename-command.",
         )
     forbidden = {command: text for command, text in refused.items() if command not in missing}
     for what, rule in (("key", f"~{prefix}*"), ("channel", f"&{prefix}*")):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
-from ...checks import has_password, is_plain
+from ...checks import has_password, is_encrypted, is_plain
 from ...hosts import HostOptions
 from ..line import Line
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
@@ -22,14 +22,15 @@ from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 CERTIFICATE_DAYS = 21
 
 
-async def check_reach(line: Line, host: HostOptions) -> list[Finding]:
-    """Return what there is to say of reaching a shard: reachability, authentication, TLS, as far as it came."""
+async def check_reach(line: Line) -> list[Finding]:
+    """Return what there is to say of reaching a server: reachability, authentication, TLS, as far as it came."""
+    host = line.host
     try:
         (answer,) = await line.ask((b"PING",))
     except RedisError as error:
-        return _refused(error, line, host)
+        return explain(error, line)
     if isinstance(answer, AuthenticationError):
-        return _refused(answer, line, host)
+        return explain(answer, line)
     findings = [Finding(OK, "reachability", "connected")]
     (user,) = await line.ask((b"ACL", b"WHOAMI"))
     if isinstance(user, bytes):
@@ -41,25 +42,25 @@ async def check_reach(line: Line, host: HostOptions) -> list[Finding]:
     return [*findings, *_protection(line, host)]
 
 
-def _refused(error: Exception, line: Line, host: HostOptions) -> list[Finding]:
+def explain(error: Exception, line: Line) -> list[Finding]:
+    """Return why a server could not be reached, or does not let us in."""
     text = str(error).removeprefix(f"{line.label}: ")
     chain = list(_chain(error))
     if any(isinstance(cause, AuthenticationError) for cause in chain):
         return [
             Finding(OK, "reachability", "connected"),
-            Finding(PROBLEM, "authentication", text, _way_in(text, line.index)),
+            Finding(PROBLEM, "authentication", text, _way_in(text, line.where)),
         ]
     for cause in chain:
         if isinstance(cause, ssl.SSLError):
             return [
                 Finding(OK, "reachability", "something answers"),
-                Finding(PROBLEM, "TLS", text, _tls_mend(cause, line.index)),
+                Finding(PROBLEM, "TLS", text, _tls_mend(cause, line.where)),
             ]
-    return [Finding(PROBLEM, "reachability", text, _way_there(chain, text, line.index, host))]
+    return [Finding(PROBLEM, "reachability", text, _way_there(chain, text, line.where, line.host))]
 
 
-def _way_in(text: str, index: int) -> str:
-    where = f"hosts[{index}]"
+def _way_in(text: str, where: str) -> str:
     if "without any password" in text:
         return f"This server has no password: leave it out of {where}."
     if "NOAUTH" in text or "required" in text:
@@ -67,20 +68,19 @@ def _way_in(text: str, index: int) -> str:
     return f"Compare user and password in {where} with the server's: ACL GETUSER says whether the user is on."
 
 
-def _tls_mend(error: ssl.SSLError, index: int) -> str:
+def _tls_mend(error: ssl.SSLError, where: str) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"Name in hosts[{index}] the authority that signed the certificate (ssl_ca_certs), and the server by a "
+            f"Name in {where} the authority that signed the certificate (ssl_ca_certs), and the server by a "
             "name that is in it."
         )
     text = str(error).upper()
     if "CERTIFICATE_REQUIRED" in text or "HANDSHAKE_FAILURE" in text:
-        return f"The server wants a certificate of its clients: ssl_certfile and ssl_keyfile in hosts[{index}]."
-    return f"Does the server speak TLS on this port? If not: redis:// in hosts[{index}], or the port that does."
+        return f"The server wants a certificate of its clients: ssl_certfile and ssl_keyfile in {where}."
+    return f"Does the server speak TLS on this port? If not: redis:// in {where}, or the port that does."
 
 
-def _way_there(chain: list[BaseException], text: str, index: int, host: HostOptions) -> str:
-    where = f"hosts[{index}]"
+def _way_there(chain: list[BaseException], text: str, where: str, host: HostOptions) -> str:
     lower = text.lower()
     if "master_name" in host and ("no master found" in lower or "no primary found" in lower):
         return f"Compare sentinels, master_name and sentinel_kwargs in {where} with what the Sentinels say."
@@ -105,13 +105,13 @@ def _way_there(chain: list[BaseException], text: str, index: int, host: HostOpti
 
 
 def _wants_tls(host: HostOptions) -> bool:
-    return bool(host.get("ssl")) or str(host.get("address", "")).startswith("rediss:")
+    return is_encrypted(host)
 
 
 def _protection(line: Line, host: HostOptions) -> Iterator[Finding]:
     encryption = line.encryption
     if encryption is not None:
-        yield from _encryption(encryption, line.index)
+        yield from _encryption(encryption, line.where)
     elif not is_plain(host):
         # A socket without TLS to a host that is said not to be plain stays on this machine.
         yield Finding(OK, "TLS", "none; the server is on this machine")
@@ -120,20 +120,20 @@ def _protection(line: Line, host: HostOptions) -> Iterator[Finding]:
             WARNING,
             "TLS",
             "none: the password and every message go over the network as they are",
-            f"Use rediss:// in hosts[{line.index}], if the server has TLS.",
+            f"Use rediss:// in {line.where}, if the server has TLS.",
         )
     else:
         yield Finding(OK, "TLS", "none; messages go over the network as they are")
 
 
-def _encryption(encryption: ssl.SSLObject, index: int) -> Iterator[Finding]:
+def _encryption(encryption: ssl.SSLObject, where: str) -> Iterator[Finding]:
     version = encryption.version()
     if encryption.context.verify_mode != ssl.CERT_REQUIRED:
         yield Finding(
             WARNING,
             "TLS",
             f"{version}, and anybody could be at the other end: the certificate is not verified",
-            f"ssl_cert_reqs='required' and ssl_ca_certs in hosts[{index}].",
+            f"ssl_cert_reqs='required' and ssl_ca_certs in {where}.",
         )
         return
     if not encryption.context.check_hostname:
@@ -141,7 +141,7 @@ def _encryption(encryption: ssl.SSLObject, index: int) -> Iterator[Finding]:
             WARNING,
             "TLS",
             f"{version}, certificate verified, but not whether it is this host's",
-            f"ssl_check_hostname=True in hosts[{index}].",
+            f"ssl_check_hostname=True in {where}.",
         )
     else:
         yield Finding(OK, "TLS", f"{version}, certificate verified")

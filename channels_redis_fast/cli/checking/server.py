@@ -25,27 +25,38 @@ SKEW, SLOW = 1.0, 0.01
 CLOCK_SAMPLES, PINGS = 7, 21
 
 
-def check_facts(facts: Facts, is_core: bool) -> Iterator[Finding]:
-    """Say what a server's own words mean for the layer."""
-    yield _version(facts)
+#: The first version of Redis with sharded Pub/Sub.
+OLDEST_SHARDED = 7
+
+
+def check_facts(facts: Facts, is_core: bool, is_sharded: bool = False, on_cluster: bool = False) -> Iterator[Finding]:
+    """
+    Say what a server's own words mean for the layer.
+
+    ``is_sharded``: whether it needs sharded Pub/Sub; ``on_cluster``: whether the server is to be one of a cluster.
+    """
+    yield _version(facts, is_sharded, on_cluster)
     yield from _role(facts)
     yield _memory(facts, is_core)
     yield from _clients(facts)
 
 
-def _version(facts: Facts) -> Finding:
+def _version(facts: Facts, is_sharded: bool, on_cluster: bool) -> Finding:
     if facts.version is None:
         return Finding(UNSEEN, "version", "neither INFO nor HELLO may be used; the commands below tell what matters")
     name = f"{facts.server or 'server'} {facts.version}"
     major = facts.version.partition(".")[0]
     if facts.server == "redis" and major.isdecimal() and int(major) < OLDEST:
         return Finding(PROBLEM, "version", f"{name} has no BZPOPMIN", f"Redis {OLDEST}.0 or newer, or any Valkey.")
-    if "cluster" in (facts.info.get("redis_mode"), facts.info.get("mode")):
+    if is_sharded and facts.server == "redis" and major.isdecimal() and int(major) < OLDEST_SHARDED:
+        mend = f"Redis {OLDEST_SHARDED}.0 or newer, or any Valkey."
+        return Finding(PROBLEM, "version", f"{name} has no sharded Pub/Sub", mend)
+    if not on_cluster and "cluster" in (facts.info.get("redis_mode"), facts.info.get("mode")):
         return Finding(
             PROBLEM,
             "version",
             f"{name}, a node of a cluster, which refuses keys that are on other nodes",
-            "Name servers that belong to no cluster: more than one of them are shards.",
+            'Name the cluster as what it is: "hosts": [{"cluster": ["redis://HOST:PORT"]}], or --cluster.',
         )
     return Finding(OK, "version", name)
 

@@ -1,5 +1,5 @@
 """
-One message through the real layer on each shard: whatever the other checks did not think of shows here.
+One message through the real layer on each server: whatever the other checks did not think of shows here.
 
 Sends to a channel of its own, which nobody else knows; what is left of it in Redis goes away within a minute.
 """
@@ -15,43 +15,52 @@ from redis.exceptions import ConnectionError
 from ...base import RedisLayer
 from ...core import RedisChannelLayer
 from ..deployment import Deployment
+from ..line import Line, NodeLine
 from ..texts import duration
 from .findings import OK, PROBLEM, UNSEEN, Finding
 
 #: Seconds that a message may take.
 PATIENCE = 10.0
 
-#: Names that are tried for each shard until one of them belongs to it.
-TRIES = 200
+#: Names that are tried for each server until one of them belongs to it, and the seconds for which that goes on.
+TRIES, SEARCH = 200, 30.0
 
 MESSAGE = {"type": "channels_redis_fast.check", "text": "\u00e9", "number": 1}
 
 
-async def check_trips(place: Deployment, shards: list[int]) -> AsyncIterator[tuple[int, Finding]]:
-    """Send and receive on each of these shards; yield what came of it."""
+async def check_trips(place: Deployment, servers: list[Line]) -> AsyncIterator[tuple[int, Finding]]:
+    """Send and receive on each of these servers; yield what came of it."""
     layer = place.make_layer()
     try:
-        left = set(shards)
-        for number in range(TRIES * layer.ring_size):
+        left = {line.index: line for line in servers}
+        end = time.monotonic() + SEARCH
+        for number in range(TRIES * max(layer.ring_size, len(servers))):
             if not left:
                 return
+            if time.monotonic() > end:
+                break
             try:
                 channel = await asyncio.wait_for(layer.new_channel(f"check{number}"), PATIENCE)
             except (ConnectionError, asyncio.TimeoutError):
                 # A Pub/Sub layer subscribes at once, perhaps on a shard that is known to be gone.
                 continue
-            shard = layer.consistent_hash(_hashed(layer, channel))
-            if shard in left:
-                left.remove(shard)
-                yield shard, await _trip(layer, channel)
-        for shard in sorted(left):
-            yield shard, Finding(UNSEEN, "send and receive", "no channel name leads to this shard")
+            found = next((line for line in left.values() if _leads_to(layer, channel, line)), None)
+            if found is not None:
+                del left[found.index]
+                yield found.index, await _trip(layer, channel)
+                end = time.monotonic() + SEARCH
+        for index in left:
+            yield index, Finding(UNSEEN, "send and receive", "no channel name leads to this server")
     finally:
         await layer.close_pools()
 
 
-def _hashed(layer: RedisLayer, channel: str) -> str:
-    return channel[: channel.find("!") + 1] if isinstance(layer, RedisChannelLayer) else channel
+def _leads_to(layer: RedisLayer, channel: str, line: Line) -> bool:
+    is_core = isinstance(layer, RedisChannelLayer)
+    name = channel[: channel.find("!") + 1] if is_core else channel
+    if isinstance(line, NodeLine):
+        return line.has(f"{layer.prefix}{name}" if is_core else name)
+    return layer.consistent_hash(name) == line.index
 
 
 async def _trip(layer: RedisLayer, channel: str) -> Finding:

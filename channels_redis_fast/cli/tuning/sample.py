@@ -22,9 +22,14 @@ from fnmatch import fnmatchcase
 from statistics import fmean, median
 from typing import Any
 
+from ...base import RedisLayer
+from ...core import RedisChannelLayer
+from ...hosts import is_cluster
+from ...pubsub import RedisPubSubChannelLayer
 from ..deployment import Deployment, UsageError
-from ..line import Line, lines
+from ..line import Line
 from ..server_facts import ask_facts, own_connections
+from ..servers import lines
 from ..sweep import Sweep
 
 ROLE = "tune"
@@ -89,9 +94,11 @@ async def take(
                 await asyncio.sleep(min(left, LOOK))
         took = time.monotonic() - began
         after = await _calls(servers)
-        processes = await _processes(servers, layer, "pubsub:subscriber" if not deployment.is_core else "core:receiver")
+        processes = await _processes(servers, layer)
         members = await _members(servers, layer.prefix) if deployment.is_core else Counter[str]()
-    command = "zadd" if deployment.is_core else "publish"
+    command = "zadd"
+    if isinstance(layer, RedisPubSubChannelLayer):
+        command = "spublish" if layer.sharded else "publish"
     calls = None if before is None or after is None else (after[command] - before[command]) / took
     return conclude(watched, took, calls, processes, members)
 
@@ -301,12 +308,23 @@ async def _calls(servers: Sequence[Line]) -> Counter[str] | None:
     return calls
 
 
-async def _processes(servers: Sequence[Line], layer: Any, role: str) -> int | None:
-    """Return how many connections receive, None if the server does not tell. A process has one on each shard."""
-    facts = await ask_facts(servers[0])
-    if facts.clients is None:
-        return None
-    return own_connections(facts.clients, layer.hosts[0]).get(role)
+async def _processes(servers: Sequence[Line], layer: RedisLayer) -> int | None:
+    """
+    Return how many connections receive, None if a server does not tell.
+
+    A process has one on each shard. Of a cluster it has one on each server with a name that it listens on: those are
+    counted where they are most.
+    """
+    on_cluster = is_cluster(layer.hosts[0])
+    waits = isinstance(layer, RedisChannelLayer) and not on_cluster
+    role = f"{layer.layer_name}:{'receiver' if waits else 'subscriber'}"
+    counts: list[int] = []
+    for line in servers if on_cluster else servers[:1]:
+        facts = await ask_facts(line)
+        if facts.clients is None:
+            return None
+        counts.append(own_connections(facts.clients, line.host).get(role, 0))
+    return max(counts) or None
 
 
 async def _members(servers: Sequence[Line], prefix: str) -> Counter[str]:

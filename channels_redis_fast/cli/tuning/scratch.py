@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,20 +70,20 @@ class Scratch:
         return used
 
     async def memory(self, *keys: str) -> int | None:
-        """Return the bytes that keys take on all shards, or None if the servers do not tell."""
-        replies = await self._ask_all(*((b"MEMORY", b"USAGE", key) for key in keys))
+        """Return the bytes that keys take on all servers, or None if the servers do not tell."""
+        replies = await self._ask_all(keys, b"MEMORY", b"USAGE")
         if any(isinstance(reply, Exception) for reply in replies):
             return None
         return sum(reply or 0 for reply in replies)
 
     async def depth(self, *keys: str) -> int | None:
         """Return how many messages the fullest of some keys holds on one shard, None if the servers do not tell."""
-        replies = await self._ask_all(*((b"ZCARD", key) for key in keys))
+        replies = await self._ask_all(keys, b"ZCARD")
         return None if any(isinstance(reply, Exception) for reply in replies) else max(replies)
 
     async def remove(self, *keys: str) -> None:
         """Remove some keys."""
-        await self._ask_all((b"UNLINK", *keys))
+        await self._ask_all(keys, b"UNLINK")
 
     async def clean(self) -> None:
         """
@@ -94,12 +94,17 @@ class Scratch:
         for line in self._lines:
             sweep = Sweep(line, self.prefix, max_keys=sys.maxsize)
             async for keys in sweep.batches():
-                await line.ask((b"UNLINK", *keys))
-            if sweep.refused is not None and self._known:
-                await line.ask((b"UNLINK", *self._known))
+                await line.ask(*((b"UNLINK", key) for key in keys))
+            if sweep.refused is not None:
+                await line.ask(*((b"UNLINK", key) for key in self._known if line.has(key)))
 
-    async def _ask_all(self, *commands: Any) -> list[Any]:
-        return [reply for line in self._lines for reply in await line.ask(*commands)]
+    async def _ask_all(self, keys: Iterable[str], *command: bytes) -> list[Any]:
+        """Give a command for each key at each server that may have it."""
+        return [
+            reply
+            for line in self._lines
+            for reply in await line.ask(*((*command, key) for key in keys if line.has(key)))
+        ]
 
 
 def find_server() -> str | None:

@@ -1,0 +1,123 @@
+"""
+The servers of a layer, and a line to each: its shards; or the primaries of its cluster, numbered by their first slot.
+
+Knows how a cluster is asked for its servers, as a layer asks: those that the settings name, and whoever answers is
+believed. What that means for anybody is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from redis.exceptions import RedisError
+
+from ..base import RedisLayer
+from ..dialer import Dialer
+from ..hosts import is_cluster
+from ..nodes import Nodes
+from ..slots import Address, owners_of
+from .line import Line, NodeLine
+
+
+@dataclass
+class Primary:
+    """A server that has slots: the first and last of each range, and how many replicas it is said to have."""
+
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    replicas: int = 0
+
+    @property
+    def slots(self) -> int:
+        """How many slots it has."""
+        return sum(last - first + 1 for first, last in self.ranges)
+
+
+@dataclass
+class Told:
+    """What the servers that the settings name have told: the cluster's primaries, and why some told nothing."""
+
+    primaries: dict[Address, Primary] = field(default_factory=dict)
+    errors: dict[Address, RedisError] = field(default_factory=dict)
+
+
+@contextlib.asynccontextmanager
+async def lines(layer: RedisLayer, role: str, told: Told | None = None) -> AsyncIterator[list[Line]]:
+    """
+    Give a line to each shard of a layer, or to each primary of its cluster; they are closed at the end, however that
+    comes. ``told``: what ``ask_cluster`` has found out already.
+
+    Of a cluster that tells nothing the lines are to the servers that the settings name: whoever uses these hears why.
+    """
+    opened: list[Line] = []
+    try:
+        if is_cluster(layer.hosts[0]):
+            nodes = nodes_of(layer)
+            told = told or await ask_cluster(layer, role)
+            primaries = told.primaries or dict.fromkeys(nodes.seeds, Primary())
+            for index, (address, primary) in enumerate(primaries.items()):
+                opened.append(NodeLine(nodes, address, index, role, primary.ranges))
+        else:
+            for index, host in enumerate(layer.hosts):
+                where = f"hosts[{index}]"
+                dialer = Dialer(host, where, layer.layer_name, partial(layer.create_pool, index))
+                opened.append(Line(dialer, index, role, host, where))
+        yield opened
+    finally:
+        await asyncio.gather(*(line.aclose() for line in opened))
+
+
+async def ask_cluster(layer: RedisLayer, role: str) -> Told:
+    """Ask each server that the settings of a layer on a cluster name for that cluster's servers."""
+    nodes = nodes_of(layer)
+    seeds = [NodeLine(nodes, address, index, role) for index, address in enumerate(dict.fromkeys(nodes.seeds))]
+    told = Told()
+    try:
+        for seed, reply in zip(seeds, await asyncio.gather(*map(_ask_for_map, seeds)), strict=True):
+            if isinstance(reply, RedisError):
+                told.errors[seed.address] = reply
+            elif not told.primaries:
+                told.primaries = primaries_in(reply, seed.address[0], nodes)
+    finally:
+        await asyncio.gather(*(seed.aclose() for seed in seeds))
+    return told
+
+
+def nodes_of(layer: RedisLayer) -> Nodes:
+    """Return the servers of a layer on a cluster, as far as the settings name them."""
+    return Nodes(layer.hosts[0], "hosts[0]", layer.layer_name)
+
+
+def primaries_in(reply: list[list[object]], asked: str, nodes: Nodes) -> dict[Address, Primary]:
+    """Return the primaries in a reply of CLUSTER SLOTS that the host ``asked`` gave, by their first slots."""
+    primaries: dict[Address, Primary] = {}
+    owners = zip(owners_of(reply, asked, nodes.remap), reply, strict=True)
+    for (first, last, address), (_, _, _, *replicas) in sorted(owners, key=lambda pair: pair[0][0]):
+        primary = primaries.setdefault(address, Primary())
+        primary.ranges.append((first, last))
+        primary.replicas = len(replicas)
+    return primaries
+
+
+async def are_current(opened: Sequence[Line]) -> bool:
+    """Return whether these are still the lines that ``lines`` would give, as far as the first of them can tell."""
+    if not all(line.is_open for line in opened):
+        return False
+    first = opened[0]
+    if not isinstance(first, NodeLine):
+        return True
+    reply = await _ask_for_map(first)
+    now = {} if isinstance(reply, RedisError) else primaries_in(reply, first.address[0], first.nodes)
+    here = {line.address: line.ranges for line in opened if isinstance(line, NodeLine)}
+    return here == {address: primary.ranges for address, primary in now.items()}
+
+
+async def _ask_for_map(seed: NodeLine) -> list[list[object]] | RedisError:
+    try:
+        (reply,) = await seed.ask((b"CLUSTER", b"SLOTS"))
+    except RedisError as error:
+        return error
+    return reply  # type: ignore[no-any-return]
