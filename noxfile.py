@@ -27,7 +27,10 @@ READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
 #: With these beside it the package can be built.
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
-ROW_TESTS = ["core", "pubsub", "hot", "faults", "hosts", "interop", "consumers", "test_checks.py"]
+ROW_TESTS = [
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "sync", "cli"),
+    *("test_checks.py", "test_prometheus.py"),
+]
 #: These measure memory, and it grows with what coverage.py remembers.
 UNTRACED = ["core/test_memory.py", "pubsub/test_memory.py", "faults/test_sync_calls.py"]
 #: The packer walks a dict while no other thread can run, and coverage.py is called, in Python, at each of its lines.
@@ -98,8 +101,8 @@ def versions(session: nox.Session, row: Row) -> None:
     environment = {"PATH": path, **with_neighbours()}
     chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS
     if row.server == "redis6.2":
-        # The users and Sentinels that these tests set up are written for Redis 7.
-        chosen = [name for name in chosen if name != "hosts"]
+        # The users, Sentinels and clusters that these tests set up are written for Redis 7.
+        chosen = [name for name in chosen if name not in {"hosts", "cluster"}]
     session.run(
         *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
         "--hypothesis-profile=ci",
