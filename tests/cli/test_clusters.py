@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.server import Server
+from bench.server import Server, free_port
 from channels_redis_fast.cli.servers import are_current, ask_cluster, lines
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
@@ -300,7 +300,8 @@ def test_a_cluster_that_is_broken(check: Call) -> None:
 async def test_an_empty_cluster_and_none_at_all(cluster: Cluster, own_server: Callable[..., Server]) -> None:
     told = await within(ask_cluster(RedisChannelLayer(hosts=[cluster.host]), "check"))
     assert [primary.replicas for primary in told.primaries.values()] == [1, 1]
-    alone = own_server("--cluster-enabled", "yes")
+    # The default for the second port is 10,000 further on, where there may be none.
+    alone = own_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     layer = RedisChannelLayer(hosts=[{"cluster": [alone.url]}])
     told = await within(ask_cluster(layer, "check"))
     assert (told.primaries, told.errors) == ({}, {})
