@@ -243,7 +243,7 @@ class View:
         self._missed = 0
         self._leaving: asyncio.TimerHandle | None = None
         #: Hashes of the members removed lately, by the server that they were removed from.
-        self._removed: deque[int] | None = deque(maxlen=REMEMBERED) if isinstance(target, Inbox) else None
+        self._removed: deque[int] = deque(maxlen=REMEMBERED)
         self._server: object = None
         self._doubtful_until = float("-inf")
 
@@ -289,7 +289,7 @@ class View:
         self._is_looking = False
         target = look.target
         if isinstance(target, Inbox):
-            if look.removed and self._removed is not None:
+            if look.removed:
                 self._removed.extend(map(hash, look.removed))
             if not self._pump.is_mine(target) or target.epoch != look.epoch:
                 # Another loop empties this key by now, and will read them itself.
