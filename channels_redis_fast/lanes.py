@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +43,8 @@ class Lane:
         self._node: Node | None = None
         self._unanswered = 0
         #: What came back without having been done, and what was handed in since.
-        self._returned: deque[Routed] = deque()
-        self._held: deque[Routed] = deque()
+        self._returned: list[Routed] = []
+        self._held: list[Routed] = []
         #: Who is getting the slot, and has what came back already.
         self._asked: Node | None = None
 
@@ -156,7 +155,7 @@ class Lane:
         if asked is not None and self._returned:
             # What was handed in later waits for these. It would be sent after them, and might come before them.
             while self._returned:
-                self._write(self._returned.popleft(), asked, asking=True)
+                self._write(self._returned.pop(0), asked, asking=True)
             return
         node = self._cluster.owner(self.slot)
         if node is None or any(routed.reason is not None for routed in self._returned):
