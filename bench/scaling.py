@@ -44,7 +44,7 @@ SITES = {"small": (10, 200), "large": (50, 1000)}
 SENDS, AT_ONCE = 6000, 50
 
 #: Turns, and messages of each pair or broadcasts to the group in a turn.
-TURNS, EACH, BROADCASTS = 9, 120, 60
+TURNS, EACH, BROADCASTS = 9, 300, 100
 
 #: Not a layer's doing in the measured time: ours, and what keeps a cluster and its connections together.
 NOT_COUNTED = ("info", "client", "cluster", "config", "ping", "hello", "command", "script")
@@ -64,6 +64,9 @@ class Counts:
     groups: int
     commands_per_send: float
     commands_per_delivery: float
+    #: Microseconds of the servers' processors.
+    server_us_per_send: float
+    server_us_per_delivery: float
     connections_per_process: float
     connections_per_server: float
     subscriptions_per_process: float
@@ -176,6 +179,12 @@ def commands(raws: Sequence[redis.Redis]) -> list[int]:
     ]
 
 
+def processor(raws: Sequence[redis.Redis]) -> float:
+    """Microseconds of processor time that the servers have used."""
+    used = [raw.info("cpu") for raw in raws]
+    return sum(cpu["used_cpu_user"] + cpu["used_cpu_sys"] for cpu in used) * 1e6
+
+
 def redirections(raws: Sequence[redis.Redis]) -> int:
     """How many commands were answered with the way to another server."""
     stats = [raw.info("errorstats") for raw in raws]
@@ -190,13 +199,13 @@ async def count(kind: str, way: str, size: str, hosts: list[Any], raws: Sequence
     try:
         for raw in raws:
             raw.config_resetstat()
-        first = commands(raws)
+        first, cpu_first = commands(raws), processor(raws)
         await site.send(SENDS)
         lost = SENDS - site.received
-        second = commands(raws)
+        second, cpu_second = commands(raws), processor(raws)
         await site.send_to_groups()
         lost += groups * MEMBERS - site.received
-        third = commands(raws)
+        third, cpu_third = commands(raws), processor(raws)
         clients = [raw.client_list() + raw.client_list(_type="pubsub") for raw in raws]
         ours = [
             {one["id"]: one for one in some if one["name"].startswith("channels_redis_fast:")}.values()
@@ -214,6 +223,8 @@ async def count(kind: str, way: str, size: str, hosts: list[Any], raws: Sequence
             groups=groups,
             commands_per_send=(sum(second) - sum(first)) / SENDS,
             commands_per_delivery=(sum(third) - sum(second)) / (groups * MEMBERS),
+            server_us_per_send=(cpu_second - cpu_first) / SENDS,
+            server_us_per_delivery=(cpu_third - cpu_second) / (groups * MEMBERS),
             connections_per_process=sum(map(len, ours)) / PROCESSES,
             connections_per_server=sum(map(len, ours)) / len(raws),
             subscriptions_per_process=sum(subscriptions) / PROCESSES,
@@ -361,13 +372,16 @@ def markdown(report: dict[str, Any]) -> str:
     lines: list[str] = []
     if "counts" in report:
         lines += [
-            "| layer | servers | consumers, groups | commands a message | commands a group delivery | connections of a "
-            "process | subscriptions of a process | busiest server, of even: all, groups alone | redirected |",
+            "| layer | servers | consumers, groups | commands a message, a group delivery | µs of a server a message, "
+            "a group delivery | connections of a process, of a server | subscriptions of a process | busiest server: "
+            "all, groups alone | redirected |",
             "|---|---|---|--:|--:|--:|--:|--:|--:|",
         ]
         lines += [
             f"| {c['layer']} | {c['way']} of {c['servers']} | {c['consumers']:,}, {c['groups']:,} "
-            f"| {c['commands_per_send']:.2f} | {c['commands_per_delivery']:.2f} | {c['connections_per_process']:.1f} "
+            f"| {c['commands_per_send']:.2f}, {c['commands_per_delivery']:.2f} "
+            f"| {c['server_us_per_send']:.0f}, {c['server_us_per_delivery']:.0f} "
+            f"| {c['connections_per_process']:.1f}, {c['connections_per_server']:.0f} "
             f"| {c['subscriptions_per_process']:.1f} | {c['busiest']:.2f}, {c['busiest_by_groups']:.2f} "
             f"| {c['redirections']} |"
             for c in report["counts"]

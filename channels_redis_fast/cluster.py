@@ -38,7 +38,8 @@ from .stats import Stats
 #: Seconds between two maps that only redirections asked for: each of those is a piece of the map itself.
 MAP_INTERVAL = 1.0
 
-#: Seconds after which one more server is asked for the map, and after which none is waited for.
+#: Seconds after which one more server is asked for the map, or the map is asked for again while something is wrong with
+#: it, at most; and those after which no server is waited for.
 ASK_NEXT, MAP_TIMEOUT = 0.25, 2.0
 
 #: Seconds of silence with commands unanswered after which the map is asked for: a slot's server may be another by now.
@@ -122,9 +123,11 @@ class Node(CommandConnection):
     def _look_at_silence(self) -> None:
         self._doubt = None
         if self.link is not None and self.link.in_flight:
-            if self.is_silent():
+            is_silent = self.is_silent()
+            if is_silent:
                 self._cluster.doubt()
-            self._doubt = self.loop.call_later(DOUBT, self._look_at_silence)
+            # A server that comes to itself after it was replaced takes what it was sent meanwhile, and loses it.
+            self._doubt = self.loop.call_later(ASK_NEXT if is_silent else DOUBT, self._look_at_silence)
 
 
 class Cluster:
@@ -303,7 +306,7 @@ class Cluster:
             if left <= 0:
                 self._pauses = delays()
             else:
-                await asyncio.sleep(next(self._pauses) if self._is_urgent else left)
+                await asyncio.sleep(min(next(self._pauses), ASK_NEXT) if self._is_urgent else left)
             self._is_outdated = self._is_urgent = False
             error = await self._learn()
             self._asked_at = self.loop.time()

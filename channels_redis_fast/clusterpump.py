@@ -211,6 +211,22 @@ class ClusterPump:
 class View:
     """What is going on about one key."""
 
+    __slots__ = (
+        "_doubtful_until",
+        "_is_looking",
+        "_is_pausing",
+        "_leaving",
+        "_missed",
+        "_pump",
+        "_removed",
+        "_server",
+        "_was_told",
+        "is_at_end",
+        "key",
+        "peek",
+        "target",
+    )
+
     def __init__(self, pump: ClusterPump, target: Target) -> None:
         self.target = target
         self.key = target.key
@@ -225,7 +241,7 @@ class View:
         self._missed = 0
         self._leaving: asyncio.TimerHandle | None = None
         #: Hashes of the members removed lately, by the server that they were removed from.
-        self._removed: deque[int] = deque(maxlen=REMEMBERED)
+        self._removed: deque[int] | None = deque(maxlen=REMEMBERED) if isinstance(target, Inbox) else None
         self._server: object = None
         self._doubtful_until = float("-inf")
 
@@ -271,7 +287,7 @@ class View:
         self._is_looking = False
         target = look.target
         if isinstance(target, Inbox):
-            if look.removed:
+            if look.removed and self._removed is not None:
                 self._removed.extend(map(hash, look.removed))
             if not self._pump.is_mine(target) or target.epoch != look.epoch:
                 # Another loop empties this key by now, and will read them itself.
@@ -312,8 +328,9 @@ class View:
     def _without_repeated(self, members: list[bytes]) -> list[bytes]:
         server, now = self._pump.server_of(self.key), self._pump.loop.time()
         if server is not self._server:
+            if self._server is not None:
+                self._doubtful_until = now + DOUBTFUL
             self._server = server
-            self._doubtful_until = now + DOUBTFUL
         if now > self._doubtful_until or not self._removed:
             return members
         known = set(self._removed)

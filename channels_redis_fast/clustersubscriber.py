@@ -138,6 +138,10 @@ class ClusterSubscriber:
             if timer is not None:
                 timer.cancel()
         self._watch = self._retry = self._doubt = None
+        if self._mapping is not None:
+            self._mapping.remove_done_callback(self._asked_for_map)
+            self._mapping.cancel()
+            self._mapping = None
         self._gaps.stop()
         self._left.clear()
         await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
@@ -189,14 +193,16 @@ class ClusterSubscriber:
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
         """Hear that a slot is not at a server that was asked for names in it."""
         place = self._places.get(slot)
+        answer = str(error)
         if isinstance(error, MovedError):
+            answer = f"slot {slot} is at {error.host}:{error.port}"
             self._cluster.moved(slot, error.host, error.port, subscriber.node)
         else:
             self._cluster.doubt()
         if place is None or place.home is not subscriber:
             return
         place.redirections += 1
-        place.trouble = ConnectionError(f"{subscriber.dialer.label}: {error}")
+        place.trouble = ConnectionError(f"{subscriber.dialer.label}: {answer}")
         if place.redirections == 1 and isinstance(error, MovedError):
             self._put(place)
         else:
@@ -212,8 +218,8 @@ class ClusterSubscriber:
         self._gaps.lost(names)
         self._cluster.doubt()
 
-    def unreachable(self) -> None:
-        """Hear that a server could not be reached, or is silent."""
+    def troubled(self) -> None:
+        """Hear that a server could not be reached, is silent, or was away: its slots may be elsewhere."""
         self._attempt_is_over()
         self._cluster.doubt()
 

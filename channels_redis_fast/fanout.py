@@ -113,18 +113,20 @@ class Fanout:
         else:
             state.rosters.remember(group.key, members, *shards[group.shard])
         framed = self._framed(message, [names for _, channels in shards for names in channels], group)
-        calls: list[asyncio.Future[int]] = []
+        calls: list[list[asyncio.Future[int]]] = []
         start = 0
         for index, (keys, channels) in enumerate(shards):
             if keys:
                 end = start + len(keys)
-                calls += state.senders[index].send_group(keys, framed[start:end], self._capacities(channels))
+                calls.append(state.senders[index].send_group(keys, framed[start:end], self._capacities(channels)))
                 start = end
-        if len(calls) > 1:
+        waited = [call for shard_calls in calls for call in shard_calls]
+        if len(waited) > 1:
             # Until all have answered: one shard's trouble must not leave another's outcome unread.
-            await asyncio.wait(calls)
-        for call in calls:
-            self._count(await call, len(members), group)
+            await asyncio.wait(waited)
+        for shard_calls in calls:
+            # One line of the log for each shard, of which a cluster is one.
+            self._count(sum([await call for call in shard_calls]), len(members), group)
 
     def _framed(self, message: Message, channels: list[list[str]], group: Group) -> list[bytes]:
         try:

@@ -41,8 +41,8 @@ class Gaps:
 
     def begin(self, name: bytes) -> None:
         """Hear that a name has lost its subscription for a short while, as it seems."""
-        if name not in self._lost and name not in self._moving:
-            self._moving[name] = self._loop.time()
+        if name not in self._lost:
+            self._moving.setdefault(name, self._loop.time())
             if self._timer is None:
                 self._timer = self._loop.call_later(_INTERVAL, self._look)
 

@@ -39,8 +39,8 @@ class Hears(Protocol):
     def lost(self, names: Names) -> None:
         """Hear that a connection was lost, and what was acknowledged on it."""
 
-    def unreachable(self) -> None:
-        """Hear that a server could not be reached, or is silent."""
+    def troubled(self) -> None:
+        """Hear that a server could not be reached, is silent, or was away: its slots may be elsewhere."""
 
 
 class NodeSubscriber(Subscriber):
@@ -64,12 +64,15 @@ class NodeSubscriber(Subscriber):
         return any(name in self._outstanding for name in names)
 
     def opened(self) -> None:
-        self.trouble = None
+        if self.trouble is not None:
+            # As a replica it takes subscriptions, too, and would not say that there is a better place.
+            self.trouble = None
+            self._owner.troubled()
         super().opened()
 
     def refused(self, error: Exception) -> bool:
         self.trouble = error
-        self._owner.unreachable()
+        self._owner.troubled()
         return bool(self._wanted)
 
     def after_loss(self) -> None:
@@ -124,7 +127,7 @@ class NodeSubscriber(Subscriber):
 
     def _look_at_silence(self) -> None:
         if self.link is not None and self._pinged > self.link.heard:
-            self._owner.unreachable()
+            self._owner.troubled()
 
 
 def _nothing() -> None:

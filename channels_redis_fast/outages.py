@@ -41,14 +41,20 @@ class Outages:
         self._tell = tell
         self._on_disconnect = on_disconnect
         self._on_reconnect = on_reconnect
-        self._lost: set[Lost] = set()
+        #: What is lost now: one of these is always empty.
+        self._lost_shards: set[int] = set()
+        self._lost_names: set[str] = set()
         #: The channels that were told that they are cut off, and not yet that they are not.
         self._told: set[str] = set()
 
     def lost(self, what: Iterable[Lost]) -> None:
         """Hear what was lost, all of it at once."""
         what = list(what)
-        self._lost.update(what)
+        for lost in what:
+            if isinstance(lost, int):
+                self._lost_shards.add(lost)
+            else:
+                self._lost_names.add(lost)
         hearers = self._hearers(what)
         self._told.update(hearers)
         if self._on_disconnect is not None:
@@ -57,12 +63,13 @@ class Outages:
     def back(self, what: Iterable[Lost]) -> None:
         """Hear what is there again."""
         what = list(what)
-        self._lost.difference_update(what)
+        self._lost_shards.difference_update(what)
+        self._lost_names.difference_update(what)
         self._look(self._hearers(what))
 
     def ended(self, name: str) -> None:
         """Hear that nobody here wants to hear a name any more."""
-        self._lost.discard(name)
+        self._lost_names.discard(name)
         self._told.discard(name)
 
     def left(self, channel: str) -> None:
@@ -84,10 +91,6 @@ class Outages:
             self._tell(whole, self._on_reconnect)
 
     def _is_cut_off(self, channel: str) -> bool:
-        if not self._lost:
-            return False
-        return (
-            channel in self._lost
-            or not self._lost.isdisjoint(self._channels[channel])
-            or any(isinstance(lost, int) for lost in self._lost)
-        )
+        if not self._lost_names:
+            return bool(self._lost_shards)
+        return channel in self._lost_names or not self._lost_names.isdisjoint(self._channels[channel])

@@ -45,8 +45,9 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
     ``prefix``: str in front of the Redis channels of groups and new channels. ``on_disconnect``, ``on_reconnect``:
-    types of the messages that every channel of this process gets when a subscribing connection is lost, and when all
-    subscriptions are acknowledged again. ``symmetric_encryption_keys``: list of str or bytes.
+    types of the messages that the channels of this process get when a subscribing connection is lost, and when all
+    subscriptions are acknowledged again: on a cluster those channels that are cut off, or have a group that is, and
+    on shards all of them. ``symmetric_encryption_keys``: list of str or bytes.
     ``serializer_format``: a name in ``serializers.registry``.
     What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
     oldest give way) and ``expiry`` (seconds; None: for ever).

@@ -114,8 +114,8 @@ return {refused, failed}
 SEND = Script(_said(_SEND))
 
 _DELIVER = """
-local over = 0
-for i = first, #KEYS do
+local over, problem = 0
+local function deliver(i)
   local count, stamp = room(KEYS[i])
   if count < tonumber(ARGV[2 * i]) then
     call('ZADD', KEYS[i], stamp, ARGV[2 * i + 1])
@@ -124,11 +124,20 @@ for i = first, #KEYS do
     over = over + 1
   end
 end
+for i = first, #KEYS do
+  local ok, failure = pcall(deliver, i)
+  if not ok then
+    local text = type(failure) == 'table' and failure.err or tostring(failure)
+    if string.find(text, 'READONLY', 1, true) then return {err = text} end
+    problem = problem or text
+  end
+end
+if problem then return {err = problem} end
 return over
 """
 
 #: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
-#: Returns how many keys were over capacity and got nothing.
+#: Returns how many keys were over capacity and got nothing; the error of the first key that failed, if one did.
 _GROUP_SEND = _ROOM + "local first = 1" + _DELIVER
 GROUP_SEND = Script(_said(_GROUP_SEND))
 

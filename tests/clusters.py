@@ -34,6 +34,10 @@ ARGUMENTS = (
 )
 
 
+#: What stands among the arguments of all nodes for a free port, of each another one.
+FREE_PORT = "<free port>"
+
+
 class Node:
     """One server of a cluster, a plain client of it, and what the cluster calls it."""
 
@@ -116,7 +120,8 @@ def _start(arguments: Iterable[str], binary: str | None, attempts: int = 5) -> S
     """A server whose bus has a port of its own choice: the default is 10,000 further on, where there may be none."""
     for attempt in range(1, attempts + 1):
         try:
-            return start_server(*ARGUMENTS, "--cluster-port", str(free_port()), *arguments, binary=binary)
+            own = [argument.replace(FREE_PORT, str(free_port())) for argument in arguments]
+            return start_server(*ARGUMENTS, "--cluster-port", str(free_port()), *own, binary=binary)
         except PortTaken:
             if attempt == attempts:
                 raise
@@ -174,11 +179,14 @@ class Cluster:
         return [self._instead_of(host) for host in hosts]
 
     def _instead_of(self, host: Any) -> Any:
-        if host in self.urls:
-            return self.host
-        if isinstance(host, dict) and host.get("address") in self.urls:
-            return {**self.host, **{name: value for name, value in host.items() if name != "address"}}
-        return host
+        options = host if isinstance(host, dict) else {"address": host}
+        address = options.get("address")
+        named = [url for url in self.urls if isinstance(address, str) and address.startswith(url)]
+        if not named:
+            return host
+        query = str(address).removeprefix(named[0])
+        rest = {name: value for name, value in options.items() if name != "address"}
+        return {"cluster": [url + query for url in self.urls], **rest}
 
     @property
     def running(self) -> list[Node]:
@@ -252,8 +260,10 @@ class Cluster:
         self.settle()
 
     def add_primary(self) -> Node:
-        """A node joins, without slots."""
-        return self._join([self._new_node()])[0]
+        """A node joins, without slots; returns when it would take some."""
+        [node] = self._join([self._new_node()])
+        wait_until(lambda: self._is_settled(node), f"{node} is a part of the cluster")
+        return node
 
     def add_replica(self, primary: Node) -> Node:
         [node] = self._join([self._new_node()])
@@ -290,6 +300,14 @@ class Cluster:
             moved += self.move_keys(source, target, some)
             self.finish_move(source, target, some)
         return moved
+
+    def move_in_one_step(self, source: Node, target: Node, slots: Iterable[int]) -> None:
+        """CLUSTER MIGRATESLOTS, which Valkey has since 9.0; of the slots those that are the source's."""
+        its = sorted(set(slots) & set(self.slots_of(source)))
+        for slot in its:
+            source("MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
+        wait_until(lambda: all(self.owner(slot) is target for slot in its), f"{target} has the slots")
+        self.settle()
 
     def settle(self) -> None:
         """Return when all running nodes are of one opinion, all slots are served and all replicas are in touch."""

@@ -42,12 +42,18 @@ class RawCluster:
             yield from node.raw.scan_iter(match, count)
 
     def client_list(self) -> list[dict[str, Any]]:
-        """All connections; each says in `node` which node it is to, as ids are of one node."""
-        return [{**client, "node": node.port} for node in self._cluster.running for client in node.raw.client_list()]
+        """All connections. Ids, which are those of one node, have its port in front; `node` is that port."""
+        return [
+            {**client, "id": f"{node.port}-{client['id']}", "node": node.port}
+            for node in self._cluster.running
+            for client in node.raw.client_list()
+        ]
 
-    def client_kill_filter(self, **which: Any) -> int:
-        """Kill connections; an id is killed on every node where it is a connection that has subscribed or a name."""
-        return sum(int(node.raw.client_kill_filter(**which)) for node in self._cluster.running)
+    def client_kill_filter(self, _id: str) -> int:
+        """Kill a connection, by an id of `client_list`."""
+        port, _, number = _id.partition("-")
+        [node] = [node for node in self._cluster.running if node.port == int(port)]
+        return int(node.raw.client_kill_filter(_id=number))
 
     def info(self, section: str) -> dict[str, Any]:
         """The numbers of all nodes, added up."""

@@ -22,6 +22,12 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def prefix() -> str:
+    """A key prefix no other test has."""
+    return f"asgi{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
 async def make() -> AsyncIterator[Make]:
     """Make layers of a kind on a host; they are closed at the end."""
     made = []

@@ -12,7 +12,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 from bench.server import HOST, find_binary, free_port
 from tests.cluster.conftest import Make
-from tests.clusters import Cluster
+from tests.clusters import FREE_PORT, Cluster
 from tests.core.helpers import within
 from tests.hosts.exercise import LAYERS, burst, exercise
 from tests.places import PASSWORDS, RULES, Certificates
@@ -78,11 +78,12 @@ async def test_a_wrong_password_is_not_repeated_to_anybody(users: Cluster, make:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Certificates]]:
-    """A cluster that speaks TLS on ports of its own, and tells those who come there of these."""
+    """A cluster that speaks TLS too, on ports of its own."""
     binary = "redis-server"
     if find_binary(binary) is None:
         pytest.skip("needs a redis-server with TLS")
     certificates = Certificates(tmp_path_factory.mktemp("certificates"))
+<<<<<<< HEAD
     with Cluster(3, binary=binary) as cluster:
         for node in cluster.nodes:
             try:
@@ -92,14 +93,24 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Cer
             node.raw.config_set("tls-cert-file", certificates.certificate, "tls-key-file", certificates.key)
             node.raw.config_set("tls-auth-clients", "no")
             node.raw.config_set("tls-port", free_port())
+=======
+    _, _, _, _, *files = certificates.arguments()
+    with Cluster(3, 0, "--tls-port", FREE_PORT, *files, binary=binary) as cluster:
+>>>>>>> a44fa0c66b1313d96a6f4c852c57e5297ee78c05
         yield cluster, certificates
 
 
 async def test_tls(tls: tuple[Cluster, Certificates], make: Make, kind: str) -> None:
     cluster, certificates = tls
-    port = cluster.primaries[0].raw.config_get("tls-port")["tls-port"]
-    await exercised(make, kind, {"cluster": [f"rediss://{HOST}:{port}"], "ssl_ca_certs": certificates.ca})
-    await exercised(make, kind, {"cluster": [(HOST, port)], "ssl": True, "ssl_ca_certs": certificates.ca})
+    ports = {node.port: int(node.raw.config_get("tls-port")["tls-port"]) for node in cluster.nodes}
+    common = {
+        "ssl_ca_certs": certificates.ca,
+        # Redis 7.0 tells of its ports without TLS, unless its servers themselves talk to each other behind TLS.
+        "address_remap": lambda address: (address[0], ports[address[1]]),
+    }
+    port = next(iter(ports.values()))
+    await exercised(make, kind, {"cluster": [f"rediss://{HOST}:{port}"], **common})
+    await exercised(make, kind, {"cluster": [(HOST, port)], "ssl": True, **common})
 
 
 async def test_addresses_that_are_others_from_here(cluster: Cluster, make: Make, kind: str) -> None:

@@ -147,6 +147,10 @@ async def test_a_server_that_does_not_come_back(make_layer: MakeLayer, cluster: 
         await asyncio.to_thread(fragile.settle)
         await within(layer.send(outside, {"n": 1}))
         assert await within(receiving) == {"n": 1}
+        # What was given up while it was lost is like new when it is wanted again.
+        await within(layer.group_add(leaves, in_group))
+        assert stays.raw.client_kill_filter(_type="pubsub") == 1
+        assert await receive_many(layer, in_group, 2) == [DOWN, UP]
         await layer.close_pools()
 
 

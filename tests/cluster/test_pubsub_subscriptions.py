@@ -11,11 +11,11 @@ from redis.exceptions import ConnectionError, NoPermissionError
 
 from bench.server import free_port
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.cluster.pubsub import MakeLayer, channels_at, cluster, group_name, heard, make_layer, prefix, settled
+from tests.cluster.pubsub import MakeLayer, channels_at, group_name, heard, make_layer, prefix, settled
 from tests.clusters import Cluster
 from tests.core.helpers import end, receive_many, started, until, within
 
-__all__ = ["cluster", "make_layer", "prefix"]
+__all__ = ["make_layer", "prefix"]
 
 
 async def test_each_name_is_at_its_own_server(cluster: Cluster, make_layer: MakeLayer) -> None:

@@ -77,10 +77,15 @@ def clients(raw: Any, name: str) -> list[dict[str, Any]]:
     return [client for client in raw.client_list() if client["name"] == name]
 
 
-def blocked(raw: Any, name: str) -> int:
+def waiting(raw: Any, name: str) -> list[dict[str, Any]]:
     """
-    How many of the connections with that name wait in a blocking pop.
+    Return those of the connections with that name that wait in a blocking pop.
 
     Or, on a cluster, for word of a message: there no wait is for several keys.
     """
-    return sum("b" in client["flags"] or int(client.get("ssub", 0)) > 0 for client in clients(raw, name))
+    return [client for client in clients(raw, name) if "b" in client["flags"] or int(client.get("ssub", 0))]
+
+
+def blocked(raw: Any, name: str) -> int:
+    """How many of the connections with that name wait for messages."""
+    return len(waiting(raw, name))

@@ -188,7 +188,14 @@ RUBBISH = {
 }
 
 
-@pytest.mark.parametrize("kind", ["specific", "general"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        # No two messages are the same; these are.
+        "specific",
+        "general",
+    ],
+)
 @pytest.mark.parametrize("name", RUBBISH)
 async def test_what_cannot_be_decoded_is_logged_skipped_and_counted(
     make_layer: MakeLayer, raw: Any, prefix: str, caplog: pytest.LogCaptureFixture, kind: str, name: str

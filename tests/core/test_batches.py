@@ -123,6 +123,7 @@ async def test_a_batch_fills_what_room_is_left(make_layer: MakeLayer, kind: str)
     await nothing_to_receive(layer, channel)
 
 
+@pytest.mark.single_server("a batch is of one slot")
 async def test_the_sends_of_one_tick_are_one_batch(make_layer: MakeLayer) -> None:
     layer = make_layer(capacity=1000)
     channels = [await layer.new_channel() for _ in range(4)]

@@ -203,6 +203,7 @@ async def test_a_server_that_is_not_there(make_layer: MakeLayer) -> None:
             await within(call)
 
 
+@pytest.mark.single_server("the way to a node may begin at another")
 async def test_however_many_ask_it_is_one_connection(make_layer: MakeLayer) -> None:
     layer = make_layer()
     assert await within(asyncio.gather(*(layer.group_count("room") for _ in range(50)))) == [0] * 50

@@ -1,0 +1,262 @@
+"""Where names are wanted, as the map and the servers' words change: without a server, tick by tick.
+
+`test_pubsub_moves` has the same with real ones, which rarely disagree for long enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ConnectionError
+
+from channels_redis_fast import clustersubscriber
+from channels_redis_fast.cluster import Cluster
+from channels_redis_fast.clustersubscriber import ClusterSubscriber
+from channels_redis_fast.nodesubscriber import NodeSubscriber
+from tests.cluster.test_pubsub_answers import MOVED, SLOT, A, B, FakeNode, Wire, no, wire_up, yes
+from tests.core.helpers import until, within
+
+
+class Server(FakeNode):
+    """A server, the wire to it once there is one, and whether it can be reached."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.address = ("127.0.0.1", port)
+        self.wire = Wire()
+
+
+class FakeCluster:
+    """As much of a cluster as who places names looks at."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.answer_timeout = 0.3
+        self.is_mapped = True
+        self.one, self.two = Server(7000), Server(7001)
+        self.owners: dict[int, Server] = {}
+        self.doubts = 0
+        self.asked: list[asyncio.Future[Any]] = []
+        self.nodes = type("Nodes", (), {"label": "cluster:127.0.0.1:7000"})
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        self.changed = follower
+
+    def owner(self, slot: int) -> Server | None:
+        return self.owners.get(slot)
+
+    def primaries(self) -> list[Server]:
+        return list(dict.fromkeys(self.owners.values()))
+
+    def moved(self, slot: int, host: str, port: int, asked: Any) -> None:
+        self.owners[slot] = self.one if port == 7000 else self.two
+        self.changed()
+
+    def gives(self, server: Server) -> None:
+        """The map says that the slot of the names is there."""
+        self.owners[SLOT] = server
+        self.changed()
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+    def lane(self, slot: int) -> FakeCluster:
+        return self
+
+    def call(self, *commands: Any, repeatable: bool = False) -> asyncio.Future[Any]:
+        self.asked.append(self.loop.create_future())
+        return self.asked[-1]
+
+
+@pytest.fixture
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """A cluster whose servers are all there: a connection is made in the step in which it is needed."""
+
+    def connect(self: NodeSubscriber) -> None:
+        if self.link is None:
+            wire_up(self, cast(Server, self.node).wire)
+
+    monkeypatch.setattr(NodeSubscriber, "connect", connect)
+    return FakeCluster()
+
+
+class Told:
+    def __init__(self) -> None:
+        self.lost: list[bytes] = []
+        self.back: list[bytes] = []
+        self.subscribed: list[bytes] = []
+
+
+@pytest.fixture
+async def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+async def names(cluster: FakeCluster, told: Told) -> Any:
+    names = ClusterSubscriber(
+        cast(Cluster, cluster), lambda *message: None, told.lost.extend, told.back.extend, told.subscribed.append
+    )
+    yield names
+    for timer in (names._watch, names._retry, names._doubt, *(each._watch for each in names._subscribers.values())):
+        if timer is not None:
+            timer.cancel()
+    names._gaps.stop()
+
+
+async def acknowledged(names: ClusterSubscriber, server: Server, *wanted: bytes) -> None:
+    asked = [names.subscribe(name) for name in wanted]
+    await until(lambda: len(server.wire.written) == 1)
+    server.wire.says(*map(yes, wanted))
+    for future in asked:
+        assert future is not None
+        await within(future)
+    server.wire.written.clear()
+
+
+async def test_here_there_and_back_in_one_step(cluster: FakeCluster, names: ClusterSubscriber, told: Told) -> None:
+    """Nothing is said to anybody, and nobody waits for what nobody was asked for."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    place = names._places[SLOT]
+    cluster.owners[SLOT] = cluster.two
+    names._put(place)
+    waiting = names.subscribe(A)
+    assert waiting is not None
+    cluster.owners[SLOT] = cluster.one
+    names._put(place)
+    await within(waiting, 5)
+    assert names.subscribe(A) is None
+    assert cluster.one.wire.written == []
+    # The map's word comes a step later, and says nothing new.
+    await asyncio.sleep(0)
+    assert cluster.one.wire.written == []
+
+
+async def test_leaving_and_joining_in_one_step(cluster: FakeCluster, names: ClusterSubscriber) -> None:
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    names.unsubscribe(A)
+    assert names.subscribe(A) is None
+    await asyncio.sleep(0)
+    assert cluster.one.wire.written == []
+
+
+async def test_a_map_that_moves_a_slot(cluster: FakeCluster, names: ClusterSubscriber, told: Told) -> None:
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A, B)
+    cluster.gives(cluster.two)
+    await until(lambda: bool(cluster.two.wire.written))
+    assert cluster.one.wire.written == [[b"SUNSUBSCRIBE", A, B]]
+    assert cluster.two.wire.written == [[b"SSUBSCRIBE", A, B]]
+    told.subscribed.clear()
+    cluster.two.wire.says(yes(A), yes(B))
+    cluster.one.wire.says(MOVED)
+    assert told.subscribed == [A, B]
+    assert names.subscribe(A) is None
+    # The old one has no slots, and has answered: its connection is not needed.
+    await until(lambda: [each.node for each in names._subscribers.values()] == [cluster.two])
+    assert told.lost == told.back == []
+
+
+async def test_servers_that_say_each_other(cluster: FakeCluster, names: ClusterSubscriber) -> None:
+    """Between two servers that have not heard the same, a name is not asked for as fast as they answer."""
+    cluster.answer_timeout = 30
+    cluster.gives(cluster.one)
+    waiting = names.subscribe(A)
+    assert waiting is not None
+    begin, asked = cluster.loop.time(), 0
+    while cluster.loop.time() - begin < 0.25:
+        for server, other in ((cluster.one, cluster.two), (cluster.two, cluster.one)):
+            if server.wire.written:
+                asked += len(server.wire.written)
+                server.wire.written.clear()
+                server.wire.says(f"MOVED {SLOT} 127.0.0.1:{other.address[1]}")
+        await asyncio.sleep(0)
+    # Each answer takes a step of the event loop, of which there have been thousands.
+    assert 3 <= asked <= 15
+    await until(lambda: bool(cluster.one.wire.written or cluster.two.wire.written))
+    server = cluster.one if cluster.one.wire.written else cluster.two
+    server.wire.says(yes(A))
+    await within(waiting)
+
+
+async def test_a_move_that_takes_no_second(cluster: FakeCluster, names: ClusterSubscriber, told: Told) -> None:
+    """Pushed off, asked again, sent on: three steps, and where MOVED sends it it is asked for at once."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    cluster.one.wire.says(no(A))
+    assert cluster.doubts == 1
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]])
+    cluster.one.wire.says(MOVED)
+    await asyncio.sleep(0)
+    assert cluster.two.wire.written == [[b"SSUBSCRIBE", A]]
+    cluster.two.wire.says(yes(A))
+    assert told.lost == []
+    # A server that was demoted says nothing of that to who asks it again: the map is looked at once more. Soon, that
+    # is: five seconds of silence are a reason of their own.
+    await until(lambda: cluster.doubts >= 2, clustersubscriber.MAP_INTERVAL + 2.5)
+
+
+async def test_a_lost_connection(cluster: FakeCluster, names: ClusterSubscriber, told: Told) -> None:
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    pending = names.subscribe(B)
+    assert pending is not None
+    [subscriber] = names._subscribers.values()
+    subscriber.link = None
+    subscriber._lost_at = 0.0
+    subscriber.after_loss()
+    assert cluster.doubts == 1
+    # Of B nobody has ever been told that it is there.
+    assert told.lost == [A]
+    await until(lambda: bool(cluster.one.wire.written))
+    cluster.one.wire.says(yes(A), yes(B))
+    await within(pending)
+    await asyncio.sleep(0)
+    assert told.back == [A]
+
+
+async def test_no_map_and_then_one(cluster: FakeCluster, names: ClusterSubscriber) -> None:
+    """Who waits hears why there is none, each time; what stays wanted is placed when there is one."""
+    cluster.is_mapped = False
+    for _ in range(2):
+        waiting = names.subscribe(A)
+        assert waiting is not None
+        await until(lambda: bool(cluster.asked) and not cluster.asked[-1].done())
+        cluster.asked[-1].set_exception(ConnectionError("127.0.0.1:7000 refused"))
+        with pytest.raises(ConnectionError, match="7000 refused"):
+            await within(waiting)
+    waiting = names.subscribe(B)
+    assert waiting is not None
+    cluster.is_mapped = True
+    cluster.gives(cluster.two)
+    await until(lambda: bool(cluster.two.wire.written))
+    assert cluster.two.wire.written == [[b"SSUBSCRIBE", A, B]]
+    cluster.two.wire.says(yes(A), yes(B))
+    await within(waiting)
+
+
+async def test_a_slot_of_nobody(cluster: FakeCluster, names: ClusterSubscriber) -> None:
+    waiting = names.subscribe(A)
+    assert waiting is not None
+    with pytest.raises(ConnectionError, match=f"no server has slot {SLOT}"):
+        await within(waiting, 5)
+    assert cluster.doubts > 0
+    cluster.gives(cluster.one)
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]])
+
+
+async def test_a_server_that_is_slow_is_waited_for(cluster: FakeCluster, names: ClusterSubscriber) -> None:
+    """It has been asked, and is there: the answer may come late."""
+    cluster.gives(cluster.one)
+    waiting = names.subscribe(A)
+    assert waiting is not None
+    begin = cluster.loop.time()
+    await until(lambda: cluster.loop.time() - begin > 2 * cluster.answer_timeout)
+    assert not waiting.done()
+    cluster.one.wire.says(yes(A))
+    await within(waiting)

@@ -1,0 +1,37 @@
+"""What a new server hands out again is left out; what the first one hands out is not searched for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from channels_redis_fast.clusterpump import DOUBTFUL, View
+
+
+class Pump:
+    """What a view asks of its pump here: which server has the key."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.server = object()
+
+    def server_of(self, key: bytes) -> object:
+        return self.server
+
+
+class Target:
+    key = b"asgispecific.x!"
+
+
+async def test_only_a_server_that_is_new_is_doubted() -> None:
+    pump: Any = Pump()
+    target: Any = Target()
+    view = View(pump, target)
+    assert view._without_repeated([b"one", b"two"]) == [b"one", b"two"]
+    view._removed.extend(map(hash, (b"one", b"two")))
+    # The first server took them away itself: looking through thousands of names for each message found nothing.
+    assert view._without_repeated([b"one", b"three"]) == [b"one", b"three"]
+    pump.server = object()
+    assert view._without_repeated([b"one", b"three"]) == [b"three"]
+    assert view._doubtful_until > pump.loop.time()
+    assert view._doubtful_until <= pump.loop.time() + DOUBTFUL
