@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError
 
 from bench.server import HOST, find_binary, free_port
 from tests.cluster.conftest import Make
@@ -83,20 +83,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Cer
     if find_binary(binary) is None:
         pytest.skip("needs a redis-server with TLS")
     certificates = Certificates(tmp_path_factory.mktemp("certificates"))
-<<<<<<< HEAD
-    with Cluster(3, binary=binary) as cluster:
-        for node in cluster.nodes:
-            try:
-                node.raw.config_set("tls-ca-cert-file", certificates.ca)
-            except ResponseError:
-                pytest.skip("needs a redis-server with TLS")
-            node.raw.config_set("tls-cert-file", certificates.certificate, "tls-key-file", certificates.key)
-            node.raw.config_set("tls-auth-clients", "no")
-            node.raw.config_set("tls-port", free_port())
-=======
     _, _, _, _, *files = certificates.arguments()
     with Cluster(3, 0, "--tls-port", FREE_PORT, *files, binary=binary) as cluster:
->>>>>>> a44fa0c66b1313d96a6f4c852c57e5297ee78c05
         yield cluster, certificates
 
 
