@@ -16,7 +16,8 @@ UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
 TREES := channels_redis_fast bench docs tests noxfile.py setup.py
 # Most of the suite's time is waiting, so two processes share it. JOBS=0 runs it in one.
 JOBS ?= 2
-SPREAD := -n $(JOBS) --dist loadfile
+# With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
+SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # What is about servers and sockets is the same for both twins, and runs once.
 ONCE := $(addprefix --ignore=,tests/hosts tests/cluster tests/consumers tests/cli tests/sync tests/packaging tests/typed \
 	tests/test_servers.py tests/test_checks.py tests/test_prometheus.py \
