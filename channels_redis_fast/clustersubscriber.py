@@ -193,14 +193,16 @@ class ClusterSubscriber:
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
         """Hear that a slot is not at a server that was asked for names in it."""
         place = self._places.get(slot)
+        answer = str(error)
         if isinstance(error, MovedError):
+            answer = f"slot {slot} is at {error.host}:{error.port}"
             self._cluster.moved(slot, error.host, error.port, subscriber.node)
         else:
             self._cluster.doubt()
         if place is None or place.home is not subscriber:
             return
         place.redirections += 1
-        place.trouble = ConnectionError(f"{subscriber.dialer.label}: {error}")
+        place.trouble = ConnectionError(f"{subscriber.dialer.label}: {answer}")
         if place.redirections == 1 and isinstance(error, MovedError):
             self._put(place)
         else:
