@@ -11,11 +11,11 @@ import pytest
 from redis.exceptions import RedisError
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.cluster.pubsub import MakeLayer, channels_at, cluster, group_name, heard, make_layer, prefix, settled
+from tests.cluster.pubsub import MakeLayer, channels_at, group_name, heard, make_layer, prefix, replicated, settled
 from tests.clusters import Cluster, Node
 from tests.core.helpers import nothing_to_receive, until, within
 
-__all__ = ["cluster", "make_layer", "prefix"]
+__all__ = ["make_layer", "prefix", "replicated"]
 
 
 class Load:
@@ -145,14 +145,15 @@ async def test_who_waits_for_an_acknowledgement_while_slots_move(cluster: Cluste
         await nothing_to_receive(layer, channel)
 
 
-async def test_a_planned_failover(cluster: Cluster, make_layer: MakeLayer) -> None:
+async def test_a_planned_failover(replicated: Cluster, make_layer: MakeLayer) -> None:
     """A primary and its replica change places: its names go to the new one, and nobody is told of an outage."""
-    layer, peer = make_layer(on_disconnect="down", on_reconnect="up"), make_layer()
-    node = cluster.primaries[0]
-    channels = [name for names in (await channels_at(cluster, layer, 5)).values() for name in names]
-    names = list(heard(cluster, layer.prefix))
-    await asyncio.to_thread(cluster.failover, node)
-    await until(lambda: settled(cluster, layer, *names))
+    hosts = [replicated.host]
+    layer, peer = make_layer(hosts=hosts, on_disconnect="down", on_reconnect="up"), make_layer(hosts=hosts)
+    node = replicated.primaries[0]
+    channels = [name for names in (await channels_at(replicated, layer, 5)).values() for name in names]
+    names = list(heard(replicated, layer.prefix))
+    await asyncio.to_thread(replicated.failover, node)
+    await until(lambda: settled(replicated, layer, *names))
     for channel in channels:
         await within(peer.send(channel, {"to": channel}))
         assert await within(layer.receive(channel)) == {"to": channel}
