@@ -347,6 +347,9 @@ def test_tune_from_live(call: Call, cluster: Cluster, site: Site, prefix: str, t
     """What comes to a key is seen on whichever server that is."""
     layer = site.layer(capacity=10_000)
     site.receive(site.layer(), "other")
+    wait_until(
+        lambda: any(node.clients("channels_redis_fast:core:subscriber") for node in cluster.primaries), "a receiver"
+    )
     site.do(layer.send("jobs", {"number": -1}))
     stop = threading.Event()
 
