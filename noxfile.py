@@ -27,7 +27,12 @@ READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
 #: With these beside it the package can be built.
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
-ROW_TESTS = ["core", "pubsub", "hot", "faults", "hosts", "interop", "consumers", "test_checks.py"]
+ROW_TESTS = [
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "sync", "cli"),
+    *("test_checks.py", "test_prometheus.py"),
+]
+#: As in the Makefile, which says why.
+SPREAD = ["-n", "2", "--dist", "loadfile", "--max-worker-restart=0"]
 #: These measure memory, and it grows with what coverage.py remembers.
 UNTRACED = ["core/test_memory.py", "pubsub/test_memory.py", "faults/test_sync_calls.py"]
 #: The packer walks a dict while no other thread can run, and coverage.py is called, in Python, at each of its lines.
@@ -98,10 +103,10 @@ def versions(session: nox.Session, row: Row) -> None:
     environment = {"PATH": path, **with_neighbours()}
     chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS
     if row.server == "redis6.2":
-        # The users and Sentinels that these tests set up are written for Redis 7.
-        chosen = [name for name in chosen if name != "hosts"]
+        # The users, Sentinels and clusters that these tests set up are written for Redis 7.
+        chosen = [name for name in chosen if name not in {"hosts", "cluster"}]
     session.run(
-        *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
+        *("python", "-m", "pytest", "-q", *SPREAD, "-p", "no:cacheprovider"),
         "--hypothesis-profile=ci",
         *(f"tests/{name}" for name in chosen),
         *session.posargs,
@@ -232,7 +237,7 @@ def installed(session: nox.Session) -> None:
     tag = "cp" + str(session.python).replace(".", "")
     session.install(f"{only(DIST, f'*-{tag}-{tag}-*.whl')}[cryptography,test]", "mypy")
     go_outside(session)
-    session.run("python", "-m", "tests.packaging.installed", "-q", "-n", "2", "--dist", "loadfile", *session.posargs)
+    session.run("python", "-m", "tests.packaging.installed", "-q", *SPREAD, *session.posargs)
     # From an earlier run of this session, where its venv is used again.
     session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "types-channels")
     session.run("python", "-m", "tests.typed.check")
@@ -264,7 +269,7 @@ def coverage(session: nox.Session) -> None:
     session.install("coverage>=7.10", *PROJECT["build-system"]["requires"])
     session.install("--no-build-isolation", "-e", ".[cryptography,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
     session.run(
-        *("coverage", "run", "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
+        *("coverage", "run", "-m", "pytest", "-q", *SPREAD, "-p", "no:cacheprovider"),
         # Hypothesis finds everything too slow here.
         *("--hypothesis-profile=ci", "--timeout=600"),
         *(f"--ignore=tests/{name}" for name in UNTRACED),

@@ -28,7 +28,7 @@ from .commands import CommandConnection, Pending, Request
 from .connection import CLUSTER_ONLY, Link, delays
 from .dialer import Dialer
 from .futures import ignore
-from .lanes import Lane, Routed
+from .lanes import Lane, Returnable
 from .loops import run_alone
 from .nodes import Nodes
 from .scripts import Script
@@ -381,7 +381,7 @@ class Cluster:
         lanes: dict[Lane, None] = {}
         for node in self._servers.values():
             if node.link is None or node.link.leaving is not None:
-                node.withdraw(Routed, lambda request: lanes.setdefault(request.take_back()))
+                node.withdraw(Returnable, lambda request: lanes.update(dict.fromkeys(request.take_back())))
         for lane in lanes:
             lane.go_on()
 

@@ -71,6 +71,8 @@ class ClusterPump:
             on_back=_nothing,
             on_subscribed=self._woken,
         )
+        #: Whether members of equal messages differ, so that the same again is no other message.
+        self.tells_apart = receiver.tells_apart
         self._cluster = cluster
         self._receiver = receiver
         self._views: dict[bytes, View] = {}
@@ -211,6 +213,22 @@ class ClusterPump:
 class View:
     """What is going on about one key."""
 
+    __slots__ = (
+        "_doubtful_until",
+        "_is_looking",
+        "_is_pausing",
+        "_leaving",
+        "_missed",
+        "_pump",
+        "_removed",
+        "_server",
+        "_was_told",
+        "is_at_end",
+        "key",
+        "peek",
+        "target",
+    )
+
     def __init__(self, pump: ClusterPump, target: Target) -> None:
         self.target = target
         self.key = target.key
@@ -312,7 +330,7 @@ class View:
     def _without_repeated(self, members: list[bytes]) -> list[bytes]:
         server, now = self._pump.server_of(self.key), self._pump.loop.time()
         if server is not self._server:
-            if self._server is not None:
+            if self._server is not None and self._pump.tells_apart:
                 self._doubtful_until = now + DOUBTFUL
             self._server = server
         if now > self._doubtful_until or not self._removed:

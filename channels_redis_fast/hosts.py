@@ -120,7 +120,8 @@ def _decode_cluster(options: HostOptions, where: str) -> None:
 
 
 def _decode_server(server: Any, where: str) -> HostOptions:
-    if isinstance(server, Mapping):
+    # Decoded once before, as ``layer.hosts`` gives it.
+    if isinstance(server, Mapping) and set(server) not in ({"address"}, {"host", "port"}):
         raise TypeError(
             f"{where} must be a URI or a (host, port) pair; what is for all servers stands beside 'cluster'."
         )

@@ -7,9 +7,9 @@ when to try again, is the cluster's to say. The rules are those of ``cluster``.
 
 from __future__ import annotations
 
+import abc
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import AskError, ConnectionError, MovedError
@@ -43,8 +43,8 @@ class Lane:
         self._node: Node | None = None
         self._unanswered = 0
         #: What came back without having been done, and what was handed in since.
-        self._returned: deque[Routed] = deque()
-        self._held: deque[Routed] = deque()
+        self._returned: list[Routed] = []
+        self._held: list[Routed] = []
         #: Who is getting the slot, and has what came back already.
         self._asked: Node | None = None
 
@@ -72,11 +72,12 @@ class Lane:
     def submit(self, request: Pending) -> None:
         """Hand a request in; it is written at the end of this tick, or when there is a server that takes it."""
         routed = Routed(self, request)
-        node = self._cluster.owner(self.slot)
-        if self._held or self._returned or node is None or (node is not self._node and self._unanswered):
+        node = self.enter()
+        if node is None:
             self._hold(routed)
         else:
-            self._write(routed, node)
+            routed.hand_on(False)
+            node.submit(routed)
 
     def submit_urgent(self, request: Pending) -> None:
         """Hand a request in like any other: where requests go to several servers, one is not to be ahead."""
@@ -113,11 +114,29 @@ class Lane:
             routed.reason = error
         self.answered()
 
-    def take_back(self, routed: Routed) -> Lane:
+    def take_back(self, request: Routed | Pending) -> None:
         """Take a request back that was handed on and not written."""
-        self._returned.append(routed)
+        self._returned.append(request if isinstance(request, Routed) else Routed(self, request))
         self._unanswered -= 1
-        return self
+
+    # Requests that are handed to the server together with those of other slots.
+
+    def enter(self) -> Node | None:
+        """
+        Return the server that a request of this slot may be handed to past this lane, and count it; None if none.
+
+        What becomes of it is told by ``answered``, ``came_back`` or ``take_back``.
+        """
+        node = self._cluster.owner(self.slot)
+        if self._held or self._returned or node is None or (node is not self._node and self._unanswered):
+            return None
+        self._node = node
+        self._unanswered += 1
+        return node
+
+    def came_back(self, request: Pending, error: Exception) -> None:
+        """Hear that such a request was not done, and why: it goes on through this lane."""
+        self.redirected(Routed(self, request), error)
 
     def go_on(self) -> None:
         """Hand on what waits here, unless something before it is unanswered."""
@@ -136,7 +155,7 @@ class Lane:
         if asked is not None and self._returned:
             # What was handed in later waits for these. It would be sent after them, and might come before them.
             while self._returned:
-                self._write(self._returned.popleft(), asked, asking=True)
+                self._write(self._returned.pop(0), asked, asking=True)
             return
         node = self._cluster.owner(self.slot)
         if node is None or any(routed.reason is not None for routed in self._returned):
@@ -170,7 +189,17 @@ class Lane:
         node.submit(routed)
 
 
-class Routed:
+class Returnable(abc.ABC):
+    """What a connection of a cluster can be relieved of."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def take_back(self) -> Iterable[Lane]:
+        """Be taken from a connection that has not written it. Return the lanes that have it now."""
+
+
+class Routed(Returnable):
     """A request on its way through a lane: as many times as it has to be written, on as many connections."""
 
     __slots__ = (
@@ -205,10 +234,10 @@ class Routed:
         self._is_handed_on = True
         self._asking = asking
 
-    def take_back(self) -> Lane:
-        """Be taken from a connection that has not written it."""
+    def take_back(self) -> Iterable[Lane]:
         self._is_handed_on = False
-        return self._lane.take_back(self)
+        self._lane.take_back(self)
+        return (self._lane,)
 
     def commands(self) -> Sequence[Command]:
         commands = self._request.commands()

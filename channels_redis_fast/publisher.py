@@ -6,15 +6,15 @@ Knows Redis channels and payloads, and on a cluster the slots of channels; not w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from ._hot import Waiter, Waker
-from .cluster import Cluster
+from .cluster import Cluster, Node
 from .commands import EARLY, MAX_MESSAGES, CommandConnection
-from .connection import Command
+from .connection import REDIRECTIONS, Command
 from .futures import fail
-from .lanes import Lane
+from .lanes import Lane, Returnable
 from .pubsubwords import PLAIN, SHARDED, Words
 from .slots import slot_of
 
@@ -44,7 +44,7 @@ class PublishBatch:
     def commands(self) -> Sequence[Command]:
         self._publisher.seal(self)
         self.connection.stats.batches += 1
-        return self.messages
+        return self.messages[self._answered :] if self._answered else self.messages
 
     def reply(self, reply: Any) -> bool:
         waiter = self.waiters[self._answered]
@@ -95,36 +95,87 @@ class Publisher:
             self._batch = None
 
 
-class SlotPublisher:
-    """
-    Fills the batches of a cluster in one event loop: one for each slot. Stands where a server has a ``Publisher``.
+class NodeBatch(PublishBatch, Returnable):
+    """Commands that publish on the channels of one server of a cluster; each is on its channel's lane."""
 
-    What those of one tick have for one server leaves in one write all the same: their lanes end on one connection.
+    __slots__ = ("_lanes",)
+
+    def __init__(self, publisher: Gathers, node: Node) -> None:
+        super().__init__(publisher, node, SHARDED)
+        self._lanes: list[Lane] = []
+
+    def add(self, lane: Lane, command: Command, waiter: Waiter[None]) -> None:
+        """Take one more message, whose lane has counted it."""
+        self._lanes.append(lane)
+        self.messages.append(command)
+        self.waiters.append(waiter)
+
+    def reply(self, reply: Any) -> bool:
+        position = self._answered
+        lane = self._lanes[position]
+        if reply.__class__ in REDIRECTIONS:
+            self._answered += 1
+            lane.came_back(self._alone(position), reply)
+        else:
+            super().reply(reply)
+            lane.answered()
+        return False
+
+    def fail(self, error: Exception) -> None:
+        first = self._answered
+        super().fail(error)
+        self._answered = len(self.messages)
+        for lane in self._lanes[first:]:
+            lane.answered()
+
+    def take_back(self) -> Iterable[Lane]:
+        self._publisher.seal(self)
+        for position in range(self._answered, len(self.messages)):
+            self._lanes[position].take_back(self._alone(position))
+        return self._lanes[self._answered :]
+
+    def _alone(self, position: int) -> PublishBatch:
+        """Return one of the messages as a request of its own."""
+        batch = PublishBatch(self._publisher, self._lanes[position], SHARDED)
+        batch.messages.append(self.messages[position])
+        batch.waiters.append(self.waiters[position])
+        return batch
+
+
+class NodePublisher:
+    """
+    Fills the batches of a cluster in one event loop: one for each server. Stands where a server has a ``Publisher``.
+
+    What a server did not do goes on by itself, through the lane of its slot, which keeps the order of the slot.
     """
 
     def __init__(self, cluster: Cluster, waker: Waker) -> None:
         self._cluster = cluster
         self._new_waiter = waker.waiter
-        #: The batches that take messages, by slot. There are many slots: nothing is kept of one between two ticks.
-        self._batches: dict[int, PublishBatch] = {}
+        self._batches: dict[CommandConnection | Lane, NodeBatch] = {}
 
     def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
-        """Add one message to the tick's batch for the channel's slot. The waiter raises redis-py's errors."""
-        slot = slot_of(channel)
-        batch = self._batches.get(slot)
-        if batch is None or len(batch.messages) >= MAX_MESSAGES:
-            lane = self._cluster.lane(slot)
-            batch = self._batches[slot] = PublishBatch(self, lane, SHARDED)
-            lane.submit(batch)
+        """Add one message to the tick's batch for the channel's server. The waiter raises redis-py's errors."""
+        lane = self._cluster.lane(slot_of(channel))
         waiter: Waiter[None] = self._new_waiter()
-        batch.messages.append((b"SPUBLISH", channel, payload))
-        batch.waiters.append(waiter)
+        command = (b"SPUBLISH", channel, payload)
+        node = lane.enter()
+        if node is None:
+            alone = PublishBatch(self, lane, SHARDED)
+            alone.messages.append(command)
+            alone.waiters.append(waiter)
+            lane.submit(alone)
+            return waiter
+        batch = self._batches.get(node)
+        if batch is None or len(batch.messages) >= MAX_MESSAGES:
+            batch = self._batches[node] = NodeBatch(self, node)
+            node.submit(batch)
+        batch.add(lane, command, waiter)
         if len(batch.messages) == EARLY:
-            batch.connection.write_now()
+            node.write_now()
         return waiter
 
     def seal(self, batch: PublishBatch) -> None:
         """Take no more messages into a batch that is being written, or never will be."""
-        slot = slot_of(batch.messages[0][1])
-        if self._batches.get(slot) is batch:
-            del self._batches[slot]
+        if self._batches.get(batch.connection) is batch:
+            del self._batches[batch.connection]

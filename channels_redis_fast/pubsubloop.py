@@ -25,7 +25,7 @@ from .loops import Closable
 from .mailbox import Mailboxes, Room
 from .nodes import Nodes
 from .outages import Outages
-from .publisher import Publisher, SlotPublisher
+from .publisher import NodePublisher, Publisher
 from .pubsubwords import Words
 from .stats import Stats
 from .subscriber import Subscriber
@@ -66,12 +66,12 @@ class PubSubLoop:
         stats = self._stats
         #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
-        self.publishers: list[Publisher | SlotPublisher]
+        self.publishers: list[Publisher | NodePublisher]
         self._subscribers: list[Subscriber | ClusterSubscriber]
         if isinstance(shards, Nodes):
             cluster = Cluster(shards, loop, stats)
             self.commands = [cluster]
-            self.publishers = [SlotPublisher(cluster, self.waker)]
+            self.publishers = [NodePublisher(cluster, self.waker)]
             self._subscribers = [ClusterSubscriber(cluster, self._message, self._lost, self._back)]
         else:
             connections = [CommandConnection(dialer, loop, stats) for dialer in shards]

@@ -64,6 +64,7 @@ class Wants(Empties, Protocol):
     stats: Stats
     block_time: float
     prefix: bytes
+    tells_apart: bool
     inboxes: dict[str, Inbox]
 
     def wanted(self, pump: Any) -> list[Target]: ...

@@ -57,6 +57,8 @@ class Receiver:
         self._expiry = expiry
         self._mailroom = mailroom
         self._codec = codec
+        #: Whether members of equal messages differ.
+        self.tells_apart = codec.ordered
         self._generals: dict[bytes, GeneralChannel] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._guard: asyncio.TimerHandle | None = None

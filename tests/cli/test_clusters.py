@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from bench.server import Server
+from bench.server import Server, free_port
+from channels_redis_fast.cli.checking.permissions import scratch_name
 from channels_redis_fast.cli.servers import are_current, ask_cluster, lines
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
@@ -141,6 +142,9 @@ async def test_a_key_is_asked_for_where_it_is(cluster: Cluster) -> None:
             (line,) = [line for line in opened if line.has(f"key{number}")]
             assert line.label == f"127.0.0.1:{cluster.owner(f'key{number}').port}"
             assert await line.ask((b"TYPE", f"key{number}")) == [b"none"]
+        for line in opened:
+            # What is tried on a server is tried in one of its slots.
+            assert line.label == f"127.0.0.1:{cluster.owner(scratch_name(line, 'asgi', True)).port}"
         other = next(line for line in opened if line is not opened[0])
         name = next(f"key{number}" for number in range(50) if not opened[0].has(f"key{number}"))
         # Asked where it is not, that is the answer, and nobody is told to change the settings.
@@ -300,7 +304,8 @@ def test_a_cluster_that_is_broken(check: Call) -> None:
 async def test_an_empty_cluster_and_none_at_all(cluster: Cluster, own_server: Callable[..., Server]) -> None:
     told = await within(ask_cluster(RedisChannelLayer(hosts=[cluster.host]), "check"))
     assert [primary.replicas for primary in told.primaries.values()] == [1, 1]
-    alone = own_server("--cluster-enabled", "yes")
+    # The default for the second port is 10,000 further on, where there may be none.
+    alone = own_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     layer = RedisChannelLayer(hosts=[{"cluster": [alone.url]}])
     told = await within(ask_cluster(layer, "check"))
     assert (told.primaries, told.errors) == ({}, {})

@@ -95,7 +95,8 @@ async def test_a_live_general_channel(redis_server: Server | ForeignServer, pref
     assert sample.seen["arrivals_per_second"] * sample.seen["seconds"] >= during / 3
     assert 300 <= sample.fields["size"] <= 350
     with redis.Redis.from_url(redis_server.url) as client:
-        assert client.zcard(f"{prefix}jobs") == 20 + sent
+        # The last one may have come although its sender was cancelled before it heard so.
+        assert client.zcard(f"{prefix}jobs") - 20 - sent in (0, 1)
         assert len(list(client.scan_iter(match=f"{prefix}*"))) == 1
     await layer.close_pools()
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.conftest import Make
 from tests.clusters import Cluster
-from tests.core.helpers import within
+from tests.core.helpers import nothing_to_receive, receive_many, until, within
 from tests.faults.load import LAST, ROOMY, Ledger, Load, key_of, load_of
 from tests.places import wait_until
 
@@ -82,7 +82,25 @@ async def test_a_primary_is_killed(whole: Cluster, make: Make, prefix: str) -> N
     async with load_on(whole, make, prefix) as (load, _):
         await asyncio.to_thread(whole.kill_primary, victim)
     load.ledger.check(lost=UNREPLICATED)
-    assert load.ledger.raised, "no send was under way when the server died"
+
+
+async def test_a_replica_that_has_what_was_received(whole: Cluster, make: Make, prefix: str) -> None:
+    """It takes the place of a primary whose removals it has never heard of: nothing comes twice."""
+    layer, sender = (make("core", whole.host, prefix=prefix) for _ in range(2))
+    channel = await layer.new_channel()
+    primary = whole.owner(key_of(layer, channel))
+    [replica] = whole.replicas_of(primary)
+    for n in range(10):
+        await sender.send(channel, {"n": n})
+    await asyncio.to_thread(whole.replicated)
+    with replica.stalled():
+        # What is under way to it would reach it all the same, so that its connection has to go first.
+        primary.raw.client_kill_filter(_type="slave")
+        assert await receive_many(layer, channel, 10) == [{"n": n} for n in range(10)]
+        await until(lambda: not primary.raw.exists(key_of(layer, channel)))
+        whole.kill(primary)
+    await asyncio.to_thread(whole.until_promoted, primary, replica)
+    await within(nothing_to_receive(layer, channel))
 
 
 async def test_a_planned_failover(whole: Cluster, make: Make, prefix: str) -> None:
@@ -96,7 +114,7 @@ async def test_a_planned_failover(whole: Cluster, make: Make, prefix: str) -> No
 
 
 async def test_a_primary_stalls_and_is_replaced(whole: Cluster, make: Make, prefix: str) -> None:
-    """What it answers when it wakes, as a primary of yesterday, is not taken for an acknowledgement."""
+    """Waking it runs and acknowledges what lies in its sockets, learns that it is no primary, and throws that away."""
     victim = whole.primaries[0]
     [replica] = whole.replicas_of(victim)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.conftest import Make
 from tests.clusters import Cluster
-from tests.core.helpers import within
+from tests.core.helpers import started, until, within
 from tests.faults.load import LAST, ROOMY, Ledger, Load, key_of, load_of
 
 #: Senders, receivers, and slots that are moved under their messages.
@@ -70,6 +70,33 @@ async def test_slots_that_stay_between_two_servers(cluster: Cluster, make: Make,
             await asyncio.to_thread(cluster.move_keys, begin, end, slots)
             await asyncio.to_thread(cluster.finish_move, begin, end, slots)
     cluster.settle()
+
+
+@pytest.mark.parametrize("kind", ["specific", "general"])
+async def test_who_waits_is_told_while_a_slot_is_on_its_way(
+    cluster: Cluster, make: Make, prefix: str, kind: str
+) -> None:
+    """The message is where the slot is going, and who waits for it listens where it still is."""
+    layer, sender = (make("core", cluster.host, prefix=prefix) for _ in range(2))
+    # Nobody looks without having been told.
+    layer.brpop_timeout = 60
+    channel = await layer.new_channel() if kind == "specific" else "general"
+    key = key_of(layer, channel)
+    slot, source = cluster.slot(key), cluster.owner(key)
+    target = next(node for node in cluster.primaries if node is not source)
+    cluster.begin_move(source, target, [slot])
+    try:
+        for n in range(5):
+            receiving = await started(layer.receive(channel))
+            await until(lambda: any(int(client["ssub"]) for client in source.clients() if "ssub" in client))
+            await sender.send(channel, {"n": n})
+            assert await within(receiving) == {"n": n}
+    finally:
+        cluster.move_keys(source, target, [slot])
+        cluster.finish_move(source, target, [slot])
+        cluster.settle()
+        cluster.move_slots(target, source, [slot])
+        cluster.settle()
 
 
 async def test_a_server_joins_and_gets_slots(make: Make, prefix: str) -> None:

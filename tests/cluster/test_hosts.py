@@ -23,6 +23,7 @@ def test_forms(kind: str) -> None:
         assert layer.ring_size == 1
         assert "s3cret" not in str(layer)
         assert "cluster:h1:7000" in str(layer)
+        assert LAYERS[kind](hosts=layer.hosts).hosts == [decoded]
     assert host == {"cluster": ["redis://h1:7000", ("h2", "7001")], "password": "s3cret"}, "the settings are not ours"
 
 
@@ -34,6 +35,7 @@ WRONG: list[tuple[str, Any]] = [
     ("['cluster'][1]", {"cluster": [URL, 5]}),
     ("['cluster'][0]", {"cluster": [("h1", "port")]}),
     ("['cluster'][0]", {"cluster": [{"host": "h1"}]}),
+    ("['cluster'][0]", {"cluster": [{"address": URL, "password": "s3cret"}]}),
     ("['cluster'][0]", {"cluster": ["unix:///run/redis.sock"]}),
     ("['cluster'][0]", {"cluster": ["http://h1"]}),
     ("'host'", {"cluster": [URL], "host": "h2"}),

@@ -15,7 +15,7 @@ from tests.cluster.conftest import Make
 from tests.clusters import FREE_PORT, Cluster
 from tests.core.helpers import within
 from tests.hosts.exercise import LAYERS, burst, exercise
-from tests.places import PASSWORDS, RULES, Certificates
+from tests.places import PASSWORDS, RULES, Certificates, start_tls_server
 
 pytestmark = pytest.mark.parametrize("kind", LAYERS)
 
@@ -83,6 +83,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Cer
     if find_binary(binary) is None:
         pytest.skip("needs a redis-server with TLS")
     certificates = Certificates(tmp_path_factory.mktemp("certificates"))
+    # Skips where no server can do it: the `redis-server` that PATH has may be of any make.
+    start_tls_server(certificates).stop()
     _, _, _, _, *files = certificates.arguments()
     with Cluster(3, 0, "--tls-port", FREE_PORT, *files, binary=binary) as cluster:
         yield cluster, certificates

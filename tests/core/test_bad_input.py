@@ -192,7 +192,7 @@ RUBBISH = {
     "kind",
     [
         # No two messages are the same; these are.
-        pytest.param("specific", marks=pytest.mark.single_server("there the same again is known for a repetition")),
+        "specific",
         "general",
     ],
 )

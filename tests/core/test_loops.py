@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ from asgiref.sync import async_to_sync
 from channels_redis_fast import pump as pump_module
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pump import Pump
+from tests.clusters import Cluster
 from tests.conftest import ROOT, hosts_on
 from tests.core.helpers import LIMIT, blocked, clients, named, nothing_to_receive, receive_many, started, until, within
 
@@ -104,7 +106,7 @@ def test_asyncio_run_twice(layer: RedisChannelLayer, raw: redis.Redis, prefix: s
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["specific", "general"])
 def test_a_receive_left_waiting_in_a_closed_loop_takes_no_message(
-    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
+    layer: RedisChannelLayer, redis_server: Any, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
 ) -> None:
     channel = run(new_loop, layer.new_channel()) if kind == "specific" else "general"
     left: list[Any] = []
@@ -114,7 +116,7 @@ def test_a_receive_left_waiting_in_a_closed_loop_takes_no_message(
         await until(lambda: blocked(raw, prefix) == 1)
 
     run(new_loop, leave())
-    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix, sync_hub="never")
+    peer = RedisChannelLayer(hosts=hosts_on(redis_server), prefix=prefix, sync_hub="never")
 
     async def work() -> None:
         await peer.send(channel, {"n": 1})
@@ -127,10 +129,10 @@ def test_a_receive_left_waiting_in_a_closed_loop_takes_no_message(
 
 @pytest.mark.parametrize("kind", ["specific", "general"])
 def test_a_loop_stopped_and_continued(
-    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
+    layer: RedisChannelLayer, redis_server: Any, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
 ) -> None:
     """While it stands still messages pile up; afterwards all are there, those under way too."""
-    peer = RedisChannelLayer(hosts=layer.hosts, prefix=prefix, sync_hub="never")
+    peer = RedisChannelLayer(hosts=hosts_on(redis_server), prefix=prefix, sync_hub="never")
     loop = new_loop()
     try:
 
@@ -301,6 +303,7 @@ def test_the_role_passes_on_when_a_loop_closes(
     gone(raw, prefix)
 
 
+@pytest.mark.single_server("it holds up a wait in Redis, of which there is none")
 def test_a_key_stays_with_a_loop_that_closes_until_its_wait_has_ended(
     layer: RedisChannelLayer, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +375,7 @@ def test_who_still_waits_is_served_when_the_first_loop_stands_still(
             each.close()
 
 
+@pytest.mark.single_server("it counts connections, of which a cluster's servers have as many as are needed")
 def test_close_pools_closes_those_of_other_loops_too(
     layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
 ) -> None:
@@ -396,15 +400,12 @@ async def nothing_wrong(layer: RedisChannelLayer) -> None:
 # The end.
 
 LEAVES_NOTHING = """
-    import asyncio, gc, os, sys
+    import asyncio, gc, json, os, sys
     import redis, uvloop
     from channels_redis_fast.core import RedisChannelLayer
 
-    url, prefix, kind, style = sys.argv[1:]
+    hosts, urls, prefix, kind, style = sys.argv[1:]
     new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
-
-    def host(n):
-        return {"address": f"{url}/{n}", "client_name": prefix}
 
     async def work(layer):
         channel = await layer.new_channel()
@@ -425,7 +426,7 @@ LEAVES_NOTHING = """
             await asyncio.wait(waiting)
 
     def once():
-        layers = [RedisChannelLayer(hosts=[host(0)], prefix=prefix)]
+        layers = [RedisChannelLayer(hosts=json.loads(hosts), prefix=prefix)]
         loop = new_loop()
         loop.slow_callback_duration = 60
         for layer in layers:
@@ -441,12 +442,13 @@ LEAVES_NOTHING = """
         once()
     gc.collect()
     assert len(os.listdir("/dev/fd")) == before, (before, len(os.listdir("/dev/fd")))
-    with redis.Redis.from_url(url) as raw:
-        for _ in range(1000):
-            left = [client for client in raw.client_list() if client["name"] == prefix]
-            if not left:
-                break
-        assert not left, left
+    for url in json.loads(urls):
+        with redis.Redis.from_url(url) as raw:
+            for _ in range(1000):
+                left = [client for client in raw.client_list() if client["name"] == prefix]
+                if not left:
+                    break
+            assert not left, left
     print("done")
 """
 
@@ -456,8 +458,10 @@ LEAVES_NOTHING = """
 def test_a_closed_loop_leaves_nothing(redis_server: Any, prefix: str, kind: str, style: str) -> None:
     """No socket, no task, no warning: all of them would be on standard error in development mode."""
     command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", textwrap.dedent(LEAVES_NOTHING)]
+    hosts = hosts_on(redis_server, [named(redis_server.url, prefix)])
+    urls = redis_server.urls if isinstance(redis_server, Cluster) else [redis_server.url]
     ended = subprocess.run(
-        [*command, redis_server.url, prefix, kind, style],
+        [*command, json.dumps(hosts), json.dumps(urls), prefix, kind, style],
         check=False,
         capture_output=True,
         text=True,

@@ -19,6 +19,8 @@ from tests.core.helpers import nothing_to_receive, receive_many, within
 
 MakeLayer = Callable[..., RedisChannelLayer]
 
+pytestmark = pytest.mark.single_server("a group and its members are of different slots, as a rule")
+
 LOOK, DELIVER = ["ZREMRANGEBYSCORE", "ZRANGE"], ["EVALSHA"]
 
 

@@ -54,6 +54,14 @@ PROOFS: dict[str, list[str]] = {
         "tests/faults/test_restart.py",
         "tests/core/test_connection.py::test_killed_connections_under_load_deliver_nothing_twice",
     ],
+    "On a cluster specific channels' messages stay in Redis": [
+        "tests/cluster/test_core_faults.py::test_a_primary_is_killed",
+        "tests/cluster/test_core_faults.py::test_the_jobs_of_a_general_channel",
+    ],
+    "What moves with a slot is neither lost nor doubled": [
+        "tests/cluster/test_core_moves.py::test_a_thousand_slots_move",
+        "tests/cluster/test_core_moves.py::test_slots_that_stay_between_two_servers",
+    ],
     "Nothing is delivered twice for it.": [
         "tests/faults/test_client_kill.py",
         "tests/core/test_connection.py::test_killed_connections_under_load_deliver_nothing_twice",
