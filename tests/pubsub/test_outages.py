@@ -275,7 +275,7 @@ async def test_a_channel_that_leaves_during_an_outage_does_not_hold_up_the_news(
     assert [await within(layer.receive(channel)) for channel in (stays, leaves)] == [DOWN] * 2
     await end(await started(layer.receive(leaves)))
     server.restart()
-    assert await within(layer.receive(stays), 5) == UP
+    assert await within(layer.receive(stays)) == UP
 
 
 async def test_a_new_channel_hears_nothing_of_an_old_outage(make_layer: MakeLayer, own_server: OwnServer) -> None:
