@@ -20,7 +20,7 @@ from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.cli.conftest import Outcome, Site
 from tests.cli.test_check import Found, by_item
 from tests.clusters import Cluster, Node
-from tests.core.helpers import within
+from tests.core.helpers import until, within
 from tests.places import raw_client, wait_until
 
 Call = Callable[..., Any]
@@ -347,6 +347,8 @@ def test_tune_from_live(call: Call, cluster: Cluster, site: Site, prefix: str, t
     """What comes to a key is seen on whichever server that is."""
     layer = site.layer(capacity=10_000)
     site.receive(site.layer(), "other")
+    # The site's event loop runs only in these calls.
+    site.do(until(lambda: any(node.clients("channels_redis_fast:core:subscriber") for node in cluster.primaries)))
     site.do(layer.send("jobs", {"number": -1}))
     stop = threading.Event()
 

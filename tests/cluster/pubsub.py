@@ -1,6 +1,7 @@
 """A cluster and Pub/Sub layers on it, for the tests of what is different there. The suite runs with --on-cluster.
 
-Import the fixtures that a module uses; `cluster` is shared by the module, which leaves it whole.
+Import the fixtures that a module uses. `cluster` is the one that all tests share, which has no replicas: where a
+machine is busy for long, a replica may take the place of a primary that nobody has touched.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ MakeLayer = Callable[..., RedisPubSubChannelLayer]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Three primaries with a replica each."""
+def replicated() -> Iterator[Cluster]:
+    """Three primaries with a replica each, for the tests of a module, which leave it whole."""
     with Cluster(3, 1) as cluster:
         yield cluster
 

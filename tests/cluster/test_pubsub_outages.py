@@ -14,18 +14,18 @@ from tests.cluster.pubsub import (
     UP,
     MakeLayer,
     channels_at,
-    cluster,
     group_at,
     group_name,
     heard,
     make_layer,
     prefix,
+    replicated,
     settled,
 )
 from tests.clusters import Cluster, Node
 from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
 
-__all__ = ["cluster", "make_layer", "prefix"]
+__all__ = ["make_layer", "prefix", "replicated"]
 
 
 class Crowd:
@@ -78,34 +78,34 @@ async def test_a_killed_connection(cluster: Cluster, make_layer: MakeLayer) -> N
         crowd.cut = rest
 
 
-async def test_a_killed_primary(cluster: Cluster, make_layer: MakeLayer) -> None:
+async def test_a_killed_primary(replicated: Cluster, make_layer: MakeLayer) -> None:
     """Its replica takes its place; what it had is subscribed there, without a word from anybody here."""
-    layer, peer = make_layer(on_disconnect="down", on_reconnect="up"), make_layer()
-    node = cluster.primaries[0]
-    crowd = await Crowd.of(cluster, layer, node)
-    cluster.kill(node)
+    layer = make_layer(hosts=[replicated.host], on_disconnect="down", on_reconnect="up")
+    node = replicated.primaries[0]
+    crowd = await Crowd.of(replicated, layer, node)
+    replicated.kill(node)
     try:
         making = [await started(layer.new_channel()) for _ in range(20)]
         # Whoever subscribes meanwhile waits until there is a server for it.
         made = await within(asyncio.gather(*making))
         crowd.names += made
-        await crowd.check(cluster, layer, peer)
+        await crowd.check(replicated, layer, make_layer(hosts=[replicated.host]))
         for name in made:
             await nothing_to_receive(layer, name)
     finally:
-        await asyncio.to_thread(cluster.revive, node)
+        await asyncio.to_thread(replicated.revive, node)
 
 
-async def test_a_stalled_primary(cluster: Cluster, make_layer: MakeLayer) -> None:
+async def test_a_stalled_primary(replicated: Cluster, make_layer: MakeLayer) -> None:
     """
     It says nothing and closes nothing, and its replica takes its place.
 
     Who was subscribed there was cut off, for nobody knows how long, and is told so when there is another.
     """
-    layer = make_layer(on_disconnect="down", on_reconnect="up")
-    node = cluster.primaries[0]
-    crowd = await Crowd.of(cluster, layer, node)
-    nobodys = next(name for n in range(1000) if cluster.owner(group_name(layer, name := f"nobodys{n}")) is node)
+    layer = make_layer(hosts=[replicated.host], on_disconnect="down", on_reconnect="up")
+    node = replicated.primaries[0]
+    crowd = await Crowd.of(replicated, layer, node)
+    nobodys = next(name for n in range(1000) if replicated.owner(group_name(layer, name := f"nobodys{n}")) is node)
     with node.stalled():
         # What makes the layer look for another is that somebody waits for an answer.
         sending = asyncio.ensure_future(layer.group_send(nobodys, {}))
@@ -114,12 +114,12 @@ async def test_a_stalled_primary(cluster: Cluster, make_layer: MakeLayer) -> Non
     await asyncio.wait([sending], timeout=5)
     assert sending.done()
     assert sending.cancelled() or sending.exception() is None or isinstance(sending.exception(), ConnectionError)
-    await asyncio.to_thread(cluster.settle)
+    await asyncio.to_thread(replicated.settle)
     crowd.cut, crowd.whole = [], crowd.cut + crowd.whole
-    await crowd.check(cluster, layer, make_layer())
+    await crowd.check(replicated, layer, make_layer(hosts=[replicated.host]))
 
 
-async def test_a_server_that_does_not_come_back(make_layer: MakeLayer, cluster: Cluster) -> None:
+async def test_a_server_that_does_not_come_back(make_layer: MakeLayer) -> None:
     """Without a replica: the others' names are served, callers for its own hear why in bounded time, and it returns."""
     with Cluster(2) as fragile:
         host = {**fragile.host, "socket_timeout": 1.0}
