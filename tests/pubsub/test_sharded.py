@@ -17,6 +17,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from bench.server import Server
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
+from tests.pubsub.conftest import needs_redis_7
 from tests.pubsub.helpers import subscribers
 
 pytestmark = pytest.mark.single_server("tests/cluster has what is different on a cluster")
@@ -110,6 +111,7 @@ def test_from_synchronous_code(make_sync_layer: MakeLayer, redis_server: Any, pr
 
 @pytest.fixture
 def make_sync_layer(redis_server: Any, prefix: str) -> MakeLayer:
+    needs_redis_7(redis_server.url)
     return lambda **options: RedisPubSubChannelLayer(
         **{"hosts": [redis_server.url], "prefix": prefix, "sharded": True, **options}
     )
