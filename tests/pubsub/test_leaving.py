@@ -169,7 +169,7 @@ async def test_everything_is_dropped(make_layer: MakeLayer, raw: Any, prefix: st
 
 
 async def test_stored_messages_go_with_the_channel(make_layer: MakeLayer, raw: Any) -> None:
-    layer, peer = make_layer(grace=0.05), make_layer()
+    layer, peer = make_layer(grace=1.0), make_layer()
     channel = await layer.new_channel()
     await leave(layer, channel)
     marker = f"for nobody {channel}"
@@ -178,7 +178,7 @@ async def test_stored_messages_go_with_the_channel(make_layer: MakeLayer, raw: A
     def in_memory() -> bool:
         return any(type(found) is dict and marker in found for found in gc.get_objects())
 
-    await until(in_memory)
+    await until(lambda: layer.stats()["deliveries"] == 1)
     await until(lambda: subscribers(raw, channel) == 0)
     assert not in_memory()
 
