@@ -169,7 +169,8 @@ async def test_everything_is_dropped(make_layer: MakeLayer, raw: Any, prefix: st
 
 
 async def test_stored_messages_go_with_the_channel(make_layer: MakeLayer, raw: Any) -> None:
-    layer, peer = make_layer(grace=0.05), make_layer()
+    # Long enough to be seen there: to look through everything in memory takes a while.
+    layer, peer = make_layer(grace=1), make_layer()
     channel = await layer.new_channel()
     await leave(layer, channel)
     marker = f"for nobody {channel}"
