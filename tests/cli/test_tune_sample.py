@@ -18,7 +18,7 @@ from channels_redis_fast.cli.tuning.sample import Watched, conclude, take
 from channels_redis_fast.cli.tuning.scratch import find_server
 from channels_redis_fast.core import RedisChannelLayer
 from tests.cli.conftest import Outcome
-from tests.core.helpers import within
+from tests.core.helpers import LIMIT, within
 
 
 def watched(arrived: list[int], depths: list[int], complete: bool = True, name: str = "jobs") -> Watched:
@@ -104,18 +104,20 @@ async def test_a_live_general_channel(redis_server: Server | ForeignServer, pref
 def test_a_live_deployment_is_tuned(
     call: Callable[..., Outcome], redis_server: Server | ForeignServer, prefix: str, tmp_path: Path
 ) -> None:
-    stop = threading.Event()
+    waiting, stop = threading.Event(), threading.Event()
 
     async def send() -> None:
         layer = RedisChannelLayer(hosts=[redis_server.url], prefix=prefix, capacity=100_000)
         while not stop.is_set():
             await layer.send("jobs", {"type": "job"})
+            waiting.set()
             await asyncio.sleep(0.005)
         await layer.close_pools()
 
     thread = threading.Thread(target=asyncio.run, args=(send(),))
     thread.start()
     try:
+        assert waiting.wait(LIMIT)
         outcome = call(
             "tune", "--hosts", redis_server.url, "--prefix", prefix, "--output", str(tmp_path), "--from-live", "1s",
             "--service-time", "1ms", "--duration", "1s", "--max-loss", "50%", "--capacities", "50", "--repeats", "0",
