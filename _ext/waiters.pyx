@@ -11,15 +11,21 @@ Rules kept here:
   wait.
 - An exception that leaves a task's step (KeyboardInterrupt, say) keeps nobody else from being woken.
 - One task awaits a waiter as a rule, and that one is fast; others may.
+- A task of asyncio's own in C is told that a future is done that always is: it asks what it awaits for the outcome
+  anyway, and takes the short way for a future.
 
 Like a future, a waiter is touched in the thread of its loop only. The module does not declare itself ready to go
 without the interpreter's lock.
 """
 
-from asyncio import CancelledError, InvalidStateError
+from asyncio import CancelledError, Future, InvalidStateError, Task
 
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.list cimport PyList_GET_ITEM
+from cpython.object cimport PyObject
 cimport cython
+
+from channels_redis_fast._ext.interpreter cimport PyCFunction_Check, PyCFunction_GET_SELF
 
 
 cdef class Waker:
@@ -30,6 +36,8 @@ cdef class Waker:
         self._call_soon = loop.call_soon
         self._run_soon = self._run
         self._done = []
+        self._a_future = Future(loop=loop)
+        self._a_future.set_result(None)
 
     def waiter(self):
         """Return a new waiter."""
@@ -61,13 +69,30 @@ cdef class Waker:
                 else:
                     waiter._callback = waiter._context = None
                 if callback is not None:
-                    context.run(callback, waiter)
+                    self._call(callback, context, waiter)
         except BaseException:
             if at < count:
                 if not self._done:
                     self._call_soon(self._run_soon)
                 self._done[:0] = done[at:]
             raise
+
+    cdef int _call(self, object callback, object context, Waiter waiter) except -1:
+        PyContext_Enter(context)
+        try:
+            callback(self._a_future if is_step_of_task(callback) else waiter)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+
+cdef inline bint is_step_of_task(object callback) noexcept:
+    """Whether this is what a task in C gives to what it awaits."""
+    cdef PyObject *owner
+    if not PyCFunction_Check(callback):
+        return False
+    owner = PyCFunction_GET_SELF(callback)
+    return owner != NULL and type(<object>owner) is Task
 
 
 @cython.freelist(1024)
@@ -93,7 +118,7 @@ cdef class Waiter:
 
     def take(self):
         """Return the result. Raises what `result` does."""
-        return self.result()
+        return self._outcome if self._state == FINISHED else self.result()
 
     def set_result(self, result, /):
         """End the wait. Raises `asyncio.InvalidStateError` if it has ended."""

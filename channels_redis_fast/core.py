@@ -117,7 +117,7 @@ class RedisChannelLayer(RedisLayer):
         serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host.
         """
         loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
+        state = self._ways.get(loop) or await self._ways.find(loop)
         if state is None:
             await self._ways.through_hub(RedisChannelLayer.send(self, channel, message))
             return
@@ -250,7 +250,7 @@ class RedisChannelLayer(RedisLayer):
         """
         self._check_group_message(group, message)
         loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
+        state = self._ways.get(loop) or await self._ways.find(loop)
         if state is None:
             await self._ways.through_hub(RedisChannelLayer.group_send(self, group, message))
             return

@@ -291,7 +291,7 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def _publish(self, name: str, message: Message, kind: str, public_name: str) -> None:
         loop = get_running_loop()
-        state = self._ways[loop] or await self._ways.find(loop)
+        state = self._ways.get(loop) or await self._ways.find(loop)
         if state is None:
             await self._ways.through_hub(self._publish(name, message, kind, public_name))
             return

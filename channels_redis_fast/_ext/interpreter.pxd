@@ -1,7 +1,12 @@
 """What the compiled modules need of CPython's C interface and Cython's own declarations do not have."""
 
+from cpython.object cimport PyObject
+
 
 cdef extern from "Python.h":
+    bint PyCFunction_Check(object function)
+    PyObject *PyCFunction_GET_SELF(object function)
+
     # True of every ASCII str whose bytes can be read in place; its size is then also its length.
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     unsigned char *PyUnicode_1BYTE_DATA(object text)

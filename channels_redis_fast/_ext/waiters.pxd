@@ -16,8 +16,10 @@ cdef class Waker:
     cdef object _call_soon
     cdef object _run_soon
     cdef list _done
+    cdef object _a_future
 
     cdef int _add(self, Waiter waiter) except -1
+    cdef int _call(self, object callback, object context, Waiter waiter) except -1
 
 
 @cython.final
