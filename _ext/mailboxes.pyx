@@ -7,7 +7,7 @@ allocated here may start the garbage collector, which runs anything.
 """
 
 from cpython.dict cimport PyDict_Copy, PyDict_DelItem, PyDict_GetItemWithError
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.pythread cimport (
     NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
@@ -105,12 +105,38 @@ cdef class MailboxTable:
                     return waiter
             found = PyDict_GetItemWithError(self.waiting, channel)
             if found == NULL:
-                self.waiting[channel] = [waiter]
+                self.waiting[channel] = waiter
+            elif type(<object>found) is list:
+                (<list><object>found).append(waiter)
             else:
-                (<list?><object>found).append(waiter)
+                self.waiting[channel] = [<object>found, waiter]
             return waiter
         finally:
             self._lock.give_back()
+
+    def line(self, channel, /):
+        """Return the receivers of a channel, first come first. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        return list(found) if type(found) is list else [] if found is None else [found]
+
+    def next_in_line(self, channel, /):
+        """Return the first receiver of a channel and take it out; None when nobody waits. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        if found is not None:
+            first = (<list>found)[0] if type(found) is list else found
+            self.leave(channel, first)
+            return first
+        return None
+
+    def leave(self, channel, waiter, /):
+        """Take a receiver out of the line of a channel, if it is there. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        if found is waiter:
+            del self.waiting[channel]
+        elif type(found) is list and waiter in <list>found:
+            (<list>found).remove(waiter)
+            if len(<list>found) == 1:
+                self.waiting[channel] = (<list>found)[0]
 
     def hand_out(self, list letters not None, Waker here not None, /):
         """Give each letter to the receiver that waits alone on its channel, in this loop; return the other letters.
@@ -155,18 +181,13 @@ cdef class MailboxTable:
     cdef bint _give(self, object channel, object message, Waker here, Giving giving) except -1:
         """Give a message, or a copy of it, to the one receiver of a channel, if that is all there is to it."""
         cdef PyObject *found
-        cdef PyObject *first
         cdef Waiter waiter
         if type(channel) is not str:
             return False
         found = PyDict_GetItemWithError(self.waiting, channel)
-        if found == NULL or type(<object>found) is not list or PyList_GET_SIZE(<object>found) != 1:
+        if found == NULL or type(<object>found) is not Waiter:
             return False
-        # In bounds: it has one item.
-        first = PyList_GET_ITEM(<object>found, 0)
-        if type(<object>first) is not Waiter:
-            return False
-        waiter = <Waiter>first
+        waiter = <Waiter>found
         if waiter._waker is not here or waiter._state != PENDING:
             return False
         if giving == COPY_OF_FLAT:

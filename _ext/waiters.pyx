@@ -36,8 +36,6 @@ cdef class Waker:
         self._call_soon = loop.call_soon
         self._run_soon = self._run
         self._done = []
-        self._a_future = Future(loop=loop)
-        self._a_future.set_result(None)
 
     def waiter(self):
         """Return a new waiter."""
@@ -78,9 +76,15 @@ cdef class Waker:
             raise
 
     cdef int _call(self, object callback, object context, Waiter waiter) except -1:
+        cdef object said = waiter
+        if is_step_of_task(callback):
+            if self._a_future is None:
+                self._a_future = Future(loop=self.loop)
+                self._a_future.set_result(None)
+            said = self._a_future
         PyContext_Enter(context)
         try:
-            callback(self._a_future if is_step_of_task(callback) else waiter)
+            callback(said)
         finally:
             PyContext_Exit(context)
         return 0

@@ -40,15 +40,16 @@ class Lock:
 class MailboxTable:
     """The receivers that wait, and the messages that do, by channel.
 
-    `waiting` has the receivers of a channel, first come first served, and `stored` its messages with the moment until
-    which each is kept; a channel is in either only while there is something. Both change under the `lock` only.
+    `waiting` has the receiver of a channel or a list of several, first come first served, and `stored` its messages
+    with the moment until which each is kept; a channel is in either only while there is something. Both change under
+    the `lock` only.
     """
 
     __slots__ = ("_lock", "stored", "waiting")
 
     def __init__(self, lock: Lock, /) -> None:
         self._lock = lock
-        self.waiting: dict[str, list[Waiter[Message]]] = {}
+        self.waiting: dict[str, Waiter[Message] | list[Waiter[Message]]] = {}
         self.stored: dict[str, deque[tuple[float, Message]]] = {}
 
     def claim(self, channel: str, waker: Waker, /) -> Waiter[Message]:
@@ -65,10 +66,36 @@ class MailboxTable:
                     return waiter
             found = self.waiting.get(channel)
             if found is None:
-                self.waiting[channel] = [waiter]
-            else:
+                self.waiting[channel] = waiter
+            elif isinstance(found, list):
                 found.append(waiter)
+            else:
+                self.waiting[channel] = [found, waiter]
         return waiter
+
+    def line(self, channel: str, /) -> list[Waiter[Message]]:
+        """Return the receivers of a channel, first come first. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        return list(found) if isinstance(found, list) else [] if found is None else [found]
+
+    def next_in_line(self, channel: str, /) -> Waiter[Message] | None:
+        """Return the first receiver of a channel and take it out; None when nobody waits. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        if found is None:
+            return None
+        first = found[0] if isinstance(found, list) else found
+        self.leave(channel, first)
+        return first
+
+    def leave(self, channel: str, waiter: Waiter[Message], /) -> None:
+        """Take a receiver out of the line of a channel, if it is there. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        if found is waiter:
+            del self.waiting[channel]
+        elif isinstance(found, list) and waiter in found:
+            found.remove(waiter)
+            if len(found) == 1:
+                self.waiting[channel] = found[0]
 
     def hand_out(self, letters: list[Letter], here: Waker, /) -> tuple[list[Letter], int]:
         """Give each letter to the receiver that waits alone on its channel, in this loop; return the other letters.
@@ -97,10 +124,7 @@ class MailboxTable:
         return left, given
 
     def _give(self, channel: Any, copy: Any, message: Message, here: Waker) -> bool:
-        waiters = self.waiting.get(channel) if type(channel) is str else None
-        if type(waiters) is not list or len(waiters) != 1:
-            return False
-        waiter = waiters[0]
+        waiter = self.waiting.get(channel) if type(channel) is str else None
         if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
             return False
         message = copy(message)

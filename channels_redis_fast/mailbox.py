@@ -136,11 +136,7 @@ class Mailboxes(MailboxTable):
     def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
         """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
         with self._room.lock:
-            waiting = self.waiting.get(channel)
-            if waiting is not None and waiter in waiting:
-                waiting.remove(waiter)
-                if not waiting:
-                    del self.waiting[channel]
+            self.leave(channel, waiter)
             if waiter.has_result():
                 # In which loop this is called is not known for sure.
                 self._hand_over(channel, waiter.take(), None, first=True)
@@ -195,31 +191,27 @@ class Mailboxes(MailboxTable):
         """Let every waiting receiver, or every one of a channel, raise ``error``."""
         with self._room.lock:
             for name in list(self.waiting) if channel is None else [channel]:
-                for waiter in self.waiting.pop(name, ()):
+                while (waiter := self.next_in_line(name)) is not None:
                     with contextlib.suppress(RuntimeError):
                         waiter.get_loop().call_soon_threadsafe(fail, [waiter], error)
 
     def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget the receivers of a loop that closes: a message given to them would be lost."""
         with self._room.lock:
-            for channel, waiters in list(self.waiting.items()):
-                waiters[:] = [waiter for waiter in waiters if waiter.get_loop() is not loop]
-                if not waiters:
-                    del self.waiting[channel]
+            for channel in list(self.waiting):
+                for waiter in self.line(channel):
+                    if waiter.get_loop() is loop:
+                        self.leave(channel, waiter)
 
     def waiting_loop(self) -> asyncio.AbstractEventLoop | None:
         """Return the event loop of one of the waiting receivers, if there is one."""
         with self._room.lock:
-            for waiters in self.waiting.values():
-                return waiters[0].get_loop()
+            for channel in self.waiting:
+                return self.line(channel)[0].get_loop()
         return None
 
     def _hand_over(self, channel: str, message: Message, here: Waker | None, first: bool = False) -> None:
-        waiting = self.waiting.get(channel)
-        while waiting:
-            waiter = waiting.pop(0)
-            if not waiting:
-                del self.waiting[channel]
+        while (waiter := self.next_in_line(channel)) is not None:
             if waiter.done():
                 continue
             loop = waiter.get_loop()

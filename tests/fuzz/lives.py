@@ -111,6 +111,15 @@ def served(hot: Any) -> Any:
     return table.hand_out(letters, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
 
 
+def left(hot: Any) -> Any:
+    """A line of two that one leaves, and others of one, or of nobody."""
+    table, _, made = table_of(hot)
+    table.leave("b", made[1])
+    table.leave("a", made[1])
+    lines = [len(table.line(channel)) for channel in ("a", "b", "none")]
+    return lines, [table.next_in_line(channel) is not None for channel in ("b", "b", "none")], sorted(table.waiting)
+
+
 def refused(hot: Any, letters: Any) -> Any:
     """Letters that are none, or cannot be copied."""
     table, waker, _ = table_of(hot)

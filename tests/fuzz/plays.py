@@ -160,7 +160,11 @@ class Delivering(Play):
         if kind < 4:
             return self.table.claim(self.channel(), self.source.pick(self.wakers))
         if kind == 4:
-            return self.source.pick(self.waiters).cancel()
+            waiter = self.source.pick(self.waiters)
+            if self.source.byte() % 2:
+                with self.lock:
+                    return self.table.leave(self.channel(), waiter)
+            return waiter.cancel()
         if kind == 5:
             waiter = self.source.pick(self.waiters)
             return waiter.add_done_callback(self.source.pick(self.callbacks), context=copy_context())
@@ -171,7 +175,7 @@ class Delivering(Play):
         before = repr(letters)
         with self.lock:
             left = self.table.hand_out(letters, self.source.pick(self.wakers))
-        return left, repr(letters) == before, {name: len(waiting) for name, waiting in self.table.waiting.items()}
+        return left, repr(letters) == before, {name: len(self.table.line(name)) for name in self.table.waiting}
 
     def channel(self) -> Any:
         return self.source.pick(self.CHANNELS) if self.source.byte() < 250 else self.source.value(1)

@@ -50,11 +50,30 @@ async def take(waiter: Any) -> Any:
 async def test_receivers_wait_in_line(table: Callable[[], Any]) -> None:
     here = table()
     waiters = here.wait("one", "one", "other", "one")
-    assert here.waiting == {"one": [waiters[0], waiters[1], waiters[3]], "other": [waiters[2]]}
+    assert here.waiting == {"one": [waiters[0], waiters[1], waiters[3]], "other": waiters[2]}
     assert all(waiter.get_loop() is here.waker.loop and not waiter.done() for waiter in waiters)
     task = await started(take(waiters[1]))
     waiters[1].set_result("text")
     assert await within(task) == "text"
+
+
+async def test_a_line_is_left(table: Callable[[], Any]) -> None:
+    here = table()
+    first, second, third, alone = here.wait("one", "one", "one", "other")
+    assert (here.line("one"), here.line("other"), here.line("none")) == ([first, second, third], [alone], [])
+    # What is returned is the caller's own.
+    here.line("one").clear()
+    here.leave("one", alone)
+    here.leave("none", alone)
+    here.leave("one", second)
+    assert here.waiting == {"one": [first, third], "other": alone}
+    assert here.next_in_line("one") is first
+    assert here.waiting == {"one": third, "other": alone}
+    [fourth] = here.wait("one")
+    assert here.waiting["one"] == [third, fourth]
+    assert [here.next_in_line(channel) for channel in ("one", "one", "one")] == [third, fourth, None]
+    here.leave("other", alone)
+    assert here.waiting == {}
 
 
 async def test_what_is_stored_comes_first(table: Callable[[], Any]) -> None:
@@ -64,7 +83,7 @@ async def test_what_is_stored_comes_first(table: Callable[[], Any]) -> None:
     assert first.take() == {"n": 1}
     # What was stored and has expired is nothing.
     assert not second.done()
-    assert here.waiting == {"one": [second]}
+    assert here.waiting == {"one": second}
     assert here.stored == {}
 
 
@@ -211,7 +230,7 @@ async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
         with pytest.raises(TypeError):
             table.hand_out(*arguments)
     waiter = waker.waiter()
-    for waiters in ([object()], (waiter,), None, [], 3):
+    for waiters in ([object()], (waiter,), None, [], [waiter], 3):
         table.waiting["x"] = waiters
         assert table.hand_out([("x", {})], waker) == ([("x", {})], 0)
     table.stored["x"] = 1

@@ -125,6 +125,32 @@ async def test_cancelled_between_result_and_wake(waker: Any) -> None:
     assert waiter.take() == 1
 
 
+@pytest.mark.parametrize("kind", ["Task", "_PyTask"])
+async def test_tasks_in_c_and_in_python(waker: Any, kind: str) -> None:
+    """Each hears of a result, of an error as it is, and of a cancellation by its wait; and reads its own context."""
+    make, ours = getattr(asyncio.tasks, kind), await waker()
+    loop, variable = asyncio.get_running_loop(), contextvars.ContextVar("variable", default=0)
+
+    async def taken(waiter: Any) -> Any:
+        variable.set(variable.get() + 1)
+        return await take(waiter), variable.get()
+
+    waiters = [ours.waiter() for _ in range(4)]
+    tasks = [make(taken(waiter), loop=loop) for waiter in waiters]
+    await started(asyncio.sleep(0))
+    error = ValueError("that")
+    waiters[0].set_result("text")
+    waiters[1].set_exception(error)
+    waiters[2].cancel("why")
+    tasks[3].cancel()
+    await within(asyncio.wait(tasks))
+    assert tasks[0].result() == ("text", 1)
+    assert tasks[1].exception() is error
+    assert [task.cancelled() for task in tasks] == [False, False, True, True]
+    assert waiters[3].cancelled()
+    assert variable.get() == 0
+
+
 async def test_a_timeout(waker: Any) -> None:
     waiter = (await waker()).waiter()
     with pytest.raises((TimeoutError, asyncio.TimeoutError)):
