@@ -17,22 +17,22 @@ def _sizes(*counts: int, **more: int) -> dict[str, int]:
 
 # Upstream's core gets 60 messages a pair: at 100 it collapses (170/s in all), and the ratio would flatter us. Others
 # and the in-memory layer's groups get less elsewhere only because they would take long; ours gets enough to be
-# measurable. The in-memory layer is not where there are
-# thousands of channels: it looks at all of them in each send, which takes it minutes.
+# measurable, a second or so. The in-memory layer is not where there are thousands of channels: it looks at all of them
+# in each send, which takes it minutes.
 FULL: dict[str, dict[str, int]] = {
     "roundtrip": _sizes(3000, 1000, 3000, 2000, 5000, floor=3000, floor_pubsub=3000, floor_tasks=5000),
     "send-1": _sizes(3000, 800, 3000, 1000, 8000, floor=3000, floor_pubsub=3000),
     "send-8": _sizes(1500, 150, 1500, 200, 2000, floor=1500, floor_pubsub=1500),
-    "send": _sizes(400, 60, 400, 100, 400, floor=400, floor_pubsub=400),
+    "send": _sizes(2000, 60, 1000, 100, 1000, floor=400, floor_pubsub=400),
     "send-512": _sizes(60, 6, 60, 10, 60, floor=60, floor_pubsub=60),
     "send_spread": _sizes(400, 60, 400, 100, 400),
     "pairs-1": _sizes(3000, 500, 3000, 1000, 5000, floor_pubsub=3000, floor_tasks=10000),
     "pairs-10": _sizes(1000, 100, 1000, 200, 1000, floor_pubsub=1000, floor_tasks=3000),
-    "pairs": _sizes(400, 60, 400, 100, 400, floor_pubsub=400, floor_tasks=1000),
+    "pairs": _sizes(1500, 60, 1500, 100, 1000, floor_pubsub=400, floor_tasks=4000),
     "pairs-500": _sizes(60, 4, 60, 6, 60, floor_pubsub=60, floor_tasks=120),
     "group-10": _sizes(500, 150, 500, 300, 400, floor_tasks=3000),
     "group-100": _sizes(200, 50, 200, 100, 50, floor_tasks=1000),
-    "group": _sizes(100, 20, 100, 40, 8, floor_tasks=300),
+    "group": _sizes(300, 20, 300, 80, 8, floor_tasks=300),
     "group-10000": _sizes(15, 1, 15, 5, 0, floor_tasks=40),
     "crowd-12": _sizes(300, 100, 300, 200, 0),
     "crowd-100": _sizes(150, 30, 150, 100, 0),
