@@ -23,7 +23,7 @@ FULL: dict[str, dict[str, int]] = {
     "roundtrip": _sizes(3000, 1000, 3000, 2000, 5000, floor=3000, floor_pubsub=3000, floor_tasks=5000),
     "send-1": _sizes(3000, 800, 3000, 1000, 8000, floor=3000, floor_pubsub=3000),
     "send-8": _sizes(1500, 150, 1500, 200, 2000, floor=1500, floor_pubsub=1500),
-    "send": _sizes(2000, 60, 1000, 100, 1000, floor=400, floor_pubsub=400),
+    "send": _sizes(1500, 60, 1000, 100, 1000, floor=400, floor_pubsub=400),
     "send-512": _sizes(60, 6, 60, 10, 60, floor=60, floor_pubsub=60),
     "send_spread": _sizes(400, 60, 400, 100, 400),
     "pairs-1": _sizes(3000, 500, 3000, 1000, 5000, floor_pubsub=3000, floor_tasks=10000),
