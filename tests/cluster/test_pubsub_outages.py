@@ -23,7 +23,7 @@ from tests.cluster.pubsub import (
     settled,
 )
 from tests.clusters import Cluster, Node
-from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
+from tests.core.helpers import LIMIT, nothing_to_receive, receive_many, started, until, within
 
 __all__ = ["make_layer", "prefix", "replicated"]
 
@@ -111,7 +111,7 @@ async def test_a_stalled_primary(replicated: Cluster, make_layer: MakeLayer) -> 
         sending = asyncio.ensure_future(layer.group_send(nobodys, {}))
         for name in crowd.cut:
             assert await receive_many(layer, name, 2) == [DOWN, UP]
-    await asyncio.wait([sending], timeout=5)
+    await asyncio.wait([sending], timeout=LIMIT)
     assert sending.done()
     assert sending.cancelled() or sending.exception() is None or isinstance(sending.exception(), ConnectionError)
     await asyncio.to_thread(replicated.settle)
@@ -164,7 +164,7 @@ async def test_closing_while_a_server_is_away(make_layer: MakeLayer) -> None:
         for n in range(25):
             for _ in range(n % 15):
                 await asyncio.sleep(0)
-            await within(layer.close_pools(), 4)
+            await within(layer.close_pools(), 8)
         for name in at[stays.port]:
             await within(layer.send(name, {"to": name}))
             assert await within(layer.receive(name)) == {"to": name}
