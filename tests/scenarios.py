@@ -492,7 +492,7 @@ async def group_send_trims_where_the_channel_is(env: Environment) -> None:
 @scenario(upstream="messages for a consumer that has gone are still in memory")
 async def messages_of_gone_consumers_expire(env: Environment) -> None:
     """What is sent to a channel that nobody receives on any more leaves memory when it expires."""
-    layer = env.make_layer(expiry=1)
+    layer = env.make_layer(expiry=3)
     gone, here = await layer.new_channel(), await layer.new_channel()
     await layer.send(gone, {"text": "last words"})
     await receive(layer, gone, "before the consumer goes")
@@ -510,7 +510,7 @@ async def messages_of_gone_consumers_expire(env: Environment) -> None:
     def in_memory() -> int:
         return sum(type(found) is dict and marker in found for found in gc.get_objects())
 
-    await until(lambda: not in_memory(), "messages for a consumer that has gone are still in memory", 1 + PATIENCE)
+    await until(lambda: not in_memory(), "messages for a consumer that has gone are still in memory", 3 + PATIENCE)
 
 
 # Processes.

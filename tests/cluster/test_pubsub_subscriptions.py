@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError, NoPermissionError
 from bench.server import free_port
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.cluster.pubsub import MakeLayer, channels_at, group_name, heard, make_layer, prefix, settled
-from tests.clusters import Cluster
+from tests.clusters import QUICK, Cluster
 from tests.core.helpers import end, receive_many, started, until, within
 
 __all__ = ["make_layer", "prefix"]
@@ -178,7 +178,7 @@ async def test_never_connected(make_layer: MakeLayer, call: str) -> None:
 
 async def test_a_cluster_that_comes_later(make_layer: MakeLayer) -> None:
     """A receive that was cancelled before an answer could come leaves nothing that is deaf."""
-    with Cluster(1) as late:
+    with Cluster(1, 0, *QUICK) as late:
         [node] = late.nodes
         node.server.kill()
         layer = make_layer(hosts=[late.host])

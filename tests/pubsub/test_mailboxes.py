@@ -78,7 +78,7 @@ async def test_what_is_received_at_once_is_not_bounded(make_layer: MakeLayer) ->
 
 async def test_messages_expire(make_layer: MakeLayer) -> None:
     """Counted from their arrival; gone from memory though nobody comes to look."""
-    layer, peer = make_layer(expiry=1), make_layer()
+    layer, peer = make_layer(expiry=3), make_layer()
     channel, other = await layer.new_channel(), await layer.new_channel()
     marker = f"expires {channel}"
     for name in (channel, channel, other):

@@ -56,10 +56,11 @@ class Place:
 async def place_of(own_server: OwnServer, kind: str) -> AsyncIterator[Place]:
     server = own_server()
     if "link" not in kind:
-        yield Place(server, {"address": server.url, "socket_timeout": 0.8}, None, kind)
+        yield Place(server, {"address": server.url}, None, kind)
         return
     async with proxy_to(server.port) as proxy:
-        yield Place(server, {"address": proxy.url, "socket_timeout": 0.8}, proxy, kind)
+        # Nothing but time can tell that it is stalled.
+        yield Place(server, {"address": proxy.url, "socket_timeout": 1.5 if "stalled" in kind else 10}, proxy, kind)
 
 
 LOSSES = ["killed connection", "killed server", "cut link", "stalled link"]
