@@ -83,7 +83,7 @@ class Server:
     `find_binary` does, or is a path.
     """
 
-    def __init__(self, *arguments: str, binary: str | Path | None = None, start_timeout: float = 10.0) -> None:
+    def __init__(self, *arguments: str, binary: str | Path | None = None, start_timeout: float = 30.0) -> None:
         self.arguments = arguments
         self.binary = binary if isinstance(binary, Path) else require_binary(binary)
         self.start_timeout = start_timeout

@@ -13,10 +13,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from tests.clusternodes import FREE_PORT, Node, bus_port, each, has_come_to, known_to
+from tests.clusternodes import FREE_PORT, QUICK, Node, bus_port, each, has_come_to, known_to
 from tests.places import wait_until
 
-__all__ = ["FREE_PORT", "SLOTS", "Cluster", "Node"]
+__all__ = ["FREE_PORT", "QUICK", "SLOTS", "Cluster", "Node"]
 
 SLOTS = 16384
 
@@ -25,8 +25,9 @@ class Cluster:
     """
     A cluster of so many primaries, each with so many replicas, which share the slots evenly.
 
-    Use it as a context manager. `binary` names a server as `bench.server.find_binary` does. It takes about two and a
-    half seconds to start: a primary waits two seconds before it calls itself a part of a cluster.
+    Use it as a context manager. `binary` names a server as `bench.server.find_binary` does; with `*QUICK` it soon
+    notices that a node has gone. It takes about two and a half seconds to start: a primary waits two seconds before it
+    calls itself a part of a cluster.
     """
 
     def __init__(self, primaries: int = 3, replicas: int = 0, *arguments: str, binary: str | None = None) -> None:

@@ -72,18 +72,25 @@ async def no_blindness_after_an_error(env: Environment) -> None:
     channel = await layer.new_channel()
     await peer.send(channel, {"type": "warm"})
     await receive(layer, channel, "before the error")
-    for number in listeners(env, client):
-        client.client_kill_filter(_id=number)
-    begin = time.monotonic()
-    receiving = asyncio.ensure_future(layer.receive(channel))
-    while not receiving.done():
-        assert time.monotonic() - begin < PATIENCE, "deaf for good"
-        with contextlib.suppress(redis.exceptions.ConnectionError):
-            await peer.send(channel, {"n": 1})
-        await asyncio.wait([receiving], timeout=0.01)
-    blind = time.monotonic() - begin
-    # Upstream sleeps one second after any error; half of that is far more than a reconnect takes here.
-    assert blind < 0.7, f"blind for {blind:.2f} s after an error"
+    blind: list[float] = []
+
+    async def hear(message: dict[str, Any]) -> None:
+        while await layer.receive(channel) != message:
+            pass
+
+    # Upstream sleeps one second after any error, so each time; a busy machine takes long now and then.
+    while min(blind, default=1.0) > 0.7 and len(blind) < 5:
+        for number in listeners(env, client):
+            client.client_kill_filter(_id=number)
+        begin = time.monotonic()
+        receiving = asyncio.ensure_future(hear({"n": len(blind)}))
+        while not receiving.done():
+            assert time.monotonic() - begin < PATIENCE, "deaf for good"
+            with contextlib.suppress(redis.exceptions.ConnectionError):
+                await peer.send(channel, {"n": len(blind)})
+            await asyncio.wait([receiving], timeout=0.01)
+        blind.append(time.monotonic() - begin)
+    assert min(blind) < 0.7, f"blind for {min(blind):.2f} s after an error, or longer"
 
 
 # Subscribing.
@@ -95,10 +102,12 @@ async def subscriptions_are_awaited(env: Environment) -> None:
     layer, client = on_second(env), env.client(env.second_url)
     channel = await layer.new_channel()
     for name, call in (("group_add", lambda: layer.group_add("room", channel)), ("new_channel", layer.new_channel)):
+        begin = time.monotonic()
         client.client_pause(400, all=True)
         calling = asyncio.ensure_future(call())
         await asyncio.wait([calling], timeout=0.2)
-        assert not calling.done(), f"{name} returned without the server's word"
+        early = calling.done() and time.monotonic() - begin < 0.4
+        assert not early, f"{name} returned without the server's word"
         await result(calling, name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -58,6 +59,8 @@ def test_ours_without_a_loop(
 def test_upstream(module: Any, name: str, environment: Environment, upstream_python: Path) -> None:
     command = [str(upstream_python), "-m", module.__name__, name, "--prefix", environment.prefix]
     command += ["--url", environment.url, "--second-url", environment.second_url]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    # What does not happen there is waited for in vain.
+    patience = {**os.environ, "SCENARIO_PATIENCE": "3"}
+    run = subprocess.run(command, cwd=ROOT, env=patience, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1, f"upstream gets {name} right, or could not try:\n{run.stdout}{run.stderr}"
     assert re.search(f"failed: .*({module.SCENARIOS[name].upstream})", run.stdout), f"{run.stdout}{run.stderr}"

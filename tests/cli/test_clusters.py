@@ -19,7 +19,7 @@ from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.cli.conftest import Outcome, Site
 from tests.cli.test_check import Found, by_item
-from tests.clusters import Cluster, Node
+from tests.clusters import QUICK, Cluster, Node
 from tests.core.helpers import until, within
 from tests.places import raw_client, wait_until
 
@@ -29,7 +29,7 @@ Call = Callable[..., Any]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Two primaries with a replica each. A test leaves it whole, its primaries being whichever of the four."""
-    with Cluster(2, 1) as cluster:
+    with Cluster(2, 1, *QUICK) as cluster:
         yield cluster
 
 
@@ -276,7 +276,7 @@ def test_servers_that_are_named(check: Call, cluster: Cluster) -> None:
 
 def test_a_cluster_that_is_broken(check: Call) -> None:
     """No replicas; slots of nobody; a primary that is gone: each is told of where it is seen."""
-    with Cluster(2) as cluster:
+    with Cluster(2, 0, *QUICK) as cluster:
         first, second = cluster.primaries
         whole, _ = check(*cluster.urls, code=0)
         assert whole["replicas"][0] == "warning"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.clusters import Cluster, Node
+from tests.clusters import QUICK, Cluster, Node
 
 DOWN, UP = {"type": "down"}, {"type": "up"}
 
@@ -23,7 +23,7 @@ MakeLayer = Callable[..., RedisPubSubChannelLayer]
 @pytest.fixture(scope="module")
 def replicated() -> Iterator[Cluster]:
     """Three primaries with a replica each, for the tests of a module, which leave it whole."""
-    with Cluster(3, 1) as cluster:
+    with Cluster(3, 1, *QUICK) as cluster:
         yield cluster
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.cluster.conftest import Make
-from tests.clusters import Cluster
+from tests.clusters import QUICK, Cluster
 from tests.core.helpers import nothing_to_receive, receive_many, until, within
 from tests.faults.load import LAST, ROOMY, Ledger, Load, key_of, load_of
 from tests.places import wait_until
@@ -30,7 +30,7 @@ PROMOTION = 30.0
 @pytest.fixture(scope="module")
 def replicated() -> Iterator[Cluster]:
     """Three primaries, each with a replica."""
-    with Cluster(3, 1) as cluster:
+    with Cluster(3, 1, *QUICK) as cluster:
         yield cluster
 
 

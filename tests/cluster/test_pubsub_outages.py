@@ -22,8 +22,8 @@ from tests.cluster.pubsub import (
     replicated,
     settled,
 )
-from tests.clusters import Cluster, Node
-from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
+from tests.clusters import QUICK, Cluster, Node
+from tests.core.helpers import LIMIT, nothing_to_receive, receive_many, started, until, within
 
 __all__ = ["make_layer", "prefix", "replicated"]
 
@@ -111,7 +111,7 @@ async def test_a_stalled_primary(replicated: Cluster, make_layer: MakeLayer) -> 
         sending = asyncio.ensure_future(layer.group_send(nobodys, {}))
         for name in crowd.cut:
             assert await receive_many(layer, name, 2) == [DOWN, UP]
-    await asyncio.wait([sending], timeout=5)
+    await asyncio.wait([sending], timeout=LIMIT)
     assert sending.done()
     assert sending.cancelled() or sending.exception() is None or isinstance(sending.exception(), ConnectionError)
     await asyncio.to_thread(replicated.settle)
@@ -121,7 +121,7 @@ async def test_a_stalled_primary(replicated: Cluster, make_layer: MakeLayer) -> 
 
 async def test_a_server_that_does_not_come_back(make_layer: MakeLayer) -> None:
     """Without a replica: the others' names are served, callers for its own hear why in bounded time, and it returns."""
-    with Cluster(2) as fragile:
+    with Cluster(2, 0, *QUICK) as fragile:
         host = {**fragile.host, "socket_timeout": 1.0}
         layer = make_layer(hosts=[host], on_disconnect="down", on_reconnect="up")
         stays, goes = fragile.primaries
@@ -156,7 +156,7 @@ async def test_a_server_that_does_not_come_back(make_layer: MakeLayer) -> None:
 
 async def test_closing_while_a_server_is_away(make_layer: MakeLayer) -> None:
     """In the middle of any attempt to come back, nothing waits for the server."""
-    with Cluster(2) as fragile:
+    with Cluster(2, 0, *QUICK) as fragile:
         layer = make_layer(hosts=[fragile.host])
         stays, goes = fragile.primaries
         at = await channels_at(fragile, layer, 2)
@@ -164,7 +164,7 @@ async def test_closing_while_a_server_is_away(make_layer: MakeLayer) -> None:
         for n in range(25):
             for _ in range(n % 15):
                 await asyncio.sleep(0)
-            await within(layer.close_pools(), 4)
+            await within(layer.close_pools(), 8)
         for name in at[stays.port]:
             await within(layer.send(name, {"to": name}))
             assert await within(layer.receive(name)) == {"to": name}
@@ -179,7 +179,7 @@ async def test_closing_while_a_server_is_away(make_layer: MakeLayer) -> None:
 
 def test_a_loop_that_is_closed_during_an_outage(recwarn: pytest.WarningsRecorder) -> None:
     """It takes no time, and leaves nothing that is never awaited."""
-    with Cluster(2) as fragile:
+    with Cluster(2, 0, *QUICK) as fragile:
 
         async def work() -> None:
             layer = RedisPubSubChannelLayer(hosts=[fragile.host], prefix="closing")

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError, NoPermissionError
 from bench.server import free_port
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.cluster.pubsub import MakeLayer, channels_at, group_name, heard, make_layer, prefix, settled
-from tests.clusters import Cluster
+from tests.clusters import QUICK, Cluster
 from tests.core.helpers import end, receive_many, started, until, within
 
 __all__ = ["make_layer", "prefix"]
@@ -140,7 +140,7 @@ async def test_a_server_of_a_cluster_as_a_plain_host(
         "send": lambda: layer.send(name, {}),
     }
     with pytest.raises(ConnectionError, match=r"'hosts'.*\{'cluster'"):
-        await within(calls[call](), 5)
+        await within(calls[call](), 8)
 
 
 async def test_a_name_that_the_user_may_not_subscribe_to(cluster: Cluster, make_layer: MakeLayer, prefix: str) -> None:
@@ -153,9 +153,9 @@ async def test_a_name_that_the_user_may_not_subscribe_to(cluster: Cluster, make_
         channels = await within(asyncio.gather(*(layer.new_channel() for _ in range(20))))
         for refused in (layer.receive(f"{prefix}foreign"), layer.group_add("room", channels[0])):
             with pytest.raises(NoPermissionError, match=r"'sharded'.*127\.0\.0\.1.*SSUBSCRIBE"):
-                await within(refused, 5)
+                await within(refused, 8)
         with pytest.raises(NoPermissionError, match=r"'sharded'.*127\.0\.0\.1.*SPUBLISH"):
-            await within(layer.group_send("room", {}), 5)
+            await within(layer.group_send("room", {}), 8)
         for name in channels:
             await layer.send(name, {"to": name})
             assert await within(layer.receive(name)) == {"to": name}
@@ -178,7 +178,7 @@ async def test_never_connected(make_layer: MakeLayer, call: str) -> None:
 
 async def test_a_cluster_that_comes_later(make_layer: MakeLayer) -> None:
     """A receive that was cancelled before an answer could come leaves nothing that is deaf."""
-    with Cluster(1) as late:
+    with Cluster(1, 0, *QUICK) as late:
         [node] = late.nodes
         node.server.kill()
         layer = make_layer(hosts=[late.host])
@@ -188,7 +188,7 @@ async def test_a_cluster_that_comes_later(make_layer: MakeLayer) -> None:
             await within(layer.new_channel(), 8)
         node.server.restart()
         await asyncio.to_thread(late.settle)
-        channel = await within(layer.new_channel(), 8)
+        channel = await within(layer.new_channel())
         await within(layer.send(channel, {"n": 1}))
         assert await within(layer.receive(channel)) == {"n": 1}
         if receiving.done():

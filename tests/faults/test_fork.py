@@ -263,23 +263,23 @@ def test_a_grandchild(redis_server: Any, prefix: str, new_loop: NewLoop) -> None
     def first(pipe: Any) -> None:
         signal.alarm(30)
         loop = new_loop()
-        channel = loop.run_until_complete(within(core.new_channel(), 5))
+        channel = loop.run_until_complete(within(core.new_channel()))
         receiving = loop.create_task(core.receive(channel))
-        loop.run_until_complete(within(core.send("ledger", {"equal": True}), 5))
+        loop.run_until_complete(within(core.send("ledger", {"equal": True})))
         second = Child(fork, lambda theirs: serve(new_loop, core, pubsub, theirs))
         told = reported(second.pipe)
         _, other, name = told
-        loop.run_until_complete(within(core.send(other, {"n": 1}), 5))
-        loop.run_until_complete(within(pubsub.send(name, {"n": 1}), 5))
+        loop.run_until_complete(within(core.send(other, {"n": 1})))
+        loop.run_until_complete(within(pubsub.send(name, {"n": 1})))
         assert reported(second.pipe) == [{"n": 1}] * 2
         assert not receiving.done()
         for layer in (core, pubsub):
-            loop.run_until_complete(within(layer.group_send("room", {"n": 2}), 5))
+            loop.run_until_complete(within(layer.group_send("room", {"n": 2})))
         assert reported(second.pipe) == [{"n": 2}] * 2
         second.pipe.send("enough")
         assert second.ended() == 0
-        loop.run_until_complete(within(core.send(channel, {"n": 3}), 5))
-        assert loop.run_until_complete(within(receiving, 5)) == {"n": 3}
+        loop.run_until_complete(within(core.send(channel, {"n": 3})))
+        assert loop.run_until_complete(within(receiving)) == {"n": 3}
         loop.close()
         pipe.send((told[0], core.client_prefix))
 

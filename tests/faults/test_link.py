@@ -344,7 +344,7 @@ async def test_bytes_one_at_a_time(make: Make, server: Server) -> None:
 async def test_200_milliseconds_each_way(make: Make, server: Server) -> None:
     """Late, and nothing else: calls at once take the time of one, and nothing counts as dead."""
     async with proxy_to(server.port) as proxy:
-        layer, peer = make(**behind(proxy, socket_timeout=2.0)), make(hosts=[server.url], prefix=PREFIX)
+        layer, peer = make(**behind(proxy)), make(hosts=[server.url], prefix=PREFIX)
         channel = await layer.new_channel()
         got: list[Any] = []
         receiving = await started(receive_into(got, layer, channel))

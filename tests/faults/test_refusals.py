@@ -29,8 +29,9 @@ Make = Callable[..., Any]
 OwnServer = Callable[..., Server]
 User = Callable[..., str]
 
-#: What "within one second" may take here: two noisy cores stand between.
-SOON = 3.0
+#: What "within one second" may take on a machine that stands still now and then: less than
+#: the ten seconds that an answer may take.
+SOON = 8.0
 
 
 @pytest.fixture(params=["specific", "general"])
@@ -228,8 +229,9 @@ async def test_no_memory_is_nothing_to_a_subscriber(make_pubsub: Make, own_serve
 
 # Loading.
 
-#: Keys that a server has to load, and the microseconds that each takes; it answers nothing but -LOADING meanwhile.
-KEYS, DELAY = 10_000, 100
+#: Keys that a server has to load, and the microseconds that each takes until `in_no_time`: ten seconds and more, of
+#: which the machine may stand still for some. It answers nothing but -LOADING meanwhile.
+KEYS, DELAY = 100_000, 100
 
 FILLER = f"for i = 1, {KEYS} do redis.call('SET', KEYS[1] .. i, 'x') end"
 
@@ -245,7 +247,7 @@ def loading(server: Server) -> bool:
 
 @contextlib.contextmanager
 def reloading(server: Server, way: str) -> Iterator[Callable[[], Any]]:
-    """Have what makes a server load, for a second or more, and returns when it has loaded."""
+    """Have what makes a server load, slowly until `in_no_time`, and returns when it has loaded."""
 
     def restart() -> None:
         server.kill()
@@ -268,6 +270,12 @@ def reloading(server: Server, way: str) -> Iterator[Callable[[], Any]]:
     yield restart if way == "restart" else reload
 
 
+def in_no_time(server: Server) -> None:
+    """Have a server that loads do the rest as fast as it can."""
+    with redis.Redis.from_url(server.url, socket_timeout=30) as raw:
+        raw.config_set("key-load-delay", 0)
+
+
 def debuggable(own_server: OwnServer, *arguments: str) -> Server:
     """A server that takes DEBUG. Redis 6.2 has no option for it, and takes it always."""
     try:
@@ -282,8 +290,10 @@ async def test_a_server_that_loads(
 ) -> None:
     """Calls made meanwhile are carried out when it has loaded, in order; receivers go on by themselves."""
     server = debuggable(own_server, "--appendonly", "yes", "--appendfsync", "no")
-    core, reader = (make_core(hosts=[server.url], capacity=1000) for _ in range(2))
-    pubsub = make_pubsub(hosts=[server.url])
+    # However long it takes, nobody gives up.
+    host = {"address": server.url, "socket_timeout": 60}
+    core, reader = (make_core(hosts=[host], capacity=1000) for _ in range(2))
+    pubsub = make_pubsub(hosts=[host])
     channel, subscribed = await channel_of(reader, kind), await pubsub.new_channel()
     await ready(pubsub, subscribed)
     await core.send("stored", {"n": 0})
@@ -292,7 +302,6 @@ async def test_a_server_that_loads(
     receiving = await started(receive_many(reader, channel, 101))
     listening = await started(pubsub.receive(subscribed))
     with reloading(server, way) as load:
-        begin = time.monotonic()
         back = asyncio.ensure_future(asyncio.to_thread(load))
         await until(lambda: back.done() or loading(server))
         sends = [await started(core.send(channel, {"n": n})) for n in range(60)]
@@ -303,9 +312,9 @@ async def test_a_server_that_loads(
         grouped = await started(core.group_send("room", {"group": 1}))
         assert not back.done(), "the server has loaded too fast to show anything"
         assert not any(task.done() for task in [*sends, joining, grouped])
+        await asyncio.to_thread(in_no_time, server)
         await within(back)
     loaded = time.monotonic()
-    assert loaded - begin < 9, "longer than the layers wait: this machine cannot show it"
     outcomes = await within(asyncio.gather(*sends, joining, grouped, return_exceptions=True))
     assert outcomes == [None] * 102
     got = await within(receiving)

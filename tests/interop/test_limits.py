@@ -149,7 +149,7 @@ def test_old_members_leave_their_group(first: str, second: str, make_fleet: Call
 
 def test_messages_expire(make_fleet: Callable[..., Fleet]) -> None:
     """After `expiry` seconds without a receiver a channel is empty for both; what comes then is the first there is."""
-    fleet = make_fleet("core", expiry=1)
+    fleet = make_fleet("core", expiry=3)
     [raw] = fleet.raws
     channels = [a_channel(fleet, owner)[1] for owner in OWNERS]
     for channel in channels:

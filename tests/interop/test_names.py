@@ -346,7 +346,7 @@ async def test_a_pool_that_is_of_no_use(make_layer: MakeLayer, kind: Any, spoil:
     layer = make_layer(making(kind, refused))
     for call in (layer.send("general", {}), layer.group_send("room", {}), layer.receive(await own_channel(layer))):
         with pytest.raises(redis.exceptions.ConnectionError, match="not today"):
-            await within(call, 5)
+            await within(call, 8)
     spoiled = False
     await use(layer)
 

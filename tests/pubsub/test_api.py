@@ -57,7 +57,7 @@ async def test_the_first_receive_subscribes(make_layer: MakeLayer, raw: Any, pre
     layer, peer = make_layer(), make_layer()
     name = f"{prefix}general"
     receiving = await started(layer.receive(name))
-    await until(lambda: subscribers(raw, name) == 1, 5)
+    await until(lambda: subscribers(raw, name) == 1)
     await peer.send(name, {"n": 1})
     assert await within(receiving) == {"n": 1}
     await peer.send(name, {"n": 2})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.core.helpers import clients, named, nothing_to_receive, started, until, within
+from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, started, until, within
 from tests.pubsub.helpers import both_kinds, ready, subscribers, subscriptions
 
 pytestmark = both_kinds
@@ -77,11 +77,11 @@ async def test_what_is_under_way_ends(make_layer: MakeLayer, raw: Any, prefix: s
     # Not within(): its task would begin some ticks later, and what is under way could end in between.
     await layer.flush()
     if call == "receive":
-        await until(lambda: subscribers(raw, general) == 1, 5)
+        await until(lambda: subscribers(raw, general) == 1)
         await layer.send(general, {"n": 1})
-        assert await within(under_way, 5) == {"n": 1}
+        assert await within(under_way) == {"n": 1}
     else:
-        await asyncio.wait([under_way], timeout=5)
+        await asyncio.wait([under_way], timeout=LIMIT)
         assert under_way.done(), "hangs"
         if call == "new_channel" and not was_done and under_way.exception() is None:
             # A channel that was promised to be subscribed is.

@@ -78,7 +78,7 @@ async def test_what_is_received_at_once_is_not_bounded(make_layer: MakeLayer) ->
 
 async def test_messages_expire(make_layer: MakeLayer) -> None:
     """Counted from their arrival; gone from memory though nobody comes to look."""
-    layer, peer = make_layer(expiry=1), make_layer()
+    layer, peer = make_layer(expiry=3), make_layer()
     channel, other = await layer.new_channel(), await layer.new_channel()
     marker = f"expires {channel}"
     for name in (channel, channel, other):
@@ -89,7 +89,7 @@ async def test_messages_expire(make_layer: MakeLayer) -> None:
         return sum(type(found) is dict and marker in found for found in gc.get_objects())
 
     assert in_memory() == 3
-    await until(lambda: in_memory() == 0, 5)
+    await until(lambda: in_memory() == 0)
     assert layer.stats()["expired"] == 3
     await nothing_to_receive(layer, channel)
 
@@ -100,7 +100,7 @@ async def test_without_expiry_nothing_expires(make_layer: MakeLayer) -> None:
     for name in (kept, gone):
         await peer.send(name, {"n": 1})
     # When the one is over, the other is as old.
-    await until(lambda: expiring.stats()["expired"] == 1, 5)
+    await until(lambda: expiring.stats()["expired"] == 1)
     assert await within(keeping.receive(kept)) == {"n": 1}
 
 

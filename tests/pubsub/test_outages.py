@@ -23,8 +23,9 @@ OwnServer = Callable[..., Server]
 
 DOWN, UP = {"type": "down"}, {"type": "up"}
 
-#: What "within one second of the server being reachable" may take here: two noisy cores stand between.
-SOON = 3.0
+#: What "within one second of the server being reachable" may take on a machine that stands still now and then: less
+#: than the ten seconds that an answer may take.
+SOON = 8.0
 
 
 class Place:
@@ -55,10 +56,11 @@ class Place:
 async def place_of(own_server: OwnServer, kind: str) -> AsyncIterator[Place]:
     server = own_server()
     if "link" not in kind:
-        yield Place(server, {"address": server.url, "socket_timeout": 0.8}, None, kind)
+        yield Place(server, {"address": server.url}, None, kind)
         return
     async with proxy_to(server.port) as proxy:
-        yield Place(server, {"address": proxy.url, "socket_timeout": 0.8}, proxy, kind)
+        # Nothing but time can tell that it is stalled.
+        yield Place(server, {"address": proxy.url, "socket_timeout": 1.5 if "stalled" in kind else 10}, proxy, kind)
 
 
 LOSSES = ["killed connection", "killed server", "cut link", "stalled link"]
@@ -89,18 +91,18 @@ async def test_all_hear_of_it_and_receive_again(
             await place.lose()
             if kind in ("killed server", "stalled link"):
                 # The loss is noticed before there is a way back.
-                await until(lambda: _lost(layer), 5)
+                await until(lambda: _lost(layer))
             await place.regain()
             reachable = time.monotonic()
             peer = make_layer(hosts=[place.server.url])
             # Behind a stalled link the server still counts the dead connection for a while.
-            await until(lambda before=before: not before & addresses(place.server), 5)  # type: ignore[misc]
+            await until(lambda before=before: not before & addresses(place.server))  # type: ignore[misc]
             with redis.Redis.from_url(place.server.url) as raw:
                 names = [*channels, *(f"{layer.prefix}__group__room{n}" for n in range(3))]
-                await until(lambda raw=raw, names=names: all(subscribers(raw, name) for name in names), 5)  # type: ignore[misc]
+                await until(lambda raw=raw, names=names: all(subscribers(raw, name) for name in names))  # type: ignore[misc]
             for channel in channels:
                 await within(peer.send(channel, {"to": channel}))
-            got = await within(asyncio.gather(*receiving), 5)
+            got = await within(asyncio.gather(*receiving))
             assert time.monotonic() - reachable < SOON
             for channel, messages in zip(channels, got, strict=True):
                 expected = [DOWN, UP, {"to": channel}]
@@ -260,7 +262,7 @@ async def test_a_shard_without_subscriptions_does_not_hold_up_the_news(
     message = await within(layer.receive(stays))
     assert message == DOWN
     while message == DOWN:
-        message = await within(layer.receive(stays), 5)
+        message = await within(layer.receive(stays))
     assert message == UP
 
 
@@ -287,7 +289,7 @@ async def test_a_new_channel_hears_nothing_of_an_old_outage(make_layer: MakeLaye
     with redis.Redis.from_url(server.url) as raw:
         await until(lambda: not subscriptions(raw))
     server.restart()
-    await until(lambda: _lost(layer), 5)
+    await until(lambda: _lost(layer))
     channel = await within(layer.new_channel())
     await nothing_to_receive(layer, channel)
 
@@ -307,20 +309,20 @@ async def test_never_connected(make_layer: MakeLayer, call: str) -> None:
     }
     for _ in range(2):  # the second time as the first
         with pytest.raises(ConnectionError, match=f"127.0.0.1:{port}") as raised:
-            await within(calls[call](), 3)
+            await within(calls[call](), 8)
         assert "s3cret" not in str(raised.value)
 
 
 async def test_many_at_once_hear_it_each_for_itself(make_layer: MakeLayer) -> None:
     layer = make_layer(hosts=[("127.0.0.1", free_port())])
-    results = await within(asyncio.gather(*(layer.new_channel() for _ in range(50)), return_exceptions=True), 5)
+    results = await within(asyncio.gather(*(layer.new_channel() for _ in range(50)), return_exceptions=True), 8)
     assert [type(result) for result in results] == [ConnectionError] * 50
     assert len({id(result) for result in results}) == 50
 
 
 async def test_receivers_of_one_channel_hear_it_all(make_layer: MakeLayer) -> None:
     layer = make_layer(hosts=[("127.0.0.1", free_port())])
-    results = await within(asyncio.gather(*(layer.receive("general") for _ in range(3)), return_exceptions=True), 5)
+    results = await within(asyncio.gather(*(layer.receive("general") for _ in range(3)), return_exceptions=True), 8)
     assert [type(result) for result in results] == [ConnectionError] * 3
 
 
@@ -331,10 +333,10 @@ async def test_a_lasting_outage_is_told(make_layer: MakeLayer, own_server: OwnSe
     layer = make_layer(hosts=[{"address": server.url, "socket_timeout": 0.3}])
     channel = await layer.new_channel()
     server.kill()
-    await until(lambda: _lost(layer), 5)
+    await until(lambda: _lost(layer))
     for call in (layer.new_channel(), layer.group_add("room", channel), layer.receive("general")):
         with pytest.raises(ConnectionError, match=f"127.0.0.1:{server.port}"):
-            await within(call, 5)
+            await within(call, 8)
     server.restart()
     with redis.Redis.from_url(server.url) as raw:
         await until(lambda: subscribers(raw, channel) == 1, SOON)
@@ -349,14 +351,14 @@ async def test_a_failed_join_costs_no_other_member(make_layer: MakeLayer, own_se
     member, other = await layer.new_channel(), await layer.new_channel()
     await layer.group_add("room", member)
     server.kill()
-    await until(lambda: _lost(layer), 5)
+    await until(lambda: _lost(layer))
     with pytest.raises(ConnectionError):
-        await within(layer.group_add("room", other), 5)
+        await within(layer.group_add("room", other), 8)
     server.restart()
     with redis.Redis.from_url(server.url) as raw:
         await until(lambda: subscribers(raw, member) == 1)
     await within(layer.group_send("room", {"n": 1}))
-    assert await within(layer.receive(member), 5) == {"n": 1}
+    assert await within(layer.receive(member)) == {"n": 1}
     await nothing_to_receive(layer, other)
 
 
@@ -367,14 +369,14 @@ async def test_calls_during_a_short_outage_succeed(make_layer: MakeLayer, own_se
     channel = await layer.new_channel()
     await ready(layer, channel)
     server.kill()
-    await until(lambda: _lost(layer), 5)
+    await until(lambda: _lost(layer))
     making, joining = await started(layer.new_channel()), await started(layer.group_add("room", channel))
     receiving = await started(layer.receive("general"))
     assert not making.done()
     assert not joining.done()
     server.restart()
-    new = await within(making, 5)
-    await within(joining, 5)
+    new = await within(making)
+    await within(joining)
     await layer.group_send("room", {"n": 1})
     await layer.send(new, {"n": 2})
     assert await within(layer.receive(channel)) == {"n": 1}
@@ -405,7 +407,7 @@ async def test_polling_a_server_that_comes_later(make_layer: MakeLayer, own_serv
     with redis.Redis.from_url(server.url) as raw:
         await until(lambda: subscribers(raw, "general") == 1, SOON)
     await within(layer.send("general", {"n": 1}))
-    assert await within(receiving, 5) == {"n": 1}
+    assert await within(receiving) == {"n": 1}
 
 
 async def test_closing_while_the_server_is_away(make_layer: MakeLayer, own_server: OwnServer) -> None:
@@ -415,12 +417,12 @@ async def test_closing_while_the_server_is_away(make_layer: MakeLayer, own_serve
     channel = await layer.new_channel()
     receiving = await started(layer.receive(channel))
     server.kill()
-    await until(lambda: _lost(layer), 5)
+    await until(lambda: _lost(layer))
     for n in range(150):
         for _ in range(n % 15):
             await asyncio.sleep(0)
         # Receivers still wait, so each time the layer begins anew to come back.
-        await within(layer.close_pools(), 3)
+        await within(layer.close_pools(), 8)
     server.restart()
     with redis.Redis.from_url(server.url) as raw:
         await until(lambda: subscribers(raw, channel) == 1, SOON)
@@ -461,7 +463,7 @@ async def test_kills_under_load(make_layer: MakeLayer, raw: Any, redis_server: A
             while UP not in got:
                 got.append(await layer.receive(channel))
 
-        await within(outage(), 5)
+        await within(outage())
         assert got[-2:] == [DOWN, UP]
         numbers = [message["n"] for message in got[:-2]]
         assert numbers == list(range(len(numbers)))

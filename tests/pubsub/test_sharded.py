@@ -16,7 +16,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from bench.server import Server
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
+from tests.core.helpers import LIMIT, nothing_to_receive, receive_many, started, until, within
 from tests.pubsub.conftest import needs_redis_7
 from tests.pubsub.helpers import subscribers
 
@@ -69,9 +69,9 @@ async def test_the_wire(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
     assert await within(layer.receive(channel)) == {"n": 1}
     with raw.pubsub() as listener:
         listener.ssubscribe(f"{prefix}elsewhere")
-        assert listener.get_sharded_message(timeout=5)["type"] == "ssubscribe"
+        assert listener.get_sharded_message(timeout=LIMIT)["type"] == "ssubscribe"
         await layer.send(f"{prefix}elsewhere", {"n": 1})
-        assert listener.get_sharded_message(timeout=5)["data"] == b"\x81\xa1n\x01"
+        assert listener.get_sharded_message(timeout=LIMIT)["data"] == b"\x81\xa1n\x01"
 
 
 async def test_a_ring(make_layer: MakeLayer, shard_urls: list[str]) -> None:
@@ -104,9 +104,9 @@ def test_from_synchronous_code(make_sync_layer: MakeLayer, redis_server: Any, pr
     layer = make_sync_layer()
     with redis.Redis.from_url(redis_server.url) as raw, raw.pubsub() as listener:
         listener.ssubscribe(f"{prefix}general")
-        assert listener.get_sharded_message(timeout=5)["type"] == "ssubscribe"
+        assert listener.get_sharded_message(timeout=LIMIT)["type"] == "ssubscribe"
         layer.sync.send(f"{prefix}general", {"n": 1})
-        assert listener.get_sharded_message(timeout=5)["data"] == b"\x81\xa1n\x01"
+        assert listener.get_sharded_message(timeout=LIMIT)["data"] == b"\x81\xa1n\x01"
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ async def test_a_server_that_is_too_old(
     layer = make_layer(hosts=[old_server.url])
     for _ in range(2):
         with pytest.raises(ResponseError) as raised:
-            await within(CALLS[call](layer), 5)
+            await within(CALLS[call](layer), 8)
         for part in (
             "'sharded'",
             f"127.0.0.1:{old_server.port}",
@@ -159,7 +159,7 @@ async def test_a_group_on_a_server_that_is_too_old(
     with redis.Redis.from_url(redis_server.url) as raw:
         await until(lambda: subscribers(raw, channel) == 1)
     with pytest.raises(ResponseError, match=rf"'sharded'.*127\.0\.0\.1:{old_server.port}"):
-        await within(layer.group_add(group, channel), 5)
+        await within(layer.group_add(group, channel), 8)
     await layer.send(channel, {"n": 1})
     assert await within(receiving) == {"n": 1}
 
@@ -168,7 +168,7 @@ async def test_many_at_once_cost_one_line(
     make_layer: MakeLayer, old_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     layer = make_layer(hosts=[old_server.url])
-    outcomes = await within(asyncio.gather(*(layer.new_channel() for _ in range(200)), return_exceptions=True), 5)
+    outcomes = await within(asyncio.gather(*(layer.new_channel() for _ in range(200)), return_exceptions=True), 8)
     assert all(isinstance(outcome, ResponseError) and "'sharded'" in str(outcome) for outcome in outcomes)
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
@@ -182,7 +182,7 @@ async def test_a_user_who_may_not(make_layer: MakeLayer, own_server: OwnServer, 
     layer = make_layer(hosts=[f"redis://chan:s3cret@127.0.0.1:{server.port}"])
     for _ in range(2):
         with pytest.raises(NoPermissionError) as raised:
-            await within(CALLS[call](layer), 5)
+            await within(CALLS[call](layer), 8)
         for part in ("'sharded'", f"127.0.0.1:{server.port}", "SSUBSCRIBE" if call in SUBSCRIBING else "SPUBLISH"):
             assert part in str(raised.value)
         assert "s3cret" not in str(raised.value)

@@ -18,7 +18,7 @@ import redis
 from cryptography.fernet import Fernet
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
+from tests.core.helpers import LIMIT, nothing_to_receive, receive_many, started, until, within
 from tests.pubsub.helpers import listening, payload, subscribers, subscriptions
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
@@ -160,14 +160,14 @@ async def test_sends_go_to_the_shard_of_the_name(make_layer: MakeLayer, shard_ur
     for number, url in enumerate(shard_urls):
         with redis.Redis.from_url(url) as raw, raw.pubsub() as pubsub:
             pubsub.psubscribe(f"{prefix}*")
-            assert pubsub.get_message(timeout=5)["type"] == "psubscribe"
+            assert pubsub.get_message(timeout=LIMIT)["type"] == "psubscribe"
             expected = []
             for channel, group in zip(channels, groups, strict=True):
                 await layer.send(channel, {})
                 await layer.group_send(group, {})
                 names = (channel, f"{prefix}__group__{group}")
                 expected += [name for name in names if shard_of(name, 2) == number]
-            got = [pubsub.get_message(timeout=5)["channel"].decode() for _ in expected]
+            got = [pubsub.get_message(timeout=LIMIT)["channel"].decode() for _ in expected]
             # Batches of two shards are independent; on one they keep the order.
             assert got == expected
             assert pubsub.get_message(timeout=0) is None
