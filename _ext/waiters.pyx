@@ -28,6 +28,9 @@ cimport cython
 from channels_redis_fast._ext.interpreter cimport PyCFunction_Check, PyCFunction_GET_SELF
 
 
+cdef type TASK = Task
+
+
 cdef class Waker:
     """Wakes the waiters of one event loop."""
 
@@ -96,7 +99,7 @@ cdef inline bint is_step_of_task(object callback) noexcept:
     if not PyCFunction_Check(callback):
         return False
     owner = PyCFunction_GET_SELF(callback)
-    return owner != NULL and type(<object>owner) is Task
+    return owner != NULL and type(<object>owner) is TASK
 
 
 @cython.freelist(1024)
