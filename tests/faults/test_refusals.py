@@ -250,6 +250,7 @@ def reloading(server: Server, way: str) -> Iterator[Callable[[], Any]]:
     """Have what makes a server load, slowly until `in_no_time`, and returns when it has loaded."""
 
     def restart() -> None:
+        server.stall()
         server.kill()
         server.arguments += ("--key-load-delay", str(DELAY))
         server.restart()
