@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -139,6 +140,13 @@ class Server:
             self.stop()
             raise
         raise ServerError("a server needs at least one attempt to start")
+
+    def stall(self) -> None:
+        """SIGSTOP; returns when the process stands still, which is never in the middle of a write to disk."""
+        if self._process is None or not self.running:
+            raise ServerError("the server does not run")
+        os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
         """SIGKILL: no goodbye to any client. The port and the directory stay, for `restart`."""

@@ -373,7 +373,7 @@ def test_a_loop_closes_while_the_server_is_away(own_server: Callable[..., Any], 
     """Whatever an attempt to come back is about to do: in a process of its own, since a loop that hangs ends it."""
     server = own_server()
     command = [sys.executable, "-c", textwrap.dedent(CLOSES_WHILE_AWAY), server.url, str(server.pid), kind]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=15, cwd=ROOT)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert (ended.stdout, ended.stderr) == ("done\n", "")
 
 

@@ -36,10 +36,10 @@ PROGRAM = """
         async_to_sync(layer.group_send)("room", {"n": n})
         asyncio.run(layer.send("target", {"n": n}))
         # In greenlets, one after the other: asyncio allows one running loop in an OS thread.
-        gevent.spawn(async_to_sync(layer.send), "target", {"n": 10 + n}).get(timeout=10)
+        gevent.spawn(async_to_sync(layer.send), "target", {"n": 10 + n}).get(timeout=30)
         worker = threading.Thread(target=async_to_sync(layer.send), args=("target", {"n": 20 + n}))
         worker.start()
-        worker.join(10)
+        worker.join(30)
     try:
         layer.sync.send("target", {"n": 100})
         error = "none"
