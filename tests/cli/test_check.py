@@ -245,6 +245,7 @@ def test_a_password_without_tls() -> None:
         ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.1.0"}, ("version", "ok")),
         ({"server": "redis", "version": "7.0.15", "mode": "standalone", "role": "master"}, ("version", "ok")),
         ({"redis_version": "7.0.15", "redis_mode": "cluster"}, ("version", "problem")),
+        ({"valkey_version": "9.1.2", "server_name": "valkey", "server_mode": "cluster"}, ("version", "problem")),
         ({}, ("version", "unseen")),
         ({"role": "slave"}, ("role", "problem")),
         ({"role": "replica"}, ("role", "problem")),
