@@ -107,7 +107,7 @@ def versions(session: nox.Session, row: Row) -> None:
     chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS
     if row.server == "redis6.2":
         # The users, Sentinels and clusters that these tests set up are written for Redis 7.
-        chosen = [name for name in chosen if name not in {"hosts", "cluster"}]
+        chosen = [name for name in chosen if name not in {"hosts", "cluster", "cli"}]
     session.run(
         *("python", "-m", "pytest", "-q", *SPREAD, "-p", "no:cacheprovider"),
         "--hypothesis-profile=ci",

@@ -66,6 +66,21 @@ def test_a_server_with_a_password_counts_as_started(own_server: Callable[..., Se
         ping(server.url)
 
 
+def test_a_server_that_stands_still_says_nothing_and_can_be_killed(own_server: Callable[..., Server]) -> None:
+    server = own_server()
+    server.stall()
+    assert server.running
+    with socket.create_connection((module.HOST, server.port)) as client:
+        client.sendall(b"PING\r\n")
+        client.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    server.kill()
+    assert not server.running
+    with pytest.raises(ServerError, match="does not run"):
+        server.stall()
+
+
 def test_kill_then_restart_keeps_the_port(own_server: Callable[..., Server]) -> None:
     server = own_server()
     url = server.url

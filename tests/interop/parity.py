@@ -118,6 +118,13 @@ class Kit:
             with contextlib.suppress(AttributeError, RuntimeError):
                 text = text.replace(layer.client_prefix, "CLIENT")
         text = re.sub(r"[0-9a-f]{32}", "HEX", text.replace(self.prefix, "PREFIX"))
+        # Upstream's Python may be another, and newer ones say more, or the same in other words.
+        text = re.sub(r"\. Did you mean '\w+'\?", "", text)
+        text = re.sub(
+            r"without an implementation for abstract methods ([\w', ]+)",
+            lambda found: "with abstract methods " + found[1].replace("'", ""),
+            text,
+        )
         return re.sub(r" at 0x[0-9a-f]+", "", text.replace(self.package, "PACKAGE"))
 
     @contextlib.contextmanager
@@ -786,7 +793,9 @@ def add_options() -> None:
     for kind, options, run in (("core", CORE_OPTIONS, core), ("pubsub", PUBSUB_OPTIONS, pubsub)):
         for option, values in options.items():
             for value in values:
-                add(f"{kind}/options/{option}/{value!a}", run(**{option: value}))
+                # Newer Pythons show it in another way.
+                name = f"OrderedDict({dict(value)!a})" if isinstance(value, OrderedDict) else ascii(value)
+                add(f"{kind}/options/{option}/{name}", run(**{option: value}))
     add("core/options/unknown", core(capasity=5))
     add("core/options/hosts/a generator", core(hosts=(host for host in ["redis://h"])))
 

@@ -51,7 +51,8 @@ def _version(facts: Facts, is_sharded: bool, on_cluster: bool) -> Finding:
     if is_sharded and facts.server == "redis" and major.isdecimal() and int(major) < OLDEST_SHARDED:
         mend = f"Redis {OLDEST_SHARDED}.0 or newer, or any Valkey."
         return Finding(PROBLEM, "version", f"{name} has no sharded Pub/Sub", mend)
-    if not on_cluster and "cluster" in (facts.info.get("redis_mode"), facts.info.get("mode")):
+    # As INFO of Redis calls it, that of Valkey, and HELLO.
+    if not on_cluster and any(facts.info.get(name) == "cluster" for name in ("redis_mode", "server_mode", "mode")):
         return Finding(
             PROBLEM,
             "version",
