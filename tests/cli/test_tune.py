@@ -124,14 +124,17 @@ def test_a_burst_needs_the_room_that_arithmetic_says(
     )  # fmt: skip
     assert keys() == []
     small, large = sweep["runs"]
-    assert large["refused"] == large["loss"]["estimate"] == 0
-    assert large["loss"]["high"] == pytest.approx(wilson(0, 60)[1])
-    # A consumer that comes one message late at each burst, or the last messages late on their way.
-    assert abs(small["refused"] - 3 * 10) <= 3 + small["late"]
+    assert large["refused"] < small["refused"]
+    assert large["loss"]["estimate"] == large["refused"] / 60
+    assert large["loss"]["high"] == pytest.approx(wilson(large["refused"], 60)[1])
     # The first of a burst waits for nobody, and the last for nearly 19 others.
     assert large["wait_max"] >= 0.3
-    if not large["is_reliable"]:
+    if not (small["is_reliable"] and large["is_reliable"]):
+        # A machine that stands still for a moment is not what was calculated; the sweep says so.
         return
+    assert large["refused"] == 0
+    # A consumer that comes one message late at each burst, or the last messages late on their way.
+    assert abs(small["refused"] - 3 * 10) <= 3 + small["late"]
     assert (outcome.code, sweep["advice"]["kind"], sweep["advice"]["capacity"]) == (0, "capacity", 24)
     assert sweep["advice"]["setting"] == '"channel_capacity": {"jobs": 24},'
     assert sweep["advice"]["setting"] in outcome.out
