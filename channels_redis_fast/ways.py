@@ -70,7 +70,7 @@ class Passing:
 
 
 class Ways(dict[asyncio.AbstractEventLoop, State]):
-    """By event loop, what a layer has there, for those whose calls take that way; a loop that is missing gives None."""
+    """By event loop, what a layer has there, for those whose calls take that way."""
 
     def __init__(self, states: LoopStates[State], rule: str) -> None:
         super().__init__()
@@ -88,9 +88,6 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
         """Forget all, in a forked child."""
         super().clear()
         self._begin()
-
-    def __missing__(self, loop: asyncio.AbstractEventLoop) -> None:
-        return None
 
     async def find(self, loop: asyncio.AbstractEventLoop) -> State | None:
         """
@@ -250,7 +247,7 @@ def either_way(method: Method) -> Method:
     async def call(layer: Any, /, *arguments: Any, **options: Any) -> Any:
         ways: Ways[Any] = layer._ways
         loop = asyncio.get_running_loop()
-        if ways[loop] is None and await ways.find(loop) is None:
+        if ways.get(loop) is None and await ways.find(loop) is None:
             return await ways.through_hub(call(layer, *arguments, **options))
         return await method(layer, *arguments, **options)
 

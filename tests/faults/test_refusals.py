@@ -23,15 +23,12 @@ from bench.server import Server, ServerError
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.general import GeneralChannel
 from tests.core.helpers import end, nothing_to_receive, receive_many, started, until, within
+from tests.faults.load import SOON
 from tests.pubsub.helpers import ready, subscribers
 
 Make = Callable[..., Any]
 OwnServer = Callable[..., Server]
 User = Callable[..., str]
-
-#: What "within one second" may take on a machine that stands still now and then: less than
-#: the ten seconds that an answer may take.
-SOON = 8.0
 
 
 @pytest.fixture(params=["specific", "general"])

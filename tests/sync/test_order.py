@@ -60,7 +60,7 @@ def test_loops_that_change_their_way(
         loop = new_loop()
 
         async def some(loop: asyncio.AbstractEventLoop = loop, first: int = number) -> tuple[int, bool]:
-            return await send_some(layer, place.channel, first, moments), layer._ways[loop] is not None
+            return await send_some(layer, place.channel, first, moments), layer._ways.get(loop) is not None
 
         number, has_changed = run_on(loop, some())
         changed += has_changed
@@ -134,10 +134,10 @@ def test_callers_that_give_up_at_the_moment_of_change_let_nobody_overtake(
         await asyncio.wait(waiting)
         late = [asyncio.ensure_future(layer.send(place.channel, {"n": 3 + n})) for n in range(3)]
         await asyncio.sleep(0)
-        assert not layer._ways[asyncio.get_running_loop()]
+        assert not layer._ways.get(asyncio.get_running_loop())
         link.do(link.proxy.go_on)
         await asyncio.gather(*early, *late)
-        assert layer._ways[asyncio.get_running_loop()]
+        assert layer._ways.get(asyncio.get_running_loop())
 
     asyncio.run(within(several()))
     assert [message["n"] for message in place.heard(7)] == [-1, *range(6)]
