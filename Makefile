@@ -49,7 +49,7 @@ demo: $(INSTALLED) upstream
 	@$(PY) -m bench.demo
 
 test: $(INSTALLED) upstream
-	@$(PY) -c 'from channels_redis_fast import _hot; assert _hot.COMPILED, "not compiled: see pip install -v -e ."'
+	@$(PY) -c 'from channels_redis_fast import hot; assert hot.COMPILED, "not compiled: see pip install -v -e ."'
 	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
 	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
 	$(if $(ARGS),,CHANNELS_REDIS_FAST_PURE= $(PY) -m pytest $(SPREAD) tests/core tests/pubsub --on-cluster)

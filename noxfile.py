@@ -117,7 +117,7 @@ def versions(session: nox.Session, row: Row) -> None:
     session.run(
         "python",
         "-c",
-        f"from channels_redis_fast import _hot; assert _hot.COMPILED is {row.compiled}, _hot.__file__",
+        f"from channels_redis_fast import hot; assert hot.COMPILED is {row.compiled}, hot.__file__",
     )
     environment = {"PATH": path, **with_neighbours()}
     chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS

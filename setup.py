@@ -1,6 +1,6 @@
 """Builds the compiled modules; everything else about the distribution is in pyproject.toml.
 
-A machine without a C compiler still gets a working install: the modules are optional, and `channels_redis_fast._hot`
+A machine without a C compiler still gets a working install: the modules are optional, and `channels_redis_fast.hot`
 takes the pure twin when they are missing. `CHANNELS_REDIS_FAST_PURE=1` leaves them out on purpose, and
 `CHANNELS_REDIS_FAST_TRACE=1` has them tell coverage.py of each of their lines, many times slower.
 """

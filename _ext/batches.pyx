@@ -1,4 +1,4 @@
-"""Sends, gathered: which message goes into which call, and who waits for what becomes of it. Twin: `_pure_batches.py`.
+"""Sends, gathered: which message goes into which call, and who waits for what becomes of it. Twin: `hot/batches.py`.
 
 It knows keys, members and capacities, and the form in which the script takes them; not when a call is written, nor what
 its reply means.

@@ -1,4 +1,4 @@
-"""The `channel_capacity` option, compiled. Twin: the same part of `_pure.py`.
+"""The `channel_capacity` option, compiled. Twin: `hot/capacity.py`.
 
 It knows globs and ASCII names; whatever is out of the ordinary, in a pattern or in a name, it leaves to `re`. It does
 not know what a capacity is for.

@@ -1,4 +1,4 @@
-"""The way of plain msgpack messages to bytes and back, all in one place. Twin: `_pure_codec.py`.
+"""The way of plain msgpack messages to bytes and back, all in one place. Twin: `hot/codec.py`.
 
 It knows how long the prefixes of a layer are; what is laid out how, `envelope` knows.
 """

@@ -1,4 +1,4 @@
-"""Members of a channel's sorted set: prefix, message, `__asgi_channel__`. Twin: the same part of `_pure.py`.
+"""Members of a channel's sorted set: prefix, message, `__asgi_channel__`. Twin: `hot/envelope.py`.
 
 It knows msgpack's format and the reserved entry; not Redis, encryption, or what a message says.
 

@@ -1,4 +1,4 @@
-"""Who waits for the messages of which channel, and what lies there for nobody. Twin: `_pure_mailboxes.py`.
+"""Who waits for the messages of which channel, and what lies there for nobody. Twin: `hot/mailboxes.py`.
 
 It knows channels by name and messages as dicts and lists; not where messages come from, nor how long they are kept.
 

@@ -1,4 +1,4 @@
-"""Names: validation, Redis keys, shards, and a group's members sorted by both. Twin: the same part of `_pure.py`.
+"""Names: validation, Redis keys, shards, and a group's members sorted by both. Twin: `hot/names.py`.
 
 It knows the shape of names that are valid beyond doubt and the CRC-32 ring; not which layer asks, nor what is sent.
 """

@@ -1,4 +1,4 @@
-"""Redis commands as one run of RESP bytes. Twin: the same part of `_pure.py`.
+"""Redis commands as one run of RESP bytes. Twin: `hot/pipeline.py`.
 
 It knows bulk strings; not what the commands mean, nor the connection they go to.
 """

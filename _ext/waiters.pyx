@@ -1,4 +1,4 @@
-"""What coroutines wait on, woken together. Twin: `_pure_waiters.py`.
+"""What coroutines wait on, woken together. Twin: `hot/waiters.py`.
 
 A future wakes its task through a handle of its own in the event loop, which costs more than all the rest of a message's
 way into its receiver. A `Waiter` is the part of a future that one awaiting task needs, and all waiters of a loop that

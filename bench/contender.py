@@ -69,7 +69,7 @@ def choose_twin(layer: str) -> None:
         return
     pure = layer.endswith(PURE)
     os.environ["CHANNELS_REDIS_FAST_PURE"] = "1" if pure else ""
-    hot = importlib.import_module("channels_redis_fast._hot")
+    hot = importlib.import_module("channels_redis_fast.hot")
     if hot.COMPILED is pure:
         raise RuntimeError(f"{layer} would not be measured: the compiled modules are {'not ' * (not pure)}in use")
 

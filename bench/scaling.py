@@ -242,7 +242,7 @@ async def _servers_of_groups(site: Site, way: str, raws: Sequence[redis.Redis]) 
     layer = site.layers[0]
     if way == "ring":
         return [layer.consistent_hash(group) for group in site.groups]
-    from channels_redis_fast.slots import owners_of, slot_of
+    from channels_redis_fast.cluster.slots import owners_of, slot_of
 
     core = isinstance(layer, RedisChannelLayer)
     names = [f"asgi:group:{name}" if core else f"asgi__group__{name}" for name in site.groups]

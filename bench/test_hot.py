@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench import upstream_ways
-from channels_redis_fast import _pure
+from channels_redis_fast.hot import envelope
 
 SPECIFIC = "specific.0123456789abcdef0123456789abcdef!0123456789abcdef0123456789abcdef"
 FLAT = {"type": "chat.message", "text": "hello world", "n": 7, "user": "alice"}
@@ -23,7 +23,7 @@ ONE_PROCESS = [f"specific.{'ab' * 16}!{number:032x}".encode() for number in rang
 HUNDRED_PROCESSES = [f"specific.{number % 100:032x}!{number:032x}".encode() for number in range(1000)]
 NAMES = [[name.decode() for name in ONE_PROCESS[start : start + 100]] for start in range(0, 1000, 100)]
 
-BODY = _pure.pack(FLAT)
+BODY = envelope.pack(FLAT)
 SEND = ["EVALSHA", "0" * 40, 1, b"asgispecific.0123456789abcdef!", BODY, 60, 100, 1700000000.25]
 
 CALLS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
@@ -40,10 +40,10 @@ CALLS: dict[str, tuple[str, str, tuple[Any, ...]]] = {
     "splice": ("envelope", "splice", (BODY, SPECIFIC)),
     "frames-10-of-100": ("envelope", "frames", (BODY, NAMES, 12)),
     "find": ("names", "find", ({SPECIFIC[:42]: 1}, SPECIFIC)),
-    "decode": ("envelope", "decode", (_pure.encode(FLAT, SPECIFIC, 12), 12)),
-    "decode-general": ("envelope", "decode", (_pure.encode(FLAT, None, 12), 12)),
-    "decode-nested": ("envelope", "decode", (_pure.encode(NESTED, SPECIFIC, 12), 12)),
-    "decode-group-of-100": ("envelope", "decode", (_pure.splice(BODY, NAMES[0]), 0)),
+    "decode": ("envelope", "decode", (envelope.encode(FLAT, SPECIFIC, 12), 12)),
+    "decode-general": ("envelope", "decode", (envelope.encode(FLAT, None, 12), 12)),
+    "decode-nested": ("envelope", "decode", (envelope.encode(NESTED, SPECIFIC, 12), 12)),
+    "decode-group-of-100": ("envelope", "decode", (envelope.splice(BODY, NAMES[0]), 0)),
     "clone": ("envelope", "clone", (FLAT,)),
     "clone-nested": ("envelope", "clone", (NESTED,)),
     "next_prefix": ("envelope", "next_prefix", (12,)),
@@ -64,8 +64,7 @@ def find(twin: str, module: str, name: str) -> Any:
     elif twin == "compiled":
         owner = pytest.importorskip(f"channels_redis_fast._ext.{module}", reason="the compiled modules are not built")
     else:
-        apart = f"_{module}" if module in ("codec", "waiters", "mailboxes") else ""
-        owner = import_module(f"channels_redis_fast._pure{apart}")
+        owner = import_module(f"channels_redis_fast.hot.{module}")
     return owner.CapacityTable(GLOBS, 100).lookup if name == "lookup" else getattr(owner, name)
 
 

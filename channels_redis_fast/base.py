@@ -17,16 +17,16 @@ from typing import Any, ClassVar, cast
 from channels.layers import BaseChannelLayer
 
 from . import options
-from ._hot import CapacityTable, shard
-from .codec import Codec, Message, choose
-from .dialer import Dialer, create_pool
-from .hosts import decode_hosts, host_label, is_cluster
+from .cluster.seeds import Seeds
+from .connection.dialer import Dialer, create_pool
+from .connection.hosts import decode_hosts, host_label, is_cluster
+from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
-from .nodes import Nodes
+from .messages.codec import Codec, Message, choose
 from .serializers import make_serializer
 from .stats import Stats
-from .sync import Layer, SyncLayer
-from .ways import RULES, Ways, either_way
+from .sync.calls import Layer, SyncLayer
+from .sync.routing import RULES, CallRouter, routed
 
 
 class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -71,8 +71,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             self._serializer, self._overridden("serialize"), self._overridden("deserialize")
         )
         #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
-        self._shards: list[Dialer] | Nodes = (
-            Nodes(self.hosts[0], "hosts[0]", self.layer_name)
+        self._shards: list[Dialer] | Seeds = (
+            Seeds(self.hosts[0], "hosts[0]", self.layer_name)
             if on_cluster
             else [self._dialer(index) for index in range(self.ring_size)]
         )
@@ -83,15 +83,15 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._stats = Stats()
         #: What this layer has in each event loop, and for whose calls that is the way to take.
         self._loops: LoopStates[Any] = LoopStates(self._make_state)
-        self._ways: Ways[Any] = Ways(self._loops, self.sync_hub)
+        self._router: CallRouter[Any] = CallRouter(self._loops, self.sync_hub)
         on_fork(self)
 
     @cached_property
     def sync(self) -> SyncLayer:
         """The sends and groups of this layer as plain functions, for threads without an event loop."""
-        return SyncLayer(cast(Layer, self), self._ways)
+        return SyncLayer(cast(Layer, self), self._router)
 
-    @either_way
+    @routed
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(group, message)`` pairs, all at once; those of one group arrive in order.

@@ -18,8 +18,8 @@ from django.utils.module_loading import import_string
 from redis.asyncio.connection import SSLConnection
 
 from .base import RedisLayer
-from .hosts import HostOptions, host_label, is_cluster
-from .nodes import Nodes
+from .cluster.seeds import Seeds
+from .connection.hosts import HostOptions, host_label, is_cluster
 
 #: Characters of an encryption key below which guessing it is a matter of patience.
 MIN_KEY_LENGTH = 32
@@ -142,7 +142,7 @@ def _servers(host: HostOptions, layer: RedisLayer) -> list[HostOptions]:
     """Return how the servers that a host names are connected to: itself, if it is no cluster."""
     if not is_cluster(host):
         return [host]
-    nodes = Nodes(host, "hosts[0]", layer.layer_name)
+    nodes = Seeds(host, "hosts[0]", layer.layer_name)
     return [nodes.options(address) for address in nodes.seeds]
 
 

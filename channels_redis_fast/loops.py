@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ._hot import reseed
+from .hot import reseed
 
 
 class Closable(Protocol):

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from ._hot import next_prefix
+from .hot import next_prefix
 
 try:
     from cryptography.fernet import Fernet, MultiFernet
@@ -43,7 +43,7 @@ class BaseMessageSerializer(abc.ABC):
 
     ``symmetric_encryption_keys``: a list of str or bytes; the first encrypts, all decrypt.
     ``random_prefix_length``: bytes put in front, outside the encryption, so that equal messages are distinct
-    members of a sorted set (see ``_pure.next_prefix``). ``expiry``: message lifetime in seconds; tokens older than
+    members of a sorted set (see ``hot.next_prefix``). ``expiry``: message lifetime in seconds; tokens older than
     that are refused.
 
     Raises ``ValueError`` when the keys are not a list, or ``cryptography`` is not installed.

@@ -4,8 +4,8 @@ The helpers that ``channels_redis.utils`` offers, under the same names. They onl
 
 from __future__ import annotations
 
-from ._hot import shard as _consistent_hash
-from .dialer import create_pool
-from .hosts import decode_hosts
+from .connection.dialer import create_pool
+from .connection.hosts import decode_hosts
+from .hot import shard as _consistent_hash
 
 __all__ = ["_consistent_hash", "create_pool", "decode_hosts"]

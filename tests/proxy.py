@@ -13,8 +13,8 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._passing = asyncio.Event()
-        self._passing.set()
+        self._transient = asyncio.Event()
+        self._transient.set()
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -35,11 +35,11 @@ class Proxy:
 
     def stall(self) -> None:
         """Keep every connection, take new ones, and pass nothing."""
-        self._passing.clear()
+        self._transient.clear()
 
     def go_on(self) -> None:
         """Pass what was held, and all that follows."""
-        self._passing.set()
+        self._transient.set()
 
     def cut(self) -> None:
         """End every connection."""
@@ -108,7 +108,7 @@ class Proxy:
                 while held:
                     due, data = held.popleft()
                     await asyncio.sleep(max(due - loop.time(), 0.0))
-                    await self._passing.wait()
+                    await self._transient.wait()
                     if not data or not await self._write(writer, data, replies):
                         return
         finally:

@@ -128,16 +128,16 @@ def test_async_to_sync_alone() -> None:
 
 
 def test_the_other_twin_is_never_measured_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
-    from channels_redis_fast import _hot
+    from channels_redis_fast import hot
 
     # Put back what it sets.
     monkeypatch.setenv("CHANNELS_REDIS_FAST_PURE", "")
-    monkeypatch.setattr(_hot, "COMPILED", True)
+    monkeypatch.setattr(hot, "COMPILED", True)
     choose_twin("fast")
     choose_twin("upstream")
     with pytest.raises(RuntimeError, match="fast-pure would not be measured"):
         choose_twin("fast-pure")
-    monkeypatch.setattr(_hot, "COMPILED", False)
+    monkeypatch.setattr(hot, "COMPILED", False)
     choose_twin("fast-pubsub-pure")
     with pytest.raises(RuntimeError, match="not in use"):
         choose_twin("fast-pubsub")

@@ -1,1 +1,1 @@
-"""Where the compiled modules land. Their sources are in `_ext/` at the root; only `_hot` looks here."""
+"""Where the compiled modules land. Their sources are in `_ext/` at the root; only `hot` looks here."""

@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from ..commands import CommandConnection, Pending
-from ..connection import CLUSTER_ONLY, Command, Link
-from ..dialer import Dialer
-from ..hosts import HostOptions
-from ..nodes import Nodes
-from ..slots import Address, slot_of
+from ..cluster.seeds import Seeds
+from ..cluster.slots import Address, slot_of
+from ..connection.commands import CommandConnection, Pending
+from ..connection.dialer import Dialer
+from ..connection.hosts import HostOptions
+from ..connection.link import CLUSTER_ONLY, Command, Link
 from ..stats import Stats
 
 
@@ -84,7 +84,7 @@ class NodeLine(Line):
     """A connection to one server of a cluster; ``ranges``: the first and last slots that it has, if known."""
 
     def __init__(
-        self, nodes: Nodes, address: Address, index: int, role: str, ranges: Sequence[tuple[int, int]] = ()
+        self, nodes: Seeds, address: Address, index: int, role: str, ranges: Sequence[tuple[int, int]] = ()
     ) -> None:
         super().__init__(nodes.dialer(address), index, role, nodes.options(address), "hosts[0]")
         self.address = address

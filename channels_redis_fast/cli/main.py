@@ -25,10 +25,10 @@ from . import deployment
 
 #: The commands, and the modules that hold them.
 COMMANDS = {
-    "inspect": "channels_redis_fast.cli.inspect",
-    "check": "channels_redis_fast.cli.check",
-    "tune": "channels_redis_fast.cli.tune",
-    "bench": "channels_redis_fast.cli.bench",
+    "inspect": "channels_redis_fast.cli.inspect.command",
+    "check": "channels_redis_fast.cli.check.command",
+    "tune": "channels_redis_fast.cli.tune.command",
+    "bench": "channels_redis_fast.cli.bench.command",
 }
 
 PROGRAM = "channels-redis-fast"

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from redis.exceptions import ResponseError
 
-from ..hosts import HostOptions
+from ..connection.hosts import HostOptions
 from .line import Line
 
 #: What begins the names of this package's connections.

@@ -16,10 +16,10 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from ..base import RedisLayer
-from ..dialer import Dialer
-from ..hosts import is_cluster
-from ..nodes import Nodes
-from ..slots import Address, owners_of
+from ..cluster.seeds import Seeds
+from ..cluster.slots import Address, owners_of
+from ..connection.dialer import Dialer
+from ..connection.hosts import is_cluster
 from .line import Line, NodeLine
 
 
@@ -86,12 +86,12 @@ async def ask_cluster(layer: RedisLayer, role: str) -> Told:
     return told
 
 
-def nodes_of(layer: RedisLayer) -> Nodes:
+def nodes_of(layer: RedisLayer) -> Seeds:
     """Return the servers of a layer on a cluster, as far as the settings name them."""
-    return Nodes(layer.hosts[0], "hosts[0]", layer.layer_name)
+    return Seeds(layer.hosts[0], "hosts[0]", layer.layer_name)
 
 
-def primaries_in(reply: list[list[object]], asked: str, nodes: Nodes) -> dict[Address, Primary]:
+def primaries_in(reply: list[list[object]], asked: str, nodes: Seeds) -> dict[Address, Primary]:
     """Return the primaries in a reply of CLUSTER SLOTS that the host ``asked`` gave, by their first slots."""
     primaries: dict[Address, Primary] = {}
     owners = zip(owners_of(reply, asked, nodes.remap), reply, strict=True)

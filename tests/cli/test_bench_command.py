@@ -16,9 +16,9 @@ import redis
 from channels.layers import InMemoryChannelLayer
 
 from bench.server import Server, free_port
-from channels_redis_fast.cli import bench, bench_cases
-from channels_redis_fast.cli.bench_cases import Subject, Turn, fan_out, round_trip
-from channels_redis_fast.cli.bench_rows import Row
+from channels_redis_fast.cli.bench import cases, command
+from channels_redis_fast.cli.bench.cases import Subject, Turn, fan_out, round_trip
+from channels_redis_fast.cli.bench.rows import Row
 from tests.cli.conftest import Outcome
 from tests.core.helpers import until, within
 
@@ -37,8 +37,8 @@ def keys_of(server: Server) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "ROUNDS", 2)
-    monkeypatch.setattr(bench_cases, "SETTLE", 0.01)
+    monkeypatch.setattr(command, "ROUNDS", 2)
+    monkeypatch.setattr(cases, "SETTLE", 0.01)
 
 
 def measured(call: Call, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -62,13 +62,13 @@ def test_every_case_on_every_layer(own_server: Callable[..., Server], call: Call
         "send": ["fast", "memory"],
         "fan_out": ["fast", "memory"],
     }
-    assert (report["rounds"], report["loop"], report["members"]) == (bench.ROUNDS, loop, 10)
+    assert (report["rounds"], report["loop"], report["members"]) == (command.ROUNDS, loop, 10)
     assert report["hosts"] == [f"127.0.0.1:{server.port}" for server in servers]
     for rows in report["cases"].values():
         for row in rows.values():
             assert (row["lost"], row["failures"]) == (0, [])
             for name in ("p50_us", "p99_us", "per_second"):
-                assert len(row[f"{name}_by_turn"]) == bench.ROUNDS
+                assert len(row[f"{name}_by_turn"]) == command.ROUNDS
                 assert 0 < row[name]["lowest"] <= row[name]["median"] <= row[name]["highest"]
             assert row["p50_us"]["median"] <= row["p99_us"]["median"]
     assert [keys_of(server) for server in servers] == [set(), set()]
@@ -165,7 +165,7 @@ async def test_interrupted(own_server: Callable[..., Server], tmp_path: Path) ->
 def test_a_server_that_is_not_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told at once: nobody takes a turn."""
     port, begun = free_port(), []
-    monkeypatch.setattr(bench, "_take_turns", lambda *arguments: begun.append(arguments) or {})
+    monkeypatch.setattr(command, "_take_turns", lambda *arguments: begun.append(arguments) or {})
     code, out, err = call("bench", "--hosts", f"redis://user:secret@127.0.0.1:{port}")
     assert (code, out, err.count("\n"), begun) == (1, "", 1, [])
     assert f"127.0.0.1:{port}" in err
@@ -204,10 +204,10 @@ class Notes:
 
 def test_contenders_take_turns_and_one_that_fails_stops_nobody() -> None:
     order: list[str] = []
-    case = bench.Case("case", "title", round_trip, [Notes("a", order), Fails(), Notes("b", order)])
-    rows = bench._take_turns([case], 1.0, asyncio.run)["case"]
-    assert order == ["a", "b"] * bench.ROUNDS
-    assert rows["fails"].failures == ["OSError: out of order"] * bench.ROUNDS
+    case = command.Case("case", "title", round_trip, [Notes("a", order), Fails(), Notes("b", order)])
+    rows = command._take_turns([case], 1.0, asyncio.run)["case"]
+    assert order == ["a", "b"] * command.ROUNDS
+    assert rows["fails"].failures == ["OSError: out of order"] * command.ROUNDS
     assert rows["fails"].spread(lambda turn: turn.per_second) is None
     assert rows["a"].spread(lambda turn: turn.per_second) == (2.0, 2.0, 2.0)
     assert (rows["a"].times(rows["b"]), rows["a"].times(rows["fails"])) == (1.0, None)
@@ -228,9 +228,9 @@ def test_a_loss_of_ours_is_a_failure(
     async def lossy(subject: Subject, seconds: float) -> Turn:
         return Turn(messages=1, seconds=1.0, times=[1.0], lost=1)
 
-    monkeypatch.setattr(bench, "send", lossy)
+    monkeypatch.setattr(command, "send", lossy)
     report = measured(call, "--hosts", own_server().url, "--case", "send", code=1)
-    assert report["cases"]["send"]["fast"]["lost"] == bench.ROUNDS
+    assert report["cases"]["send"]["fast"]["lost"] == command.ROUNDS
 
 
 class Deaf(InMemoryChannelLayer):
@@ -263,20 +263,20 @@ def subject(layer: Any) -> Subject:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_cases, "LOST_AFTER", 0.3)
-    monkeypatch.setattr(bench_cases, "LOOK", 0.05)
+    monkeypatch.setattr(cases, "LOST_AFTER", 0.3)
+    monkeypatch.setattr(cases, "LOOK", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_what_does_not_come_back_is_lost() -> None:
     turn = await within(round_trip(subject(Deaf()), 60.0))
-    assert (turn.lost, turn.messages, len(turn.times)) == (1, 9 - bench_cases.WARM_UP, 9 - bench_cases.WARM_UP)
+    assert (turn.lost, turn.messages, len(turn.times)) == (1, 9 - cases.WARM_UP, 9 - cases.WARM_UP)
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_members_whom_a_message_does_not_reach() -> None:
     turn = await within(fan_out(subject(Deaf()), 60.0, 5))
-    assert (turn.lost, turn.messages) == (1, 5 * (9 - bench_cases.WARM_UP))
+    assert (turn.lost, turn.messages) == (1, 5 * (9 - cases.WARM_UP))
 
 
 @pytest.mark.usefixtures("impatient")

@@ -16,8 +16,8 @@ from django.test import override_settings
 
 from bench.server import ForeignServer, Server, start_server
 from channels_redis_fast.cli import deployment
-from channels_redis_fast.cli.checking import reach
-from channels_redis_fast.cli.checking.server import check_clock, check_facts
+from channels_redis_fast.cli.check import reach
+from channels_redis_fast.cli.check.server import check_clock, check_facts
 from channels_redis_fast.cli.server_facts import Facts
 from channels_redis_fast.core import RedisChannelLayer
 from tests.cli.conftest import Site

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.server import Server, free_port
-from channels_redis_fast.cli.checking.permissions import scratch_name
+from channels_redis_fast.cli.check.permissions import scratch_name
 from channels_redis_fast.cli.servers import are_current, ask_cluster, lines
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer

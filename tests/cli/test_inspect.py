@@ -19,8 +19,8 @@ import pytest
 import redis
 
 from bench.server import ForeignServer, Server
-from channels_redis_fast.cli import survey
-from channels_redis_fast.cli.pictures import printable
+from channels_redis_fast.cli.inspect import survey
+from channels_redis_fast.cli.inspect.snapshot import printable
 from channels_redis_fast.cli.texts import duration, size
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.cli.conftest import Site

@@ -23,7 +23,7 @@ import pytest
 import redis
 
 from bench.server import ForeignServer, Server
-from channels_redis_fast.cli.tuning.estimate import wilson
+from channels_redis_fast.cli.tune.estimate import wilson
 from tests.cli.conftest import Outcome
 from tests.cli.theory import md1k_loss
 from tests.conftest import ROOT

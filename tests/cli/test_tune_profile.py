@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.cli.deployment import UsageError
-from channels_redis_fast.cli.tuning import profile
-from channels_redis_fast.cli.tuning.profile import as_fields, read_file, workload_of
-from channels_redis_fast.cli.tuning.workload import Workload
+from channels_redis_fast.cli.tune import profile
+from channels_redis_fast.cli.tune.profile import as_fields, read_file, workload_of
+from channels_redis_fast.cli.tune.workload import Workload
 
 
 @pytest.mark.parametrize(

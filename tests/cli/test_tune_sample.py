@@ -14,8 +14,8 @@ import redis
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.cli.deployment import Deployment, UsageError
-from channels_redis_fast.cli.tuning.sample import Watched, conclude, take
-from channels_redis_fast.cli.tuning.scratch import find_server
+from channels_redis_fast.cli.tune.sample import Watched, conclude, take
+from channels_redis_fast.cli.tune.scratch import find_server
 from channels_redis_fast.core import RedisChannelLayer
 from tests.cli.conftest import Outcome
 from tests.core.helpers import LIMIT, within

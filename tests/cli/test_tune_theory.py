@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast.cli.tuning import queueing
-from channels_redis_fast.cli.tuning.advice import advise, judge
-from channels_redis_fast.cli.tuning.estimate import effective, quantile_of, share_of, wilson
-from channels_redis_fast.cli.tuning.measured import Estimate, Run
-from channels_redis_fast.cli.tuning.sweep import Limits, Plan, default_seconds, ladder, seconds_needed
-from channels_redis_fast.cli.tuning.workload import Workload, timetable
+from channels_redis_fast.cli.tune import queueing
+from channels_redis_fast.cli.tune.advice import advise, judge
+from channels_redis_fast.cli.tune.estimate import effective, quantile_of, share_of, wilson
+from channels_redis_fast.cli.tune.measured import Estimate, Run
+from channels_redis_fast.cli.tune.sweep import Limits, Plan, default_seconds, ladder, seconds_needed
+from channels_redis_fast.cli.tune.workload import Workload, timetable
 from tests.cli.theory import erlang_b, md1k_loss
 
 #: Far beyond chance: seeds are fixed, but nobody should have to look for a lucky one.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast.hosts import decode_hosts, host_label
-from channels_redis_fast.nodes import Nodes
+from channels_redis_fast.cluster.seeds import Seeds
+from channels_redis_fast.connection.hosts import decode_hosts, host_label
 from tests.hosts.exercise import LAYERS
 
 URL = "redis://user:s3cret@h1:7000"
@@ -67,10 +67,10 @@ def test_a_ring_with_a_cluster_is_refused(kind: str, other: Any) -> None:
         LAYERS[kind](hosts=[{"cluster": [URL]}, other])
 
 
-def nodes_of(host: dict[str, Any]) -> Nodes:
+def nodes_of(host: dict[str, Any]) -> Seeds:
     (decoded,) = decode_hosts([host])
     assert host_label(decoded).startswith("cluster:")
-    return Nodes(decoded, "hosts[0]", "core")
+    return Seeds(decoded, "hosts[0]", "core")
 
 
 def test_what_a_uri_says_of_users_and_tls_is_for_all_servers() -> None:

@@ -12,13 +12,13 @@ from typing import Any, cast
 import hiredis
 import pytest
 
-from channels_redis_fast.cluster import Node
-from channels_redis_fast.connection import PushLink, reply_error
-from channels_redis_fast.dialer import Dialer
-from channels_redis_fast.gaps import Gaps
-from channels_redis_fast.nodesubscriber import NodeSubscriber
-from channels_redis_fast.outages import Outages
-from channels_redis_fast.slots import slot_of
+from channels_redis_fast.cluster.cluster import Node
+from channels_redis_fast.cluster.slots import slot_of
+from channels_redis_fast.connection.dialer import Dialer
+from channels_redis_fast.connection.link import PushLink, reply_error
+from channels_redis_fast.pubsub.gaps import SubscriptionGaps
+from channels_redis_fast.pubsub.node_subscriber import NodeSubscriber
+from channels_redis_fast.pubsub.outages import Outages
 from channels_redis_fast.stats import Stats
 from tests.core.helpers import until
 
@@ -263,7 +263,7 @@ async def test_a_name_that_is_forbidden(place: Place) -> None:
 
 async def test_gaps() -> None:
     told: list[tuple[str, list[bytes]]] = []
-    gaps = Gaps(
+    gaps = SubscriptionGaps(
         asyncio.get_running_loop(),
         lambda names: told.append(("lost", list(names))),
         lambda names: told.append(("back", list(names))),

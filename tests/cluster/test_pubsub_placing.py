@@ -12,9 +12,9 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ConnectionError
 
-from channels_redis_fast.cluster import Cluster
-from channels_redis_fast.clustersubscriber import ClusterSubscriber
-from channels_redis_fast.nodesubscriber import NodeSubscriber
+from channels_redis_fast.cluster.cluster import Cluster
+from channels_redis_fast.pubsub.cluster_subscriber import ClusterSubscriber
+from channels_redis_fast.pubsub.node_subscriber import NodeSubscriber
 from tests.cluster.test_pubsub_answers import MOVED, SLOT, A, B, FakeNode, Wire, no, wire_up, yes
 from tests.core.helpers import until, within
 
@@ -62,7 +62,7 @@ class FakeCluster:
     def doubt(self) -> None:
         self.doubts += 1
 
-    def lane(self, slot: int) -> FakeCluster:
+    def queue(self, slot: int) -> FakeCluster:
         return self
 
     def call(self, *commands: Any, repeatable: bool = False) -> asyncio.Future[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from channels_redis_fast.clusterpump import DOUBTFUL, View
+from channels_redis_fast.core.cluster_pump import DOUBTFUL, View
 
 
 class Pump:
@@ -14,7 +14,7 @@ class Pump:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.server = object()
-        self.tells_apart = True
+        self.distinguishes_equal_messages = True
 
     def server_of(self, key: bytes) -> object:
         return self.server
@@ -41,7 +41,7 @@ async def test_only_a_server_that_is_new_is_doubted() -> None:
 async def test_equal_messages_that_cannot_be_told_apart_are_all_delivered() -> None:
     """Without a random prefix of some length the same again is as likely a message of its own."""
     pump: Any = Pump()
-    pump.tells_apart = False
+    pump.distinguishes_equal_messages = False
     view = View(pump, Target())  # type: ignore[arg-type]
     assert view._without_repeated([b"same"]) == [b"same"]
     view._removed.append(hash(b"same"))

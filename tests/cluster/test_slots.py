@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from channels_redis_fast.slots import SLOTS, owners_of, slot_of
+from channels_redis_fast.cluster.slots import SLOTS, owners_of, slot_of
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ async def test_a_full_channel_refuses_and_takes_again_after_a_receive(make_layer
 
 
 async def test_channel_full_can_be_imported_from_here_too() -> None:
-    from channels_redis_fast import core
+    from channels_redis_fast.core import layer
 
-    assert core.ChannelFull is ChannelFull
+    assert layer.ChannelFull is ChannelFull
 
 
 async def test_all_channels_of_a_process_share_the_capacity_of_their_key(make_layer: MakeLayer) -> None:

@@ -12,8 +12,7 @@ import redis
 from redis.exceptions import ConnectionError
 
 from bench.server import Server, free_port
-from channels_redis_fast import census
-from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.core import RedisChannelLayer, keys
 from tests.core.helpers import receive_many, within
 
 MakeLayer = Callable[..., RedisChannelLayer]
@@ -137,7 +136,7 @@ async def test_messages_expire_by_the_clock_that_stamped_them(
     layer = make_layer()
     await layer.send("jobs", {})
     now = time.time()
-    monkeypatch.setattr(census.time, "time", lambda: now + 3600)
+    monkeypatch.setattr(keys.time, "time", lambda: now + 3600)
     assert await layer.channel_depth("jobs") == 1
 
 

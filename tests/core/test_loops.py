@@ -16,9 +16,9 @@ import pytest
 import redis
 from asgiref.sync import async_to_sync
 
-from channels_redis_fast import pump as pump_module
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.pump import Pump
+from channels_redis_fast.core import pump as pump_module
+from channels_redis_fast.core.pump import Pump
 from tests.clusters import Cluster
 from tests.conftest import ROOT, hosts_on
 from tests.core.helpers import LIMIT, blocked, clients, named, nothing_to_receive, receive_many, started, until, within
@@ -327,7 +327,7 @@ def test_a_key_stays_with_a_loop_that_closes_until_its_wait_has_ended(
     try:
         mine, *others = first.do(layer.new_channel()), second.do(layer.new_channel()), second.do(layer.new_channel())
         task = first.do(begin_to_receive(layer, mine, 1))
-        (inbox,) = layer._mailroom.inboxes.values()
+        (inbox,) = layer._inboxes.inboxes.values()
         owner: Any = inbox.receiver
         tasks = [second.do(begin_to_receive(layer, others[0], 1))]
         first.do(cancel(task))

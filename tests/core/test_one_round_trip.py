@@ -11,9 +11,8 @@ import pytest
 import redis
 
 from bench.server import Server
-from channels_redis_fast import rosters
-from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.rosters import Rosters
+from channels_redis_fast.core import RedisChannelLayer, group_cache
+from channels_redis_fast.core.group_cache import GroupMembershipCache
 from channels_redis_fast.serializers import registry
 from tests.core.helpers import nothing_to_receive, receive_many, within
 
@@ -239,7 +238,7 @@ async def test_a_capacity_that_is_assigned_later(make_layer: MakeLayer, room: Ro
 async def test_a_large_group(make_layer: MakeLayer, room: Room, ear: Ear) -> None:
     layer = make_layer(capacity=1000)
     await layer.group_send("room", {})
-    room.add(*(f"m{n}" for n in range(rosters.MAX_MEMBERS - 3)))
+    room.add(*(f"m{n}" for n in range(group_cache.MAX_MEMBERS - 3)))
     ear.heard()
     await layer.group_send("room", {})
     assert ear.heard() == DELIVER * 2
@@ -423,16 +422,16 @@ def names(count: int, length: int = 4) -> list[bytes]:
     return [b"%0*d" % (length, n) for n in range(count)]
 
 
-def known(remembered: Rosters, key: bytes) -> bool:
+def known(remembered: GroupMembershipCache, key: bytes) -> bool:
     found = remembered.enter(key) is not None
     remembered.leave(key)
     return found
 
 
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rosters, "MAX_GROUPS", 3)
-    monkeypatch.setattr(rosters, "MAX_ALL_MEMBERS", 100)
-    remembered = Rosters()
+    monkeypatch.setattr(group_cache, "MAX_GROUPS", 3)
+    monkeypatch.setattr(group_cache, "MAX_ALL_MEMBERS", 100)
+    remembered = GroupMembershipCache()
     for n in range(50):
         remembered.remember(b"%d" % n, names(2), [b"k"], [["c"]])
     assert [n for n in range(50) if known(remembered, b"%d" % n)] == [47, 48, 49]
@@ -448,14 +447,19 @@ def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_and_empty_groups_are_not_remembered() -> None:
-    remembered = Rosters()
-    for count, expected in ((rosters.MAX_MEMBERS, True), (rosters.MAX_MEMBERS + 1, False), (1, True), (0, False)):
+    remembered = GroupMembershipCache()
+    for count, expected in (
+        (group_cache.MAX_MEMBERS, True),
+        (group_cache.MAX_MEMBERS + 1, False),
+        (1, True),
+        (0, False),
+    ):
         remembered.remember(b"key", names(count), [b"k"], [["c"]])
         assert known(remembered, b"key") is expected
 
 
 def test_a_group_is_known_to_one_at_a_time() -> None:
-    remembered = Rosters()
+    remembered = GroupMembershipCache()
     remembered.remember(b"key", names(2), [b"k"], [["c"]])
     assert remembered.enter(b"key") is not None
     assert remembered.enter(b"key") is None
@@ -469,10 +473,10 @@ def test_a_group_is_known_to_one_at_a_time() -> None:
 async def test_thousands_of_groups_leave_little_behind(make_layer: MakeLayer, raw: redis.Redis, prefix: str) -> None:
     layer = make_layer(capacity=10**6)
     pipe = raw.pipeline()
-    for n in range(rosters.MAX_GROUPS + 300):
+    for n in range(group_cache.MAX_GROUPS + 300):
         pipe.zadd(f"{prefix}:group:g{n}", {"a": time.time()})
     pipe.execute()
-    for start in range(0, rosters.MAX_GROUPS + 300, 100):
+    for start in range(0, group_cache.MAX_GROUPS + 300, 100):
         await within(asyncio.gather(*(layer.group_send(f"g{n}", {}) for n in range(start, start + 100))))
-    remembered = layer._loops[asyncio.get_running_loop()].rosters
-    assert (len(remembered._known), remembered._under_way) == (rosters.MAX_GROUPS, {})
+    remembered = layer._loops[asyncio.get_running_loop()].group_cache
+    assert (len(remembered._known), remembered._under_way) == (group_cache.MAX_GROUPS, {})

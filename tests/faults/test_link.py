@@ -15,7 +15,7 @@ import redis
 from redis.exceptions import ConnectionError
 
 from bench.server import Server
-from channels_redis_fast import pump
+from channels_redis_fast.core import pump
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import started, until, within
 from tests.faults.load import LAST, ROOMY, SOON, Ledger, load_of

@@ -21,7 +21,7 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError
 
 from bench.server import Server, ServerError
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.general import GeneralChannel
+from channels_redis_fast.core.general import GeneralChannel
 from tests.core.helpers import end, nothing_to_receive, receive_many, started, until, within
 from tests.faults.load import SOON
 from tests.pubsub.helpers import ready, subscribers

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast._hot import COMPILED
+from channels_redis_fast.hot import COMPILED
 from tests.conftest import ROOT
 
 #: Bytes that a process may grow by, whatever the number of calls: what allocators keep, and no more.
@@ -74,14 +74,14 @@ PROGRAM = """
     grown = None if small is None else resident() - small
     # The I/O thread lets go of the last call a moment after it has answered it.
     deadline = time.monotonic() + 10
-    while layer._ways._passing and time.monotonic() < deadline:
+    while layer._router._transient and time.monotonic() < deadline:
         time.sleep(0.01)
         gc.collect()
     stats = layer.stats()
     print(json.dumps({
         "grown": grown, "opened": opened() - before, "open": stats["connections_open"],
         "in flight": stats["commands_in_flight"], "calls": stats["sends"] + stats["group_sends"],
-        "loops": len(layer._loops), "passing": len(layer._ways._passing), "threads": threading.active_count(),
+        "loops": len(layer._loops), "passing": len(layer._router._transient), "threads": threading.active_count(),
         "stored": raw.zcard("asgitarget"),
     }))
 """

@@ -23,8 +23,8 @@ SERVERLESS = (
 GENEROUS = ("--timeout=900", "-p", "no:cacheprovider", "-p", "no:xdist")
 PROOF = """
 import ctypes, channels_redis_fast
-from channels_redis_fast import _hot
-assert _hot.COMPILED, "not compiled"
+from channels_redis_fast import hot
+assert hot.COMPILED, "not compiled"
 assert hasattr(ctypes.CDLL(None), "__asan_report_load1"), "no AddressSanitizer"
 print("sanitized:", channels_redis_fast.__file__)
 """

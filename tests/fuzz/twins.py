@@ -12,8 +12,7 @@ from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import channels_redis_fast
-from channels_redis_fast import _ext
+from channels_redis_fast import _ext, hot
 
 # Levels that msgpack itself unpacks.
 DEEPEST = 1024
@@ -31,9 +30,8 @@ def compiled_modules() -> dict[str, ModuleType]:
 def pure_modules() -> dict[str, ModuleType]:
     """The pure twins by name."""
     return {
-        found.name: import_module(f"channels_redis_fast.{found.name}")
-        for found in pkgutil.iter_modules(channels_redis_fast.__path__)
-        if found.name.startswith("_pure")
+        found.name: import_module(f"channels_redis_fast.hot.{found.name}")
+        for found in pkgutil.iter_modules(hot.__path__)
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from channels_redis_fast import _pure, _pure_batches, _pure_codec, _pure_mailboxes, _pure_waiters
+from channels_redis_fast.hot import batches, capacity, codec, envelope, mailboxes, names, pipeline, waiters
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,7 +28,7 @@ def load_compiled() -> SimpleNamespace | None:
 
 
 COMPILED = load_compiled()
-TWINS = (_pure, _pure_codec, _pure_waiters, _pure_mailboxes, _pure_batches)
+TWINS = (names, capacity, envelope, codec, pipeline, waiters, mailboxes, batches)
 PURE = SimpleNamespace(**{name: value for twin in TWINS for name, value in vars(twin).items()})
 NOT_BUILT = "the compiled modules (channels_redis_fast._ext) are not built: pip install -e ."
 

@@ -1,4 +1,4 @@
-"""Which of the twins `_hot` picks, and that they have the same names and signatures."""
+"""Which of the twins `hot` picks, and that they have the same names and signatures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast import _hot
+from channels_redis_fast import hot
 
-PROBE = "from channels_redis_fast import _hot; print(_hot.COMPILED, _hot.kind.__module__)"
+PROBE = "from channels_redis_fast import hot; print(hot.COMPILED, hot.kind.__module__)"
 # Names the first compiled module so that its import fails, as it does where nothing was built.
 HIDE = "import sys; sys.modules['channels_redis_fast._ext.capacity'] = None; "
 
@@ -28,7 +28,7 @@ def probe(program: str, pure: str | None) -> str:
 
 @pytest.mark.parametrize("pure", ["1", "yes"])
 def test_the_variable_asks_for_pure(pure: str) -> None:
-    assert probe(PROBE, pure) == "False channels_redis_fast._pure"
+    assert probe(PROBE, pure) == "False channels_redis_fast.hot.names"
 
 
 @pytest.mark.parametrize("pure", [None, "", "0"])
@@ -37,7 +37,7 @@ def test_compiled_is_the_default(twins: Any, pure: str | None) -> None:
 
 
 def test_without_compiled_modules_all_is_pure() -> None:
-    assert probe(HIDE + PROBE, None) == "False channels_redis_fast._pure"
+    assert probe(HIDE + PROBE, None) == "False channels_redis_fast.hot.names"
 
 
 def parameters(function: Any) -> list[tuple[str, Any, bool]]:
@@ -47,7 +47,7 @@ def parameters(function: Any) -> list[tuple[str, Any, bool]]:
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in _hot.__all__ if not name.isupper()])
+@pytest.mark.parametrize("name", [name for name in hot.__all__ if not name.isupper()])
 def test_signatures(twins: Any, name: str) -> None:
     compiled, pure = (getattr(twin, name) for twin in twins)
     if not isinstance(pure, type):
@@ -64,4 +64,4 @@ def test_signatures(twins: Any, name: str) -> None:
 
 def test_the_twins_agree_on_which_prefixes_are_ordered(twins: Any) -> None:
     compiled, pure = twins
-    assert compiled.ORDERED_FROM == pure.ORDERED_FROM == _hot.ORDERED_FROM
+    assert compiled.ORDERED_FROM == pure.ORDERED_FROM == hot.ORDERED_FROM

@@ -143,9 +143,10 @@ def test_signatures(upstream_python: Path) -> None:
 
 
 def test_what_they_are(upstream_python: Path) -> None:
-    from channels_redis_fast import core, serializers, utils
+    from channels_redis_fast import serializers, utils
+    from channels_redis_fast.core import layer
 
-    assert core.ChannelFull is ChannelFull
+    assert layer.ChannelFull is ChannelFull
     assert issubclass(serializers.SerializerDoesNotExist, KeyError)
     assert issubclass(serializers.MsgPackSerializer, serializers.BaseMessageSerializer)
     assert issubclass(serializers.JSONSerializer, serializers.BaseMessageSerializer)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import channels_redis_fast
-from channels_redis_fast import _hot
+from channels_redis_fast import hot
 
 #: What is about the package itself; the rest of the suite is about servers, other versions and the benchmarks.
 WITH_SERVER = ["tests/hot", "tests/core", "tests/pubsub", "tests/test_checks.py"]
@@ -28,7 +28,7 @@ def check_installation() -> None:
     if not origin.is_relative_to(Path(sysconfig.get_path("platlib")).resolve()):
         raise SystemExit(f"not the installed package: {origin}")
     # The modules are optional when a wheel is built, so one that fails to compile would pass unnoticed.
-    if not _hot.COMPILED:
+    if not hot.COMPILED:
         raise SystemExit("the wheel holds no compiled modules, or one of them cannot be imported")
 
 

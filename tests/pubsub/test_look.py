@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from channels_redis_fast import mailbox
+from channels_redis_fast.messages import mailbox
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import end, receive_many, started, until, within
 from tests.pubsub.helpers import subscriptions

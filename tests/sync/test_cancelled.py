@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.server import Server
-from channels_redis_fast import hub
+from channels_redis_fast.sync import hub
 from tests.core.helpers import within
 from tests.sync.helpers import Link, wait_until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast._hot import COMPILED
+from channels_redis_fast.hot import COMPILED
 from tests.conftest import ROOT
 from tests.core.helpers import clients
 from tests.sync.conftest import KINDS

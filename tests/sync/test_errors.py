@@ -14,7 +14,7 @@ from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 
 from bench.server import Server, free_port
-from channels_redis_fast import hub
+from channels_redis_fast.sync import hub
 from tests.core.helpers import within
 from tests.sync.helpers import in_threads, wait_until
 

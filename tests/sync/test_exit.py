@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bench.server import Server
-from channels_redis_fast._hot import COMPILED
+from channels_redis_fast.hot import COMPILED
 from tests.conftest import ROOT
 from tests.sync.helpers import Link, run_program
 

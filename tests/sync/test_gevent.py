@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast._hot import COMPILED
+from channels_redis_fast.hot import COMPILED
 from tests.sync.helpers import run_program
 
 pytestmark = [

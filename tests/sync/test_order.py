@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 
 from bench.server import Server
-from channels_redis_fast import hub, ways
+from channels_redis_fast.sync import hub, routing
 from tests.core.helpers import within
 from tests.sync.helpers import Link, in_threads
 
@@ -56,11 +56,11 @@ def test_loops_that_change_their_way(
     moments = random.Random(8)
     number = changed = 0
     for _ in range(SWITCHES):
-        monkeypatch.setattr(ways, "MANY", moments.randrange(1, 8))
+        monkeypatch.setattr(routing, "MANY", moments.randrange(1, 8))
         loop = new_loop()
 
         async def some(loop: asyncio.AbstractEventLoop = loop, first: int = number) -> tuple[int, bool]:
-            return await send_some(layer, place.channel, first, moments), layer._ways.get(loop) is not None
+            return await send_some(layer, place.channel, first, moments), layer._router.get(loop) is not None
 
         number, has_changed = run_on(loop, some())
         changed += has_changed
@@ -69,7 +69,7 @@ def test_loops_that_change_their_way(
 
 
 def test_several_loops_at_once(make: Make, place_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "MANY", 5)
+    monkeypatch.setattr(routing, "MANY", 5)
     layer = make()
     place = place_of(layer)
 
@@ -89,7 +89,7 @@ def test_while_the_io_threads_connection_is_slow(
     make: Make, server: Server, link: Link, place_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What goes its own way could be there long before what was handed to the I/O thread."""
-    monkeypatch.setattr(ways, "MANY", 10)
+    monkeypatch.setattr(routing, "MANY", 10)
 
     def slow_on_the_hub(kind: Any) -> Any:
         class Slow(kind):  # type: ignore[misc]
@@ -118,7 +118,7 @@ def test_callers_that_give_up_at_the_moment_of_change_let_nobody_overtake(
     make: Make, server: Server, link: Link, place_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call waits for the I/O thread's answers and is cancelled; the next one still has to wait for them."""
-    monkeypatch.setattr(ways, "MANY", 3)
+    monkeypatch.setattr(routing, "MANY", 3)
     layer = make(hosts=[link.url])
     place = place_of(layer, server.url)
     layer.sync.send(place.channel, {"n": -1})
@@ -134,10 +134,10 @@ def test_callers_that_give_up_at_the_moment_of_change_let_nobody_overtake(
         await asyncio.wait(waiting)
         late = [asyncio.ensure_future(layer.send(place.channel, {"n": 3 + n})) for n in range(3)]
         await asyncio.sleep(0)
-        assert not layer._ways.get(asyncio.get_running_loop())
+        assert not layer._router.get(asyncio.get_running_loop())
         link.do(link.proxy.go_on)
         await asyncio.gather(*early, *late)
-        assert layer._ways.get(asyncio.get_running_loop())
+        assert layer._router.get(asyncio.get_running_loop())
 
     asyncio.run(within(several()))
     assert [message["n"] for message in place.heard(7)] == [-1, *range(6)]

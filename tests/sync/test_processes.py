@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from channels_redis_fast import hub
-from channels_redis_fast._hot import COMPILED
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.hot import COMPILED
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.sync import hub
 from tests.core.helpers import clients, named
 from tests.scenarios import fork
 from tests.sync.helpers import ROOMY, run_program, wait_until

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from channels_redis_fast import _ext, _hot
+from channels_redis_fast import _ext, hot
 
 HERE = Path(__file__).resolve().parent
 #: Packages that have no type information, for those who have not installed stubs for them.
@@ -81,24 +81,24 @@ def differences(directory: Path, config: Path) -> list[str]:
 
 
 def untyped_functions() -> list[str]:
-    """What the compiled modules define, `_hot` does not pass on, and so nothing types."""
+    """What the compiled modules define, `hot` does not pass on, and so nothing types."""
     missing = []
     for entry in pkgutil.iter_modules(_ext.__path__):
         module = importlib.import_module(f"{_ext.__name__}.{entry.name}")
         for name, value in vars(module).items():
             own = getattr(value, "__module__", None) == module.__name__
             error = inspect.isclass(value) and issubclass(value, Exception)
-            if own and not error and not name.startswith("_") and name not in _hot.__all__:
+            if own and not error and not name.startswith("_") and name not in hot.__all__:
                 missing.append(f"{module.__name__}.{name}")
     return missing
 
 
 def main() -> None:
-    if not _hot.COMPILED:
+    if not hot.COMPILED:
         raise SystemExit("nothing is compiled, so there is nothing to hold the annotations against")
     missing = untyped_functions()
     if missing:
-        raise SystemExit(f"not typed, since _hot does not name them: {', '.join(missing)}")
+        raise SystemExit(f"not typed, since hot does not name them: {', '.join(missing)}")
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "mypy.ini"
         config.write_text(CONFIG, encoding="utf-8")

@@ -1,0 +1,184 @@
+"""``bench``: what the layer does on this very deployment's servers, beside channels_redis and the floors."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ...connection.hosts import host_label
+from .. import deployment
+from ..deployment import UsageError
+from .cases import SENDERS, Turn, fan_out, round_trip, send
+from .contenders import EXPIRY, Contender, PingContender, Scratch, Work, contenders
+from .rows import Row
+from .view import render
+
+HELP = "Measure round trip, send and fan-out on the servers of a deployment, beside channels_redis if it is installed."
+EXAMPLE = "channels-redis-fast bench --settings mysite.settings --seconds 30"
+
+#: Turns that each contender has in each case.
+ROUNDS = 5
+
+#: What took part, as far as it is installed.
+PACKAGES = ("channels-redis-fast", "channels-redis", "channels", "redis", "hiredis", "uvloop")
+
+#: What is measured.
+CASES = ("round_trip", "send", "fan_out")
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to be done by every contender, and how it is called."""
+
+    key: str
+    title: str
+    work: Work
+    contenders: Sequence[Contender]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``bench``."""
+    parser.add_argument(
+        "--seconds", type=_seconds, default=20.0, metavar="S", help="how long is measured, in all (default: 20)"
+    )
+    parser.add_argument(
+        "--members", type=_count, default=100, metavar="N", help="members of the group that is sent to (default: 100)"
+    )
+    parser.add_argument(
+        "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"only these of {', '.join(CASES)}"
+    )
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="default: asyncio")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the numbers of every turn")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Measure and show; return 1 if this layer lost messages or failed."""
+    place = deployment.find(arguments)
+    run_loop = _runner(arguments.loop)
+    scratch = Scratch(place)
+    run_loop(_reach(scratch))
+    rivals, notes = contenders(scratch)
+    cases = [case for case in _cases(rivals, PingContender(scratch), arguments.members) if case.key in arguments.case]
+    seconds = arguments.seconds / (ROUNDS * sum(len(case.contenders) for case in cases))
+    try:
+        rows = _take_turns(cases, seconds, run_loop)
+    finally:
+        # Also after Ctrl-C, which has ended the event loop of the turn.
+        run_loop(scratch.clean())
+    if not scratch.can_scan:
+        notes.append(f"SCAN is refused here: what this run has left vanishes by itself within {EXPIRY} s.")
+    hosts = [host_label(host) for host in scratch.layer.hosts]
+    if arguments.json:
+        report = {
+            "deployment": place.name,
+            "hosts": hosts,
+            "loop": arguments.loop,
+            "rounds": ROUNDS,
+            "seconds_per_turn": seconds,
+            "members": arguments.members,
+            "python": platform.python_version(),
+            "versions": _versions(),
+            "notes": notes,
+            "cases": {
+                case.key: {key: row.as_dict(rows[case.key]["fast"]) for key, row in rows[case.key].items()}
+                for case in cases
+            },
+        }
+        # Not by rich, which would wrap it and add colours.
+        console.file.write(json.dumps(report, indent=2) + "\n")
+    else:
+        head = f"{place.name} at {', '.join(hosts)}, {ROUNDS} turns of {seconds:.2g} s each, {arguments.loop}"
+        versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+        titles = [(case.title, list(rows[case.key].values())) for case in cases]
+        console.print(render(head, versions, titles, notes))
+    ours = [rows[case.key]["fast"] for case in cases]
+    return int(any(row.lost or row.failures for row in ours))
+
+
+def _cases(rivals: Sequence[Contender], ping: Contender, members: int) -> list[Case]:
+    return [
+        Case("round_trip", "Round trip: send, then receive, one at a time", round_trip, [*rivals, ping]),
+        Case("send", f"Send: {SENDERS} coroutines side by side", send, rivals),
+        Case(
+            "fan_out",
+            f"Fan-out: group_send to {members} members, until the last has it",
+            partial(fan_out, members=members),
+            rivals,
+        ),
+    ]
+
+
+def _take_turns(cases: Sequence[Case], seconds: float, run_loop: Run) -> dict[str, dict[str, Row]]:
+    """Return the rows by case and contender. Contenders take turns: what else the machine does meets them all."""
+    rows = {case.key: {one.key: Row(one.label) for one in case.contenders} for case in cases}
+    turns = [(case, one) for case in cases for _ in range(ROUNDS) for one in case.contenders]
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(turns))
+        for case, contender in turns:
+            progress.update(task, description=f"{case.key}: {contender.label}")
+            row = rows[case.key][contender.key]
+            gc.collect()
+            try:
+                row.turns.append(run_loop(contender.turn(case.work, seconds)))
+            except Exception as error:
+                # Whatever it is, the others go on.
+                row.turns.append(Turn())
+                row.failures.append(" ".join(f"{type(error).__name__}: {error}".split()))
+            progress.advance(task)
+    return rows
+
+
+async def _reach(scratch: Scratch) -> None:
+    """See that every shard answers. Raises ``redis.exceptions.ConnectionError`` naming the host."""
+    async with scratch.lines():
+        pass
+
+
+def _runner(loop: str) -> Run:
+    if loop == "asyncio":
+        return asyncio.run
+    try:
+        import uvloop  # noqa: PLC0415 - a choice of the site's
+
+        return uvloop.run
+    except ImportError:
+        raise UsageError("--loop uvloop needs uvloop: pip install uvloop") from None
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 to 3600")
+    return seconds
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{number} is not from 1 to 10000")
+    return number

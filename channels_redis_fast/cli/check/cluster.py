@@ -1,0 +1,112 @@
+"""
+Whether a cluster is one that messages can rely on: who tells of it, which slots are served, who would take over.
+
+The first server that tells is believed, as the layer does it; what each primary believes is asked of it. Read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from redis.exceptions import ResponseError
+
+from ...base import RedisLayer
+from ...cluster.slots import SLOTS
+from ..line import NodeLine
+from ..server_facts import is_refusal
+from ..servers import Told
+from ..texts import counted
+from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
+
+
+def check_cluster(layer: RedisLayer, told: Told) -> Iterator[Finding]:
+    """Say what the servers that the settings name have told of a layer's cluster."""
+    named = layer.hosts[0]["cluster"]
+    if not told.primaries:
+        yield _untold(told)
+        return
+    if told.errors:
+        some = "; ".join(f"{host}:{port}: {_text(host, port, error)}" for (host, port), error in told.errors.items())
+        yield Finding(
+            WARNING,
+            "named servers",
+            f"{len(told.errors)} of {len(named)} do not tell of the cluster: {some}",
+            "The others do; name in hosts[0]['cluster'] some that stay.",
+        )
+    elif len(named) == 1 and len(told.primaries) > 1:
+        yield Finding(
+            WARNING,
+            "named servers",
+            "only one: a process that starts while it is away finds no other",
+            "Name two or three of the cluster's servers, or what always leads to one.",
+        )
+    else:
+        yield Finding(OK, "named servers", f"{counted(len(named), 'server')} tell of the cluster")
+    yield _slots(told)
+    alone = [f"{host}:{port}" for (host, port), primary in told.primaries.items() if not primary.replicas]
+    if alone:
+        yield Finding(
+            WARNING,
+            "replicas",
+            f"none for {', '.join(alone)}: while it is away its slots are not served, and what it held is lost with it",
+            "A replica for each primary: redis-cli --cluster add-node NEW OLD --cluster-slave.",
+        )
+    else:
+        fewest = min(primary.replicas for primary in told.primaries.values())
+        yield Finding(OK, "replicas", f"{fewest} or more for each of {counted(len(told.primaries), 'primary server')}")
+
+
+async def check_node(line: NodeLine) -> list[Finding]:
+    """
+    Say what a primary believes of its cluster.
+
+    Raises ``redis.exceptions.ConnectionError`` naming the host.
+    """
+    item = "cluster"
+    (info,) = await line.ask((b"CLUSTER", b"INFO"))
+    if not isinstance(info, bytes):
+        if is_refusal(info) is not None:
+            return [Finding(UNSEEN, item, "CLUSTER INFO may not be used")]
+        return [Finding(PROBLEM, item, str(info), "Name servers of a cluster; others stand in the list without it.")]
+    fields = dict(text.partition(":")[::2] for text in info.decode("utf-8", "replace").split())
+    state = fields.get("cluster_state", "not told")
+    if state != "ok":
+        failing = int(fields.get("cluster_slots_fail", "0")) + int(fields.get("cluster_slots_pfail", "0"))
+        nobodys = SLOTS - int(fields.get("cluster_slots_assigned", "0"))
+        why = f"{nobodys:,} slots are nobody's, {failing:,} those of servers that fail"
+        mend = "CLUSTER NODES says who is gone; redis-cli --cluster fix gives slots of nobody to somebody."
+        return [Finding(PROBLEM, item, f"cluster_state is {state}: {why}; it refuses what is sent", mend)]
+    slots = "" if line.slots is None else f", {line.slots:,} slots here"
+    return [Finding(OK, item, f"cluster_state is ok{slots}, {fields.get('cluster_size', '?')} primaries with slots")]
+
+
+def _slots(told: Told) -> Finding:
+    covered = sum(primary.slots for primary in told.primaries.values())
+    if covered < SLOTS:
+        return Finding(
+            PROBLEM,
+            "slots",
+            f"{SLOTS - covered:,} of {SLOTS:,} have no server: sends to channels in them fail, and all others too "
+            "unless cluster-require-full-coverage is no",
+            "redis-cli --cluster fix, or CLUSTER ADDSLOTSRANGE at one of the servers.",
+        )
+    most = max(primary.slots for primary in told.primaries.values())
+    return Finding(OK, "slots", f"all {SLOTS:,} served; no server has more than {most / SLOTS:.0%} of them")
+
+
+def _untold(told: Told) -> Finding:
+    item = "slots"
+    for (host, port), error in told.errors.items():
+        if is_refusal(error) is not None:
+            mend = "ACL SETUSER with +cluster|slots: it is what a layer finds its way by."
+            return Finding(PROBLEM, item, f"{host}:{port} does not let its slots be seen: {error}", mend)
+        if isinstance(error, ResponseError):
+            mend = "A server that belongs to no cluster stands in 'hosts' by itself, without 'cluster'."
+            return Finding(PROBLEM, item, f"{host}:{port}: {error}", mend)
+    if told.errors:
+        return Finding(PROBLEM, item, "none of the named servers can be reached", "See below why.")
+    return Finding(PROBLEM, item, f"none of {SLOTS:,} has a server", "redis-cli --cluster create makes a cluster.")
+
+
+def _text(host: str, port: int, error: Exception) -> str:
+    return str(error).removeprefix(f"{host}:{port}: ")

@@ -1,0 +1,101 @@
+"""
+Who else uses the prefix, as far as Redis can tell: processes of other settings, of channels_redis, of another prefix.
+
+Reads a ``Picture``; asks nothing. Settings cannot be seen from outside, only what comes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..inspect.snapshot import Channel, Picture, Shard
+from ..texts import counted
+from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
+
+#: Names that are shown of many.
+EXAMPLES = 3
+
+
+def check_peers(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
+    """Say what there is on one shard of others. ``is_twin``: the project itself runs channels_redis."""
+    yield _connections(shard, is_twin)
+    if picture.layer == "pubsub":
+        yield Finding(UNSEEN, "peers' settings", "what they publish cannot be seen without listening to it")
+        return
+    if "SCAN" in shard.refused:
+        yield Finding(UNSEEN, "peers' settings", "SCAN may not be used")
+        return
+    yield _settings([channel for channel in picture.channels if channel.shard == shard.shard])
+    yield from _keys(picture, shard, is_twin)
+
+
+def _connections(shard: Shard, is_twin: bool) -> Finding:
+    item = "connections"
+    if shard.connections is None:
+        return Finding(UNSEEN, item, "CLIENT LIST may not be used")
+    ours = ", ".join(f"{name} {count}" for name, count in shard.connections.items()) or "none"
+    text = f"of this package: {ours}"
+    if shard.nameless_receivers:
+        text += f"; nameless in BZPOPMIN, as those of channels_redis are: {shard.nameless_receivers}"
+        if not is_twin:
+            text += " (a mixed fleet works)"
+    return Finding(OK, item, text)
+
+
+def _settings(channels: list[Channel]) -> Finding:
+    item = "peers' settings"
+    unreadable = [channel.channel for channel in channels if channel.readable is False]
+    if unreadable:
+        return Finding(
+            PROBLEM,
+            item,
+            f"{len(unreadable):,} of {len(channels):,} oldest messages cannot be read ({_some(unreadable)}): receivers "
+            "with these settings skip them",
+            "The same serializer_format, random_prefix_length and encryption keys in all processes of a prefix.",
+        )
+    if not channels:
+        return Finding(UNSEEN, item, "no message waits that could tell")
+    return Finding(OK, item, f"the oldest messages of {counted(len(channels), 'channel')} can be read with these")
+
+
+def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
+    kinds = {
+        kind: [entry.key for entry in picture.leftovers if entry.shard == shard.shard and entry.kind == kind]
+        for kind in ("inflight", "no expiry", "not a sorted set", "foreign")
+    }
+    if kinds["inflight"] and not is_twin and not shard.nameless_receivers:
+        yield Finding(
+            WARNING,
+            "leftovers",
+            f"{counted(len(kinds['inflight']), 'backup queue')} of channels_redis ({_some(kinds['inflight'])}), and "
+            "none of its processes to be seen",
+            "UNLINK them when no process runs channels_redis any more: they do not go away by themselves.",
+        )
+    if kinds["no expiry"]:
+        yield Finding(
+            WARNING,
+            "leftovers",
+            f"{counted(len(kinds['no expiry']), 'key')} without an expiry ({_some(kinds['no expiry'])})",
+            "No layer writes such keys: find out who does, and UNLINK them.",
+        )
+    if kinds["not a sorted set"]:
+        yield Finding(
+            PROBLEM,
+            "leftovers",
+            f"{counted(len(kinds['not a sorted set']), 'key')} of another type in place of channels or groups "
+            f"({_some(kinds['not a sorted set'])}): calls with these names fail",
+            "UNLINK them, or take another prefix.",
+        )
+    if kinds["foreign"]:
+        yield Finding(
+            WARNING,
+            "prefix",
+            f"{counted(len(kinds['foreign']), 'key')} under {picture.prefix!r} not of this layer "
+            f"({_some(kinds['foreign'])}): flush() removes them too",
+            "Prefixes of which none begins with another.",
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - EXAMPLES
+    return ", ".join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,218 @@
+"""
+Whether the server carries out the commands that a layer needs, for this user and this prefix.
+
+Asks with ACL DRYRUN, which does nothing, where the server has it and the user may use it; else tries each command on a
+scratch key of its own, which is removed at the end and goes away by itself should that fail. A refusal is told apart by
+its text: the command, the key or the channel is what the user may not touch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.exceptions import RedisError
+
+from ...base import RedisLayer
+from ...connection.hosts import HostOptions
+from ...connection.link import Command
+from ...core import RedisChannelLayer
+from ...pubsub import RedisPubSubChannelLayer
+from ...pubsub.dialect import PLAIN, SHARDED, Dialect
+from ..line import Line, NodeLine
+from ..server_facts import is_refusal
+from .findings import OK, PROBLEM, WARNING, Finding
+
+#: Seconds after which a scratch key goes away by itself.
+SCRATCH_LIFE = 60
+
+#: A script that no server knows: where scripts may be called, the answer is that.
+NO_SCRIPT = b"0" * 40
+
+#: Commands that a layer lives without, and what it then lives without.
+_OPTIONAL = {
+    "EVALSHA": "sends take two round trips of plain commands, and between these a channel may come over its capacity",
+    "EVAL": "sends take two round trips of plain commands, and between these a channel may come over its capacity",
+    "SCAN": "flush() fails",
+    "UNLINK": "flush() fails",
+    "CLIENT SETNAME": "its connections have no name in CLIENT LIST",
+    "ASKING": "what is sent to a slot while it moves to another server fails",
+}
+
+#: What a connection can do nothing else after. Each of these comes last among a layer's commands.
+_LISTENING = ("SUBSCRIBE", "UNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE")
+
+
+def core_commands(key: bytes) -> dict[str, Command]:
+    """Return all that the core layer does, harmless on a scratch key, in an order in which nothing waits."""
+    return {
+        "PING": (b"PING",),
+        "TIME": (b"TIME",),
+        "ZADD": (b"ZADD", key, 1, b"check"),
+        "EXPIRE": (b"EXPIRE", key, SCRATCH_LIFE),
+        "ZCARD": (b"ZCARD", key),
+        "ZCOUNT": (b"ZCOUNT", key, b"-inf", b"+inf"),
+        "ZRANGE": (b"ZRANGE", key, 0, 0),
+        "ZREVRANGE": (b"ZREVRANGE", key, 0, 0),
+        "ZREMRANGEBYSCORE": (b"ZREMRANGEBYSCORE", key, 0, 0),
+        "ZREM": (b"ZREM", key, b"another"),
+        # Should ZADD be refused there is nothing to pop: then it waits, which is why it does not wait for long.
+        "BZPOPMIN": (b"BZPOPMIN", key, b"0.01"),
+        "EVALSHA": (b"EVALSHA", NO_SCRIPT, 1, key),
+        "EVAL": (b"EVAL", b"return 1", 1, key),
+        "CLIENT SETNAME": (b"CLIENT", b"SETNAME", b"channels_redis_fast:core:check"),
+        "SCAN": (b"SCAN", b"0", b"MATCH", key, b"COUNT", 1),
+        "UNLINK": (b"UNLINK", key),
+    }
+
+
+def pubsub_commands(channel: bytes, words: Dialect) -> dict[str, Command]:
+    """Return all that the Pub/Sub layer does, on a channel that nobody else knows."""
+    return {
+        "PING": (b"PING",),
+        words.publish.decode(): (words.publish, channel, b""),
+        "CLIENT SETNAME": (b"CLIENT", b"SETNAME", b"channels_redis_fast:pubsub:check"),
+        words.subscribe.decode(): (words.subscribe, channel),
+        words.unsubscribe.decode(): (words.unsubscribe, channel),
+    }
+
+
+def cluster_commands(key: bytes) -> dict[str, Command]:
+    """Return what the core layer does on a cluster: it looks in place of waiting, and is told when to."""
+    commands = core_commands(key)
+    del commands["BZPOPMIN"]
+    return {
+        **_of_any_cluster(),
+        **commands,
+        "ZPOPMIN": (b"ZPOPMIN", key),
+        "SPUBLISH": (b"SPUBLISH", key, b""),
+        "SSUBSCRIBE": (b"SSUBSCRIBE", key),
+        "SUNSUBSCRIBE": (b"SUNSUBSCRIBE", key),
+    }
+
+
+def _of_any_cluster() -> dict[str, Command]:
+    return {"CLUSTER SLOTS": (b"CLUSTER", b"SLOTS"), "ASKING": (b"ASKING",)}
+
+
+def commands_of(layer: RedisLayer, line: Line, scratch: bytes) -> dict[str, Command]:
+    """Return all that a layer does at the server of a line, on a scratch key or channel."""
+    on_cluster = isinstance(line, NodeLine)
+    if isinstance(layer, RedisPubSubChannelLayer):
+        commands = pubsub_commands(scratch, SHARDED if layer.sharded else PLAIN)
+        return {**_of_any_cluster(), **commands} if on_cluster else commands
+    return cluster_commands(scratch) if on_cluster else core_commands(scratch)
+
+
+def scratch_name(line: Line, prefix: str, is_core: bool) -> bytes:
+    """Return a name that nobody else has; on a cluster one that this server has."""
+    between = ":" if is_core else "__"
+    unique = f"{prefix}{between}check{between}{uuid.uuid4().hex}"
+    return next(name for number in itertools.count() if line.has(name := f"{unique}{number:x}".encode()))
+
+
+async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
+    """
+    Say which of the commands that the layer needs are refused to the user that the settings name.
+
+    Raises ``redis.exceptions.ConnectionError`` naming the host.
+    """
+    is_core = isinstance(layer, RedisChannelLayer)
+    scratch = scratch_name(line, layer.prefix, is_core)
+    commands = commands_of(layer, line, scratch)
+    (user,) = await line.ask((b"ACL", b"WHOAMI"))
+    name = user.decode("utf-8", "replace") if isinstance(user, bytes) else None
+    way = "asked with ACL DRYRUN"
+    replies = None if name is None else await _dry_run(line, name, commands)
+    if replies is None:
+        way = "each tried on a scratch key" if is_core else "each tried on a channel of its own"
+        replies = await _try(line, commands, scratch if is_core else None)
+    refused = {command: str(reply) for command, reply in zip(commands, replies, strict=True) if _is_no(reply)}
+    return list(_say(refused, len(commands), way, name or _user(line.host), layer.prefix))
+
+
+async def _dry_run(line: Line, user: str, commands: dict[str, Command]) -> Sequence[Any] | None:
+    """Return an error or a sentence for each command that is refused; None where that cannot be asked."""
+    replies = await line.ask(*((b"ACL", b"DRYRUN", user, *command) for command in commands.values()))
+    if any(isinstance(reply, Exception) and "not found" not in str(reply).lower() for reply in replies):
+        return None
+    return [reply if isinstance(reply, Exception) or reply == b"OK" else _Refused(reply) for reply in replies]
+
+
+class _Refused(Exception):
+    """What ACL DRYRUN says of a command that would be refused."""
+
+    def __init__(self, reply: Any) -> None:
+        super().__init__(f"NOPERM {reply.decode('utf-8', 'replace') if isinstance(reply, bytes) else reply}")
+
+
+async def _try(line: Line, commands: dict[str, Command], key: bytes | None) -> Sequence[Any]:
+    listening = [command for name, command in commands.items() if name in _LISTENING]
+    try:
+        replies = await line.ask(*(command for name, command in commands.items() if name not in _LISTENING))
+    finally:
+        if key is not None:
+            # Also when interrupted; UNLINK may be what is refused.
+            with contextlib.suppress(RedisError):
+                await line.ask((b"ZREMRANGEBYSCORE", key, b"-inf", b"+inf"))
+    return [*replies, *await line.ask(*listening)]
+
+
+def _user(host: HostOptions) -> str:
+    return str(urlsplit(host.get("address", "")).username or host.get("username") or "USER")
+
+
+def _is_no(reply: Any) -> bool:
+    return isinstance(reply, _Refused) or is_refusal(reply) is not None or "not found" in _text(reply)
+
+
+def _text(reply: Any) -> str:
+    return str(reply).lower() if isinstance(reply, Exception) else ""
+
+
+def _say(refused: dict[str, str], count: int, way: str, user: str, prefix: str) -> Iterator[Finding]:
+    item = "commands"
+    missing = [command for command, text in refused.items() if not text.startswith("NOPERM")]
+    needed = [command for command in missing if command not in _OPTIONAL]
+    if needed:
+        yield Finding(
+            PROBLEM,
+            item,
+            f"the server has no {', '.join(needed)}",
+            "Redis 5.0 or newer, for sharded Pub/Sub 7.0; no rename-command.",
+        )
+    forbidden = {command: text for command, text in refused.items() if command not in missing}
+    for what, rule in (("key", f"~{prefix}*"), ("channel", f"&{prefix}*")):
+        touched = [command for command, text in forbidden.items() if _is_about(text, what)]
+        if touched:
+            yield Finding(
+                PROBLEM,
+                item,
+                f"the user may not touch {what}s that begin with {prefix!r} ({', '.join(touched)})",
+                f"ACL SETUSER {user} {rule}, or another prefix.",
+            )
+            forbidden = {command: text for command, text in forbidden.items() if command not in touched}
+    needed = [command for command in forbidden if command not in _OPTIONAL]
+    if needed:
+        yield Finding(PROBLEM, item, f"the user may not use {', '.join(needed)}", _grant(user, needed))
+    spared = [command for command in refused if command in _OPTIONAL and (command in missing or command in forbidden)]
+    for loss in dict.fromkeys(_OPTIONAL[command] for command in spared):
+        some = [command for command in spared if _OPTIONAL[command] == loss]
+        mend = _grant(user, some) if any(command in forbidden for command in some) else "None, on this server."
+        yield Finding(WARNING, item, f"without {', '.join(some)}: {loss}", mend)
+    if not refused:
+        yield Finding(OK, item, f"all {count} that the layer needs ({way})")
+
+
+def _is_about(text: str, what: str) -> bool:
+    lower = text.lower()
+    return "to access" in lower and (f" {what}" in lower.split("to access", 1)[1])
+
+
+def _grant(user: str, commands: Sequence[str]) -> str:
+    rules = " ".join(f"+{command.lower().replace(' ', '|')}" for command in commands)
+    return f"ACL SETUSER {user} {rules}"

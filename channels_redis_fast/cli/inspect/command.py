@@ -1,0 +1,144 @@
+"""``inspect``: the live picture of one deployment, once or refreshed, as tables or as JSON. Read-only."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ...base import RedisLayer
+from ...core import RedisChannelLayer
+from ...pubsub import RedisPubSubChannelLayer
+from .. import deployment
+from ..line import Line
+from ..scan import MAX_KEYS
+from ..servers import are_current, lines
+from .snapshot import Picture
+from .survey import survey_core
+from .survey_pubsub import survey_pubsub
+from .view import render
+
+HELP = "Show what is in Redis right now: channels and how full they are, groups, connections, leftovers."
+EXAMPLE = "channels-redis-fast inspect --settings mysite.settings --watch 2"
+
+#: Rows of a table where no option says otherwise.
+TOP = 20
+
+#: Lines of a screen that are not rows of the two large tables.
+FRAME_ROWS = 14
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``inspect``."""
+    parser.add_argument(
+        "--watch", nargs="?", type=_pause, const=2.0, metavar="SECONDS", help="refresh until Ctrl-C (every 2 seconds)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, all rows; with --watch a line each time")
+    parser.add_argument("--top", type=_count, default=TOP, metavar="N", help=f"rows of each table (default: {TOP})")
+    parser.add_argument(
+        "--max-keys",
+        type=_count,
+        default=MAX_KEYS,
+        metavar="N",
+        help=f"keys of each server that are looked at, so that a large database is not walked to its end "
+        f"(default: {MAX_KEYS})",
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Show the picture; return 1 if a shard could not be looked at."""
+    place = deployment.find(arguments)
+    if arguments.watch is None:
+        picture = asyncio.run(_look_once(place, arguments.max_keys))
+        if arguments.json:
+            _print_json(console, picture.as_dict(), indent=2)
+        else:
+            console.print(render(picture, arguments.top))
+        return int(picture.has_failed)
+    # Which is how watching ends.
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_watch(place, arguments, console))
+    return 0
+
+
+async def take_picture(
+    place: deployment.Deployment, layer: RedisLayer, shards: Sequence[Line], max_keys: int = MAX_KEYS
+) -> Picture:
+    """Return the picture of a deployment; what could not be looked at is in it with the reason."""
+    picture = Picture(place.name, "core" if place.is_core else "pubsub", layer.prefix, time.time())
+    if isinstance(layer, RedisChannelLayer):
+        await survey_core(layer, shards, picture, max_keys)
+    elif isinstance(layer, RedisPubSubChannelLayer):
+        await survey_pubsub(layer, shards, picture, max_keys)
+    picture.channels.sort(key=lambda channel: (-channel.fill, -channel.depth, channel.channel, channel.shard))
+    picture.groups.sort(key=lambda group: (-group.members, group.group, group.shard))
+    picture.leftovers.sort(key=lambda leftover: (leftover.kind, leftover.key, leftover.shard))
+    for subscriptions in (picture.subscribed_groups, picture.subscribed_channels):
+        subscriptions.sort(key=lambda entry: (-(entry.subscribers or 0), entry.name, entry.shard))
+    return picture
+
+
+async def _look_once(place: deployment.Deployment, max_keys: int) -> Picture:
+    layer = place.make_layer()
+    async with lines(layer, "inspect") as shards:
+        return await take_picture(place, layer, shards, max_keys)
+
+
+async def _watch(place: deployment.Deployment, arguments: argparse.Namespace, console: Console) -> None:
+    if arguments.json or not console.is_terminal:
+        async for picture in _pictures(place, arguments):
+            if arguments.json:
+                _print_json(console, picture.as_dict())
+            else:
+                console.print(render(picture, arguments.top), Text(""))
+        return
+    last: Picture | None = None
+    try:
+        with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+            async for last in _pictures(place, arguments):
+                rows = max(3, (console.height - FRAME_ROWS) // 2)
+                live.update(render(last, min(rows, arguments.top)), refresh=True)
+    finally:
+        if last is not None:
+            # The screen that it was on is gone.
+            console.print(render(last, arguments.top))
+
+
+async def _pictures(place: deployment.Deployment, arguments: argparse.Namespace) -> AsyncIterator[Picture]:
+    layer = place.make_layer()
+    while True:
+        async with lines(layer, "inspect") as shards:
+            # A server that has gone is tried anew each time, and not waited for; a cluster may look different then.
+            while True:
+                yield await take_picture(place, layer, shards, arguments.max_keys)
+                await asyncio.sleep(arguments.watch)
+                if not await are_current(shards):
+                    break
+
+
+def _print_json(console: Console, value: dict[str, Any], indent: int | None = None) -> None:
+    # Not by rich, which would wrap it and add colours.
+    console.file.write(json.dumps(value, indent=indent) + "\n")
+    console.file.flush()
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _pause(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} s is not between 0.1 s and a day")
+    return seconds

@@ -1,0 +1,404 @@
+"""
+A Redis Cluster in one event loop: which server has which slot now, and how requests get there.
+
+A ``SlotQueue`` is what senders and callers use for one slot. It takes what a command connection takes, and passes it to
+the server that has the slot. ``Cluster`` has the queues, the servers' command connections and the map of slots, which
+it reads from them. Knows slots, servers and the answers that say "not here" (MOVED, ASK, TRYAGAIN, CLUSTERDOWN); no channel, no message.
+
+Rules kept here:
+
+- The requests of one slot are carried out in the order in which they were handed in, also when the slot moves: what
+  was written to one server is answered before the first of them is written to another.
+- What a server answered with a redirection was not done, and goes where that says.
+- The map is asked for once for an event (a redirection, a lost server), and not once for each command.
+- What no server takes waits as long as an answer may take, and fails then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from redis.exceptions import ConnectionError, RedisError
+
+from ..connection.commands import CommandConnection, Pending, Request
+from ..connection.dialer import Dialer
+from ..connection.futures import ignore
+from ..connection.link import CLUSTER_ONLY, Link, delays
+from ..connection.script import Script
+from ..loops import run_alone
+from ..stats import Stats
+from .seeds import Seeds
+from .slot_queue import Reclaimable, SlotQueue
+from .slots import SLOTS, Address, owners_of, slot_of
+
+#: Seconds between two maps that only redirections asked for: each of those is a piece of the map itself.
+MAP_INTERVAL = 1.0
+
+#: Seconds after which one more server is asked for the map, or the map is asked for again while something is wrong with
+#: it, at most; and those after which no server is waited for.
+ASK_NEXT, MAP_TIMEOUT = 0.25, 2.0
+
+#: Seconds of silence with commands unanswered after which the map is asked for: a slot's server may be another by now.
+DOUBT = 1.0
+
+#: Seconds that a server without slots is kept for, since it may be about to get some.
+KEEP = 10.0
+
+
+class Node(CommandConnection):
+    """The command connection to one server of a cluster."""
+
+    def __init__(self, cluster: Cluster, address: Address, scripts: Sequence[Script]) -> None:
+        super().__init__(cluster.nodes.dialer(address), cluster.loop, cluster.stats, scripts)
+        self.address = address
+        #: When it was last needed though it had no slots.
+        self.asked_at = float("-inf")
+        self._cluster = cluster
+        self._doubt: asyncio.TimerHandle | None = None
+        self._trouble_since: float | None = None
+
+    def opened(self) -> None:
+        self._trouble_since = None
+        super().opened()
+
+    def refused(self, error: Exception) -> bool:
+        now = self.loop.time()
+        self._trouble_since = now if self._trouble_since is None else self._trouble_since
+        if now - self._trouble_since > self.answer_timeout:
+            return super().refused(error)
+        # Whoever asks for the map asks another server.
+        self.withdraw(Request, lambda request: request.fail(error))
+        if self._unwritten:
+            self._cluster.doubt()
+        return bool(self._unwritten)
+
+    def trouble_lasts(self) -> bool:
+        return self._trouble_since is not None and self.loop.time() - self._trouble_since > self.answer_timeout
+
+    def after_loss(self) -> None:
+        self._cluster.doubt()
+        super().after_loss()
+
+    def not_done(self, request: Pending, error: Exception) -> None:
+        if error.__class__ not in CLUSTER_ONLY:
+            super().not_done(request, error)
+        elif request.reply(error):
+            self.repeat(request)
+
+    def is_silent(self) -> bool:
+        """Whether an answer is overdue by so much that the server may be gone."""
+        link = self.link
+        return link is not None and bool(link.in_flight) and self.loop.time() - link.heard >= DOUBT
+
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way here."""
+        return not self._unwritten and not self._repeat and not self.in_flight
+
+    def withdraw(self, kind: type[Any], take: Callable[[Any], None]) -> None:
+        """Take the requests of a kind out that were not written, in order."""
+        self._put_first()
+        requests = list(self._unwritten)
+        self._unwritten.clear()
+        for request in requests:
+            if isinstance(request, kind):
+                take(request)
+            else:
+                self._unwritten.append(request)
+
+    async def aclose(self) -> None:
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+        await super().aclose()
+
+    def _write_some(self, link: Link) -> None:
+        super()._write_some(link)
+        if self._doubt is None:
+            self._doubt = self.loop.call_later(DOUBT, self._look_at_silence)
+
+    def _look_at_silence(self) -> None:
+        self._doubt = None
+        if self.link is not None and self.link.in_flight:
+            is_silent = self.is_silent()
+            if is_silent:
+                self._cluster.doubt()
+            # A server that comes to itself after it was replaced takes what it was sent meanwhile, and loses it.
+            self._doubt = self.loop.call_later(ASK_NEXT if is_silent else DOUBT, self._look_at_silence)
+
+
+class Cluster:
+    """
+    The servers of a cluster, as one event loop sees them.
+
+    ``scripts`` are loaded on every connection. ``says``: whether receivers are told on a key's sharded channel that
+    there is something on the key again.
+    """
+
+    def __init__(
+        self,
+        nodes: Seeds,
+        loop: asyncio.AbstractEventLoop,
+        stats: Stats,
+        scripts: Sequence[Script] = (),
+        says: bool = False,
+    ) -> None:
+        self.nodes = nodes
+        self.loop = loop
+        self.stats = stats
+        self.says = says
+        self.answer_timeout = nodes.answer_timeout
+        self.closing = False
+        self._scripts = scripts
+        self._servers: dict[Address, Node] = {}
+        self._owners: list[Node | None] = [None] * SLOTS
+        self._queues: dict[int, SlotQueue] = {}
+        #: Lanes with requests that cannot be written yet.
+        self._waiting: dict[SlotQueue, None] = {}
+        self._followers: list[Callable[[], None]] = []
+        #: When the map was asked for last; what comes within ``MAP_INTERVAL`` belongs to the same event.
+        self._asked_at = float("-inf")
+        self._pauses = delays()
+        #: Whether any server has ever told the map.
+        self.is_mapped = False
+        #: Whether the map may be wrong, and whether something waits for a better one.
+        self._is_outdated = self._is_urgent = False
+        self._tending: asyncio.Task[None] | None = None
+
+    # What senders, callers and subscribers use.
+
+    def at(self, key: bytes) -> SlotQueue:
+        """Return the way to the server that has a key."""
+        return self.queue(slot_of(key))
+
+    def queue(self, slot: int) -> SlotQueue:
+        """Return the way to the server that has a slot."""
+        queue = self._queues.get(slot)
+        if queue is None:
+            queue = self._queues[slot] = SlotQueue(self, slot)
+        return queue
+
+    async def servers(self) -> Sequence[CommandConnection]:
+        """Return the ways to all servers that have slots. Raises ``redis.exceptions.ConnectionError``."""
+        if not self.is_mapped:
+            # Any slot's way is known when the map is.
+            await self.queue(0).call((b"PING",), repeatable=True)
+        return self.primaries()
+
+    def primaries(self) -> list[Node]:
+        """Return the servers that have slots, as far as is known."""
+        return [node for node in dict.fromkeys(self._owners) if node is not None]
+
+    def owner(self, slot: int) -> Node | None:
+        """Return the server that has a slot; None as long as that is not known."""
+        return self._owners[slot]
+
+    def node(self, address: Address) -> Node:
+        """Return the server at an address."""
+        node = self._servers.get(address)
+        if node is None:
+            node = self._servers[address] = Node(self, address, self._scripts)
+        return node
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Have a function called after slots have changed hands."""
+        self._followers.append(follower)
+
+    @property
+    def dialer(self) -> Dialer:
+        """What leads to the first of the configured servers: for what is the same for all of them."""
+        return self.nodes.dialer(self.nodes.seeds[0])
+
+    @property
+    def in_flight(self) -> int:
+        """How many commands were written and not yet answered."""
+        return sum(node.in_flight for node in self._servers.values())
+
+    @property
+    def is_open(self) -> int:
+        """How many sockets there are."""
+        return sum(node.is_open for node in self._servers.values())
+
+    # What queues and connections tell.
+
+    def moved(self, slot: int, host: str, port: int, asked: Node) -> None:
+        """Hear that a slot is at another server."""
+        owner = self.node(self._address(host, port, asked))
+        if self._owners[slot] is not owner:
+            self._owners[slot] = owner
+            self._is_outdated = True
+            self._tend()
+            self._tell()
+
+    def asked(self, host: str, port: int, asked: Node) -> Node:
+        """Return the server that gets a slot whose key has gone there already."""
+        node = self.node(self._address(host, port, asked))
+        node.asked_at = self.loop.time()
+        return node
+
+    def wait(self, queue: SlotQueue) -> None:
+        """Have a queue tried again: at once if there is a newer map to be had, later if there is not."""
+        self._waiting[queue] = None
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Ask for the map, as a server cannot be reached, or does not answer, or not as it should."""
+        if self._waiting or self.is_mapped:
+            self._is_urgent = self._is_outdated = True
+            self._tend()
+
+    # Coming and going.
+
+    async def aclose(self) -> None:
+        """Write what was handed in, wait for the answers, close the sockets. What comes now waits for ``resume``."""
+        self.closing = True
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.wait([self._tending])
+        await asyncio.gather(*(node.aclose() for node in list(self._servers.values())))
+
+    def resume(self) -> None:
+        """Open sockets again after ``aclose``, if something was handed in meanwhile."""
+        self.closing = False
+        for node in self._servers.values():
+            node.resume()
+        for queue in list(self._waiting):
+            self.wait(queue)
+
+    def give_up(self) -> None:
+        """Fail what could not be written, since the event loop closes."""
+        self.closing = True
+        error = ConnectionError(f"{self.nodes.label}: the event loop was closed")
+        for queue in self._queues.values():
+            queue.fail(error)
+        for node in self._servers.values():
+            node.give_up()
+
+    # The map.
+
+    def _address(self, host: str, port: int, asked: Node) -> Address:
+        address = (host or asked.address[0], port)
+        return address if self.nodes.remap is None else self.nodes.remap(address)
+
+    def _tend(self) -> None:
+        if self._tending is None and not self.closing:
+            # An empty context: this outlives the request that asks for it.
+            self._tending = contextvars.Context().run(self.loop.create_task, self._see_to_it())
+            self._tending.add_done_callback(self._tended)
+
+    def _tended(self, task: asyncio.Task[None]) -> None:
+        self._tending = None
+        if not task.cancelled() and task.exception() is not None:
+            self.loop.call_exception_handler(
+                {"message": "channels_redis_fast: the map of a cluster cannot be read", "exception": task.exception()}
+            )
+            self.loop.call_later(MAP_INTERVAL, self._tend)
+        elif self._waiting or self._is_outdated:
+            # Somebody cancelled every task of the loop, or this came in at the last moment.
+            self._tend()
+
+    async def _see_to_it(self) -> None:
+        while self._waiting or self._is_outdated:
+            left = self._asked_at + MAP_INTERVAL - self.loop.time()
+            if left <= 0:
+                self._pauses = delays()
+            else:
+                await asyncio.sleep(min(next(self._pauses), ASK_NEXT) if self._is_urgent else left)
+            self._is_outdated = self._is_urgent = False
+            error = await self._learn()
+            self._asked_at = self.loop.time()
+            if error is not None and not self.is_mapped:
+                self._is_outdated = self._is_urgent = False
+                self._fail_waiting(error)
+                return
+            waiting, self._waiting = self._waiting, {}
+            for queue in waiting:
+                queue.go_on()
+
+    async def _learn(self) -> Exception | None:
+        """Ask servers for the map, one after the other until one answers. Returns why there is none."""
+        asked: dict[asyncio.Future[list[Any]], Node] = {}
+        candidates = iter(self._candidates())
+        error: Exception | None = None
+        end = self.loop.time() + MAP_TIMEOUT
+        while True:
+            node = next(candidates, None)
+            if node is not None:
+                call = node.call((b"CLUSTER", b"SLOTS"))
+                call.add_done_callback(ignore)
+                asked[call] = node
+            left = end - self.loop.time()
+            if not asked or (node is None and left <= 0):
+                return error or ConnectionError(f"{self.nodes.label}: no server has answered for {MAP_TIMEOUT:g} s")
+            patience = left if node is None else ASK_NEXT
+            done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            for call in done:
+                answered = asked.pop(call)
+                try:
+                    self._apply(owners_of(call.result()[0], answered.address[0], self.nodes.remap))
+                except RedisError as reason:
+                    error = _describe(reason, answered)
+                else:
+                    return None
+
+    def _candidates(self) -> Iterable[Node]:
+        """Return the servers to ask for the map, the likeliest to answer first."""
+        known = list(self._servers.values())
+        random.shuffle(known)
+        known.sort(key=lambda node: (not node.is_open, node.is_silent()))
+        return dict.fromkeys((*known, *map(self.node, self.nodes.seeds)))
+
+    def _apply(self, ranges: Iterator[tuple[int, int, Address]]) -> None:
+        self.is_mapped = True
+        owners: list[Node | None] = [None] * SLOTS
+        for first, last, address in ranges:
+            owners[first : last + 1] = [self.node(address)] * (last - first + 1)
+        self._owners = owners
+        self._let_go()
+        # Once more, when the others that were asked have answered.
+        self.loop.call_later(MAP_TIMEOUT, self._let_go)
+        self._reroute()
+        self._tell()
+
+    def _let_go(self) -> None:
+        """Close the connections to servers that have no slots."""
+        primaries = set(self.primaries())
+        for address, node in list(self._servers.items()):
+            if node in primaries:
+                continue
+            if node.link is not None and node.is_silent():
+                # What was written there and not answered may have happened. Waiting longer tells nobody more.
+                node.link.abort(ConnectionError("no answer, and another server has its slots now"))
+            elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
+                del self._servers[address]
+                run_alone(self.loop, node.aclose())
+
+    def _reroute(self) -> None:
+        """Take back what waits for a server without a connection, and let it go where the map says."""
+        queues: dict[SlotQueue, None] = {}
+        for node in self._servers.values():
+            if node.link is None or node.link.leaving is not None:
+                node.withdraw(Reclaimable, lambda request: queues.update(dict.fromkeys(request.take_back())))
+        for queue in queues:
+            queue.go_on()
+
+    def _tell(self) -> None:
+        for follower in self._followers:
+            follower()
+
+    def _fail_waiting(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for queue in waiting:
+            queue.fail(error)
+
+
+def _describe(error: RedisError, node: Node) -> Exception:
+    if isinstance(error, ConnectionError):
+        return error
+    host, port = node.address
+    return ConnectionError(
+        f"{host}:{port} is not a server of a Redis Cluster, or does not let its slots be seen: {error}"
+    )

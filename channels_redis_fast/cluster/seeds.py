@@ -1,0 +1,80 @@
+"""
+The servers of one Redis Cluster: how each is connected to, and where to ask first which there are.
+
+Knows the ``cluster`` entry of the ``hosts`` option and makes a ``Dialer`` for each address, the same one for all event
+loops of a layer, so that an outage is logged once. Knows no slot; opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.connection import parse_url
+
+from ..connection.dialer import Dialer, open_cluster_client
+from ..connection.hosts import HostOptions, host_label
+from .slots import Address
+
+#: Keywords that are not for a connection.
+_OF_THE_CLUSTER = ("cluster", "address_remap")
+
+
+class Seeds:
+    """
+    The servers of a decoded ``{"cluster": [...]}`` host. ``layer`` is how their connections are named there.
+
+    The keywords beside ``cluster`` are for every server. What the first URI says of user, password and TLS is, too,
+    as the addresses that a cluster tells of itself say nothing of that.
+
+    Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
+    """
+
+    def __init__(self, host: HostOptions, where: str, layer: str) -> None:
+        self.label = host_label(host)
+        self.remap: Callable[[Address], Address] | None = host.get("address_remap")
+        self._where = where
+        self._layer = layer
+        self._dialers: dict[Address, Dialer] = {}
+        seeds = [_parts(seed, where) for seed in host["cluster"]]
+        self.seeds: list[Address] = [(str(parts.pop("host")), int(parts.pop("port"))) for parts in seeds]
+        common = next((parts for parts, seed in zip(seeds, host["cluster"], strict=True) if "address" in seed), {})
+        self._options = {**{name: host[name] for name in host if name not in _OF_THE_CLUSTER}, **common}
+        #: Seconds that an answer may take.
+        self.answer_timeout = self.dialer(self.seeds[0]).answer_timeout
+
+    def options(self, address: Address) -> HostOptions:
+        """Return redis-py's keywords for a connection to one of the servers."""
+        host, port = address
+        return {**self._options, "host": host, "port": port}
+
+    def client(self) -> RedisCluster:
+        """
+        Return a redis-py client of the cluster, for commands of a site's own.
+
+        Raises ``TypeError`` for a keyword that redis-py has for connections and not for this client.
+        """
+        remap = {} if self.remap is None else {"address_remap": self.remap}
+        return open_cluster_client(self.seeds, {**self._options, **remap})
+
+    def dialer(self, address: Address) -> Dialer:
+        """Return the dialer of one of the servers."""
+        dialer = self._dialers.get(address)
+        if dialer is None:
+            dialer = self._dialers[address] = Dialer(self.options(address), self._where, self._layer)
+        return dialer
+
+
+def _parts(seed: HostOptions, where: str) -> dict[str, Any]:
+    if "address" not in seed:
+        return dict(seed)
+    try:
+        parts: dict[str, Any] = dict(parse_url(seed["address"]))
+    except ValueError as error:
+        raise ValueError(f"Option {where} is not a Redis host: {error}") from error
+    if parts.pop("db", 0):
+        raise ValueError(f"{where}: a cluster has no database but 0, and one of its URIs names another.")
+    parts.setdefault("host", "localhost")
+    parts.setdefault("port", 6379)
+    return parts

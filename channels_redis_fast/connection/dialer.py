@@ -1,0 +1,302 @@
+"""
+Opening a socket to one host, with redis-py: URL, TLS, ACL, Sentinel, AUTH and SELECT are its business.
+
+``Dialer.dial`` has redis-py connect, sees that the server is the one wanted and ready, says who is calling, and hands
+the socket over; from there on it is a ``Link``'s. This is the one module that knows redis-py's connections. Knows no
+command but those of the handshake.
+
+Rules kept here:
+
+- An unknown or wrong keyword is refused when the layer is made, by name.
+- A socket that is handed over leads to a server that can write: not to a replica, nor to one that loads its data.
+- An outage is logged once when it begins and once when it ends, however many sockets it cost; never with a password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from redis import asyncio as aioredis
+from redis import exceptions
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+
+from .hosts import HostOptions, host_label
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds that an answer may take when the host sets no ``socket_timeout``, and that opening may take.
+ANSWER_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 5.0
+
+
+class SocketOwner(Protocol):
+    """What takes a socket over."""
+
+    server: str
+
+    def attach(self, writer: asyncio.StreamWriter) -> None: ...
+
+
+class PrimaryFollower(Protocol):
+    """What has a socket to where the primary was."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def moved(self) -> None: ...
+
+
+class Dialer:
+    """
+    One host that can be connected to; ``layer`` is how its connections are named there.
+
+    ``make_pool`` makes the redis-py pool whose connections are used, where that is the site's own business.
+
+    Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
+    """
+
+    def __init__(
+        self, host: HostOptions, where: str, layer: str, make_pool: Callable[[], aioredis.ConnectionPool] | None = None
+    ) -> None:
+        defaults = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": ANSWER_TIMEOUT}
+        self._options = {**defaults, **host}
+        self._make_pool = make_pool or partial(create_pool, self._options)
+        self.label = host_label(host)
+        try:
+            # Not by ``make_pool``: the object that it belongs to is still being made.
+            _, connection = _from_pool(create_pool(self._options))
+        except (TypeError, ValueError, AttributeError, RedisError) as error:
+            raise ValueError(f"Option {where} is not a Redis host: {error}") from error
+        # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
+        self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
+        self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
+        driver_info = getattr(connection, "driver_info", None)
+        if driver_info is not None:
+            # Else redis-py 8 reads its own version from the disk again for each connection, which takes most of the
+            # time that a call from synchronous code takes.
+            self._options["driver_info"] = driver_info
+        self._name = f"channels_redis_fast:{layer}"
+        #: The name of the Sentinel set, and where its primary was found last.
+        self._set: str | None = host.get("master_name")
+        self.primary = ""
+        self._followers: weakref.WeakSet[PrimaryFollower] = weakref.WeakSet()
+        #: Whether a server's role is asked for: where it may change, or is known to have changed.
+        self.asks_role = self._set is not None
+        #: Whether the server refuses scripts, and senders do without.
+        self.without_scripts = False
+        self._is_out = False
+        self._out_since = float("-inf")
+
+    async def dial(self, link: SocketOwner, role: str) -> None:
+        """
+        Open a socket with redis-py, handshake and all, and hand it to ``link``. ``role`` ends its name on the server.
+
+        Raises ``redis.exceptions.ConnectionError`` (which ``AuthenticationError`` is too, and ``BusyLoadingError``)
+        naming the host.
+        """
+        try:
+            pool, connection = self._new_connection()
+        except Exception as error:
+            # By a pool of the site's own making.
+            raise ConnectionError(self._describe(error)) from error
+        try:
+            # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
+            await _within(self._connect_timeout, self._greet(connection, role))
+            if connection._reader.at_eof() or connection._writer.is_closing():
+                # redis-py's protocol has heard it, and the next one would not.
+                raise ConnectionError("closed by the server")
+            link.server = self.primary
+            link.attach(connection._writer)
+            # From here on the socket is not redis-py's to close, nor to warn about.
+            connection._reader = connection._writer = None
+        except (exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
+            raise type(error)(self._describe(error)) from error
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise ConnectionError(f"{self.label}: no connection within {self._connect_timeout:g} s") from error
+        except Exception as error:
+            # Not only RedisError and OSError: uvloop has RuntimeError for a socket that closed in the meantime.
+            # Some releases of redis-py put what a unix socket's server said into an error of their own.
+            is_about_passwords = isinstance(error.__cause__, exceptions.AuthenticationError)
+            kind = exceptions.AuthenticationError if is_about_passwords else ConnectionError
+            raise kind(self._describe(error)) from error
+        finally:
+            # Without waiting, since this may be a cancellation.
+            connection._close()
+            for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+                asked = sentinel.connection_pool
+                for other in (*asked._available_connections, *asked._in_use_connections):
+                    other._close()
+
+    def watch(self, follower: PrimaryFollower) -> None:
+        """Tell a connection, in its event loop, when the primary has moved."""
+        self._followers.add(follower)
+
+    def lost(self, error: Exception | None, opened_at: float, server: str) -> None:
+        """
+        Log that a socket was lost, unless that belongs to an outage that is known already.
+
+        ``opened_at``: when it was opened, on the monotonic clock. ``server``: where it led, of a host that may move.
+        """
+        now = time.monotonic()
+        # An event loop that was busy notices late, when another may be back already.
+        is_known = opened_at < self._out_since and now - self._out_since < self.answer_timeout
+        if not self._is_out and not is_known:
+            self._is_out = True
+            self._out_since = now
+            label = f"{self._set} at {server}" if server else self.label
+            logger.warning("Connection to Redis at %s lost: %s", label, error or "closed by the server")
+
+    def restored(self) -> None:
+        """Log that an outage is over, at the first socket after it."""
+        if self._is_out:
+            self._is_out = False
+            logger.warning("Connection to Redis at %s restored", self.label)
+
+    def _new_connection(self) -> tuple[aioredis.ConnectionPool, Any]:
+        return _from_pool(self._make_pool())
+
+    async def _greet(self, connection: Any, role: str) -> None:
+        # Not by redis-py, to which a user that may not name its connections is a user that cannot connect.
+        name, connection.client_name = connection.client_name or f"{self._name}:{role}", None
+        await connection.connect()
+        # In one round trip. PING is what a server that loads its data, or has lost its primary, refuses.
+        commands: list[tuple[str, ...]] = [("PING",), ("CLIENT", "SETNAME", name)]
+        if self.asks_role:
+            commands.append(("ROLE",))
+        await connection.send_packed_command(connection.pack_commands(commands))
+        for command in commands:
+            try:
+                reply = await connection.read_response()
+            except exceptions.MasterDownError:
+                raise
+            except ResponseError:
+                # An ACL may forbid each of these, and everything else still works.
+                continue
+            if command == ("ROLE",) and reply[0] not in (b"master", "master"):
+                raise ConnectionError(f"{connection.host}:{connection.port} is a replica, not a primary")
+        if self._set is not None:
+            self._found(f"{connection.host}:{connection.port}")
+
+    def _all_followers(self) -> list[PrimaryFollower]:
+        while True:
+            # No lock: a forked child might find it taken.
+            with contextlib.suppress(RuntimeError):
+                return list(self._followers)
+
+    def _found(self, primary: str) -> None:
+        before, self.primary = self.primary, primary
+        self.label = f"{self._set} at {primary}"
+        if before and before != primary:
+            logger.warning("Redis primary of %s moved from %s to %s", self._set, before, primary)
+            # The old one may take commands for a while yet, which nobody will see.
+            for follower in self._all_followers():
+                with contextlib.suppress(RuntimeError):
+                    follower.loop.call_soon_threadsafe(follower.moved)
+
+    def _describe(self, error: BaseException) -> str:
+        text = str(error) or type(error).__name__
+        return text if self.label in text else f"{self.label}: {text}"
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """``asyncio.wait_for``, which before Python 3.12 swallows a cancellation that comes together with the result."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        is_late = not task.done()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            # Retrieved, whoever is told of it.
+            task.exception()
+    if is_late:
+        raise asyncio.TimeoutError
+    task.result()
+
+
+def _from_pool(pool: aioredis.ConnectionPool) -> tuple[aioredis.ConnectionPool, Any]:
+    # RESP2, since redis-py 8 speaks RESP3 on its own and then turns on pushes that nobody here reads.
+    pool.connection_kwargs["protocol"] = 2
+    return pool, pool.make_connection()  # type: ignore[no-untyped-call]
+
+
+def open_client(pool: aioredis.ConnectionPool) -> aioredis.Redis:
+    """Return a redis-py client on a pool, for commands that are a site's own."""
+    return aioredis.Redis(connection_pool=pool)
+
+
+def open_cluster_client(servers: Iterable[tuple[str, int]], options: HostOptions) -> aioredis.RedisCluster:
+    """
+    Return a redis-py client of a cluster, for commands that are a site's own; nothing is opened.
+
+    ``servers``: some of the cluster's; ``options``: the keywords of a connection. Raises ``TypeError`` for a keyword
+    that redis-py has for connections and not for this client.
+    """
+    keywords = dict(options)
+    kind = keywords.pop("connection_class", aioredis.Connection)
+    if issubclass(kind, aioredis.SSLConnection):
+        # The client wants the keyword, and makes the class of it.
+        keywords["ssl"] = True
+    return aioredis.RedisCluster(startup_nodes=[ClusterNode(*server) for server in servers], **keywords)
+
+
+async def close_client(client: aioredis.Redis | aioredis.RedisCluster) -> None:
+    """Close a client that was opened here, and its pool."""
+    if isinstance(client, aioredis.RedisCluster):
+        # redis-py 5.0.0 has only the old name.
+        await getattr(client, "aclose", client.close)()
+    else:
+        # A given pool is the giver's to close, as far as the client knows.
+        await client.connection_pool.disconnect()
+
+
+def create_pool(host: HostOptions) -> aioredis.ConnectionPool:
+    """
+    Make the redis-py connection pool of one decoded host; nothing is opened.
+
+    Raises ``TypeError`` or ``ValueError`` for keywords and values that redis-py refuses.
+    """
+    options = dict(host)
+    if "master_name" in options:
+        return _create_sentinel_pool(options)
+    if options.pop("ssl", False):
+        # The keyword of ``redis.Redis``; a pool wants the class.
+        options.setdefault("connection_class", aioredis.SSLConnection)
+    if "address" in options:
+        return aioredis.ConnectionPool.from_url(options.pop("address"), **options)
+    if "path" in options:
+        return aioredis.ConnectionPool(connection_class=aioredis.UnixDomainSocketConnection, **options)
+    return aioredis.ConnectionPool(**options)
+
+
+class _Sentinel(aioredis.Redis):
+    """A client of one Sentinel. Errors call it by its address; redis-py before 7 would show its password as well."""
+
+    def __repr__(self) -> str:
+        options = self.connection_pool.connection_kwargs
+        return f"{options['host']}:{options['port']}"
+
+
+def _create_sentinel_pool(options: HostOptions) -> aioredis.ConnectionPool:
+    sentinels = list(options.pop("sentinels"))
+    # A sentinel that does not answer leaves time to ask the others, so it is not asked twice either.
+    share = (options.get("socket_connect_timeout") or CONNECT_TIMEOUT) / (len(sentinels) + 1)
+    given = options.pop("sentinel_kwargs", None) or {}
+    patience = {"socket_connect_timeout": share, "socket_timeout": share, "retry": Retry(NoBackoff(), 0)}
+    settings = {**patience, **given}
+    manager = aioredis.Sentinel([], sentinel_kwargs=settings)  # type: ignore[no-untyped-call]
+    manager.sentinels = [_Sentinel(host=address, port=port, **settings) for address, port in sentinels]
+    return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        options.pop("master_name"), manager, **options
+    )

@@ -1,0 +1,23 @@
+"""One thing that several modules do to futures and waiters. Knows nothing of what they stand for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from ..hot import Waiter
+
+
+def fail(futures: Iterable[asyncio.Future[Any] | Waiter[Any]], error: Exception) -> None:
+    """Let each future that is not done raise an error like ``error``."""
+    for future in futures:
+        if not future.done():
+            # One for each: a traceback grows on an exception that is raised in several tasks.
+            future.set_exception(type(error)(*error.args))
+
+
+def ignore(future: asyncio.Future[Any]) -> None:
+    """Take note of what became of a future that nobody waits for, as asyncio complains otherwise."""
+    if not future.cancelled():
+        future.exception()

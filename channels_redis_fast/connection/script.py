@@ -1,0 +1,15 @@
+"""A Lua script and its SHA-1. Text only, no I/O."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+
+class Script:
+    """A Lua script: ``text`` for SCRIPT LOAD and EVAL, ``sha`` (hex) for EVALSHA."""
+
+    __slots__ = ("sha", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text.strip().encode()
+        self.sha = sha1(self.text).hexdigest().encode()

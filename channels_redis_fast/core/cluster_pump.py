@@ -1,0 +1,397 @@
+"""
+What brings a receiver its messages on a cluster, where no wait in Redis can be about keys of different slots.
+
+Every send to an empty key is followed by a word on the key's sharded channel. Who hears it looks at the key, and goes
+on looking until it is empty. A specific key's messages are read with ZRANGE, delivered, and removed with the next look;
+a general channel's are popped one at a time. Stands where a ``pump.Pump`` stands on a single server. Knows keys and
+members; what is in a member and who gets it is the receiver's, which server has a key the cluster's.
+
+Rules kept here:
+
+- A look at a key ends with an empty key, or with a receiver that wants no more: then the next word, or the next
+  receiver, begins another. So does a subscription that was acknowledged, or was again: words may have been missed.
+- Of a specific key nothing is lost with a connection: what was read is in Redis until it was delivered. Of a general
+  channel one message can be on its way at any time.
+- What was delivered and came back, because the server that had removed it was replaced by one that had not heard of
+  that, is not delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from redis.exceptions import ConnectionError, NoPermissionError
+
+from ..cluster.cluster import Cluster
+from ..cluster.slots import slot_of
+from ..connection.futures import ignore
+from ..connection.link import CLOSE_TIMEOUT, Command
+from ..messages.mailbox import Inbox
+from ..pubsub.cluster_subscriber import ClusterSubscriber
+from .pump import ERROR_PAUSE, PEEK_BYTES, PEEK_MEMBERS, General, ReceiverContext, Target
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds that a key nobody wants stays subscribed: a general channel's receiver comes back when it has done its work.
+LINGER = 10.0
+
+#: How many of the members removed last are remembered of a key, and the seconds for which a new server may have them
+#: still: as a replica it had not heard of the removal.
+REMEMBERED, DOUBTFUL = 10_000, 5.0
+
+
+#: Seconds by which a worker that came too late waits longer the next time, on average half of it, and how often.
+HERD_PAUSE, HERD_PAUSES = 0.001, 8
+
+
+class ClusterPump:
+    """Asks a cluster for the messages that a receiver wants."""
+
+    #: There is one pump for all servers of a cluster.
+    shard = 0
+
+    def __init__(self, cluster: Cluster, receiver: ReceiverContext) -> None:
+        self.loop = cluster.loop
+        #: The keys whose next message is delivered as soon as it comes.
+        self.awaited: dict[bytes, Target] = {}
+        #: Whether the next look at what is wanted is already on its way.
+        self.scheduled = False
+        #: By these a general channel asks several shards in turn. Here is one, and nobody does.
+        self.tries: deque[General] = deque()
+        self.link = self.is_opening = None
+        self.subscriber = ClusterSubscriber(
+            cluster,
+            self._woken,
+            on_lost=_nothing,
+            on_back=_nothing,
+            on_subscribed=self._woken,
+        )
+        #: Whether members of equal messages differ, so that the same again is no other message.
+        self.distinguishes_equal_messages = receiver.distinguishes_equal_messages
+        self._cluster = cluster
+        self._receiver = receiver
+        self._views: dict[bytes, View] = {}
+        self._poll: asyncio.TimerHandle | None = None
+        self._looking = 0
+        self._stopped: asyncio.Future[None] | None = None
+
+    @property
+    def is_open(self) -> int:
+        """How many sockets there are."""
+        return self.subscriber.is_open
+
+    def kick(self) -> None:
+        """Look again at what is wanted, after the coroutines that are ready now have run."""
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._ask)
+
+    async def stop(self) -> None:
+        """Wait for what is on its way, remove what was delivered, and close the subscribing sockets."""
+        end = self.loop.time() + CLOSE_TIMEOUT
+        while True:
+            self._stopped = self.loop.create_future()
+            self._ask()
+            if not self._looking or self.loop.time() >= end:
+                break
+            await asyncio.wait([self._stopped], timeout=end - self.loop.time())
+        if self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+        for view in list(self._views.values()):
+            self._drop(view)
+        await self.subscriber.stop()
+        self._stopped = None
+
+    async def aclose(self) -> None:
+        """Close the sockets."""
+        await self.subscriber.stop()
+
+    # Asking.
+
+    def _ask(self) -> None:
+        self.scheduled = False
+        wanted = [] if self._stopped is not None else self._receiver.wanted(self)
+        self.awaited = {target.key: target for target in wanted}
+        for key, target in self.awaited.items():
+            view = self._views.get(key)
+            if view is None:
+                view = self._views[key] = View(self, target)
+                acknowledged = self.subscriber.subscribe(key)
+                if acknowledged is not None:
+                    # What comes of it is told by another way, and the poll is there if nothing does.
+                    acknowledged.add_done_callback(ignore)
+            elif view.target is not target:
+                view.change(target)
+            view.stay()
+            if not view.is_at_end:
+                view.look()
+        for view in self._views.values():
+            if view.key not in self.awaited:
+                view.rest()
+        if self._poll is None and self.awaited:
+            self._poll_later()
+
+    def _woken(self, key: bytes, payload: bytes = b"") -> None:
+        view = self._views.get(key)
+        if view is not None:
+            view.is_at_end = False
+            if key in self.awaited:
+                view.hear()
+
+    def _poll_later(self) -> None:
+        # Not all processes at once, and not all keys of a process for ever.
+        self._poll = self.loop.call_later(self._receiver.block_time * random.uniform(0.5, 1.0), self._poll_all)
+
+    def _poll_all(self) -> None:
+        """Look without having been told: of a send that could not say so, and to see who is not wanted any more."""
+        self._poll = None
+        for view in self._views.values():
+            view.is_at_end = False
+        self._ask()
+
+    def _drop(self, view: View) -> None:
+        self.subscriber.unsubscribe(view.key)
+        view.stay()
+        self._views.pop(view.key, None)
+
+    # What views ask and tell.
+
+    def linger_is_over(self, view: View) -> None:
+        """Hear that nobody has wanted a key for long."""
+        if view.key not in self.awaited:
+            self._drop(view)
+
+    def send(self, look: Look) -> None:
+        """Send a look on its way."""
+        self._looking += 1
+        self._cluster.at(look.target.key).submit(look)
+
+    def ended(self, again: bool) -> None:
+        """Hear that a look was answered, and whether another may find more: when those it woke have run once."""
+        self._looking -= 1
+        if self._stopped is not None:
+            if not self._looking and not self._stopped.done():
+                self._stopped.set_result(None)
+        elif again:
+            self.kick()
+
+    def deliver(self, inbox: Inbox, members: list[bytes]) -> None:
+        """Hand members of a specific key to their channels."""
+        self._receiver.deliver(inbox, members)
+
+    def deliver_general(self, general: General, member: bytes, score: bytes) -> None:
+        """Hand a popped message to a receiver of its channel."""
+        self._receiver.deliver_general(general, self, member, score)
+
+    def failed(self, target: Target, error: Exception) -> None:
+        """Hear that a look has failed."""
+        if not self._cluster.is_mapped:
+            self._receiver.unreachable(self, error)
+        elif isinstance(error, NoPermissionError):
+            target.fail_waiters(error)
+            if isinstance(target, Inbox):
+                target.disarm()
+        elif not isinstance(error, ConnectionError):
+            logger.error("Redis refuses to give the messages of %s: %s", target.key.decode(), error)
+        self.ended(again=self._cluster.is_mapped)
+
+    def is_mine(self, inbox: Inbox) -> bool:
+        """Whether this loop empties a specific key."""
+        return inbox.receiver is self._receiver
+
+    def server_of(self, key: bytes) -> object:
+        """Return what stands for the server that has a key now."""
+        return self._cluster.owner(slot_of(key))
+
+
+class View:
+    """What is going on about one key."""
+
+    __slots__ = (
+        "_doubtful_until",
+        "_is_looking",
+        "_is_pausing",
+        "_leaving",
+        "_missed",
+        "_pump",
+        "_removed",
+        "_server",
+        "_was_told",
+        "is_at_end",
+        "key",
+        "peek",
+        "target",
+    )
+
+    def __init__(self, pump: ClusterPump, target: Target) -> None:
+        self.target = target
+        self.key = target.key
+        #: Whether nothing was there at the last look, and no word has come since it began.
+        self.is_at_end = False
+        self.peek = PEEK_MEMBERS
+        self._pump = pump
+        self._is_looking = False
+        self._is_pausing = False
+        #: Whether the look on its way was begun by a word; and how many such found that another worker had been faster.
+        self._was_told = False
+        self._missed = 0
+        self._leaving: asyncio.TimerHandle | None = None
+        #: Hashes of the members removed lately, by the server that they were removed from.
+        self._removed: deque[int] = deque(maxlen=REMEMBERED)
+        self._server: object = None
+        self._doubtful_until = float("-inf")
+
+    def change(self, target: Target) -> None:
+        """Hear that the key is wanted by somebody else now."""
+        self.target = target
+        self.is_at_end = False
+
+    def stay(self) -> None:
+        """Hear that the key is wanted."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
+    def rest(self) -> None:
+        """Hear that the key is not wanted now. What was delivered is removed all the same."""
+        if isinstance(self.target, Inbox) and self.target.removals:
+            self.look(only_removes=True)
+        if self._leaving is None:
+            self._leaving = self._pump.loop.call_later(LINGER, self._pump.linger_is_over, self)
+
+    def hear(self) -> None:
+        """Hear that there is something on the key. Who came too late the last times lets others go first."""
+        if self._missed:
+            longest = HERD_PAUSE * min(self._missed, HERD_PAUSES)
+            self._pump.loop.call_later(random.uniform(0, longest), self._look_if_wanted)
+        else:
+            self.look(told=True)
+
+    def look(self, only_removes: bool = False, told: bool = False) -> None:
+        """Ask for what is there, unless that is on its way. ``told``: whether something should be there."""
+        if self._is_looking or self._is_pausing:
+            return
+        self._is_looking = True
+        self._was_told = told
+        if not only_removes:
+            # Set back by a word that comes before the answer: the answer may have been on its way already.
+            self.is_at_end = True
+        self._pump.send(Look(self, self.target, only_removes))
+
+    def found(self, look: Look, members: list[bytes], score: bytes) -> None:
+        """Take what a look has found."""
+        self._is_looking = False
+        target = look.target
+        if isinstance(target, Inbox):
+            if look.removed:
+                self._removed.extend(map(hash, look.removed))
+            if not self._pump.is_mine(target) or target.epoch != look.epoch:
+                # Another loop empties this key by now, and will read them itself.
+                members = []
+        if members:
+            self.is_at_end = False
+            if isinstance(target, Inbox):
+                target.removals.setdefault(0, []).extend(members)
+                size = sum(map(len, members))
+                self.peek = max(self.peek // 2, 1) if size > PEEK_BYTES else min(self.peek * 2, PEEK_MEMBERS)
+                self._pump.deliver(target, self._without_repeated(members))
+            else:
+                self._missed = 0
+                self._pump.deliver_general(target, members[0], score)
+        elif self._was_told and not isinstance(target, Inbox):
+            self._missed += 1
+        self._pump.ended(again=not self.is_at_end)
+
+    def failed(self, look: Look, error: Exception) -> None:
+        """Hear that a look came to nothing. What it was to remove stays to be removed."""
+        self._is_looking = False
+        self.is_at_end = False
+        if isinstance(look.target, Inbox) and look.removed:
+            look.target.removals[0] = look.removed + look.target.removals.get(0, [])
+        if not isinstance(error, ConnectionError):
+            self._is_pausing = True
+            self._pump.loop.call_later(ERROR_PAUSE, self._resume)
+        self._pump.failed(look.target, error)
+
+    def _look_if_wanted(self) -> None:
+        if self.key in self._pump.awaited and not self.is_at_end:
+            self.look(told=True)
+
+    def _resume(self) -> None:
+        self._is_pausing = False
+        self._pump.kick()
+
+    def _without_repeated(self, members: list[bytes]) -> list[bytes]:
+        server, now = self._pump.server_of(self.key), self._pump.loop.time()
+        if server is not self._server:
+            if self._server is not None and self._pump.distinguishes_equal_messages:
+                self._doubtful_until = now + DOUBTFUL
+            self._server = server
+        if now > self._doubtful_until or not self._removed:
+            return members
+        known = set(self._removed)
+        return [member for member in members if hash(member) not in known]
+
+
+class Look:
+    """One look at a key: removes what was delivered, and asks for what is there."""
+
+    __slots__ = ("_left", "_replies", "_view", "epoch", "only_removes", "removed", "repeatable", "target")
+
+    def __init__(self, view: View, target: Target, only_removes: bool) -> None:
+        self._view = view
+        self._replies: list[Any] = []
+        self._left = 0
+        self.target = target
+        self.only_removes = only_removes
+        self.removed: list[bytes] = []
+        self.epoch = 0
+        #: What was popped may be lost with a connection. What is read is still there.
+        self.repeatable = isinstance(target, Inbox)
+        if isinstance(target, Inbox):
+            self.removed = target.removals.pop(0, [])
+            self.epoch = target.epoch
+
+    def commands(self) -> Sequence[Command]:
+        commands: list[Command] = []
+        if self.removed:
+            commands.append([b"ZREM", self.target.key, *self.removed])
+        if not self.only_removes:
+            is_peek = isinstance(self.target, Inbox)
+            commands.append(
+                (b"ZRANGE", self.target.key, 0, self._view.peek - 1) if is_peek else (b"ZPOPMIN", self.target.key)
+            )
+        self._replies = []
+        self._left = len(commands)
+        return commands
+
+    def reply(self, reply: Any) -> bool:
+        self._replies.append(reply)
+        self._left -= 1
+        if not self._left:
+            error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
+            if error is not None:
+                self._view.failed(self, error)
+            elif self.only_removes:
+                self._view.found(self, [], b"")
+            elif self.repeatable:
+                self._view.found(self, self._replies[-1], b"")
+            else:
+                self._view.found(self, self._replies[-1][:1], b"".join(self._replies[-1][1:]))
+        return False
+
+    def fail(self, error: Exception) -> None:
+        # Perhaps one of several commands whose answers are missing.
+        if self._left >= 0:
+            self._left = -1
+            self._view.failed(self, error)
+
+
+def _nothing(names: Iterable[bytes]) -> None:
+    """What the layer's channels are told of lost connections is the Pub/Sub layer's business."""

@@ -1,0 +1,40 @@
+"""
+Deleting what a core layer has on a server. Knows keys by what they begin with; not what is in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from ..cluster.cluster import Cluster
+from ..connection.commands import CommandConnection
+
+#: Keys that one SCAN step looks at: few enough not to hold up the server.
+STEP = 1000
+
+
+async def unlink_all(shard: CommandConnection | Cluster, prefix: bytes, spared: bytes) -> None:
+    """Unlink all keys that begin with ``prefix``, but for those that begin with ``spared``. SCAN, and not KEYS."""
+    for server in await shard.servers():
+        await _unlink_all_of(server, shard, prefix, spared)
+
+
+async def _unlink_all_of(
+    server: CommandConnection, shard: CommandConnection | Cluster, prefix: bytes, spared: bytes
+) -> None:
+    pattern = literal(prefix) + b"*"
+    cursor = b"0"
+    while True:
+        ((cursor, keys),) = await server.call((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", STEP))
+        # Each by itself, as on a cluster no two of them need be in one slot.
+        await asyncio.gather(
+            *(shard.at(key).call((b"UNLINK", key), repeatable=True) for key in keys if not key.startswith(spared))
+        )
+        if cursor == b"0":
+            return
+
+
+def literal(text: bytes) -> bytes:
+    """Escape what means something in a Redis glob."""
+    return re.sub(rb"([\\*?\[\]])", rb"\\\1", text)

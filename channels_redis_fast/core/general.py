@@ -1,0 +1,201 @@
+"""
+The waiters of one general channel in one event loop.
+
+A general channel belongs to whoever asks: each waiter gets one message, in turn with the workers of other processes,
+and what was popped for somebody who has gone goes back to Redis. Knows its key and the pumps that are to be asked; not
+what is in a message, nor how it is popped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Container, Sequence
+from functools import partial
+from itertools import count
+from typing import Any, Protocol
+
+from redis.exceptions import OutOfMemoryError
+
+from ..connection.futures import fail
+from ..hot import Waiter, Waker
+from ..messages.codec import Message
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds after which a message is put back again that the server had no memory for.
+RETURN_PAUSE = 0.5
+
+#: With what it takes to put it back: the pump that brought it, the member, the score.
+Popped = tuple[Message, Any, bytes, bytes]
+
+
+class PoppingConnection(Protocol):
+    """A pump, as far as a general channel is concerned."""
+
+    tries: deque[Any]
+
+    @property
+    def link(self) -> object: ...
+    @property
+    def awaited(self) -> Container[bytes]: ...
+    def kick(self) -> None: ...
+
+
+class GeneralChannelContext(Protocol):
+    """What a general channel has around it in its event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    waker: Waker
+    retired: bool
+
+    @property
+    def pumps(self) -> Sequence[PoppingConnection]: ...
+
+    def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]: ...
+
+
+class GeneralChannel:
+    """
+    The waiters of one general channel in one event loop.
+
+    On several shards they are tried in rotation without waiting, and waited on together only when all were empty:
+    a wait on all of them at once pops from each, and only one message was asked for.
+    """
+
+    def __init__(self, receiver: GeneralChannelContext, key: bytes) -> None:
+        self.key = key
+        self.waiting: deque[Waiter[Popped]] = deque()
+        self._receiver = receiver
+        self._alone = len(receiver.pumps) == 1
+        #: Whether the pumps are to wait for this channel.
+        self.blocking = self._alone
+        #: Messages on their way back to Redis. Nothing is popped meanwhile: a later one would overtake them.
+        self.returning = 0
+        #: Messages given to receivers that have not run since, and may turn out to be cancelled.
+        self.given = 0
+        self._trying: PoppingConnection | None = None
+        self._left = len(receiver.pumps)
+        self._rotation = count()
+
+    def is_idle(self) -> bool:
+        """Whether nobody waits here and no pump asks on its behalf."""
+        return (
+            not self.waiting
+            and not self.returning
+            and not self.given
+            and self._trying is None
+            and not any(self.key in pump.awaited for pump in self._receiver.pumps)
+        )
+
+    def wait(self) -> Waiter[Popped]:
+        """Add a waiter. It gets the message, with what is needed to put it back."""
+        waiter: Waiter[Popped] = self._receiver.waker.waiter()
+        self.waiting.append(waiter)
+        self._pursue()
+        return waiter
+
+    def abandon(self, waiter: Waiter[Popped]) -> None:
+        """Remove a waiter; give what it got and did not see to the next one, or back."""
+        if self._receiver.retired:
+            return
+        if waiter in self.waiting:
+            self.waiting.remove(waiter)
+        if waiter.has_result():
+            self.given -= 1
+            self.give(waiter.take())
+        elif not self.waiting:
+            self._leave()
+
+    def took(self) -> None:
+        """Hear that a receiver has what it was given."""
+        self.given -= 1
+
+    def abandon_later(self, waiter: Waiter[Popped]) -> None:
+        """``abandon``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
+        try:
+            self._receiver.loop.call_soon_threadsafe(self.abandon, waiter)
+        except RuntimeError:
+            if waiter.has_result():
+                logger.error("A message on key %s was lost: its event loop was closed", self.key.decode())
+
+    def give(self, popped: Popped) -> None:
+        """Hand a message to the first waiter that can take it, or put it back."""
+        while self.waiting:
+            waiter = self.waiting.popleft()
+            if not waiter.done():
+                self.given += 1
+                waiter.set_result(popped)
+                break
+        else:
+            self.returning += 1
+            self._receiver.put_back(self.key, popped).add_done_callback(partial(self._returned, popped))
+        self.found()
+
+    def found(self) -> None:
+        """There was a message: look on the next shard for more, if more are wanted."""
+        self.blocking = self._alone
+        self._left = len(self._receiver.pumps)
+        if self.waiting:
+            self._pursue()
+        else:
+            self._leave()
+
+    def tried(self) -> None:
+        """A try has been answered."""
+        self._trying = None
+
+    def nothing_found(self, pump: PoppingConnection) -> None:
+        """A try on a shard brought nothing, or could not be made."""
+        if self._trying is pump:
+            self._trying = None
+            self._left -= 1
+            self._pursue()
+
+    def fail_waiters(self, error: Exception) -> None:
+        """Let every waiter raise ``error``."""
+        waiting, self.waiting = self.waiting, deque()
+        fail(waiting, error)
+
+    def _pursue(self) -> None:
+        pumps = self._receiver.pumps
+        while self.waiting and not self.blocking and not self.returning and self._trying is None:
+            if self._left <= 0:
+                self.blocking = True
+                break
+            pump = pumps[next(self._rotation) % len(pumps)]
+            if pump.link is None or self.key in pump.awaited:
+                # A shard that is not connected has to be waited for; one that is waited on is empty.
+                self._left -= 1
+            else:
+                self._trying = pump
+                pump.tries.append(self)
+                pump.kick()
+        if self.blocking and self.waiting and not self.returning:
+            for pump in pumps:
+                if self.key not in pump.awaited:
+                    pump.kick()
+
+    def _returned(self, popped: Popped, future: asyncio.Future[list[Any]]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, OutOfMemoryError) and not self._receiver.retired:
+            # It is kept until the server has room again, or somebody receives here.
+            self._receiver.loop.call_later(RETURN_PAUSE, self._return_again, popped)
+            return
+        self.returning -= 1
+        if error is not None:
+            logger.error("A message could not be put back on key %s: %s", self.key.decode(), error)
+        self._pursue()
+
+    def _return_again(self, popped: Popped) -> None:
+        self.returning -= 1
+        self.give(popped)
+
+    def _leave(self) -> None:
+        """Withdraw from the pumps, unless somebody waits again by the time they look."""
+        self.blocking = self._alone
+        self._left = len(self._receiver.pumps)
+        for pump in self._receiver.pumps:
+            if self.key in pump.awaited:
+                pump.kick()

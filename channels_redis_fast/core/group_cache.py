@@ -1,0 +1,103 @@
+"""
+Who was in a small group when it was last looked at, so that the next message to it can be one round trip.
+
+Nothing here is believed: the script that delivers looks at the group itself, and delivers only if it finds the very
+list that a ``GroupSnapshot`` stands for (``scripts``). Knows keys and names; not when a group is looked at, nor by
+whom.
+
+Rules kept here:
+
+- Groups that were used last are kept, and not many: each event loop has its own, and so no lock.
+- While a message to a group is under way, no other is sent to it in one round trip: it would overtake the first one,
+  should that one need two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any
+
+from ..hot import pack
+
+#: Members of a group beyond which the script's look at it costs the server more than a round trip. Measured.
+MAX_MEMBERS = 100
+
+#: Groups that are remembered in an event loop, and the members of all of them together: a few megabytes.
+MAX_GROUPS, MAX_ALL_MEMBERS = 2_000, 20_000
+
+
+class GroupSnapshot:
+    """The members of one group, by the key that each is delivered to; ``digest`` is that of the whole list."""
+
+    __slots__ = ("channels", "count", "digest", "is_refused", "keys")
+
+    def __init__(self, keys: list[bytes], channels: list[list[str]], count: int, digest: bytes) -> None:
+        self.keys = keys
+        self.channels = channels
+        self.count = count
+        self.digest = digest
+        #: Whether the server would not do it in one call, for want of a permission, say.
+        self.is_refused = False
+
+
+class GroupMembershipCache:
+    """
+    What is remembered in one event loop, by the group's key, and how many messages to each group are under way.
+
+    ``most``: the members of a group that is remembered. On a cluster none is, as no script may look at a group whose
+    channels are on other servers.
+    """
+
+    def __init__(self, most: int = MAX_MEMBERS) -> None:
+        self._most = most
+        #: The one used last at the end.
+        self._known: dict[bytes, GroupSnapshot] = {}
+        self._members = 0
+        self._under_way: dict[bytes, int] = {}
+
+    def enter(self, key: bytes) -> GroupSnapshot | None:
+        """Begin to send to a group; return what is known of it, if the message may go in one round trip."""
+        others = self._under_way.get(key, 0)
+        self._under_way[key] = others + 1
+        snapshot = self._known.get(key)
+        if snapshot is None or others or snapshot.is_refused:
+            return None
+        self._known[key] = self._known.pop(key)
+        return snapshot
+
+    def leave(self, key: bytes) -> None:
+        """Hear that a message for which ``enter`` was called needs no further round trip."""
+        others = self._under_way[key] - 1
+        if others:
+            self._under_way[key] = others
+        else:
+            del self._under_way[key]
+
+    def remember(self, key: bytes, members: Sequence[bytes], keys: list[bytes], channels: list[list[str]]) -> None:
+        """Remember what a group was found to be: its members in their order, all of them names."""
+        if not 0 < len(members) <= self._most:
+            self.forget(key)
+            return
+        digest = digest_of(members)
+        known = self._known.get(key)
+        if known is not None and known.digest == digest:
+            return
+        self.forget(key)
+        self._known[key] = GroupSnapshot(keys, channels, len(members), digest)
+        self._members += len(members)
+        while self._members > MAX_ALL_MEMBERS or len(self._known) > MAX_GROUPS:
+            self.forget(next(iter(self._known)))
+
+    def forget(self, key: bytes) -> None:
+        """Forget a group."""
+        snapshot = self._known.pop(key, None)
+        if snapshot is not None:
+            self._members -= snapshot.count
+
+
+def digest_of(members: Sequence[bytes]) -> bytes:
+    """Return what the script makes of this list: the SHA-1 of the names as msgpack, in hexadecimal digits."""
+    # The names as text: Lua's msgpack knows no other strings.
+    names: Any = [member.decode() for member in members]
+    return sha1(pack(names)).hexdigest().encode()

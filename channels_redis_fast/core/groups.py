@@ -1,0 +1,144 @@
+"""
+A message to a group of the core layer: who belongs to the group, and what goes to which of their keys.
+
+Two round trips: one to look who is in the group, one to deliver. A group that was small the last time, with all its
+keys on its own shard, takes one: the script that delivers looks for itself whether the group is still what it was, and
+if not answers what it has found; then the second round trip follows. Knows what a group means; not how a message is
+laid out, nor when anything is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..base import say_where
+from ..messages.codec import Codec, Message
+from ..stats import Stats
+from .group_cache import GroupSnapshot
+from .loop import CoreLoop
+from .names import Part
+from .sender import MAX_BYTES, Sender
+
+logger = logging.getLogger("channels_redis_fast")
+
+
+class Group(NamedTuple):
+    """A group: its name, its key and the shard of that; members added at ``limit`` (seconds) or before are none."""
+
+    name: str
+    key: bytes
+    shard: int
+    limit: int
+
+
+class GroupSender:
+    """
+    Sends to the groups of a layer.
+
+    ``split``: what sorts members by shard and key. ``capacity_of``: gives the capacity of a channel's key.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        split: Callable[[list[bytes], bytes, int], tuple[list[Part], list[bytes]]],
+        capacity_of: Callable[[str], int],
+        prefix: bytes,
+        ring_size: int,
+        stats: Stats,
+    ) -> None:
+        self._codec = codec
+        self._split = split
+        self._capacity_of = capacity_of
+        self._prefix = prefix
+        self._ring_size = ring_size
+        self._stats = stats
+
+    async def send(self, state: CoreLoop, group: Group, message: Message) -> None:
+        """Send a message to a group. Raises the serializer's error, and redis-py's."""
+        group_cache = state.group_cache
+        snapshot = group_cache.enter(group.key)
+        try:
+            members = None
+            sender = state.senders[group.shard]
+            if snapshot is not None and isinstance(sender, Sender) and not sender.plain.are_needed:
+                found = await self._send_to_same(sender, group, snapshot, message)
+                if isinstance(found, int):
+                    self._count(found, snapshot.count, group)
+                    return
+                members = found
+            if members is None:
+                _, members = (
+                    await state.commands[group.shard]
+                    .at(group.key)
+                    .call(
+                        (b"ZREMRANGEBYSCORE", group.key, 0, group.limit),
+                        (b"ZRANGE", group.key, 0, -1),
+                        repeatable=True,
+                    )
+                )
+            await self._send_to(state, group, members, message)
+        finally:
+            group_cache.leave(group.key)
+
+    async def _send_to_same(
+        self, sender: Sender, group: Group, snapshot: GroupSnapshot, message: Message
+    ) -> int | list[bytes] | None:
+        """
+        Deliver to a group if it is what it was: return how many keys were over capacity.
+
+        Otherwise nothing is delivered. Return who is in the group now, None where that has to be asked for.
+        """
+        framed = self._framed(message, snapshot.channels, group)
+        if sum(map(len, framed)) > MAX_BYTES:
+            return None
+        found = await sender.send_same_group(
+            group.key, group.limit, snapshot.digest, snapshot.keys, framed, self._capacities(snapshot.channels)
+        )
+        if found is None:
+            # Whatever is in the way (a permission, say) would be so the next time too.
+            snapshot.is_refused = True
+        return found
+
+    async def _send_to(self, state: CoreLoop, group: Group, members: list[bytes], message: Message) -> None:
+        """Deliver to members of which the group is known to consist."""
+        shards, unreadable = self._split(members, self._prefix, self._ring_size)
+        if unreadable:
+            logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group.name)
+        if unreadable or any(keys for index, (keys, _) in enumerate(shards) if index != group.shard):
+            state.group_cache.forget(group.key)
+        else:
+            state.group_cache.remember(group.key, members, *shards[group.shard])
+        framed = self._framed(message, [names for _, channels in shards for names in channels], group)
+        calls: list[list[asyncio.Future[int]]] = []
+        start = 0
+        for index, (keys, channels) in enumerate(shards):
+            if keys:
+                end = start + len(keys)
+                calls.append(state.senders[index].send_group(keys, framed[start:end], self._capacities(channels)))
+                start = end
+        waited = [call for shard_calls in calls for call in shard_calls]
+        if len(waited) > 1:
+            # Until all have answered: one shard's trouble must not leave another's outcome unread.
+            await asyncio.wait(waited)
+        for shard_calls in calls:
+            # One line of the log for each shard, of which a cluster is one.
+            self._count(sum([await call for call in shard_calls]), len(members), group)
+
+    def _framed(self, message: Message, channels: list[list[str]], group: Group) -> list[bytes]:
+        try:
+            return self._codec.encode_group(message, channels)
+        except Exception as error:
+            say_where(error, f"group {group.name}")
+            raise
+
+    def _capacities(self, channels: list[list[str]]) -> list[int]:
+        return [self._capacity_of(names[0]) for names in channels]
+
+    def _count(self, over_capacity: int, members: int, group: Group) -> None:
+        if over_capacity:
+            self._stats.over_capacity += over_capacity
+            logger.info("%s of %s channels over capacity in group %s", over_capacity, members, group.name)

@@ -1,0 +1,404 @@
+"""
+The core layer: what send, receive, groups and flush MEAN on sorted sets. Thin; it opens no socket, and no
+byte is laid out here.
+
+One message, from send to receive: ``send`` checks names, has the codec make a member, picks key, shard and
+capacity, and hands all to the shard's ``sender``; the sender's batch leaves with the tick's one write
+(``commands``). The receiving process' ``pump`` brings the member in, its ``receiver`` decodes it and hands it
+to the channel's mailbox, where ``receive`` waits.
+
+Rules and names are those of ``channels_redis.core`` 4.3 and of the Channels layer specification
+(https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import time
+from asyncio import get_running_loop
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from channels.exceptions import ChannelFull
+
+from .. import options
+from ..base import RedisLayer, say_where, unique_name
+from ..cluster.seeds import Seeds
+from ..cluster.slot_queue import SlotQueue
+from ..connection.commands import CommandConnection
+from ..connection.dialer import open_client
+from ..hot import key, shard, split
+from ..messages.codec import CHANNEL_FIELD, Message
+from ..messages.mailbox import InboxRegistry
+from ..sync.routing import routed
+from . import keys
+from .flush import unlink_all
+from .groups import Group, GroupSender
+from .loop import CoreLoop
+from .names import names_of, split_by
+from .receiver import Receiver
+
+__all__ = ["ChannelFull", "RedisChannelLayer"]
+
+
+class RedisChannelLayer(RedisLayer):
+    """
+    A channel layer on Redis sorted sets, wire-compatible with ``channels_redis.core.RedisChannelLayer`` 4.3.
+
+    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
+    ``prefix``: str in front of every key. ``expiry``: seconds that a message lives. ``group_expiry``: seconds
+    that a group membership lives. ``capacity``: messages that a channel's key holds before it is full;
+    ``channel_capacity``: dict of globs or compiled ``re`` patterns to capacities, first match wins.
+    ``symmetric_encryption_keys``: list of str or bytes. ``random_prefix_length``: bytes that make equal messages
+    distinct. ``serializer_format``: a name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived
+    event loops go through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds
+    that a call of ``layer.sync`` may take, None for as long as the layer itself waits.
+
+    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    """
+
+    #: Seconds that one blocking wait lasts in Redis before it is asked again.
+    brpop_timeout = 5
+
+    def __init__(
+        self,
+        hosts: Iterable[Any] | None = None,
+        prefix: str = "asgi",
+        expiry: int = 60,
+        group_expiry: int = 86400,
+        capacity: int = 100,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        symmetric_encryption_keys: Iterable[str | bytes] | None = None,
+        random_prefix_length: int = 12,
+        serializer_format: str = "msgpack",
+        *,
+        sync_hub: str = "auto",
+        sync_timeout: float | None = None,
+    ) -> None:
+        self.expiry = options.seconds("expiry", expiry)
+        self.group_expiry = options.seconds("group_expiry", group_expiry)
+        super().__init__(
+            hosts,
+            prefix,
+            options.count("capacity", capacity),
+            options.mapping("channel_capacity", channel_capacity),
+            serializer_format,
+            sync_hub,
+            sync_timeout,
+            random_prefix_length=options.count("random_prefix_length", random_prefix_length),
+            expiry=self.expiry,
+            symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
+        )
+        self.client_prefix = unique_name()
+        self._key_prefix = self.prefix.encode()
+        self._kind, self._is_group, self._find = names_of(type(self))
+        own_hash = self._overridden("consistent_hash") is not None
+        self._group_sender = GroupSender(
+            self._codec,
+            split_by(self.consistent_hash) if own_hash else split,
+            self._current_capacity,
+            self._key_prefix,
+            self.ring_size,
+            self._stats,
+        )
+        self._is_alone = self.ring_size == 1 and self._shard_of is shard
+        self._next_shard = itertools.cycle(range(self.ring_size)).__next__
+        self._inboxes = self._make_inboxes()
+
+    # Channels.
+
+    async def send(self, channel: str, message: Message) -> None:
+        """
+        Send a message to a general or a specific channel.
+
+        Raises ``ChannelFull`` when the channel's key is at capacity; ``TypeError`` with Channels' text for an
+        invalid name; ``AssertionError`` for a message that is not a dict or holds ``__asgi_channel__``; the
+        serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        loop = get_running_loop()
+        state = self._router.get(loop) or await self._router.find(loop)
+        if state is None:
+            await self._router.through_hub(RedisChannelLayer.send(self, channel, message))
+            return
+        index, redis_key, member, capacity = self._addressed(channel, message)
+        self._stats.sends += 1
+        sent = state.senders[index].send(redis_key, member, capacity)
+        await sent
+        if not sent.take():
+            self._stats.channel_full += 1
+            raise ChannelFull(channel)
+
+    @routed
+    async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
+        """
+        Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
+
+        What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
+        sent whatever becomes of the others. Raises the first error, in their order, that is not ``ChannelFull``; else
+        ``ChannelFull`` with the names of all channels that were full, each once.
+        """
+        pairs = list(messages)
+        senders = self._loops[get_running_loop()].senders
+        addressed = [self._addressed(channel, message) for channel, message in pairs]
+        self._stats.sends += len(pairs)
+        sent = [senders[index].send(*letter) for index, *letter in addressed]
+        error: Exception | None = None
+        full: dict[str, None] = {}
+        for (channel, _), waiter in zip(pairs, sent, strict=True):
+            try:
+                await waiter
+                if not waiter.take():
+                    self._stats.channel_full += 1
+                    full[channel] = None
+            except Exception as reason:
+                error = error or reason
+        if error is not None:
+            raise error
+        if full:
+            raise ChannelFull(", ".join(full))
+
+    async def receive(self, channel: str) -> Message:
+        """
+        Wait for the next message of a channel and return it. Of several receivers the first gets it.
+
+        A receive that is cancelled loses nothing: what it was given goes to the next receiver, or back.
+
+        Raises ``TypeError`` for an invalid name, ``AssertionError`` for a specific channel of another process,
+        ``redis.exceptions.ConnectionError`` when no host could ever be reached; later outages are waited out.
+        """
+        state = self._loops[get_running_loop()]
+        receiver: Receiver = state.receiver
+        inbox = self._find(receiver.inboxes, channel)
+        if inbox is not None and inbox.receiver is receiver:
+            # The usual channel: a specific one, on a key that this loop empties already.
+            coming = inbox.claim(channel, state.waker)
+            if not inbox.claimed:
+                receiver.serve(inbox)
+        else:
+            local = self._kind(channel)
+            if local < 0:
+                local = self._checked_kind(channel)
+            if not local:
+                return await self._receive_general(receiver, channel)
+            inbox = self._inboxes.open(channel[:local], self.client_prefix)
+            coming = inbox.claim(channel, state.waker)
+            receiver.serve(inbox)
+        try:
+            await coming
+        except GeneratorExit:
+            self._inboxes.abandon_later(inbox, channel, coming)
+            raise
+        except BaseException:
+            inbox.abandon(channel, coming)
+            raise
+        self._stats.receives += 1
+        return coming.take()
+
+    async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
+        general = receiver.general(key(self._key_prefix, channel))
+        popped = general.wait()
+        try:
+            await popped
+        except GeneratorExit:
+            general.abandon_later(popped)
+            raise
+        except BaseException:
+            general.abandon(popped)
+            raise
+        general.took()
+        self._stats.receives += 1
+        message: Message = popped.take()[0]
+        return message
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return the name of a new specific channel that this process can receive on."""
+        # Who makes a channel is going to receive on it, and so to stay.
+        self._loops[get_running_loop()]
+        return f"{prefix}.{self.client_prefix}!{unique_name()}"
+
+    # Groups.
+
+    @routed
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Add a channel to a group for ``group_expiry`` seconds from now.
+
+        Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        connection, group_key = self._group(group, channel)
+        await connection.call(
+            (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
+        )
+
+    @routed
+    async def group_discard(self, group: str, channel: str) -> None:
+        """
+        Remove a channel from a group; nothing happens if it is not in it.
+
+        Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        connection, group_key = self._group(group, channel)
+        await connection.call((b"ZREM", group_key, channel), repeatable=True)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """
+        Send a message to all channels of a group. Keys at capacity are skipped, counted and logged.
+
+        Raises ``TypeError`` for an invalid name; ``AssertionError`` for a message that is not a dict or holds
+        ``__asgi_channel__``; the serializer's error; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        self._check_group_message(group, message)
+        loop = get_running_loop()
+        state = self._router.get(loop) or await self._router.find(loop)
+        if state is None:
+            await self._router.through_hub(RedisChannelLayer.group_send(self, group, message))
+            return
+        self._stats.group_sends += 1
+        limit = int(time.time()) - self.group_expiry
+        await self._group_sender.send(
+            state, Group(group, self._group_key(group), self.consistent_hash(group), limit), message
+        )
+
+    # A look inside.
+
+    @routed
+    async def group_count(self, group: str) -> int:
+        """
+        Return how many channels ``group_send`` would send to now.
+
+        Raises ``TypeError`` for an invalid name, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        return await keys.count_members(*self._group(group), self.group_expiry)
+
+    @routed
+    async def group_channels(self, group: str) -> list[str]:
+        """Return the names of these channels, the one added last at the end. Raises what ``group_count`` does."""
+        return await keys.name_members(*self._group(group), self.group_expiry)
+
+    @routed
+    async def channel_depth(self, channel: str) -> int:
+        """
+        Return how many messages wait in Redis on a channel's key, on all shards, not counting what has expired.
+
+        A process' specific channels share a key: theirs is the depth of all. Raises what ``group_count`` does.
+        """
+        self.require_valid_channel_name(channel)
+        redis_key = self._key_prefix + self.non_local_name(channel).encode()
+        shards = [commands.at(redis_key) for commands in self._loops[get_running_loop()].commands]
+        return await keys.count_waiting(shards, redis_key, self.expiry)
+
+    # Flush.
+
+    @routed
+    async def flush(self) -> None:
+        """
+        Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets.
+
+        Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
+        """
+        for shard_commands in self._loops[get_running_loop()].commands:
+            # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
+            await unlink_all(shard_commands, self._key_prefix, self._key_prefix + b":wake:")
+        self._inboxes.empty()
+        await self.close_pools()
+
+    def connection(self, index: int) -> Any:
+        """
+        Return a redis-py client (``redis.asyncio.Redis``) of one shard, for commands of your own.
+
+        Of a cluster, which is shard 0, it is a ``redis.asyncio.RedisCluster``. It has connections of its own, beside
+        those of the layer; it is closed with them and with the event loop.
+
+        Raises ``ValueError`` for a shard that there is not, ``RuntimeError`` outside an event loop.
+        """
+        if not 0 <= index < self.ring_size:
+            raise ValueError(f"There is no shard {index}: this layer has {self.ring_size}.")
+        clients = self._loops[get_running_loop()].clients
+        if index not in clients:
+            shards = self._shards
+            clients[index] = shards.client() if isinstance(shards, Seeds) else open_client(self.create_pool(index))
+        return clients[index]
+
+    async def close_pools(self) -> None:
+        """Close all sockets of the layer. They are opened again when needed, at once where a receive waits."""
+        await self._loops.disconnect()
+
+    async def wait_received(self) -> None:
+        """Nothing is left to wait for after a receive; here since channels_redis has it."""
+
+    # Inner works.
+
+    def after_fork(self) -> None:
+        """In a forked child: become a process of its own, and leave the parent's sockets alone."""
+        self.client_prefix = unique_name()
+        self._inboxes = self._make_inboxes()
+        super().after_fork()
+
+    def _make_inboxes(self) -> InboxRegistry:
+        return InboxRegistry(self._key_prefix, self.expiry, self._current_capacity, self._stats)
+
+    def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
+        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
+
+    def _make_receiver(self, state: CoreLoop) -> Receiver:
+        return Receiver(
+            state.loop,
+            state.commands,
+            state.waker,
+            self._inboxes,
+            self._codec,
+            self._key_prefix,
+            self.expiry,
+            self.brpop_timeout,
+        )
+
+    def _addressed(self, channel: str, message: Message) -> tuple[int, bytes, bytes, int]:
+        """Check a channel and a message for it; return its shard, its key, what is stored there, and the capacity."""
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        local = self._kind(channel)
+        if local < 0:
+            local = self._checked_kind(channel)
+        if CHANNEL_FIELD in message:
+            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+        try:
+            member = self._codec.encode(message, channel if local else None)
+        except Exception as error:
+            say_where(error, f"channel {channel}")
+            raise
+        if self._is_alone:
+            index = 0
+        elif local:
+            # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
+            index = self._shard_of(channel[:local], self.ring_size)
+        else:
+            index = self._next_shard()
+        return index, key(self._key_prefix, channel, local), member, self._capacity_of(channel)
+
+    def _check_group_message(self, group: str, message: Message) -> None:
+        if not self._is_group(group):
+            self.require_valid_group_name(group)
+        if not isinstance(message, dict):
+            raise AssertionError("message is not a dict")
+        if CHANNEL_FIELD in message:
+            raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+
+    def _checked_kind(self, channel: str) -> int:
+        """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""
+        self.require_valid_channel_name(channel)
+        return channel.find("!") + 1
+
+    def _group(self, group: str, *channels: str) -> tuple[CommandConnection | SlotQueue, bytes]:
+        """Check the names; return the connection and the key of the group."""
+        if not self._is_group(group):
+            self.require_valid_group_name(group)
+        for channel in channels:
+            if self._kind(channel) < 0:
+                self.require_valid_channel_name(channel)
+        group_key = self._group_key(group)
+        return self._loops[get_running_loop()].commands[self.consistent_hash(group)].at(group_key), group_key
+
+    def _group_key(self, group: str) -> bytes:
+        return f"{self.prefix}:group:{group}".encode()

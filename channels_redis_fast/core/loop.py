@@ -1,0 +1,93 @@
+"""
+What a core layer has in one event loop: by shard a command connection and a sender, and one receiver.
+
+Knows how these are put together and closed, in which order; what they do is theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from ..cluster.cluster import Cluster
+from ..cluster.seeds import Seeds
+from ..connection.commands import CommandConnection
+from ..connection.dialer import Dialer, close_client
+from ..hot import Waker
+from ..loops import Closable
+from ..stats import Stats
+from . import scripts
+from .group_cache import GroupMembershipCache
+from .receiver import Receiver
+from .sender import Sender
+from .slot_senders import SlotSenders
+
+
+class CoreLoop:
+    """The connections of one layer in one event loop. Their sockets are opened when they are first needed."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        shards: Sequence[Dialer] | Seeds,
+        expiry: int,
+        ordered: bool,
+        stats: Stats,
+        make_receiver: Callable[[CoreLoop], Receiver],
+    ) -> None:
+        self.loop = loop
+        self.waker = Waker(loop)
+        #: By shard: the command connection, and what gathers the sends. A cluster is one shard.
+        self.commands: list[CommandConnection | Cluster]
+        self.senders: list[Sender | SlotSenders]
+        if isinstance(shards, Seeds):
+            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER, says=True)
+            self.commands = [cluster]
+            self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
+            self.group_cache = GroupMembershipCache(0)
+        else:
+            connections = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in shards]
+            self.commands = [*connections]
+            self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
+            self.group_cache = GroupMembershipCache()
+        #: redis-py clients for commands of the site's own, by shard.
+        self.clients: dict[int, Any] = {}
+        self._make_receiver = make_receiver
+
+    @cached_property
+    def receiver(self) -> Receiver:
+        """Everything that this loop receives. A loop that only sends has none."""
+        return self._make_receiver(self)
+
+    def connections(self) -> list[Closable]:
+        """Return all connections, those without a socket too."""
+        pumps = self.receiver.pumps if "receiver" in vars(self) else []
+        return [*self.commands, *pumps]
+
+    async def disconnect(self) -> None:
+        """Close the sockets; they are opened again when they are needed, at once by those who wait."""
+        if "receiver" in vars(self):
+            await self.receiver.disconnect()
+        await self._close_commands()
+        await self._close_clients()
+        for connection in self.commands:
+            connection.resume()
+
+    async def retire(self) -> None:
+        """Close for good, since the event loop closes."""
+        if "receiver" in vars(self):
+            await self.receiver.retire()
+        await self._close_commands()
+        await self._close_clients()
+        for connection in self.commands:
+            connection.give_up()
+
+    async def _close_clients(self) -> None:
+        while self.clients:
+            await close_client(self.clients.popitem()[1])
+
+    async def _close_commands(self) -> None:
+        # After the pumps: what they popped for nobody goes back through these.
+        await asyncio.gather(*(connection.aclose() for connection in self.commands))

@@ -1,0 +1,402 @@
+"""
+The blocking connection of one shard in one event loop: waits in Redis for messages, and never holds one
+that it could lose.
+
+One BZPOPMIN waits on all keys at once and takes ONE message. What lies behind it on a specific key is read
+with ZRANGE in the same round trip, delivered, and removed with the next write. A private sorted set, first in
+the list of keys, ends the wait when there is something new to wait for. Knows keys and members; what is in a
+member and who gets it is the receiver's.
+
+Rules kept here:
+
+- At most one popped message is on its way at any time: what a dying connection can cost.
+- The removal of what was delivered goes before everything else, also on the next connection: nothing comes twice.
+- The next wait begins when those whom this one woke have run once, so that it knows whether they want more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence, Sized
+from typing import Any, Protocol, TypeAlias
+from uuid import uuid4
+
+from redis.exceptions import NoPermissionError
+
+from ..connection.commands import CommandConnection
+from ..connection.link import CLOSE_TIMEOUT, CLUSTER_ONLY, NOT_DONE, Answerable, Command, Connection
+from ..hot import assemble
+from ..messages.mailbox import Inbox, MailboxFeeder
+from ..stats import Stats
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds that a wait may be answered later than Redis was asked to end it.
+BLOCK_MARGIN = 5.0
+
+#: Specific keys whose backlog is read in the same round trip: those that delivered last.
+RECENT_KEYS = 8
+
+#: Members read at once from a specific key, and the bytes beyond which fewer are.
+PEEK_MEMBERS, PEEK_BYTES = 512, 1_000_000
+
+#: Seconds before the server is asked again after it answered a wait with an error.
+ERROR_PAUSE = 1.0
+
+
+class General(Protocol):
+    """A general channel, as far as a pump is concerned."""
+
+    key: bytes
+
+    @property
+    def waiting(self) -> Sized: ...
+    def tried(self) -> None: ...
+    def nothing_found(self, pump: Pump) -> None: ...
+    def fail_waiters(self, error: Exception) -> None: ...
+
+
+class ReceiverContext(MailboxFeeder, Protocol):
+    """Who a pump works for: says what is wanted, and takes what was found."""
+
+    stats: Stats
+    block_time: float
+    prefix: bytes
+    distinguishes_equal_messages: bool
+    inboxes: dict[str, Inbox]
+
+    def wanted(self, pump: Any) -> list[Target]: ...
+    def unreachable(self, pump: Any, error: Exception) -> bool: ...
+    def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None: ...
+    def deliver_general(self, general: Any, pump: Any, member: bytes, score: bytes) -> None: ...
+
+
+Target: TypeAlias = "Inbox | General"
+
+
+class Pump(Connection):
+    """Asks one shard for the messages that a receiver wants."""
+
+    role = "receiver"
+
+    def __init__(self, commands: CommandConnection, shard: int, receiver: ReceiverContext) -> None:
+        super().__init__(commands.dialer, commands.loop, receiver.stats)
+        self.shard = shard
+        #: What the wait that is in Redis now is about; empty when there is none.
+        self.awaited: dict[bytes, Target] = {}
+        #: Whether the next look at what is wanted is already on its way.
+        self.scheduled = False
+        #: General channels that are asked for without waiting, one at a time.
+        self.tries: deque[General] = deque()
+        self.answer_timeout = receiver.block_time + BLOCK_MARGIN
+        self._receiver = receiver
+        self._commands = commands
+        self._wake_key = receiver.prefix + b":wake:" + uuid4().hex.encode()
+        self._waking = False
+        self._blocked = False
+        # Replies that the next look has to wait for: a message that was peeked and is not yet known to be
+        # delivered must not be popped by the next wait.
+        self._due = 0
+        self._turn = 0
+        self._peek = PEEK_MEMBERS
+        self._recent: dict[Inbox, None] = {}
+        self._stopped: asyncio.Future[None] | None = None
+        self._paused: asyncio.TimerHandle | None = None
+
+    def kick(self) -> None:
+        """Look again at what is wanted, after the coroutines that are ready now have run."""
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._ask)
+
+    async def stop(self) -> None:
+        """End the wait in Redis without losing what it may have popped, then close the socket."""
+        self._stopped = self.loop.create_future()
+        if self.link is not None:
+            self.kick()
+            await asyncio.wait([self._stopped], timeout=CLOSE_TIMEOUT)
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        await self.aclose()
+        self._stopped = None
+
+    # What the connection reports.
+
+    def opened(self) -> None:
+        self._waking = False
+        self.kick()
+
+    def writable(self) -> None:
+        """Nothing waits for room here: a wait is written only when the last one was answered."""
+
+    def refused(self, error: Exception) -> bool:
+        if self._lost_at is None:
+            self._give_up_tries()
+            if not self._receiver.unreachable(self, error):
+                return False
+        return bool(self._receiver.wanted(self))
+
+    def after_loss(self) -> None:
+        self._blocked = False
+        self._due = 0
+        self.awaited = {}
+        self._give_up_tries()
+        if self._stopped is not None:
+            self._done_stopping()
+        elif self._receiver.wanted(self):
+            self.connect()
+
+    # Asking.
+
+    def _ask(self) -> None:
+        self.scheduled = False
+        if self._paused is not None and self._stopped is None:
+            return
+        wanted = [] if self._stopped is not None else self._receiver.wanted(self)
+        if self._blocked:
+            if not self._waking and self._is_outdated(wanted):
+                self._wake()
+            return
+        if self._due:
+            return
+        if self.link is None or self.link.leaving is not None:
+            if self._stopped is None and (wanted or self.tries):
+                self.connect()
+            return
+        commands: list[Command] = []
+        expected: list[Answerable] = []
+        self._remove_delivered(commands, expected)
+        if self._stopped is not None:
+            if not commands and not self.link.in_flight:
+                self._done_stopping()
+        elif self.tries:
+            channel = self.tries.popleft()
+            commands.append((b"ZPOPMIN", channel.key))
+            expected.append(_Try(self, channel))
+            self._due = 1
+        elif wanted:
+            self._wait(wanted, commands, expected)
+        if commands:
+            self.link.write(assemble(commands), expected)
+
+    def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> None:
+        for inbox in self._receiver.inboxes.values():
+            members = inbox.removals.pop(self.shard, None)
+            if members:
+                commands.append([b"ZREM", inbox.key, *members])
+                expected.append(_Removal(self, inbox, members))
+
+    def _wait(self, wanted: list[Target], commands: list[Command], expected: list[Answerable]) -> None:
+        # The first key that has a message is served, so each key gets its turn to be the first.
+        self._turn = (self._turn + 1) % len(wanted)
+        wanted = wanted[self._turn :] + wanted[: self._turn]
+        self.awaited = {target.key: target for target in wanted}
+        removals = len(expected)
+        commands.append([b"BZPOPMIN", self._wake_key, *self.awaited, self._receiver.block_time])
+        expected.append(_Pop(self))
+        for target in wanted:
+            if len(self._recent) == RECENT_KEYS:
+                break
+            if isinstance(target, Inbox):
+                self._recent.setdefault(target)
+        for inbox in self._recent:
+            if inbox.key in self.awaited:
+                commands.append((b"ZRANGE", inbox.key, 0, self._peek - 1))
+                expected.append(_Peek(self, inbox, inbox.epoch))
+        self._due = len(expected) - removals
+        self._blocked = True
+
+    def _is_outdated(self, wanted: list[Target]) -> bool:
+        """Whether the wait in Redis misses something wanted, or would take a message that nobody here wants."""
+        return (
+            self._stopped is not None
+            or bool(self.tries)
+            or any(target.key not in self.awaited for target in wanted)
+            or any(not isinstance(target, Inbox) and not target.waiting for target in self.awaited.values())
+        )
+
+    def _wake(self) -> None:
+        # A token and not CLIENT UNBLOCK: it stays until it is popped, also when it comes before the wait.
+        self._waking = True
+        self._commands.call(
+            (b"ZADD", self._wake_key, 1, b"1"), (b"EXPIRE", self._wake_key, 60), repeatable=True
+        ).add_done_callback(self._woken)
+
+    def _woken(self, future: asyncio.Future[list[Any]]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            self._waking = False
+
+    # What Redis answers.
+
+    def popped(self, reply: Any) -> None:
+        """Take the answer of the wait: (key, member, score), or None when its time is over."""
+        self._blocked = False
+        awaited, self.awaited = self.awaited, {}
+        self._answered()
+        if reply is None:
+            # The wait has outlived the wake-up call, if there was one.
+            self._waking = False
+        elif reply.__class__ in NOT_DONE:
+            self.look_again(reply)
+        elif reply.__class__ in CLUSTER_ONLY:
+            for target in awaited.values():
+                target.fail_waiters(self.is_in_cluster())
+        elif isinstance(reply, NoPermissionError):
+            self._find_forbidden(list(awaited.values()), reply)
+        elif isinstance(reply, Exception):
+            self._pause(reply)
+        elif reply[0] == self._wake_key:
+            self._waking = False
+        else:
+            key, member, score = reply
+            target = awaited[key]
+            if isinstance(target, Inbox):
+                self._recent.pop(target, None)
+                self._recent[target] = None
+                if len(self._recent) > RECENT_KEYS:
+                    del self._recent[next(iter(self._recent))]
+                self._receiver.deliver(target, (member,))
+            else:
+                self._receiver.deliver_general(target, self, member, score)
+
+    def peeked(self, inbox: Inbox, epoch: int, reply: Any) -> None:
+        """Take the messages behind the popped one. They are still in Redis, and leave it with the next write."""
+        self._answered()
+        if isinstance(reply, Exception) or not reply:
+            return
+        if inbox.receiver is not self._receiver or inbox.epoch != epoch:
+            # Another loop empties this key by now, and will read them itself.
+            return
+        inbox.removals.setdefault(self.shard, []).extend(reply)
+        self._receiver.deliver(inbox, reply)
+        size = sum(map(len, reply))
+        self._peek = max(self._peek // 2, 1) if size > PEEK_BYTES else min(self._peek * 2, PEEK_MEMBERS)
+
+    def tried(self, channel: General, reply: Any) -> None:
+        """Take the answer of a pop that did not wait: [member, score], or nothing."""
+        self._answered()
+        if reply.__class__ in NOT_DONE:
+            self.look_again(reply)
+        if reply and not isinstance(reply, Exception):
+            channel.tried()
+            member, score = reply
+            self._receiver.deliver_general(channel, self, member, score)
+        else:
+            channel.nothing_found(self)
+
+    def removed(self, inbox: Inbox, members: list[bytes], done: bool) -> None:
+        """Hear whether delivered messages are out of Redis; if not, they are removed first thing next time."""
+        if not done:
+            inbox.removals[self.shard] = members + inbox.removals.get(self.shard, [])
+        if self._stopped is not None:
+            self.kick()
+
+    def _answered(self) -> None:
+        self._due -= 1
+        if not self._due:
+            self.kick()
+
+    def _find_forbidden(self, targets: list[Target], error: NoPermissionError) -> None:
+        """Tell those whose key the ACL forbids, and go on with the others; the server does not say which key it was."""
+
+        def found(future: asyncio.Future[list[Any]]) -> None:
+            replies = [future.exception()] * len(targets) if future.exception() else future.result()
+            forbidden = [
+                target for target, reply in zip(targets, replies, strict=True) if isinstance(reply, NoPermissionError)
+            ]
+            for target in forbidden or targets:
+                target.fail_waiters(error)
+                if isinstance(target, Inbox):
+                    target.disarm()
+            self._answered()
+
+        # Nothing is waited for meanwhile. A pop of nothing needs the same permission as a pop.
+        self._due += 1
+        pops = [(b"ZPOPMIN", target.key, 0) for target in targets]
+        self._commands.call(*pops, repeatable=True, raises=False).add_done_callback(found)
+
+    def _pause(self, error: Exception) -> None:
+        logger.error("Redis at %s refuses to wait for messages: %s", self.dialer.label, error)
+        if self._paused is None:
+            self._paused = self.loop.call_later(ERROR_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = None
+        self.kick()
+
+    def _give_up_tries(self) -> None:
+        tries, self.tries = self.tries, deque()
+        for channel in tries:
+            channel.nothing_found(self)
+
+    def _done_stopping(self) -> None:
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+
+
+class _Pop:
+    """A wait that is in Redis."""
+
+    __slots__ = ("_pump",)
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def resolve(self, reply: Any) -> None:
+        self._pump.popped(reply)
+
+    def lost(self, error: Exception) -> None:
+        pass
+
+
+class _Peek:
+    """A look at what lies behind the popped message of a specific key."""
+
+    __slots__ = ("_epoch", "_inbox", "_pump")
+
+    def __init__(self, pump: Pump, inbox: Inbox, epoch: int) -> None:
+        self._pump = pump
+        self._inbox = inbox
+        self._epoch = epoch
+
+    def resolve(self, reply: Any) -> None:
+        self._pump.peeked(self._inbox, self._epoch, reply)
+
+    def lost(self, error: Exception) -> None:
+        pass
+
+
+class _Removal:
+    """The removal of delivered messages, which is repeated until it is confirmed."""
+
+    __slots__ = ("_inbox", "_members", "_pump")
+
+    def __init__(self, pump: Pump, inbox: Inbox, members: list[bytes]) -> None:
+        self._pump = pump
+        self._inbox = inbox
+        self._members = members
+
+    def resolve(self, reply: Any) -> None:
+        self._pump.removed(self._inbox, self._members, not isinstance(reply, Exception))
+
+    def lost(self, error: Exception) -> None:
+        self._pump.removed(self._inbox, self._members, False)
+
+
+class _Try:
+    """A pop that does not wait."""
+
+    __slots__ = ("_channel", "_pump")
+
+    def __init__(self, pump: Pump, channel: General) -> None:
+        self._pump = pump
+        self._channel = channel
+
+    def resolve(self, reply: Any) -> None:
+        self._pump.tried(self._channel, reply)
+
+    def lost(self, error: Exception) -> None:
+        self._channel.nothing_found(self._pump)

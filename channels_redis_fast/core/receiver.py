@@ -1,0 +1,251 @@
+"""
+Receiving on sorted sets, in one event loop: who waits for what, and what the pumps bring them.
+
+Specific channels have mailboxes (``mailbox.py``) that belong to the layer; of several loops, one empties each
+Redis key. General channels belong to whoever asks (``general.py``). Knows keys and channels; the sockets are the
+pumps'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ..cluster.cluster import Cluster
+from ..cluster.slot_queue import SlotQueue
+from ..connection.commands import CommandConnection
+from ..hot import Waker
+from ..messages.codec import Codec
+from ..messages.mailbox import Inbox, InboxRegistry
+from ..stats import Stats
+from .cluster_pump import ClusterPump
+from .general import GeneralChannel, Popped
+from .pump import Pump, Target
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds between looks at whether the loop that empties a key for this one still runs.
+OWNER_CHECK = 1.0
+
+
+class Receiver:
+    """Everything that one event loop receives."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        commands: Sequence[CommandConnection | Cluster],
+        waker: Waker,
+        registry: InboxRegistry,
+        codec: Codec,
+        prefix: bytes,
+        expiry: int,
+        block_time: float,
+    ) -> None:
+        self.loop = loop
+        self.commands = commands
+        self.waker = waker
+        self.prefix = prefix
+        self.block_time = block_time
+        self.retired = False
+        #: The keys that this loop empties, by non-local channel name.
+        self.inboxes: dict[str, Inbox] = {}
+        self.stats: Stats = registry.stats
+        self._expiry = expiry
+        self._inboxes = registry
+        self._codec = codec
+        #: Whether members of equal messages differ.
+        self.distinguishes_equal_messages = codec.ordered
+        self._generals: dict[bytes, GeneralChannel] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._guard: asyncio.TimerHandle | None = None
+        self.pumps: list[Pump | ClusterPump] = [
+            ClusterPump(shard, self) if isinstance(shard, Cluster) else Pump(shard, index, self)
+            for index, shard in enumerate(commands)
+        ]
+        registry.receivers[loop] = self
+
+    # Specific channels.
+
+    def serve(self, inbox: Inbox) -> None:
+        """See to it that the messages of a key come in, through this loop or through the one that has the key."""
+        inbox.claimed = True
+        if inbox.receiver is not self and not self._adopt(inbox):
+            return
+        for pump in self.pumps:
+            if not pump.scheduled and inbox.key not in pump.awaited:
+                pump.kick()
+
+    def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None:
+        """Decode members of a specific key and hand them to their channels. One that cannot be read is skipped."""
+        letters, errors = self._codec.decode_all(members)
+        self.stats.deliveries += inbox.deliver(letters, self.waker)
+        for error in errors:
+            self._undecodable(inbox.key, error)
+        if inbox.stored and self._sweep is None:
+            self._sweep = self.loop.call_later(self._inboxes.expiry, self._run_sweep)
+
+    # General channels.
+
+    def general(self, key: bytes) -> GeneralChannel:
+        """Return the waiters of the general channel that has this key."""
+        general = self._generals.get(key)
+        if general is None:
+            general = self._generals[key] = GeneralChannel(self, key)
+        return general
+
+    def deliver_general(self, general: GeneralChannel, pump: Pump | ClusterPump, member: bytes, score: bytes) -> None:
+        """Give a popped member to the first waiter of its channel, or back to Redis."""
+        try:
+            _, message = self._codec.decode(member)
+        except Exception as error:
+            self._undecodable(general.key, error)
+            general.found()
+        else:
+            self.stats.deliveries += 1
+            general.give((message, pump, member, score))
+
+    def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]:
+        """Return a popped message to its place in Redis, whatever the capacity says: it was there before."""
+        _, pump, member, score = popped
+        self.stats.put_back += 1
+        connection: CommandConnection | SlotQueue = self.commands[pump.shard].at(key)
+        returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True)
+        connection.say(key)
+        return returned
+
+    # What the pumps ask and tell.
+
+    def wanted(self, pump: Pump | ClusterPump) -> list[Target]:
+        """
+        Return what a pump is to wait for.
+
+        A specific key is wanted while somebody waits on it, and stays so afterwards until a message comes that
+        nobody awaits (or the expiry has passed): a receiver that comes back finds its message here already.
+        """
+        self._inboxes.clear_abandoned()
+        wanted: list[Target] = []
+        now = time.monotonic()
+        forgotten: list[Inbox] = []
+        for inbox in self.inboxes.values():
+            if inbox.receiver is not self:
+                forgotten.append(inbox)
+                continue
+            if inbox.waiting or inbox.claimed:
+                inbox.claimed = False
+                inbox.seen = now
+            if inbox.waiting or (not inbox.stored and now - inbox.seen <= self._expiry):
+                wanted.append(inbox)
+            elif not inbox.stored and not inbox.removals:
+                forgotten.append(inbox)
+        for inbox in forgotten:
+            self._forget(inbox)
+        for general in list(self._generals.values()):
+            if general.waiting:
+                if general.blocking and not general.returning:
+                    wanted.append(general)
+            elif general.is_idle():
+                del self._generals[general.key]
+        return wanted
+
+    def unreachable(self, pump: Pump | ClusterPump, error: Exception) -> bool:
+        """
+        Hear that a shard cannot be reached that never was; return whether to go on trying.
+
+        As long as another shard is there, or may be, receivers wait. With none, they are told.
+        """
+        if any(other.link is not None or other.is_opening for other in self.pumps if other is not pump):
+            return True
+        for inbox in self.inboxes.values():
+            inbox.fail_waiters(error)
+        for general in self._generals.values():
+            general.fail_waiters(error)
+        return False
+
+    # Coming and going.
+
+    async def disconnect(self) -> None:
+        """Close the sockets of the pumps, losing nothing; who still waits is served by new ones."""
+        for inbox in self.inboxes.values():
+            inbox.disarm()
+        await asyncio.gather(*(pump.stop() for pump in self.pumps))
+        for pump in self.pumps:
+            if not self.retired and self.wanted(pump):
+                pump.kick()
+
+    async def retire(self) -> None:
+        """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""
+        self.retired = True
+        # Who still waits here never runs again: a message given to one of them would be lost.
+        for inbox in list(self._inboxes.inboxes.values()):
+            inbox.drop_waiters(self.loop)
+        for general in self._generals.values():
+            general.waiting.clear()
+        await self.disconnect()
+        self._inboxes.receivers.pop(self.loop, None)
+        for timer in (self._sweep, self._guard):
+            if timer is not None:
+                timer.cancel()
+        for inbox in list(self.inboxes.values()):
+            if inbox.receiver is self:
+                inbox.receiver = None
+                self._hand_on(inbox)
+
+    def _adopt(self, inbox: Inbox) -> bool:
+        """Take a key over if nobody empties it; return whether this loop does now."""
+        with self._inboxes.lock:
+            owner = inbox.receiver
+            if owner is not None and owner is not self and owner.loop.is_running():
+                try:
+                    # One that retires has a wait in Redis to end yet, and what that pops comes before what another
+                    # wait would: it hands the key on when it is done.
+                    if not owner.retired:
+                        owner.loop.call_soon_threadsafe(owner.serve, inbox)
+                except RuntimeError:
+                    pass
+                else:
+                    if self._guard is None:
+                        self._guard = self.loop.call_later(OWNER_CHECK, self._check_owners)
+                    return False
+            if owner is not self:
+                inbox.receiver = self
+                inbox.epoch += 1
+                self.inboxes[inbox.name] = inbox
+        return True
+
+    def _check_owners(self) -> None:
+        # A loop that stops says nothing to anybody; its keys would never be emptied again.
+        self._guard = None
+        for inbox in list(self._inboxes.inboxes.values()):
+            if inbox.receiver is not self and inbox.waiting:
+                self.serve(inbox)
+
+    def _hand_on(self, inbox: Inbox) -> None:
+        loop = inbox.waiting_loop()
+        heir = None if loop is None else self._inboxes.receivers.get(loop)
+        if loop is not None and heir is not None:
+            try:
+                loop.call_soon_threadsafe(heir.serve, inbox)
+            except RuntimeError:
+                logger.debug("The event loop that was to receive on %s is closed", inbox.name)
+
+    def _forget(self, inbox: Inbox) -> None:
+        """Let go of a key that nobody has received on for long, and of the inbox with it."""
+        with self._inboxes.lock:
+            self.inboxes.pop(inbox.name, None)
+            if inbox.receiver is self and not inbox.waiting and not inbox.claimed:
+                inbox.receiver = None
+                self._inboxes.inboxes.pop(inbox.name, None)
+
+    def _run_sweep(self) -> None:
+        delay = self._inboxes.sweep()
+        self._sweep = None if delay is None else self.loop.call_later(delay, self._run_sweep)
+        for pump in self.pumps:
+            pump.kick()
+
+    def _undecodable(self, key: bytes, error: Exception) -> None:
+        self.stats.undecodable += 1
+        logger.error("Skipped an undecodable message on key %s: %s: %s", key.decode(), type(error).__name__, error)

@@ -1,0 +1,240 @@
+"""
+Sends on sorted sets, gathered: the messages of one tick become one call of one script.
+
+Knows keys, members and capacities as they come from ``core``; not what is in a message, nor which shard it
+belongs to. A batch stays open for more messages until the moment it is written, so the busier the
+connection, the larger the batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import NoPermissionError
+
+from ..cluster.slot_queue import SlotQueue
+from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
+from ..connection.futures import fail
+from ..connection.link import Command, reply_error
+from ..hot import Batch, Gatherer, KeyBatch, Waker
+from ..stats import Stats
+from . import scripts
+from .script_calls import Failure, PlainCommands, ScriptCall, Write, WriteCall
+
+#: With MAX_MESSAGES, what one call may hold: it must not hold up the server for long.
+MAX_KEYS, MAX_BYTES = 64, 1_000_000
+
+
+class SendBatch(WriteCall):
+    """One call: the messages of a tick, by key."""
+
+    __slots__ = ("_sender", "batch")
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__(sender.send_script, sender.plain)
+        self._sender = sender
+        self.batch = Batch()
+
+    def commands(self) -> Sequence[Command]:
+        self._sender.seal(self.batch)
+        self._sender.stats.batches += 1
+        return super().commands()
+
+    def arguments(self) -> list[Any]:
+        return self.batch.arguments(self._sender.expiry)
+
+    def fail(self, error: Exception) -> None:
+        self._sender.seal(self.batch)
+        super().fail(error)
+
+    def writes(self) -> list[Write]:
+        return [(batch.key, batch.members, batch.capacities) for batch in self.batch.keys]
+
+    def done(self, reply: Any) -> None:
+        if not reply:
+            self.batch.accept()
+        elif isinstance(reply, NoPermissionError) and len(self.batch.keys) > 1:
+            # Redis refuses the whole call for one key that an ACL forbids.
+            for batch in self.batch.keys:
+                self._sender.send_alone(batch)
+        elif isinstance(reply, Exception):
+            fail(self.batch.waiters(), reply)
+        else:
+            refused, failed = reply
+            failures = zip(failed[::3], failed[1::3], failed[2::3], strict=True)
+            self.settle(
+                refused, [(first, end, reply_error(text.decode(errors="replace"))) for first, end, text in failures]
+            )
+
+    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
+        waiters = self.batch.waiters()
+        for position in refused:
+            if not waiters[position].done():
+                waiters[position].set_result(False)
+        for first, end, error in failed:
+            fail(waiters[first:end], error)
+        self.batch.accept()
+
+
+class GroupBatch(WriteCall):
+    """One group message on all its keys of one shard; the future gives how many keys were over capacity."""
+
+    __slots__ = ("_capacities", "_expiry", "_future", "_keys", "_members")
+
+    def __init__(
+        self,
+        keys: list[bytes],
+        members: list[bytes],
+        capacities: list[int],
+        sender: Sender,
+        future: asyncio.Future[int],
+    ) -> None:
+        super().__init__(sender.group_script, sender.plain)
+        self._keys = keys
+        self._members = members
+        self._capacities = capacities
+        self._expiry = sender.expiry
+        self._future = future
+
+    def arguments(self) -> list[Any]:
+        arguments: list[Any] = [len(self._keys), *self._keys, self._expiry]
+        _put_deliveries(arguments, self._capacities, self._members)
+        return arguments
+
+    def writes(self) -> list[Write]:
+        return [
+            (key, [member], [capacity])
+            for key, member, capacity in zip(self._keys, self._members, self._capacities, strict=True)
+        ]
+
+    def done(self, reply: Any) -> None:
+        if isinstance(reply, NoPermissionError) and len(self._keys) > 1:
+            # As with sends: the keys that are allowed get the message.
+            self.carry_out_plainly()
+        elif not isinstance(reply, Exception):
+            self._end(reply, None)
+        else:
+            self._end(0, reply)
+
+    def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
+        self._end(len(refused), failed[0][2] if failed else None)
+
+    def _end(self, over_capacity: int, error: Exception | None) -> None:
+        if self._future.done():
+            return
+        if error is None:
+            self._future.set_result(over_capacity)
+        else:
+            self._future.set_exception(error)
+
+
+class SameGroupCall(ScriptCall):
+    """
+    One group message to a group that is thought to be what it was.
+
+    The future gives how many keys were over capacity; or, when nothing was delivered, who is in the group now, and None
+    where that has to be asked for.
+    """
+
+    __slots__ = ("_arguments", "_future")
+
+    def __init__(self, arguments: list[Any], sender: Sender, future: asyncio.Future[Any]) -> None:
+        super().__init__(scripts.SAME_GROUP_SEND, sender.plain)
+        self._arguments = arguments
+        self._future = future
+
+    def arguments(self) -> list[Any]:
+        return self._arguments
+
+    def done(self, reply: Any) -> None:
+        if isinstance(reply, NoPermissionError):
+            self.carry_out_plainly()
+        elif self._future.done():
+            return
+        elif isinstance(reply, Exception):
+            self._future.set_exception(reply)
+        else:
+            self._future.set_result(reply)
+
+    def carry_out_plainly(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+class Sender(Gatherer):
+    """
+    Fills the batches of one shard in one event loop.
+
+    ``send`` is the gatherer's: its waiter gives True, or False when the key was at capacity; it raises redis-py's
+    errors. ``ordered``: whether members sort in the order in which they were made. All messages of a batch get one
+    score, so others travel alone.
+    """
+
+    send_script, group_script = scripts.SEND, scripts.GROUP_SEND
+
+    def __init__(
+        self, connection: CommandConnection | SlotQueue, expiry: int, ordered: bool, stats: Stats, waker: Waker
+    ) -> None:
+        super().__init__(waker, MAX_MESSAGES if ordered else 1, MAX_MESSAGES, MAX_KEYS, MAX_BYTES, EARLY)
+        self.expiry = expiry
+        self.plain = PlainCommands(connection, expiry)
+        self.stats = stats
+        self._connection = connection
+
+    def send_group(self, keys: list[bytes], members: list[bytes], capacities: list[int]) -> list[asyncio.Future[int]]:
+        """Send one group message to the keys of this shard; each future gives a number of keys over capacity."""
+        futures: list[asyncio.Future[int]] = []
+        start = 0
+        while start < len(keys):
+            end, size = start, 0
+            while end < len(keys) and end - start < MAX_MESSAGES and (end == start or size < MAX_BYTES):
+                size += len(members[end])
+                end += 1
+            future: asyncio.Future[int] = self._connection.loop.create_future()
+            part = slice(start, end)
+            self._connection.submit(GroupBatch(keys[part], members[part], capacities[part], self, future))
+            futures.append(future)
+            start = end
+        return futures
+
+    def send_same_group(
+        self,
+        key: bytes,
+        limit: int,
+        digest: bytes,
+        keys: list[bytes],
+        members: list[bytes],
+        capacities: list[int],
+    ) -> asyncio.Future[int | list[bytes] | None]:
+        """
+        Send one group message to a group whose key is on this shard, if its list of members has a certain digest.
+
+        The future gives how many keys were over capacity; or, if nothing was delivered, who is in the group, and None
+        where that has to be asked for.
+        """
+        arguments: list[Any] = [1 + len(keys), key, *keys, self.expiry, limit, digest]
+        _put_deliveries(arguments, capacities, members)
+        future: asyncio.Future[int | list[bytes] | None] = self._connection.loop.create_future()
+        self._connection.submit_urgent(SameGroupCall(arguments, self, future))
+        return future
+
+    def send_alone(self, batch: KeyBatch) -> None:
+        """Send the messages of one key again, in a call of their own."""
+        call = SendBatch(self)
+        call.batch.take(batch)
+        self._connection.repeat(call)
+
+    def _open(self) -> Batch:
+        call = SendBatch(self)
+        self._connection.submit(call)
+        return call.batch
+
+    def _write_early(self) -> None:
+        self._connection.write_now()
+
+
+def _put_deliveries(arguments: list[Any], capacities: list[int], members: list[bytes]) -> None:
+    for capacity, member in zip(capacities, members, strict=True):
+        arguments += (capacity, member)

@@ -1,0 +1,51 @@
+"""
+Sends on a cluster: a ``Sender`` for each slot, since a script takes keys of one slot only.
+
+What the senders of one tick have for one server leaves in one write all the same: their queues end on one connection.
+Stands where a single server has its one sender. Knows of a key its slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..cluster.cluster import Cluster
+from ..cluster.slots import slot_of
+from ..hot import Waiter, Waker
+from . import scripts
+from .sender import Sender
+
+
+class AnnouncingSender(Sender):
+    """A sender whose receivers do not wait in Redis, and are told."""
+
+    send_script, group_script = scripts.SEND_ANNOUNCING, scripts.GROUP_SEND_ANNOUNCING
+
+
+class SlotSenders(dict[int, Sender]):
+    """The senders of a cluster by slot; one that is missing is made. The rest is as with ``Sender``."""
+
+    def __init__(self, cluster: Cluster, expiry: int, ordered: bool, waker: Waker) -> None:
+        super().__init__()
+        self._cluster = cluster
+        self._expiry = expiry
+        self._ordered = ordered
+        self._waker = waker
+
+    def __missing__(self, slot: int) -> Sender:
+        cluster = self._cluster
+        sender = self[slot] = AnnouncingSender(
+            cluster.queue(slot), self._expiry, self._ordered, cluster.stats, self._waker
+        )
+        return sender
+
+    def send(self, key: bytes, member: bytes, capacity: int) -> Waiter[bool]:
+        """Send a message to a key; the waiter gives True, or False when the key was at capacity."""
+        return self[slot_of(key)].send(key, member, capacity)
+
+    def send_group(self, keys: list[bytes], members: list[bytes], capacities: list[int]) -> list[asyncio.Future[int]]:
+        """Send one group message to keys; each future gives a number of keys over capacity."""
+        futures = []
+        for key, member, capacity in zip(keys, members, capacities, strict=True):
+            futures += self[slot_of(key)].send_group([key], [member], [capacity])
+        return futures

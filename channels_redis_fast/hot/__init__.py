@@ -1,0 +1,85 @@
+"""The one place that picks the hot path: the compiled modules, or the pure twin.
+
+Compiled, unless `CHANNELS_REDIS_FAST_PURE` is set (to anything but "" and "0") or one of the modules cannot be
+imported. Never a mixture, so that `COMPILED` says all there is to say. Type checkers see the twin, whose signatures are
+the declaration of both.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "COMPILED",
+    "ORDERED_FROM",
+    "Batch",
+    "CapacityTable",
+    "EnvelopeCodec",
+    "Gatherer",
+    "KeyBatch",
+    "Lock",
+    "MailboxTable",
+    "Waiter",
+    "Waker",
+    "assemble",
+    "clone",
+    "decode",
+    "encode",
+    "find",
+    "frames",
+    "is_group",
+    "key",
+    "kind",
+    "next_prefix",
+    "pack",
+    "reseed",
+    "shard",
+    "splice",
+    "split",
+]
+
+COMPILED: bool = os.environ.get("CHANNELS_REDIS_FAST_PURE", "") in ("", "0")
+
+if COMPILED and not TYPE_CHECKING:
+    try:
+        from channels_redis_fast._ext.batches import Batch, Gatherer, KeyBatch
+        from channels_redis_fast._ext.capacity import CapacityTable
+        from channels_redis_fast._ext.codec import EnvelopeCodec
+        from channels_redis_fast._ext.envelope import (
+            ORDERED_FROM,
+            clone,
+            decode,
+            encode,
+            frames,
+            next_prefix,
+            pack,
+            reseed,
+            splice,
+        )
+        from channels_redis_fast._ext.mailboxes import Lock, MailboxTable
+        from channels_redis_fast._ext.names import find, is_group, key, kind, shard, split
+        from channels_redis_fast._ext.pipeline import assemble
+        from channels_redis_fast._ext.waiters import Waiter, Waker
+    except ImportError:
+        COMPILED = False
+
+if TYPE_CHECKING or not COMPILED:
+    from channels_redis_fast.hot.batches import Batch, Gatherer, KeyBatch
+    from channels_redis_fast.hot.capacity import CapacityTable
+    from channels_redis_fast.hot.codec import EnvelopeCodec
+    from channels_redis_fast.hot.envelope import (
+        ORDERED_FROM,
+        clone,
+        decode,
+        encode,
+        frames,
+        next_prefix,
+        pack,
+        reseed,
+        splice,
+    )
+    from channels_redis_fast.hot.mailboxes import Lock, MailboxTable
+    from channels_redis_fast.hot.names import find, is_group, key, kind, shard, split
+    from channels_redis_fast.hot.pipeline import assemble
+    from channels_redis_fast.hot.waiters import Waiter, Waker

@@ -1,0 +1,156 @@
+"""The reference twin of `_ext/batches.pyx`: which message goes into which call, and who waits for what becomes of it.
+
+It knows keys, members and capacities, and the form in which the script takes them; not when a call is written, nor what
+its reply means.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels_redis_fast.hot.waiters import _FINISHED, _PENDING, Waiter, Waker
+
+
+class KeyBatch:
+    """Messages for one key, in the order in which they were sent; their capacities and outcomes side by side."""
+
+    __slots__ = ("batch", "capacities", "key", "members", "waiters")
+
+    def __init__(self, key: bytes, batch: Batch, /) -> None:
+        self.key = key
+        #: What they leave in, as long as more can go with them.
+        self.batch: Batch | None = batch
+        self.members: list[bytes] = []
+        self.capacities: list[int] = []
+        self.waiters: list[Waiter[bool]] = []
+
+    def _put_arguments(self, arguments: list[Any]) -> None:
+        members, capacities = self.members, self.capacities
+        place = len(arguments)
+        arguments.append(0)
+        start = 0
+        while start < len(members):
+            end = start + 1
+            while end < len(members) and capacities[end] == capacities[start]:
+                end += 1
+            arguments[place] += 1
+            arguments += (capacities[start], end - start)
+            arguments += members[start:end]
+            start = end
+
+
+class Batch:
+    """The messages of one call, by key: ``messages`` of them, of ``size`` bytes together."""
+
+    __slots__ = ("keys", "messages", "size")
+
+    def __init__(self) -> None:
+        self.keys: list[KeyBatch] = []
+        self.messages = 0
+        self.size = 0
+
+    def take(self, batch: KeyBatch, /) -> None:
+        """Take the messages of a key, all of them, into this call."""
+        self.keys.append(batch)
+        self.messages += len(batch.members)
+
+    def arguments(self, expiry: int, /) -> list[Any]:
+        """Return what the script takes: the number of keys, the keys, the expiry, and the runs of each key.
+
+        Those are their number, and each as the capacity, the number of messages, and the members.
+        """
+        arguments: list[Any] = [len(self.keys)]
+        arguments += [batch.key for batch in self.keys]
+        arguments.append(expiry)
+        for batch in self.keys:
+            batch._put_arguments(arguments)
+        return arguments
+
+    def waiters(self) -> list[Waiter[bool]]:
+        """Return who waits for the messages, in their order."""
+        return [waiter for batch in self.keys for waiter in batch.waiters]
+
+    def accept(self) -> None:
+        """Tell everybody who still waits that the message was taken."""
+        for batch in self.keys:
+            for waiter in batch.waiters:
+                if waiter._state == _PENDING:
+                    waiter._finish(_FINISHED, True)
+
+
+class Gatherer:
+    """Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+
+    `waker`: of the waiters. `per_key`, `messages`, `keys`, `size`: how many messages of one key, messages, keys and
+    bytes one call may hold. `early`: from how many messages on `_write_early` is called; in a tick in which it was, the
+    next time at twice as many.
+    """
+
+    __slots__ = ("_batch", "_early", "_first_early", "_keys", "_max_keys", "_messages", "_per_key", "_size", "_waker")
+
+    def __init__(self, waker: Waker, per_key: int, messages: int, keys: int, size: int, early: int, /) -> None:
+        self._waker = waker
+        self._per_key = per_key
+        self._messages = messages
+        self._max_keys = keys
+        self._size = size
+        self._first_early = self._early = early
+        #: What more messages can still go into.
+        self._keys: dict[bytes, KeyBatch] = {}
+        self._batch: Batch | None = None
+
+    def send(self, key: bytes, member: bytes, capacity: int, /) -> Waiter[bool]:
+        """Add one message to the tick's batch; return who waits for what becomes of it."""
+        waiter: Waiter[bool] = Waiter(self._waker)
+        batch = self._keys.get(key)
+        whole = None if batch is None else batch.batch
+        if (
+            batch is None
+            or whole is None
+            or len(batch.members) >= self._per_key
+            or whole.messages >= self._messages
+            or whole.size + len(member) > self._size
+        ):
+            batch, whole = self._begin(key, len(member))
+        batch.members.append(member)
+        batch.capacities.append(capacity)
+        batch.waiters.append(waiter)
+        whole.messages += 1
+        whole.size += len(member)
+        if whole.messages >= self._early:
+            early = min(2 * self._early, self._messages)
+            self._write_early()
+            # Afterwards: the batch that was just written is not a small one.
+            self._early = early
+        return waiter
+
+    def _begin(self, key: bytes, size: int) -> tuple[KeyBatch, Batch]:
+        whole = self._batch
+        if (
+            whole is None
+            or len(whole.keys) >= self._max_keys
+            or whole.messages >= self._messages
+            or whole.size + size > self._size
+        ):
+            whole = self._batch = self._open()
+        batch = self._keys[key] = KeyBatch(key, whole)
+        whole.keys.append(batch)
+        return batch, whole
+
+    def seal(self, batch: Batch, /) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+        if batch.messages < self._early:
+            self._early = self._first_early
+        if self._batch is batch:
+            self._batch = None
+        for mine in batch.keys:
+            if self._keys.get(mine.key) is mine:
+                del self._keys[mine.key]
+            # So that messages go as soon as they are settled, and do not wait for the garbage collector.
+            mine.batch = None
+
+    def _open(self) -> Batch:
+        raise NotImplementedError
+
+    def _write_early(self) -> None:
+        raise NotImplementedError

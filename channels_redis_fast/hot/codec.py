@@ -1,0 +1,52 @@
+"""The reference twin of `_ext/codec.pyx`: the way of plain msgpack messages to bytes and back, all in one place.
+
+It knows how long the prefixes of a layer are; what is laid out how, `hot` knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from channels_redis_fast.hot.envelope import ORDERED_FROM, Message, decode, encode, frames, pack
+
+#: A message, and the channel or channels that it is for; None when it names none.
+Letter = tuple[str | list[str] | None, Message]
+
+
+class EnvelopeCodec:
+    """msgpack without encryption: the envelope from end to end."""
+
+    __slots__ = ("_prefix_length", "ordered")
+
+    def __init__(self, prefix_length: int, /) -> None:
+        if prefix_length < 0:
+            raise ValueError(f"a prefix has no negative length: {prefix_length}")
+        self.ordered = prefix_length >= ORDERED_FROM
+        self._prefix_length = prefix_length
+
+    def encode(self, message: Message, channel: str | None, /) -> bytes:
+        """Return the member for one message; ``channel`` is its full name, or None on a general channel."""
+        return encode(message, channel, self._prefix_length)
+
+    def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
+        """Return one member for each key, addressed to the channels listed for it."""
+        return frames(pack(message), channels, self._prefix_length)
+
+    def decode(self, member: bytes, /) -> Letter:
+        """Return the address (None when the member has none) and the message. Raises on what is neither."""
+        return decode(member, self._prefix_length)
+
+    def decode_all(self, members: Iterable[bytes], /) -> tuple[list[Letter], list[Exception]]:
+        """Return the letters in members, in order, and the errors of those that hold none."""
+        letters: list[Letter] = []
+        errors: list[Exception] = []
+        for member in members:
+            try:
+                letters.append(decode(member, self._prefix_length))
+            except Exception as error:
+                errors.append(error)
+        return letters, errors
+
+    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
+        """Return the letters that bring a message to channels; nobody gets what another one has."""
+        return [(channels, message)]

@@ -1,0 +1,177 @@
+"""The reference twin of `_ext/envelope.pyx`, `packer.pyx` and `unpacker.pyx`: a message to bytes and back.
+
+It knows msgpack, the random prefix of a member and the field that names the channel; not keys, nor shards.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgpack import packb, unpackb
+
+Message = dict[str, Any]
+
+_CHANNEL_FIELD = "__asgi_channel__"
+
+_PACKED_FIELD: bytes = packb(_CHANNEL_FIELD)
+
+# Levels of dict and list that `clone` follows: the decoder builds at most as many as msgpack's stack holds.
+_MAX_CLONE = 512
+
+_POOL = 4096
+
+#: Bytes from which on a prefix has room to count and to be random.
+ORDERED_FROM = 10
+
+_pool = io.BytesIO()
+
+_prefixes: Iterator[int] | None = None
+
+
+def next_prefix(length: int, /) -> bytes:
+    """`length` bytes that keep equal messages apart in a sorted set, for every process on it.
+
+    From `ORDERED_FROM` bytes on, the first half (at most 8 bytes) is a big-endian count of the prefixes made in this
+    process, from a random start: members of one score are sorted by their bytes, so those of one process keep the
+    order in which they were made. The rest, and every shorter prefix, is random and never the same bytes twice. It
+    comes from `os.urandom`, never from `random`: seeding that one would make members collide.
+
+    Raises ValueError for a negative length.
+    """
+    global _prefixes
+    if length < 0:
+        raise ValueError(f"a prefix has no negative length: {length}")
+    if length < ORDERED_FROM:
+        return _random(length)
+    half = min(length // 2, 8)
+    if _prefixes is None:
+        # Below the middle of what the shortest half holds, so that no process ever counts past its end.
+        _prefixes = itertools.count(int.from_bytes(os.urandom(8), "big") % 2**39 + 1)
+    return next(_prefixes).to_bytes(half, "big") + _random(length - half)
+
+
+def _random(length: int) -> bytes:
+    global _pool
+    if length > _POOL:
+        return os.urandom(length)
+    # One C call takes the bytes and moves on, so two threads never get the same ones.
+    taken = _pool.read(length)
+    while len(taken) < length:
+        _pool = io.BytesIO(os.urandom(_POOL))
+        taken = _pool.read(length)
+    return taken
+
+
+def reseed() -> None:
+    """Forget the random bytes in stock and the count. A forked child must, or it goes on with its parent's."""
+    global _pool, _prefixes
+    _pool = io.BytesIO()
+    _prefixes = None
+
+
+def pack(message: Message, /) -> bytes:
+    """The message as msgpack: the bytes, and the exceptions, of `msgpack.packb(message)`."""
+    packed: bytes = packb(message)
+    return packed
+
+
+def encode(message: Message, channel: str | None, prefix_length: int) -> bytes:
+    """A whole member of a channel's sorted set: a prefix of `prefix_length` bytes (`next_prefix`), then the message.
+
+    `channel` becomes the last entry, `__asgi_channel__`, unless it is None; the message must not have one already. The
+    message is left as it was. Exceptions are those of `msgpack.packb`; ValueError for a negative prefix length.
+    """
+    prefix = next_prefix(prefix_length)
+    return prefix + pack(message if channel is None else {**message, _CHANNEL_FIELD: channel})
+
+
+def splice(body: bytes, channel: str | list[str]) -> bytes:
+    """A packed message with the entry `__asgi_channel__` added at its end.
+
+    Raises ValueError when the body does not begin like a packed map, or when its map is full.
+    """
+    header, start = _map_header(body)
+    return b"".join((header, body[start:], _PACKED_FIELD, packb(channel)))
+
+
+def frames(body: bytes, channels: list[list[str]], prefix_length: int) -> list[bytes]:
+    """One member per list of channels: a fresh prefix, then the body spliced with that list.
+
+    Raises what `splice` does; ValueError for a negative prefix length.
+    """
+    header, start = _map_header(body)
+    rest = body[start:] + _PACKED_FIELD
+    return [next_prefix(prefix_length) + header + rest + packb(names) for names in channels]
+
+
+def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, Message]:
+    """What a member holds: the channel it names, if any, and the message without that entry.
+
+    The channel is a str (one receiver), a list (the members of a group on this key) or None (a general channel).
+
+    Raises what `msgpack.unpackb` does on bytes that are not msgpack; ValueError when they are no map, when the channel
+    is neither a str nor a list of them with at least one, and for a negative prefix length.
+    """
+    if prefix_length < 0:
+        raise ValueError(f"a prefix has no negative length: {prefix_length}")
+    message = unpackb(member[prefix_length:])
+    if type(message) is not dict:
+        raise ValueError(f"a message must be a map, not {type(message).__name__}")
+    if _CHANNEL_FIELD not in message:
+        return None, message
+    channel = message.pop(_CHANNEL_FIELD)
+    if type(channel) is str:
+        return channel, message
+    if type(channel) is not list or not channel or not all(type(name) is str for name in channel):
+        raise ValueError(f"{_CHANNEL_FIELD} must be a name or a list of names")
+    return channel, message
+
+
+def clone(message: Any, /) -> Any:
+    """A copy that shares nothing changeable: every exact dict and list is copied, everything else is the same object.
+
+    Enough for what a decoder built, which knows no other containers. A value reached twice is copied twice.
+
+    Raises RecursionError beyond 512 levels.
+    """
+    return _clone(message, _MAX_CLONE)
+
+
+def _clone(value: Any, levels: int) -> Any:
+    if type(value) is not dict and type(value) is not list:
+        return value
+    if not levels:
+        raise RecursionError(f"a message is nested deeper than {_MAX_CLONE} levels")
+    copy: Any = value.copy()
+    entries: Iterable[tuple[Any, Any]] = value.items() if type(value) is dict else enumerate(value)
+    for place, item in entries:
+        if type(item) is dict or type(item) is list:
+            copy[place] = _clone(item, levels - 1)
+    return copy
+
+
+def _map_header(body: bytes) -> tuple[bytes, int]:
+    """The header for one entry more than a packed map has, and where its entries begin."""
+    if type(body) is not bytes:
+        raise TypeError(f"a packed message must be bytes, not {type(body).__name__}")
+    first = body[0] if body else 0
+    if first & 0xF0 == 0x80:
+        start, count = 1, first & 0x0F
+    elif first == 0xDE and len(body) >= 3:
+        start, count = 3, int.from_bytes(body[1:3], "big")
+    elif first == 0xDF and len(body) >= 5:
+        start, count = 5, int.from_bytes(body[1:5], "big")
+    else:
+        raise ValueError("the body is not a packed map")
+    count += 1
+    if count < 16:
+        return bytes([0x80 | count]), start
+    if count < 2**16:
+        return b"\xde" + count.to_bytes(2, "big"), start
+    if count < 2**32:
+        return b"\xdf" + count.to_bytes(4, "big"), start
+    raise ValueError("the packed map has no room for one more entry")

@@ -1,0 +1,140 @@
+"""The reference twin of `_ext/mailboxes.pyx`: who waits for messages of which channel, and what lies there for nobody.
+
+It knows channels by name and messages as dicts and lists; not where messages come from, nor how long they are kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+from channels_redis_fast.hot.codec import Letter
+from channels_redis_fast.hot.envelope import Message, clone
+from channels_redis_fast.hot.waiters import _FINISHED, _PENDING, Waiter, Waker
+
+
+class Lock:
+    """What `threading.Lock` is, for a `with`."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def acquire(self) -> None:
+        """Wait for the lock and take it."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """Give the lock back. Raises `RuntimeError` if nobody has it."""
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._lock.release()
+
+
+class MailboxTable:
+    """The receivers that wait, and the messages that do, by channel.
+
+    `waiting` has the receiver of a channel or a list of several, first come first served, and `stored` its messages
+    with the moment until which each is kept; a channel is in either only while there is something. Both change under
+    the `lock` only.
+    """
+
+    __slots__ = ("_lock", "stored", "waiting")
+
+    def __init__(self, lock: Lock, /) -> None:
+        self._lock = lock
+        self.waiting: dict[str, Waiter[Message] | list[Waiter[Message]]] = {}
+        self.stored: dict[str, deque[tuple[float, Message]]] = {}
+
+    def claim(self, channel: str, waker: Waker, /) -> Waiter[Message]:
+        """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one.
+
+        The subclass takes that, in `_take`: it knows what has expired.
+        """
+        waiter: Waiter[Message] = Waiter(waker)
+        with self._lock:
+            if channel in self.stored:
+                message = self._take(channel)
+                if message is not None:
+                    waiter._finish(_FINISHED, message)
+                    return waiter
+            found = self.waiting.get(channel)
+            if found is None:
+                self.waiting[channel] = waiter
+            elif isinstance(found, list):
+                found.append(waiter)
+            else:
+                self.waiting[channel] = [found, waiter]
+        return waiter
+
+    def line(self, channel: str, /) -> list[Waiter[Message]]:
+        """Return the receivers of a channel, first come first. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        return list(found) if isinstance(found, list) else [] if found is None else [found]
+
+    def next_in_line(self, channel: str, /) -> Waiter[Message] | None:
+        """Return the first receiver of a channel and take it out; None when nobody waits. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        if found is None:
+            return None
+        first = found[0] if isinstance(found, list) else found
+        self.leave(channel, first)
+        return first
+
+    def leave(self, channel: str, waiter: Waiter[Message], /) -> None:
+        """Take a receiver out of the line of a channel, if it is there. The caller holds the lock."""
+        found = self.waiting.get(channel)
+        if found is waiter:
+            del self.waiting[channel]
+        elif isinstance(found, list) and waiter in found:
+            found.remove(waiter)
+            if len(found) == 1:
+                self.waiting[channel] = found[0]
+
+    def hand_out(self, letters: list[Letter], here: Waker, /) -> tuple[list[Letter], int]:
+        """Give each letter to the receiver that waits alone on its channel, in this loop; return the other letters.
+
+        Of a letter to several channels each gets a copy, and the first the message itself; it is left with those that
+        could not be served. Second comes how many were given. `here` is the waker of the event loop that this is called
+        in; the caller holds the lock. What is left of one channel is left from its first letter on, so the order stays.
+        """
+        left: list[Letter] = []
+        given = 0
+        for address, message in letters:
+            channel = address
+            if isinstance(address, list):
+                names = [name for name in address[1:] if not self._give(name, clone, message, here)]
+                given += max(len(address) - 1, 0) - len(names)
+                if names:
+                    left.append((names, message))
+                if not address:
+                    continue
+                channel = address[0]
+            # The original comes last: nobody may change it while it is copied.
+            if self._give(channel, _same, message, here):
+                given += 1
+            else:
+                left.append((channel, message))
+        return left, given
+
+    def _give(self, channel: Any, copy: Any, message: Message, here: Waker) -> bool:
+        waiter = self.waiting.get(channel) if type(channel) is str else None
+        if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
+            return False
+        message = copy(message)
+        del self.waiting[channel]
+        waiter._finish(_FINISHED, message)
+        return True
+
+    def _take(self, channel: str) -> Message | None:
+        raise NotImplementedError
+
+
+def _same(message: Message) -> Message:
+    return message

@@ -1,0 +1,284 @@
+"""
+Mailboxes of channels: messages that left Redis and were not yet received, and who waits for them.
+
+``Mailboxes`` serves both layers. An ``Inbox`` is those of one Redis key of the core layer, which all specific
+channels of one kind in this process share; it belongs to the layer and not to an event loop, since loops in
+several threads may receive on one key. Knows no socket and no wire format; who empties an inbox's Redis key is
+the ``receiver`` it names.
+
+Rules kept here:
+
+- A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
+- What a waiter got and could not use, because it was cancelled, goes back to the front.
+- A mailbox holds at most the channel's capacity (the oldest gives way) for at most the expiry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from ..connection.futures import fail
+from ..hot import Lock, MailboxTable, Waiter, Waker, clone
+from ..stats import Stats
+from .codec import Letter, Message
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds between two warnings about mailboxes that overflow.
+WARNING_INTERVAL = 60.0
+
+
+class MailboxFeeder(Protocol):
+    """What empties the Redis keys of inboxes, in one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    retired: bool
+
+    def serve(self, inbox: Inbox) -> None: ...
+
+
+class MailboxLimits:
+    """What mailboxes have in common: a lock, the limits, the counters."""
+
+    def __init__(self, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
+        self.lock = Lock()
+        self.expiry = expiry
+        self.capacity_of = capacity_of
+        self.stats = stats
+        self._warn_at = 0.0
+
+    def dropped(self, channel: str, capacity: int) -> None:
+        """Count a message that gave way, and say so now and then."""
+        self.stats.dropped += 1
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + WARNING_INTERVAL
+            logger.warning(
+                "The consumer of channel %s does not keep up: its mailbox is full (capacity %d), the oldest messages "
+                "are dropped (%d so far in this process)",
+                channel,
+                capacity,
+                self.stats.dropped,
+            )
+
+
+class InboxRegistry(MailboxLimits):
+    """All inboxes of a core layer."""
+
+    def __init__(self, prefix: bytes, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
+        super().__init__(expiry, capacity_of, stats)
+        self.inboxes: dict[str, Inbox] = {}
+        #: Who empties keys in each event loop.
+        self.receivers: dict[asyncio.AbstractEventLoop, MailboxFeeder] = {}
+        self._prefix = prefix
+        self._abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
+
+    def open(self, name: str, client_prefix: str) -> Inbox:
+        """
+        Return the inbox of a non-local channel name, up to and including the ``!``, for somebody who receives on it.
+
+        Raises ``AssertionError`` for a new one whose name does not end with ``client_prefix``.
+        """
+        with self.lock:
+            inbox = self.inboxes.get(name)
+            if inbox is None:
+                if not name.endswith(client_prefix + "!"):
+                    raise AssertionError("Wrong client prefix")
+                inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
+            # Whoever empties it must not let it go before the receiver waits.
+            inbox.claimed = True
+            return inbox
+
+    def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
+        """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
+        self._abandoned.append((inbox, channel, waiter))
+
+    def clear_abandoned(self) -> None:
+        """Do what was put off."""
+        while self._abandoned:
+            inbox, channel, waiter = self._abandoned.popleft()
+            inbox.abandon(channel, waiter)
+
+    def empty(self) -> None:
+        """Throw away all stored messages."""
+        with self.lock:
+            for inbox in self.inboxes.values():
+                inbox.stored.clear()
+
+    def sweep(self) -> float | None:
+        """Drop what has expired; return the seconds until there is more to drop, None when nothing is stored."""
+        with self.lock:
+            left = [inbox.drop_expired() for inbox in self.inboxes.values()]
+        return min((seconds for seconds in left if seconds is not None), default=None)
+
+
+class Mailboxes(MailboxTable):
+    """
+    The mailboxes of channels that have something in common, and the receivers that wait on them.
+
+    ``waiting`` and ``stored`` are the table's, as ``claim`` is, with which a receiver comes. A stored message has its
+    monotonic deadline beside it. ``name``: the channel of messages that name none.
+    """
+
+    __slots__ = ("_limits", "name")
+
+    def __init__(self, limits: MailboxLimits, name: str = "") -> None:
+        super().__init__(limits.lock)
+        self._limits = limits
+        self.name = name
+
+    def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
+        """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
+        with self._limits.lock:
+            self.leave(channel, waiter)
+            if waiter.has_result():
+                # In which loop this is called is not known for sure.
+                self._hand_over(channel, waiter.take(), None, first=True)
+
+    def deliver(self, letters: list[Letter], here: Waker) -> int:
+        """
+        Give messages to their channels, in order; return how many that were, one for each channel.
+
+        ``here`` is the waker of the event loop that this is called in.
+        """
+        with self._limits.lock:
+            # The usual receiver is alone, in this loop, and still there.
+            left, given = self.hand_out(letters, here)
+            for address, message in left:
+                if isinstance(address, list):
+                    for channel in address:
+                        self._hand_over(channel, clone(message), here)
+                    given += len(address)
+                else:
+                    self._hand_over(address or self.name, message, here)
+                    given += 1
+        return given
+
+    def depth(self, channel: str) -> int:
+        """Return how many messages are stored for a channel, not counting what has expired. For any thread."""
+        with self._limits.lock:
+            stored = self.stored.get(channel)
+            # Copied in one go: the receivers of a Pub/Sub layer take from it without the lock.
+            entries = () if stored is None else tuple(stored)
+        now = time.monotonic()
+        return sum(deadline > now for deadline, _ in entries)
+
+    def drop_expired(self) -> float | None:
+        """
+        Drop what has expired; return the seconds until there is more to drop, None when nothing is stored.
+
+        The caller holds the room's lock.
+        """
+        now = time.monotonic()
+        next_deadline: float | None = None
+        for channel, messages in list(self.stored.items()):
+            while messages and messages[0][0] <= now:
+                messages.popleft()
+                self._limits.stats.expired += 1
+            if not messages:
+                del self.stored[channel]
+            elif next_deadline is None or messages[0][0] < next_deadline:
+                next_deadline = messages[0][0]
+        return None if next_deadline is None else next_deadline - now
+
+    def fail_waiters(self, error: Exception, channel: str | None = None) -> None:
+        """Let every waiting receiver, or every one of a channel, raise ``error``."""
+        with self._limits.lock:
+            for name in list(self.waiting) if channel is None else [channel]:
+                while (waiter := self.next_in_line(name)) is not None:
+                    with contextlib.suppress(RuntimeError):
+                        waiter.get_loop().call_soon_threadsafe(fail, [waiter], error)
+
+    def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Forget the receivers of a loop that closes: a message given to them would be lost."""
+        with self._limits.lock:
+            for channel in list(self.waiting):
+                for waiter in self.line(channel):
+                    if waiter.get_loop() is loop:
+                        self.leave(channel, waiter)
+
+    def waiting_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return the event loop of one of the waiting receivers, if there is one."""
+        with self._limits.lock:
+            for channel in self.waiting:
+                return self.line(channel)[0].get_loop()
+        return None
+
+    def _hand_over(self, channel: str, message: Message, here: Waker | None, first: bool = False) -> None:
+        while (waiter := self.next_in_line(channel)) is not None:
+            if waiter.done():
+                continue
+            loop = waiter.get_loop()
+            if here is not None and loop is here.loop:
+                waiter.set_result(message)
+                return
+            try:
+                loop.call_soon_threadsafe(self._arrive, channel, waiter, message)
+            except RuntimeError:
+                # That loop is closed; its receivers never come back.
+                continue
+            return
+        self._store(channel, message, first)
+
+    def _arrive(self, channel: str, waiter: Waiter[Message], message: Message) -> None:
+        """Take a message that another thread handed over."""
+        if not waiter.done():
+            waiter.set_result(message)
+            return
+        with self._limits.lock:
+            self._hand_over(channel, message, None, first=True)
+
+    def _store(self, channel: str, message: Message, first: bool) -> None:
+        stored = self.stored.get(channel)
+        if stored is None:
+            stored = self.stored[channel] = deque()
+        entry = (time.monotonic() + self._limits.expiry, message)
+        if first:
+            stored.appendleft(entry)
+            return
+        stored.append(entry)
+        capacity = max(self._limits.capacity_of(channel), 1)
+        while len(stored) > capacity:
+            stored.popleft()
+            self._limits.dropped(channel, capacity)
+
+    def _take(self, channel: str) -> Message | None:
+        stored = self.stored[channel]
+        now = time.monotonic()
+        while stored:
+            deadline, message = stored.popleft()
+            if not stored:
+                del self.stored[channel]
+            if deadline > now:
+                return message
+            self._limits.stats.expired += 1
+        return None
+
+
+class Inbox(Mailboxes):
+    """The mailboxes of all channels that share one Redis key."""
+
+    __slots__ = ("claimed", "epoch", "key", "receiver", "removals", "seen")
+
+    def __init__(self, limits: InboxRegistry, name: str, key: bytes) -> None:
+        super().__init__(limits, name)
+        self.key = key
+        #: Who empties the Redis key, and how often that has changed hands.
+        self.receiver: MailboxFeeder | None = None
+        self.epoch = 0
+        #: By shard, members that were delivered and are not yet known to be removed from Redis.
+        self.removals: dict[int, list[bytes]] = {}
+        #: Whether somebody received since the pump last looked, and when (monotonic) it last saw that.
+        self.claimed = False
+        self.seen = 0.0
+
+    def disarm(self) -> None:
+        """Stop emptying the key on behalf of receivers that have left."""
+        self.claimed = False
+        self.seen = float("-inf")

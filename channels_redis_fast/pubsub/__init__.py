@@ -1,0 +1,9 @@
+"""The Pub/Sub layer: the public names of `channels_redis.pubsub`.
+
+`layer` says what each call means. A message goes from there through `publisher` to a connection; on the way back
+`subscriber` takes it from the socket and `loop` hands it to the mailbox where `receive` waits.
+"""
+
+from .layer import RedisPubSubChannelLayer, RedisPubSubLoopLayer
+
+__all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]

@@ -1,0 +1,385 @@
+"""
+The sharded subscriptions of a Redis Cluster in one event loop: each name at the server that has its slot now.
+
+Stands where a ``Subscriber`` stands on a single server. Has a ``NodeSubscriber`` for each server with a wanted name,
+and says to which a name belongs, again and again: when a server says that a slot is not its own (MOVED, or a
+``sunsubscribe`` that nobody asked for), when the cluster's map has changed, and when a server cannot be reached.
+Whoever waits for an acknowledgement waits through all of that. Knows names and their slots; which server has a slot is
+the cluster's to know, what a name stands for and what is in a message is not known here.
+
+Rules kept here:
+
+- A name is wanted at one server at a time, and what any other says about it counts for nothing: no message comes twice.
+- What goes to one server in one tick leaves in one write, as one command for each slot.
+- A slot that moves is no outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``, or the
+  old one turns out to have been gone by then. What is published at the new one before that is missed: what comes in
+  one round trip to each of the two, as a rule.
+- What a lost server had acknowledged is lost until it is acknowledged again, there or where its slots have gone.
+  What is published meanwhile is missed, as Pub/Sub has it.
+- Nobody waits longer for an acknowledgement than an answer may take, while no server can be asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from redis.exceptions import ConnectionError, MovedError
+
+from ..cluster.cluster import MAP_INTERVAL, Cluster, Node
+from ..cluster.slots import Address, slot_of
+from ..connection.link import Link, delays
+from ..loops import run_alone
+from .acknowledgements import Acknowledgements
+from .gaps import MOVE_TIME, SubscriptionGaps
+from .node_subscriber import Names, NodeSubscriber
+
+#: Seconds between two looks at what waits, while something does.
+LOOK_INTERVAL = 0.1
+
+
+class Place:
+    """A slot with names that are wanted, and where these are subscribed."""
+
+    __slots__ = ("home", "names", "redirections", "slot", "trouble")
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.names: dict[bytes, None] = {}
+        self.home: NodeSubscriber | None = None
+        #: How often in a row servers have said that the slot is not there, and what was said last.
+        self.redirections = 0
+        self.trouble: Exception | None = None
+
+
+class ClusterSubscriber:
+    """
+    All sharded subscriptions in one event loop.
+
+    ``on_message`` takes the name and the payload of each message. ``on_lost`` takes the names that were cut off and
+    ``on_back`` those that are acknowledged again, each name once for each time. ``on_subscribed`` takes each name
+    each time that it was acknowledged, also when nobody was cut off.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        on_message: Callable[[bytes, bytes], None],
+        on_lost: Callable[[Names], None],
+        on_back: Callable[[Names], None],
+        on_subscribed: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.loop = cluster.loop
+        self._cluster = cluster
+        self._on_message = on_message
+        self._on_subscribed = on_subscribed
+        self._subscribers: dict[Address, NodeSubscriber] = {}
+        self._places: dict[int, Place] = {}
+        self._acknowledgements = Acknowledgements(cluster.loop)
+        self._gaps = SubscriptionGaps(cluster.loop, on_lost, on_back)
+        #: Since when names are waited for, the oldest first.
+        self._awaited: dict[bytes, float] = {}
+        #: Servers that were told to end subscriptions as these are elsewhere now: since when, on which socket, which.
+        self._left: dict[NodeSubscriber, tuple[float, Link | None, list[bytes]]] = {}
+        self._watch: asyncio.TimerHandle | None = None
+        #: Slots whose server is to be asked for again, and when that is.
+        self._unplaced: dict[int, None] = {}
+        self._pauses = delays()
+        self._retry: asyncio.TimerHandle | None = None
+        self._doubt: asyncio.TimerHandle | None = None
+        self._mapping: asyncio.Future[list[Any]] | None = None
+        self._is_outdated = False
+        #: Set when a server, or all of them, could not be reached since ``resume``.
+        self._attempted: asyncio.Future[None] | None = None
+        cluster.follow(self._map_changed)
+
+    @property
+    def is_open(self) -> int:
+        """How many sockets there are."""
+        return sum(subscriber.is_open for subscriber in self._subscribers.values())
+
+    def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
+        """
+        Want a name. Returns None if the server that has it has acknowledged it, else the future of that.
+
+        The future raises ``redis.exceptions.ConnectionError`` naming a host, and what a server says that refuses the
+        name. Unless it was refused the name stays wanted then: who subscribed it first may still want it.
+        """
+        slot = slot_of(name)
+        place = self._places.get(slot)
+        if place is None:
+            place = self._places[slot] = Place(slot)
+        place.names[name] = None
+        if place.home is None:
+            self._put(place)
+        else:
+            place.home.want(name)
+        if place.home is not None and place.home.has(name):
+            return None
+        self._awaited.setdefault(name, self.loop.time())
+        self._keep_watch()
+        return self._acknowledgements.future(name)
+
+    def unsubscribe(self, name: bytes) -> None:
+        """No longer want a name. Nobody has to wait for that, nor for an acknowledgement of it any more."""
+        home = self._forget(name)
+        if home is not None:
+            home.unwant(name)
+        self._acknowledgements.settle(name)
+
+    def is_awaited(self, name: bytes) -> bool:
+        """Return whether somebody waits for the acknowledgement of a name."""
+        return self._acknowledgements.is_awaited(name)
+
+    async def stop(self) -> None:
+        """Close the sockets; what is wanted stays wanted."""
+        for timer in (self._watch, self._retry, self._doubt):
+            if timer is not None:
+                timer.cancel()
+        self._watch = self._retry = self._doubt = None
+        if self._mapping is not None:
+            self._mapping.remove_done_callback(self._asked_for_map)
+            self._mapping.cancel()
+            self._mapping = None
+        self._gaps.stop()
+        self._left.clear()
+        await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
+
+    aclose = stop
+
+    async def resume(self) -> None:
+        """
+        Open sockets again after ``stop``, if anything is wanted.
+
+        Returns when all of that is acknowledged, or a server cannot be reached at the first attempt; the attempts go
+        on then.
+        """
+        names = [name for place in self._places.values() for name in place.names]
+        waiting = [future for future in map(self.subscribe, names) if future is not None]
+        if waiting:
+            self._attempted = self.loop.create_future()
+            either: list[asyncio.Future[Any]] = [asyncio.gather(*waiting, return_exceptions=True), self._attempted]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+    # What the connections report.
+
+    def acknowledged(self, subscriber: NodeSubscriber, name: bytes) -> None:
+        """Hear that a server has acknowledged a name."""
+        place = self._places.get(slot_of(name))
+        if place is None or place.home is not subscriber or name not in place.names:
+            return
+        if place.redirections:
+            place.redirections = 0
+            self._pauses = delays()
+        place.trouble = None
+        self._awaited.pop(name, None)
+        self._gaps.end(name)
+        self._acknowledgements.settle(name)
+        if self._on_subscribed is not None:
+            self._on_subscribed(name)
+
+    def taken(self, subscriber: NodeSubscriber, name: bytes) -> None:
+        """Hear that a server has ended a subscription by itself, and was asked for it again if it was wanted."""
+        place = self._places.get(slot_of(name))
+        if place is None or place.home is not subscriber or name not in place.names:
+            return
+        self._gaps.begin(name)
+        self._cluster.doubt()
+        if self._doubt is None:
+            # A demoted server takes subscriptions on, and those that are asked for the map may not know better yet.
+            self._doubt = self.loop.call_later(MAP_INTERVAL, self._doubt_again)
+
+    def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
+        """Hear that a slot is not at a server that was asked for names in it."""
+        place = self._places.get(slot)
+        answer = str(error)
+        if isinstance(error, MovedError):
+            answer = f"slot {slot} is at {error.host}:{error.port}"
+            self._cluster.moved(slot, error.host, error.port, subscriber.node)
+        else:
+            self._cluster.doubt()
+        if place is None or place.home is not subscriber:
+            return
+        place.redirections += 1
+        place.trouble = ConnectionError(f"{subscriber.dialer.label}: {answer}")
+        if place.redirections == 1 and isinstance(error, MovedError):
+            self._put(place)
+        else:
+            self._put_later(place)
+
+    def forbidden(self, name: bytes, error: Exception) -> None:
+        """Hear that a server refuses a name, which nobody wants any more then."""
+        self._forget(name)
+        self._acknowledgements.fail(name, error)
+
+    def lost(self, names: Names) -> None:
+        """Hear that a connection was lost, and what was acknowledged on it."""
+        self._gaps.lost(names)
+        self._cluster.doubt()
+
+    def troubled(self) -> None:
+        """Hear that a server could not be reached, is silent, or was away: its slots may be elsewhere."""
+        self._attempt_is_over()
+        self._cluster.doubt()
+
+    # Where names belong.
+
+    def _put(self, place: Place) -> None:
+        """Want the names of a slot where the slot is, as far as is known."""
+        node = self._cluster.owner(place.slot)
+        if node is None:
+            if self._cluster.is_mapped:
+                self._cluster.doubt()
+                self._put_later(place)
+            else:
+                self._ask_for_map()
+        home = place.home if node is None else self._at(node)
+        if home is None:
+            return
+        old, place.home = place.home, home
+        if old is not None and old is not home:
+            self._leave(old, place.names)
+        for name in place.names:
+            if home.want(name) and home is not old:
+                # It had it before, and was not yet told that it is not wanted there any more.
+                self.acknowledged(home, name)
+
+    def _leave(self, old: NodeSubscriber, names: Iterable[bytes]) -> None:
+        """No longer want names at a server, since they are wanted at another."""
+        for name in names:
+            if old.has(name):
+                self._gaps.begin(name)
+                self._left.setdefault(old, (self.loop.time(), old.link, []))[2].append(name)
+            old.unwant(name)
+        self._keep_watch()
+
+    def _put_later(self, place: Place) -> None:
+        self._unplaced[place.slot] = None
+        if self._retry is None:
+            self._retry = self.loop.call_later(next(self._pauses), self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        unplaced, self._unplaced = self._unplaced, {}
+        for slot in unplaced:
+            place = self._places.get(slot)
+            if place is not None:
+                self._put(place)
+
+    def _at(self, node: Node) -> NodeSubscriber:
+        subscriber = self._subscribers.get(node.address)
+        if subscriber is None:
+            subscriber = self._subscribers[node.address] = NodeSubscriber(node, self, self._on_message)
+        return subscriber
+
+    def _forget(self, name: bytes) -> NodeSubscriber | None:
+        """Forget a name; return where it was wanted."""
+        self._awaited.pop(name, None)
+        self._gaps.forget(name)
+        slot = slot_of(name)
+        place = self._places.get(slot)
+        if place is None or name not in place.names:
+            return None
+        del place.names[name]
+        if not place.names:
+            del self._places[slot]
+        return place.home
+
+    # The map.
+
+    def _ask_for_map(self) -> None:
+        if self._mapping is None:
+            # Any slot's way is known when the map is.
+            self._mapping = self._cluster.queue(0).call((b"PING",), repeatable=True)
+            self._mapping.add_done_callback(self._asked_for_map)
+
+    def _asked_for_map(self, answer: asyncio.Future[list[Any]]) -> None:
+        self._mapping = None
+        error = None if answer.cancelled() else answer.exception()
+        if self._cluster.is_mapped:
+            return
+        if isinstance(error, Exception):
+            self._attempt_is_over()
+            self._awaited.clear()
+            self._acknowledgements.fail_all(error)
+        for place in self._places.values():
+            self._put_later(place)
+
+    def _map_changed(self) -> None:
+        # Perhaps many times in a tick: each slot that moves is told of.
+        if not self._is_outdated:
+            self._is_outdated = True
+            self.loop.call_soon(self._put_all)
+
+    def _put_all(self) -> None:
+        self._is_outdated = False
+        for place in self._places.values():
+            node = self._cluster.owner(place.slot)
+            # What two servers say to be each other's is not asked for at once again, however often the map changes.
+            if node is None or place.slot in self._unplaced:
+                continue
+            if place.home is None or place.home.node.address != node.address:
+                self._put(place)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the connections to servers that have no slots."""
+        primaries = {node.address for node in self._cluster.primaries()}
+        for address, subscriber in list(self._subscribers.items()):
+            if address not in primaries and not subscriber.is_wanted and subscriber not in self._left:
+                del self._subscribers[address]
+                run_alone(self.loop, subscriber.stop())
+
+    def _doubt_again(self) -> None:
+        self._doubt = None
+        self._cluster.doubt()
+
+    # What waits, and what was lost.
+
+    def _keep_watch(self) -> None:
+        if self._watch is None:
+            self._watch = self.loop.call_later(LOOK_INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        now = self.loop.time()
+        for name, since in list(self._awaited.items()):
+            if now - since <= self._cluster.answer_timeout:
+                break
+            self._overdue(name)
+        for old, (since, link, names) in list(self._left.items()):
+            was_there = old.link is link and not old.is_asking_for(names)
+            if was_there or old.link is not link or now - since > MOVE_TIME:
+                del self._left[old]
+                if not was_there:
+                    self._were_lost(names)
+        if self._awaited or self._left:
+            self._keep_watch()
+        else:
+            self._let_go()
+
+    def _were_lost(self, names: Names) -> None:
+        """Hear that a server that has given up names was not there any more: nobody knows for how long."""
+        places = [(name, self._places.get(slot_of(name))) for name in names]
+        wanted = [(name, place.home) for name, place in places if place is not None and name in place.names]
+        self._gaps.lost([name for name, _ in wanted])
+        for name, home in wanted:
+            if home is not None and home.has(name):
+                self._gaps.end(name)
+
+    def _overdue(self, name: bytes) -> None:
+        place = self._places[slot_of(name)]
+        home = place.home
+        if home is not None and home.is_asking_for([name]):
+            # Slow, perhaps, but at work.
+            return
+        trouble = place.trouble or (None if home is None else home.trouble)
+        del self._awaited[name]
+        self._acknowledgements.fail(
+            name, trouble or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {place.slot}")
+        )
+
+    def _attempt_is_over(self) -> None:
+        if self._attempted is not None and not self._attempted.done():
+            self._attempted.set_result(None)

@@ -1,0 +1,87 @@
+"""
+Names that are without the subscription that they had: which of these gaps are worth telling of, and when they end.
+
+A gap that begins because a slot moves is told of when it lasts longer than ``MOVE_TIME``, one that begins because a
+connection was lost at once. Knows names; not where they are subscribed, nor who hears them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+#: Seconds that a name may be without a subscription while its slot moves, before that counts as an outage.
+MOVE_TIME = 1.0
+
+#: Seconds between two looks at what moves.
+_INTERVAL = 0.1
+
+
+class SubscriptionGaps:
+    """
+    The gaps in the subscriptions of an event loop.
+
+    ``on_lost`` takes the names that are told to be lost, ``on_back`` those of them that are there again.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[Sequence[bytes]], None],
+        on_back: Callable[[Sequence[bytes]], None],
+    ) -> None:
+        self._loop = loop
+        self._on_lost = on_lost
+        self._on_back = on_back
+        #: Since when names move, the oldest first; names that were told to be lost; and those that are there again.
+        self._moving: dict[bytes, float] = {}
+        self._lost: set[bytes] = set()
+        self._back: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, name: bytes) -> None:
+        """Hear that a name has lost its subscription for a short while, as it seems."""
+        if name not in self._lost:
+            self._moving.setdefault(name, self._loop.time())
+            if self._timer is None:
+                self._timer = self._loop.call_later(_INTERVAL, self._look)
+
+    def lost(self, names: Iterable[bytes]) -> None:
+        """Hear that names have lost their subscription, all at once."""
+        lost = [name for name in names if name not in self._lost]
+        self._lost.update(lost)
+        for name in lost:
+            self._moving.pop(name, None)
+        if lost:
+            self._on_lost(lost)
+
+    def end(self, name: bytes) -> None:
+        """Hear that a name is subscribed (again)."""
+        self._moving.pop(name, None)
+        if name in self._lost:
+            self._lost.discard(name)
+            if not self._back:
+                self._loop.call_soon(self._report_back)
+            self._back.append(name)
+
+    def forget(self, name: bytes) -> None:
+        """Hear that a name is not wanted any more."""
+        self._moving.pop(name, None)
+        self._lost.discard(name)
+
+    def stop(self) -> None:
+        """Hear that all sockets are closed on purpose, which is no gap."""
+        self._moving.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self.lost([name for name, since in self._moving.items() if now - since > MOVE_TIME])
+        self._timer = self._loop.call_later(_INTERVAL, self._look) if self._moving else None
+
+    def _report_back(self) -> None:
+        back, self._back = self._back, []
+        # What was lost again in the meantime is told of when that is over.
+        self._on_back([name for name in back if name not in self._lost])

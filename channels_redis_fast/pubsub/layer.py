@@ -1,0 +1,378 @@
+"""
+The Pub/Sub layer: what send, receive, groups and flush MEAN on Redis Pub/Sub. Thin; it opens no socket, and no
+byte is laid out here.
+
+One message, from send to receive: ``send`` has the codec make a payload, picks the shard, and hands both to its
+``publisher``, whose batch leaves with the tick's one write. In each process that subscribes, the ``subscriber``
+hands it from the socket to ``loop``, which decodes it and gives it to the channel's mailbox, where
+``receive`` waits.
+
+Rules and names are those of ``channels_redis.pubsub`` 4.3 and of the Channels layer specification
+(https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+from asyncio import get_running_loop
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .. import options
+from ..base import RedisLayer, say_where, unique_name
+from ..connection.hosts import is_cluster
+from ..loops import LoopStates
+from ..messages.codec import Message, PayloadCodec, choose_payload
+from ..messages.mailbox import MailboxLimits
+from ..sync.routing import routed
+from .dialect import PLAIN, SHARDED
+from .loop import PubSubLoop
+
+__all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Messages that may wait for a consumer where no option says otherwise: a bound for memory, not for traffic.
+DEFAULT_CAPACITY = 10_000
+
+
+class RedisPubSubChannelLayer(RedisLayer):
+    """
+    A channel layer on Redis Pub/Sub, wire-compatible with ``channels_redis.pubsub.RedisPubSubChannelLayer`` 4.3.
+
+    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
+    ``prefix``: str in front of the Redis channels of groups and new channels. ``on_disconnect``, ``on_reconnect``:
+    types of the messages that the channels of this process get when a subscribing connection is lost, and when all
+    subscriptions are acknowledged again: on a cluster those channels that are cut off, or have a group that is, and
+    on shards all of them. ``symmetric_encryption_keys``: list of str or bytes.
+    ``serializer_format``: a name in ``serializers.registry``.
+    What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
+    oldest give way) and ``expiry`` (seconds; None: for ever).
+    ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
+    SSUBSCRIBE, Redis 7.0 or newer), which plain Pub/Sub, and with it channels_redis, neither hears nor reaches. By
+    default that is used on a cluster alone, and always there.
+
+    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    """
+
+    _loops: LoopStates[PubSubLoop]
+
+    layer_name = "pubsub"
+    without_effect = ("group_expiry", "random_prefix_length")
+    choose_codec = staticmethod(choose_payload)
+
+    #: Seconds that a channel, its groups and its mailbox outlive a cancelled receive.
+    grace = 10.0
+
+    def __init__(
+        self,
+        hosts: Iterable[Any] | None = None,
+        prefix: str = "asgi",
+        on_disconnect: str | None = None,
+        on_reconnect: str | None = None,
+        symmetric_encryption_keys: Iterable[str | bytes] | None = None,
+        serializer_format: str = "msgpack",
+        capacity: int = DEFAULT_CAPACITY,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        expiry: float | None = None,
+        *,
+        sync_hub: str = "auto",
+        sync_timeout: float | None = None,
+        sharded: bool | None = None,
+        **others: Any,
+    ) -> None:
+        self._refuse_unknown(others)
+        self.expiry = None if expiry is None else options.seconds("expiry", expiry)
+        self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
+        self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
+        if sharded is not None:
+            options.flag("sharded", sharded)
+        super().__init__(
+            hosts,
+            prefix,
+            options.count("capacity", capacity),
+            options.mapping("channel_capacity", channel_capacity),
+            serializer_format,
+            sync_hub,
+            sync_timeout,
+            symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
+        )
+        on_cluster = is_cluster(self.hosts[0])
+        if on_cluster and sharded is False:
+            raise ValueError(
+                "Option 'sharded': Pub/Sub on a cluster is sharded, so it must not be False. Leave it out, or use a "
+                "host that is no cluster."
+            )
+        self.sharded = on_cluster or bool(sharded)
+        self._limits = MailboxLimits(
+            math.inf if self.expiry is None else self.expiry, self._current_capacity, self._stats
+        )
+
+    # Channels.
+
+    async def send(self, channel: str, message: Message) -> None:
+        """
+        Send a message to a channel. Who does not listen at this moment misses it.
+
+        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
+        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        await self._publish(channel, message, "channel", channel)
+        self._stats.sends += 1
+
+    @routed
+    async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
+        """
+        Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
+
+        What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
+        sent whatever becomes of the others, and the first error, in their order, is raised.
+        """
+        pairs = list(messages)
+        publishers = self._loops[get_running_loop()].publishers
+        payloads = [self._payload(message, "channel", channel) for channel, message in pairs]
+        sent = [
+            publishers[self._shard_of(channel, self.ring_size)].publish(channel.encode(), payload)
+            for (channel, _), payload in zip(pairs, payloads, strict=True)
+        ]
+        error: Exception | None = None
+        for waiter in sent:
+            try:
+                await waiter
+                self._stats.sends += 1
+            except Exception as reason:
+                error = error or reason
+        if error is not None:
+            raise error
+
+    async def receive(self, channel: str) -> Message:
+        """
+        Wait for the next message of a channel and return it. Of several receivers the first gets it.
+
+        The first receive on a channel that was not made by ``new_channel`` here subscribes to it. A channel whose
+        receive was cancelled goes on listening for ``grace`` seconds.
+
+        Raises ``redis.exceptions.ConnectionError`` naming the host if it cannot subscribe; later outages are
+        waited out.
+        """
+        state = self._loops[get_running_loop()]
+        if channel not in state.channels:
+            _require_text("channel", channel)
+            await self._live(state, channel)
+        if channel in state.leaving:
+            state.stay(channel)
+        coming = state.boxes.claim(channel, state.waker)
+        try:
+            await coming
+        except GeneratorExit:
+            state.left_later(channel, coming)
+            raise
+        except BaseException:
+            state.left(channel, coming)
+            raise
+        self._stats.receives += 1
+        return coming.take()
+
+    async def new_channel(self, prefix: str = "specific.") -> str:
+        """
+        Return the name of a new channel, subscribed: what is sent to it from now on is not missed.
+
+        Raises ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        channel = f"{self.prefix}{prefix}{unique_name()}"
+        await self._live(self._loops[get_running_loop()], channel)
+        return channel
+
+    # Groups.
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Add a channel of this process to a group; what is sent to the group from now on is not missed.
+
+        Raises ``RuntimeError`` for a channel that does not live in this process,
+        ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        name, state = self._group_channel(group), self._home(channel)
+        try:
+            if state is None:
+                raise LookupError(channel)
+            if state.loop is get_running_loop():
+                await state.join(name, channel)
+            else:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(state.join(name, channel), state.loop))
+        except LookupError:
+            raise RuntimeError(
+                f"group_add() takes channels of this process only, and {channel!r} is none: use "
+                f"self.channel_layer.group_add({group!r}, self.channel_name) in the consumer that has the channel."
+            ) from None
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """
+        Remove a channel from a group; nothing happens if it is not in it, nor if it does not live in this process.
+
+        Raises ``TypeError`` for a name of a group that is not text.
+        """
+        name, state = self._group_channel(group), self._home(channel)
+        if state is None:
+            return
+        if state.loop is get_running_loop():
+            state.leave_group(name, channel)
+        else:
+            state.loop.call_soon_threadsafe(state.leave_group, name, channel)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """
+        Send a message to all channels of a group, in all processes.
+
+        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
+        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        await self._publish(self._group_channel(group), message, "group", group)
+        self._stats.group_sends += 1
+
+    # A look inside.
+
+    async def group_count(self, group: str) -> int:
+        """
+        Raise ``NotImplementedError``: nobody has the number.
+
+        Redis knows how many connections listen to a group (PUBSUB NUMSUB), one for each event loop with members, but
+        not how many channels hear it there; each process knows its own alone.
+        """
+        raise NotImplementedError(_NO_MEMBERS.format("group_count"))
+
+    async def group_channels(self, group: str) -> list[str]:
+        """Raise ``NotImplementedError``, for the reason of ``group_count``."""
+        raise NotImplementedError(_NO_MEMBERS.format("group_channels"))
+
+    async def channel_depth(self, channel: str) -> int:
+        """
+        Return how many messages wait in this process for the receiver of a channel, not counting what has expired.
+
+        Raises ``TypeError`` for a name that is not text, ``RuntimeError`` for a channel that does not live in this
+        process: what waits for it elsewhere is not known here, and nothing waits in Redis.
+        """
+        _require_text("channel", channel)
+        state = self._home(channel)
+        if state is None:
+            raise RuntimeError(f"channel_depth() takes channels of this process only, and {channel!r} is none.")
+        return state.boxes.depth(channel)
+
+    # Flush.
+
+    async def flush(self) -> None:
+        """
+        Make the layer of this event loop like new: no groups, no messages, no sockets.
+
+        A receive that waits goes on waiting, and its channel is subscribed again at once.
+        """
+        state = self._loops.get(get_running_loop())
+        if state is not None:
+            state.clear()
+        await self.close_pools()
+
+    async def close_pools(self) -> None:
+        """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
+        await self._loops.disconnect()
+
+    # Inner works.
+
+    async def _live(self, state: PubSubLoop, channel: str) -> None:
+        # More than once, if a flush comes between the acknowledgement and this task's next step.
+        while channel not in state.channels:
+            acknowledged = state.open(channel)
+            if acknowledged is not None:
+                try:
+                    await acknowledged
+                except BaseException as error:
+                    state.not_opened(channel, error)
+                    raise
+
+    async def _publish(self, name: str, message: Message, kind: str, public_name: str) -> None:
+        loop = get_running_loop()
+        state = self._router.get(loop) or await self._router.find(loop)
+        if state is None:
+            await self._router.through_hub(self._publish(name, message, kind, public_name))
+            return
+        payload = self._payload(message, kind, public_name)
+        await state.publishers[self._shard_of(name, self.ring_size)].publish(name.encode(), payload)
+
+    def _payload(self, message: Message, kind: str, name: str) -> bytes:
+        """Check a message and the name of its channel or group; return what is published."""
+        _check_message(message, kind, name)
+        try:
+            return self._codec.encode(message, None)
+        except Exception as error:
+            say_where(error, f"{kind} {name}")
+            raise
+
+    def _check_group_message(self, group: str, message: Message) -> None:
+        _check_message(message, "group", group)
+
+    def _group_channel(self, group: str) -> str:
+        _require_text("group", group)
+        return f"{self.prefix}__group__{group}"
+
+    def _home(self, channel: str) -> PubSubLoop | None:
+        """Return the loop that a channel lives in: this one if it does, else another that runs."""
+        here = self._loops.get(get_running_loop())
+        if channel in (here.channels if here is not None else {}):
+            return here
+        for loop, state in list(self._loops.items()):
+            if channel in state.channels and loop.is_running():
+                return state
+        return None
+
+    def _refuse_unknown(self, others: dict[str, Any]) -> None:
+        for name in others:
+            if name not in self.without_effect:
+                raise TypeError(f"{type(self).__name__} has no option '{name}'.")
+        if others:
+            logger.warning("Options without effect on %s: %s", type(self).__name__, ", ".join(sorted(others)))
+
+    def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
+        return PubSubLoop(
+            loop,
+            self._shards,
+            self._codec,
+            self._limits,
+            lambda name: self._shard_of(name, self.ring_size),
+            self.on_disconnect,
+            self.on_reconnect,
+            self.grace,
+            SHARDED if self.sharded else PLAIN,
+        )
+
+
+_NO_MEMBERS = (
+    "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
+    "Use the core layer, or count in the application."
+)
+
+
+def _check_message(message: object, kind: str, name: object) -> None:
+    if not isinstance(message, dict):
+        raise AssertionError("message is not a dict")
+    _require_text(kind, name)
+
+
+def _require_text(kind: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a {kind} name must be a string, not {type(name).__name__}")
+
+
+class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
+    """
+    A Pub/Sub layer by the name that ``channels_redis`` has for its part in one event loop.
+
+    Here every layer serves any number of loops. ``channel_layer``: whose ``serialize`` and ``deserialize`` are used.
+    """
+
+    def __init__(self, *args: Any, channel_layer: Any = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.channel_layer = channel_layer
+        if channel_layer is not None:
+            self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)

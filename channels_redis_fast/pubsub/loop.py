@@ -1,0 +1,268 @@
+"""
+What a Pub/Sub layer has in one event loop: connections by shard, the channels and groups that live here, and who
+gets a published message.
+
+A channel lives in the loop in which it was made or first received on, until its receiver has left and the grace
+time is over. Knows Redis channels only as the names of channels and groups, and messages only to hand them out;
+names and shards come from ``pubsub``, the sockets are the ``subscriber``'s and the command connection's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from ..cluster.cluster import Cluster
+from ..cluster.seeds import Seeds
+from ..connection.commands import CommandConnection
+from ..connection.dialer import Dialer
+from ..hot import Waiter, Waker
+from ..loops import Closable
+from ..messages.codec import Codec, Letter, Message
+from ..messages.mailbox import Mailboxes, MailboxLimits
+from ..stats import Stats
+from .cluster_subscriber import ClusterSubscriber
+from .dialect import Dialect
+from .outages import Outages
+from .publisher import NodePublisher, Publisher
+from .subscriber import Subscriber
+
+logger = logging.getLogger("channels_redis_fast")
+
+
+class PubSubLoop:
+    """The Pub/Sub layer in one event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        shards: Sequence[Dialer] | Seeds,
+        codec: Codec,
+        limits: MailboxLimits,
+        shard_of: Callable[[str], int],
+        on_disconnect: str | None,
+        on_reconnect: str | None,
+        grace: float,
+        dialect: Dialect,
+    ) -> None:
+        self.loop = loop
+        self.boxes = Mailboxes(limits)
+        #: The groups of each channel that lives here, and the channels of each group; groups by Redis channel.
+        self.channels: dict[str, set[str]] = {}
+        self.groups: dict[str, dict[str, None]] = {}
+        self._limits = limits
+        self._stats: Stats = limits.stats
+        self._codec = codec
+        self._shard_of = shard_of
+        self._grace = grace
+        #: The channels whose receiver has left, and when they are dropped.
+        self.leaving: dict[str, asyncio.TimerHandle] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._outages = Outages(self.channels, self.groups, self._tell, on_disconnect, on_reconnect)
+        self.waker = Waker(loop)
+        stats = self._stats
+        #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
+        self.commands: list[CommandConnection | Cluster]
+        self.publishers: list[Publisher | NodePublisher]
+        self._subscribers: list[Subscriber | ClusterSubscriber]
+        if isinstance(shards, Seeds):
+            cluster = Cluster(shards, loop, stats)
+            self.commands = [cluster]
+            self.publishers = [NodePublisher(cluster, self.waker)]
+            self._subscribers = [ClusterSubscriber(cluster, self._message, self._lost, self._back)]
+        else:
+            connections = [CommandConnection(dialer, loop, stats) for dialer in shards]
+            self.commands = [*connections]
+            self.publishers = [Publisher(connection, self.waker, dialect) for connection in connections]
+            self._subscribers = [
+                Subscriber(dialer, loop, stats, self._message, *self._reporters(shard), dialect)
+                for shard, dialer in enumerate(shards)
+            ]
+
+    # Channels.
+
+    def open(self, channel: str) -> asyncio.Future[None] | None:
+        """
+        Let a channel live here. Returns None if its subscription is acknowledged, else the future of that.
+
+        Whoever awaits the future in vain says so to ``not_opened``.
+        """
+        # First of all: a name that cannot be written in UTF-8 must not stay.
+        name = channel.encode()
+        self.channels[channel] = set()
+        return self._subscribers[self._shard_of(channel)].subscribe(name)
+
+    def not_opened(self, channel: str, error: BaseException) -> None:
+        """Hear that a subscription failed, or that its caller was cancelled."""
+        if isinstance(error, Exception):
+            self._drop(channel)
+            self.boxes.fail_waiters(error, channel)
+        elif isinstance(error, GeneratorExit):
+            # The garbage collector may be in any thread, and the loop closed.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._leave, channel)
+        else:
+            self._leave(channel)
+
+    def stay(self, channel: str) -> None:
+        """Hear that somebody receives on a channel (again)."""
+        timer = self.leaving.pop(channel, None)
+        if timer is not None:
+            timer.cancel()
+
+    def left(self, channel: str, waiter: Waiter[Message]) -> None:
+        """Hear that a receiver has gone. What it was given and did not see is kept; so is the channel, for a while."""
+        self.boxes.abandon(channel, waiter)
+        self._leave(channel)
+
+    def left_later(self, channel: str, waiter: Waiter[Message]) -> None:
+        """``left``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self.left, channel, waiter)
+        except RuntimeError:
+            logger.debug("The event loop of channel %s was closed before its receiver", channel)
+
+    # Groups, by their Redis channel.
+
+    async def join(self, group: str, channel: str) -> None:
+        """
+        Add a channel to a group; returns when the group's subscription is acknowledged.
+
+        Raises ``LookupError`` if the channel does not live here (any more).
+        """
+        if channel not in self.channels:
+            raise LookupError(channel)
+        name = group.encode()
+        members = self.groups.setdefault(group, {})
+        is_new = channel not in members
+        members[channel] = None
+        self.channels[channel].add(group)
+        acknowledged = self._subscribers[self._shard_of(group)].subscribe(name)
+        if acknowledged is None:
+            return
+        try:
+            await acknowledged
+        except Exception:
+            if is_new:
+                self.leave_group(group, channel)
+            raise
+
+    def leave_group(self, group: str, channel: str) -> None:
+        """Remove a channel from a group. With its last member here the group's subscription ends."""
+        members = self.groups.get(group)
+        if members is None or channel not in members:
+            return
+        del members[channel]
+        if not members:
+            del self.groups[group]
+            self._outages.ended(group)
+            self._subscribers[self._shard_of(group)].unsubscribe(group.encode())
+        if channel in self.channels:
+            self.channels[channel].discard(group)
+            self._outages.left(channel)
+
+    def connections(self) -> list[Closable]:
+        """Return all connections, those without a socket too."""
+        return [*self.commands, *self._subscribers]
+
+    # Coming and going.
+
+    def clear(self) -> None:
+        """Forget all groups and messages, and the channels that nobody waits on or for."""
+        for group, members in list(self.groups.items()):
+            for channel in list(members):
+                self.leave_group(group, channel)
+        with self._limits.lock:
+            self.boxes.stored.clear()
+        for channel in list(self.channels):
+            if not self._is_needed(channel):
+                self._drop(channel)
+
+    async def disconnect(self) -> None:
+        """Close the sockets, and subscribe on new ones to what lives here."""
+        await self._close()
+        for connection in self.commands:
+            connection.resume()
+        await asyncio.gather(*(subscriber.resume() for subscriber in self._subscribers))
+
+    async def retire(self) -> None:
+        """Close for good, since the event loop closes."""
+        self.boxes.drop_waiters(self.loop)
+        for timer in self.leaving.values():
+            timer.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        await self._close()
+        for connection in self.commands:
+            connection.give_up()
+
+    async def _close(self) -> None:
+        await asyncio.gather(
+            *(subscriber.stop() for subscriber in self._subscribers),
+            *(connection.aclose() for connection in self.commands),
+        )
+
+    # Inner works.
+
+    def _leave(self, channel: str) -> None:
+        if channel in self.channels and channel not in self.boxes.waiting:
+            self.stay(channel)
+            self.leaving[channel] = self.loop.call_later(self._grace, self._grace_is_over, channel)
+
+    def _grace_is_over(self, channel: str) -> None:
+        self.leaving.pop(channel, None)
+        if not self._is_needed(channel):
+            self._drop(channel)
+
+    def _is_needed(self, channel: str) -> bool:
+        """Whether somebody waits on a channel, or for its subscription."""
+        subscriber = self._subscribers[self._shard_of(channel)]
+        return channel in self.boxes.waiting or subscriber.is_awaited(channel.encode())
+
+    def _drop(self, channel: str) -> None:
+        self.stay(channel)
+        for group in list(self.channels.get(channel, ())):
+            self.leave_group(group, channel)
+        if self.channels.pop(channel, None) is not None:
+            self._outages.ended(channel)
+            self._subscribers[self._shard_of(channel)].unsubscribe(channel.encode())
+        with self._limits.lock:
+            self.boxes.stored.pop(channel, None)
+
+    def _message(self, name: bytes, payload: bytes) -> None:
+        target = name.decode()
+        members: list[str] | None = None
+        if target not in self.channels:
+            members = list(self.groups.get(target, ()))
+            if not members:
+                return
+        try:
+            _, message = self._codec.decode(payload)
+        except Exception as error:
+            self._stats.undecodable += 1
+            logger.error("Skipped an undecodable message on %s: %s: %s", target, type(error).__name__, error)
+            return
+        letters: list[Letter] = [(target, message)] if members is None else self._codec.share(message, members)
+        self._stats.deliveries += self.boxes.deliver(letters, self.waker)
+        if self.boxes.stored and self._sweep is None and self._limits.expiry < math.inf:
+            self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)
+
+    def _run_sweep(self) -> None:
+        with self._limits.lock:
+            delay = self.boxes.drop_expired()
+        self._sweep = None if delay is None else self.loop.call_later(delay, self._run_sweep)
+
+    def _reporters(self, shard: int) -> tuple[Callable[[], None], Callable[[], None]]:
+        return lambda: self._outages.lost([shard]), lambda: self._outages.back([shard])
+
+    def _lost(self, names: Iterable[bytes]) -> None:
+        self._outages.lost([name.decode() for name in names])
+
+    def _back(self, names: Iterable[bytes]) -> None:
+        self._outages.back([name.decode() for name in names])
+
+    def _tell(self, channels: Iterable[str], kind: str) -> None:
+        self.boxes.deliver([(channel, {"type": kind}) for channel in channels], self.waker)

@@ -1,0 +1,134 @@
+"""
+The subscribing connection to one server of a cluster.
+
+A ``Subscriber`` that takes names of many slots, and leaves it to its owner what becomes of those that the server does
+not have. Knows the slots of names, and how a server says that it does not have one; not who does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from redis.exceptions import MovedError
+
+from ..cluster.cluster import DOUBT, Node
+from ..cluster.slots import slot_of
+from ..connection.link import REDIRECTIONS
+from .dialect import SHARDED
+from .subscriber import Sent, Subscriber
+
+Names = Sequence[bytes]
+
+
+class SubscriptionListener(Protocol):
+    """What hears of a connection's names."""
+
+    def acknowledged(self, subscriber: NodeSubscriber, name: bytes) -> None:
+        """Hear that a server has acknowledged a name."""
+
+    def taken(self, subscriber: NodeSubscriber, name: bytes) -> None:
+        """Hear that a server has ended a subscription by itself, and was asked for it again if it was wanted."""
+
+    def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
+        """Hear that a slot is not at a server that was asked for names in it."""
+
+    def forbidden(self, name: bytes, error: Exception) -> None:
+        """Hear that a server refuses a name, which nobody wants any more then."""
+
+    def lost(self, names: Names) -> None:
+        """Hear that a connection was lost, and what was acknowledged on it."""
+
+    def troubled(self) -> None:
+        """Hear that a server could not be reached, is silent, or was away: its slots may be elsewhere."""
+
+
+class NodeSubscriber(Subscriber):
+    """The subscribing connection to one server of a cluster."""
+
+    def __init__(self, node: Node, owner: SubscriptionListener, on_message: Callable[[bytes, bytes], None]) -> None:
+        super().__init__(node.dialer, node.loop, node.stats, self._message, _nothing, _nothing, SHARDED)
+        self.node = node
+        #: Why the server could not be reached, as long as it cannot.
+        self.trouble: Exception | None = None
+        self._owner = owner
+        self._deliver = on_message
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any name is wanted here."""
+        return bool(self._wanted)
+
+    def is_asking_for(self, names: Names) -> bool:
+        """Return whether the server has been asked about any of these names, and has not answered."""
+        return any(name in self._outstanding for name in names)
+
+    def opened(self) -> None:
+        if self.trouble is not None:
+            # As a replica it takes subscriptions, too, and would not say that there is a better place.
+            self.trouble = None
+            self._owner.troubled()
+        super().opened()
+
+    def refused(self, error: Exception) -> bool:
+        self.trouble = error
+        self._owner.troubled()
+        return bool(self._wanted)
+
+    def after_loss(self) -> None:
+        lost = [name for name in self._wanted if self.has(name)]
+        super().after_loss()
+        if not self.closing:
+            self._owner.lost(lost)
+
+    def _message(self, name: bytes, payload: bytes) -> None:
+        if name in self._wanted:
+            self._deliver(name, payload)
+
+    def _batches(self, names: Names) -> Iterator[Names]:
+        by_slot: dict[int, list[bytes]] = {}
+        for name in names:
+            by_slot.setdefault(slot_of(name), []).append(name)
+        for some in by_slot.values():
+            yield from super()._batches(some)
+
+    def _may_answer(self, sent: Sent, error: Exception) -> bool:
+        # The server has ended a subscription at the same time as it was asked to, and does not have the slot any more:
+        # then it says both, and the first was taken for the answer.
+        return not isinstance(error, MovedError) or error.slot_id == slot_of(sent.names[0])
+
+    def _denied(self, sent: Sent, error: Exception) -> None:
+        if error.__class__ not in REDIRECTIONS:
+            super()._denied(sent, error)
+            return
+        is_more = sent.command == SHARDED.subscribe
+        if is_more:
+            self._subscribed.difference_update(sent.names)
+        for name in sent.names:
+            self._acknowledged(name)
+        if is_more:
+            self._owner.redirected(self, slot_of(sent.names[0]), error)
+
+    def _taken(self, name: bytes) -> None:
+        # Asked again, it says where the slot is now.
+        super()._taken(name)
+        self._owner.taken(self, name)
+
+    def _settle(self, name: bytes) -> None:
+        self._owner.acknowledged(self, name)
+
+    def _fail(self, name: bytes, error: Exception) -> None:
+        self._owner.forbidden(name, error)
+
+    def _check_silence(self) -> None:
+        super()._check_silence()
+        if self.link is not None and self._pinged > self.link.heard:
+            self.loop.call_later(DOUBT, self._look_at_silence)
+
+    def _look_at_silence(self) -> None:
+        if self.link is not None and self._pinged > self.link.heard:
+            self._owner.troubled()
+
+
+def _nothing() -> None:
+    """Nobody is told of all the names of a server at once: each is the owner's, and may be somewhere else by now."""

@@ -1,0 +1,181 @@
+"""
+Publishing, gathered: the messages of one tick for one shard are PUBLISH (or SPUBLISH) commands in one write.
+
+Knows Redis channels and payloads, and on a cluster the slots of channels; not what is in a payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from ..cluster.cluster import Cluster, Node
+from ..cluster.slot_queue import Reclaimable, SlotQueue
+from ..cluster.slots import slot_of
+from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
+from ..connection.futures import fail
+from ..connection.link import REDIRECTIONS, Command
+from ..hot import Waiter, Waker
+from .dialect import PLAIN, SHARDED, Dialect
+
+
+class BatchOwner(Protocol):
+    """What fills batches."""
+
+    def seal(self, batch: PublishBatch) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+
+
+class PublishBatch:
+    """Commands that publish and leave together; each has a waiter of its own."""
+
+    __slots__ = ("_answered", "_dialect", "_publisher", "connection", "messages", "waiters")
+
+    repeatable = False
+
+    def __init__(self, publisher: BatchOwner, connection: CommandConnection | SlotQueue, dialect: Dialect) -> None:
+        self._publisher = publisher
+        self._dialect = dialect
+        self._answered = 0
+        self.connection = connection
+        self.messages: list[Command] = []
+        self.waiters: list[Waiter[None]] = []
+
+    def commands(self) -> Sequence[Command]:
+        self._publisher.seal(self)
+        self.connection.stats.batches += 1
+        return self.messages[self._answered :] if self._answered else self.messages
+
+    def reply(self, reply: Any) -> bool:
+        waiter = self.waiters[self._answered]
+        self._answered += 1
+        if not waiter.done():
+            if isinstance(reply, Exception):
+                label = f"Redis at {self.connection.dialer.label}"
+                waiter.set_exception(self._dialect.explain(self._dialect.publish, reply, label))
+            else:
+                waiter.set_result(None)
+        return False
+
+    def fail(self, error: Exception) -> None:
+        self._publisher.seal(self)
+        fail(self.waiters[self._answered :], error)
+
+
+class Publisher:
+    """Fills the batches of one shard in one event loop."""
+
+    def __init__(self, connection: CommandConnection, waker: Waker, dialect: Dialect = PLAIN) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._command = dialect.publish
+        self._new_waiter = waker.waiter
+        self._batch: PublishBatch | None = None
+        self._early = EARLY
+
+    def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
+        """Add one message to the tick's batch. The waiter raises redis-py's errors."""
+        batch = self._batch
+        if batch is None or len(batch.messages) >= MAX_MESSAGES:
+            batch = self._batch = PublishBatch(self, self._connection, self._dialect)
+            self._connection.submit(batch)
+        waiter: Waiter[None] = self._new_waiter()
+        batch.messages.append((self._command, channel, payload))
+        batch.waiters.append(waiter)
+        if len(batch.messages) >= self._early:
+            self._early = min(2 * self._early, MAX_MESSAGES)
+            self._connection.write_now()
+        return waiter
+
+    def seal(self, batch: PublishBatch) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+        if len(batch.messages) < self._early:
+            self._early = EARLY
+        if self._batch is batch:
+            self._batch = None
+
+
+class NodeBatch(PublishBatch, Reclaimable):
+    """Commands that publish on the channels of one server of a cluster; each is on its channel's queue."""
+
+    __slots__ = ("_queues",)
+
+    def __init__(self, publisher: BatchOwner, node: Node) -> None:
+        super().__init__(publisher, node, SHARDED)
+        self._queues: list[SlotQueue] = []
+
+    def add(self, queue: SlotQueue, command: Command, waiter: Waiter[None]) -> None:
+        """Take one more message, whose queue has counted it."""
+        self._queues.append(queue)
+        self.messages.append(command)
+        self.waiters.append(waiter)
+
+    def reply(self, reply: Any) -> bool:
+        position = self._answered
+        queue = self._queues[position]
+        if reply.__class__ in REDIRECTIONS:
+            self._answered += 1
+            queue.came_back(self._alone(position), reply)
+        else:
+            super().reply(reply)
+            queue.answered()
+        return False
+
+    def fail(self, error: Exception) -> None:
+        first = self._answered
+        super().fail(error)
+        self._answered = len(self.messages)
+        for queue in self._queues[first:]:
+            queue.answered()
+
+    def take_back(self) -> Iterable[SlotQueue]:
+        self._publisher.seal(self)
+        for position in range(self._answered, len(self.messages)):
+            self._queues[position].take_back(self._alone(position))
+        return self._queues[self._answered :]
+
+    def _alone(self, position: int) -> PublishBatch:
+        """Return one of the messages as a request of its own."""
+        batch = PublishBatch(self._publisher, self._queues[position], SHARDED)
+        batch.messages.append(self.messages[position])
+        batch.waiters.append(self.waiters[position])
+        return batch
+
+
+class NodePublisher:
+    """
+    Fills the batches of a cluster in one event loop: one for each server. Stands where a server has a ``Publisher``.
+
+    What a server did not do goes on by itself, through the queue of its slot, which keeps the order of the slot.
+    """
+
+    def __init__(self, cluster: Cluster, waker: Waker) -> None:
+        self._cluster = cluster
+        self._new_waiter = waker.waiter
+        self._batches: dict[CommandConnection | SlotQueue, NodeBatch] = {}
+
+    def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
+        """Add one message to the tick's batch for the channel's server. The waiter raises redis-py's errors."""
+        queue = self._cluster.queue(slot_of(channel))
+        waiter: Waiter[None] = self._new_waiter()
+        command = (b"SPUBLISH", channel, payload)
+        node = queue.enter()
+        if node is None:
+            alone = PublishBatch(self, queue, SHARDED)
+            alone.messages.append(command)
+            alone.waiters.append(waiter)
+            queue.submit(alone)
+            return waiter
+        batch = self._batches.get(node)
+        if batch is None or len(batch.messages) >= MAX_MESSAGES:
+            batch = self._batches[node] = NodeBatch(self, node)
+            node.submit(batch)
+        batch.add(queue, command, waiter)
+        if len(batch.messages) == EARLY:
+            node.write_now()
+        return waiter
+
+    def seal(self, batch: PublishBatch) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+        if self._batches.get(batch.connection) is batch:
+            del self._batches[batch.connection]

@@ -1,0 +1,103 @@
+"""
+A layer for code without an event loop: ``layer.sync``. Each method is the layer's coroutine of that name, run on the
+process' ``hub`` while the calling thread waits. Knows no more of the layer than these names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ..messages.codec import Message
+from .routing import CallRouter, WaitExpired
+
+
+class Layer(Protocol):
+    """What the layers have in common."""
+
+    sync_timeout: float | None
+
+    async def send(self, channel: str, message: Message) -> None: ...
+    async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None: ...
+    async def group_add(self, group: str, channel: str) -> None: ...
+    async def group_discard(self, group: str, channel: str) -> None: ...
+    async def group_send(self, group: str, message: Message) -> None: ...
+    async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None: ...
+
+
+class Unset:
+    """No timeout was given, and the layer's counts."""
+
+
+UNSET = Unset()
+
+
+class SyncLayer:
+    """
+    The layer's sends and groups as plain functions, for any thread in which no event loop runs.
+
+    ``timeout``: seconds, None for as long as the layer itself waits; by default the layer's ``sync_timeout``. Messages
+    of one thread arrive in the order sent.
+
+    Raises what the coroutine of the same name raises; ``TimeoutError`` when it is not over in time, and what was to be
+    done may be done all the same; ``RuntimeError`` in a thread whose event loop runs, which would stand still, and
+    where there can be no other thread (gevent).
+    """
+
+    def __init__(self, layer: Layer, router: CallRouter[Any]) -> None:
+        self._layer = layer
+        self._router = router
+
+    def send(self, channel: str, message: Message, *, timeout: float | Unset | None = UNSET) -> None:
+        """Send a message to a channel. Raises what the layer's ``send`` raises, ``ChannelFull`` too."""
+        self._run("send", channel, timeout, self._layer.send, channel, message)
+
+    def send_many(self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET) -> None:
+        """Send messages to channels, all at once. Raises what the layer's ``send_many`` raises."""
+        self._run("send_many", None, timeout, self._layer.send_many, messages)
+
+    def group_add(self, group: str, channel: str, *, timeout: float | Unset | None = UNSET) -> None:
+        """Add a channel to a group."""
+        self._run("group_add", group, timeout, self._layer.group_add, group, channel)
+
+    def group_discard(self, group: str, channel: str, *, timeout: float | Unset | None = UNSET) -> None:
+        """Remove a channel from a group."""
+        self._run("group_discard", group, timeout, self._layer.group_discard, group, channel)
+
+    def group_send(self, group: str, message: Message, *, timeout: float | Unset | None = UNSET) -> None:
+        """Send a message to all channels of a group."""
+        self._run("group_send", group, timeout, self._layer.group_send, group, message)
+
+    def group_send_many(
+        self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET
+    ) -> None:
+        """Send messages to groups. Raises what the layer's ``group_send_many`` raises."""
+        self._run("group_send_many", None, timeout, self._layer.group_send_many, messages)
+
+    def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> None:
+        if _has_running_loop():
+            raise RuntimeError(
+                f"sync.{name}() would hold up the event loop that runs in this thread: use await layer.{name}() here."
+            )
+        seconds = self._layer.sync_timeout if isinstance(timeout, Unset) else timeout
+
+        async def call() -> None:
+            # Whatever the layer's method raises, also for want of arguments, is raised in here.
+            await function(*args)
+
+        try:
+            self._router.wait_for(call, seconds)
+        except WaitExpired:
+            whereto = "" if target is None else f" to {target}"
+            raise TimeoutError(
+                f"{name}{whereto} was not over within {seconds:g} s; it may happen, or have happened, all the same"
+            ) from None
+
+
+def _has_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
