@@ -3,7 +3,8 @@ A Redis Cluster in one event loop: which server has which slot now, and how requ
 
 A ``SlotQueue`` is what senders and callers use for one slot. It takes what a command connection takes, and passes it to
 the server that has the slot. ``Cluster`` has the queues, the servers' command connections and the map of slots, which
-it reads from them. Knows slots, servers and the answers that say "not here" (MOVED, ASK, TRYAGAIN, CLUSTERDOWN); no channel, no message.
+it reads from them. Knows slots, servers and the answers that say "not here" (MOVED, ASK, TRYAGAIN, CLUSTERDOWN); no
+channel, no message.
 
 Rules kept here:
 
@@ -24,13 +25,14 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
 
-from ..connection.commands import CommandConnection, Pending, Request
+from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
-from ..connection.link import CLUSTER_ONLY, Link, delays
+from ..connection.link import delays
 from ..connection.script import Script
 from ..loops import run_alone
 from ..stats import Stats
+from .node import ASK_NEXT, Node
 from .seeds import Seeds
 from .slot_queue import Reclaimable, SlotQueue
 from .slots import SLOTS, Address, owners_of, slot_of
@@ -38,96 +40,11 @@ from .slots import SLOTS, Address, owners_of, slot_of
 #: Seconds between two maps that only redirections asked for: each of those is a piece of the map itself.
 MAP_INTERVAL = 1.0
 
-#: Seconds after which one more server is asked for the map, or the map is asked for again while something is wrong with
-#: it, at most; and those after which no server is waited for.
-ASK_NEXT, MAP_TIMEOUT = 0.25, 2.0
-
-#: Seconds of silence with commands unanswered after which the map is asked for: a slot's server may be another by now.
-DOUBT = 1.0
+#: Seconds after which no server is waited for any more when the map is asked for.
+MAP_TIMEOUT = 2.0
 
 #: Seconds that a server without slots is kept for, since it may be about to get some.
 KEEP = 10.0
-
-
-class Node(CommandConnection):
-    """The command connection to one server of a cluster."""
-
-    def __init__(self, cluster: Cluster, address: Address, scripts: Sequence[Script]) -> None:
-        super().__init__(cluster.nodes.dialer(address), cluster.loop, cluster.stats, scripts)
-        self.address = address
-        #: When it was last needed though it had no slots.
-        self.asked_at = float("-inf")
-        self._cluster = cluster
-        self._doubt: asyncio.TimerHandle | None = None
-        self._trouble_since: float | None = None
-
-    def opened(self) -> None:
-        self._trouble_since = None
-        super().opened()
-
-    def refused(self, error: Exception) -> bool:
-        now = self.loop.time()
-        self._trouble_since = now if self._trouble_since is None else self._trouble_since
-        if now - self._trouble_since > self.answer_timeout:
-            return super().refused(error)
-        # Whoever asks for the map asks another server.
-        self.withdraw(Request, lambda request: request.fail(error))
-        if self._unwritten:
-            self._cluster.doubt()
-        return bool(self._unwritten)
-
-    def trouble_lasts(self) -> bool:
-        return self._trouble_since is not None and self.loop.time() - self._trouble_since > self.answer_timeout
-
-    def after_loss(self) -> None:
-        self._cluster.doubt()
-        super().after_loss()
-
-    def not_done(self, request: Pending, error: Exception) -> None:
-        if error.__class__ not in CLUSTER_ONLY:
-            super().not_done(request, error)
-        elif request.reply(error):
-            self.repeat(request)
-
-    def is_silent(self) -> bool:
-        """Whether an answer is overdue by so much that the server may be gone."""
-        link = self.link
-        return link is not None and bool(link.in_flight) and self.loop.time() - link.heard >= DOUBT
-
-    def is_idle(self) -> bool:
-        """Whether nothing is on its way here."""
-        return not self._unwritten and not self._repeat and not self.in_flight
-
-    def withdraw(self, kind: type[Any], take: Callable[[Any], None]) -> None:
-        """Take the requests of a kind out that were not written, in order."""
-        self._put_first()
-        requests = list(self._unwritten)
-        self._unwritten.clear()
-        for request in requests:
-            if isinstance(request, kind):
-                take(request)
-            else:
-                self._unwritten.append(request)
-
-    async def aclose(self) -> None:
-        if self._doubt is not None:
-            self._doubt.cancel()
-            self._doubt = None
-        await super().aclose()
-
-    def _write_some(self, link: Link) -> None:
-        super()._write_some(link)
-        if self._doubt is None:
-            self._doubt = self.loop.call_later(DOUBT, self._look_at_silence)
-
-    def _look_at_silence(self) -> None:
-        self._doubt = None
-        if self.link is not None and self.link.in_flight:
-            is_silent = self.is_silent()
-            if is_silent:
-                self._cluster.doubt()
-            # A server that comes to itself after it was replaced takes what it was sent meanwhile, and loses it.
-            self._doubt = self.loop.call_later(ASK_NEXT if is_silent else DOUBT, self._look_at_silence)
 
 
 class Cluster:
@@ -156,7 +73,7 @@ class Cluster:
         self._servers: dict[Address, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS
         self._queues: dict[int, SlotQueue] = {}
-        #: Lanes with requests that cannot be written yet.
+        #: Queues with requests that cannot be written yet.
         self._waiting: dict[SlotQueue, None] = {}
         self._followers: list[Callable[[], None]] = []
         #: When the map was asked for last; what comes within ``MAP_INTERVAL`` belongs to the same event.
@@ -225,7 +142,7 @@ class Cluster:
     # What queues and connections tell.
 
     def moved(self, slot: int, host: str, port: int, asked: Node) -> None:
-        """Hear that a slot is at another server."""
+        """Called when a slot is at another server."""
         owner = self.node(self._address(host, port, asked))
         if self._owners[slot] is not owner:
             self._owners[slot] = owner

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from redis.exceptions import AskError, ConnectionError, MovedError
 
@@ -18,11 +18,37 @@ from ..connection.commands import Pending, Request
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
 from ..connection.link import REDIRECTIONS, Command
-
-if TYPE_CHECKING:
-    from .cluster import Cluster, Node
+from ..stats import Stats
+from .node import Node
+from .seeds import Seeds
 
 _SCRIPTS = (b"EVAL", b"EVALSHA")
+
+
+class SlotOwners(Protocol):
+    """The cluster, as far as the queue of a slot is concerned."""
+
+    loop: asyncio.AbstractEventLoop
+    stats: Stats
+    nodes: Seeds
+    answer_timeout: float
+    says: bool
+
+    @property
+    def dialer(self) -> Dialer:
+        """What leads to one of the servers, whichever."""
+
+    def owner(self, slot: int) -> Node | None:
+        """Return the server that has a slot, None while that is unknown."""
+
+    def moved(self, slot: int, host: str, port: int, asked: Node) -> None:
+        """Called when a server has answered MOVED."""
+
+    def asked(self, host: str, port: int, asked: Node) -> Node:
+        """Return the server that an ASK names."""
+
+    def wait(self, queue: SlotQueue) -> None:
+        """Have ``go_on`` called: at once if there is a newer map of slots to be had, later if there is not."""
 
 
 class SlotQueue:
@@ -34,7 +60,7 @@ class SlotQueue:
 
     __slots__ = ("_asked", "_cluster", "_held", "_node", "_returned", "_unanswered", "loop", "slot", "stats")
 
-    def __init__(self, cluster: Cluster, slot: int) -> None:
+    def __init__(self, cluster: SlotOwners, slot: int) -> None:
         self.slot = slot
         self.loop = cluster.loop
         self.stats = cluster.stats
@@ -96,13 +122,13 @@ class SlotQueue:
     # What becomes of requests.
 
     def answered(self) -> None:
-        """Hear that a request has been answered, or never will be."""
+        """Called when a request has been answered, or never will be."""
         self._unanswered -= 1
         if not self._unanswered and (self._returned or self._held):
             self.go_on()
 
     def redirected(self, routed: QueuedRequest, error: Exception) -> None:
-        """Hear that a request was not done, and why."""
+        """Called when a request was not done, and why."""
         asked = self._node
         assert asked is not None
         self._returned.append(routed)
@@ -135,7 +161,7 @@ class SlotQueue:
         return node
 
     def came_back(self, request: Pending, error: Exception) -> None:
-        """Hear that such a request was not done, and why: it goes on through this queue."""
+        """Called when such a request was not done, and why: it goes on through this queue."""
         self.redirected(QueuedRequest(self, request), error)
 
     def go_on(self) -> None:
@@ -230,7 +256,7 @@ class QueuedRequest(Reclaimable):
         self.reason: Exception | None = None
 
     def hand_on(self, asking: bool) -> None:
-        """Hear that it is with a connection now, and whether the server has to be told that it does get the slot."""
+        """Called when a connection has the request; ``asking``: whether ASKING goes before each command."""
         self._is_handed_on = True
         self._asking = asking
 

@@ -52,7 +52,7 @@ class Pending(Protocol):
         """Take the next reply; return whether all the commands have to be written again."""
 
     def fail(self, error: Exception) -> None:
-        """Hear that no more replies will come; perhaps more than once."""
+        """Called when no more replies will come; perhaps more than once."""
 
 
 class Request:

@@ -332,7 +332,7 @@ class Connection(abc.ABC):
         )
 
     def moved(self) -> None:
-        """Hear that the host's primary is another server; what is connected to the old one leaves it."""
+        """Called when the host's primary is another server; what is connected to the old one leaves it."""
         if self.link is not None and self.link.server != self.dialer.primary:
             self.leave_server(self.link)
 

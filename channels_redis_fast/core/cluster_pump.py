@@ -32,7 +32,7 @@ from ..cluster.slots import slot_of
 from ..connection.futures import ignore
 from ..connection.link import CLOSE_TIMEOUT, Command
 from ..messages.mailbox import Inbox
-from ..pubsub.cluster_subscriber import ClusterSubscriber
+from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from .pump import ERROR_PAUSE, PEEK_BYTES, PEEK_MEMBERS, General, ReceiverContext, Target
 
 logger = logging.getLogger("channels_redis_fast")
@@ -163,7 +163,7 @@ class ClusterPump:
     # What views ask and tell.
 
     def linger_is_over(self, view: View) -> None:
-        """Hear that nobody has wanted a key for long."""
+        """Called when nobody has wanted a key for long."""
         if view.key not in self.awaited:
             self._drop(view)
 
@@ -173,7 +173,7 @@ class ClusterPump:
         self._cluster.at(look.target.key).submit(look)
 
     def ended(self, again: bool) -> None:
-        """Hear that a look was answered, and whether another may find more: when those it woke have run once."""
+        """Called when a read was answered. ``again``: whether another may find more, once those it woke have run."""
         self._looking -= 1
         if self._stopped is not None:
             if not self._looking and not self._stopped.done():
@@ -190,7 +190,7 @@ class ClusterPump:
         self._receiver.deliver_general(general, self, member, score)
 
     def failed(self, target: Target, error: Exception) -> None:
-        """Hear that a look has failed."""
+        """Called when a look has failed."""
         if not self._cluster.is_mapped:
             self._receiver.unreachable(self, error)
         elif isinstance(error, NoPermissionError):
@@ -248,25 +248,25 @@ class View:
         self._doubtful_until = float("-inf")
 
     def change(self, target: Target) -> None:
-        """Hear that the key is wanted by somebody else now."""
+        """Called when the key is wanted by somebody else now."""
         self.target = target
         self.is_at_end = False
 
     def stay(self) -> None:
-        """Hear that the key is wanted."""
+        """Called when the key is wanted."""
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
 
     def rest(self) -> None:
-        """Hear that the key is not wanted now. What was delivered is removed all the same."""
+        """Called when the key is not wanted now. What was delivered is removed all the same."""
         if isinstance(self.target, Inbox) and self.target.removals:
             self.look(only_removes=True)
         if self._leaving is None:
             self._leaving = self._pump.loop.call_later(LINGER, self._pump.linger_is_over, self)
 
     def hear(self) -> None:
-        """Hear that there is something on the key. Who came too late the last times lets others go first."""
+        """Called when there is something on the key. Who came too late the last times lets others go first."""
         if self._missed:
             longest = HERD_PAUSE * min(self._missed, HERD_PAUSES)
             self._pump.loop.call_later(random.uniform(0, longest), self._look_if_wanted)
@@ -309,7 +309,7 @@ class View:
         self._pump.ended(again=not self.is_at_end)
 
     def failed(self, look: Look, error: Exception) -> None:
-        """Hear that a look came to nothing. What it was to remove stays to be removed."""
+        """Called when a look came to nothing. What it was to remove stays to be removed."""
         self._is_looking = False
         self.is_at_end = False
         if isinstance(look.target, Inbox) and look.removed:

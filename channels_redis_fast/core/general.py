@@ -109,7 +109,7 @@ class GeneralChannel:
             self._leave()
 
     def took(self) -> None:
-        """Hear that a receiver has what it was given."""
+        """Called when a receiver has what it was given."""
         self.given -= 1
 
     def abandon_later(self, waiter: Waiter[Popped]) -> None:

@@ -67,7 +67,7 @@ class GroupMembershipCache:
         return snapshot
 
     def leave(self, key: bytes) -> None:
-        """Hear that a message for which ``enter`` was called needs no further round trip."""
+        """Called when a message for which ``enter`` was called needs no further round trip."""
         others = self._under_way[key] - 1
         if others:
             self._under_way[key] = others

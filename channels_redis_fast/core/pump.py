@@ -288,7 +288,7 @@ class Pump(Connection):
             channel.nothing_found(self)
 
     def removed(self, inbox: Inbox, members: list[bytes], done: bool) -> None:
-        """Hear whether delivered messages are out of Redis; if not, they are removed first thing next time."""
+        """Called when a removal has ended; what was not ``done`` is removed first the next time."""
         if not done:
             inbox.removals[self.shard] = members + inbox.removals.get(self.shard, [])
         if self._stopped is not None:

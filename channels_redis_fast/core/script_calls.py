@@ -61,7 +61,7 @@ class ScriptCall(abc.ABC):
 
     @abc.abstractmethod
     def carry_out_plainly(self) -> None:
-        """Hear that the server runs no script for this call, and has not done anything."""
+        """Called when the server runs no script for this call, and has not done anything."""
 
     def commands(self) -> Sequence[Command]:
         if self._plain.are_needed:
@@ -101,7 +101,7 @@ class WriteCall(ScriptCall):
 
     @abc.abstractmethod
     def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
-        """Hear which messages, counted over all keys, were refused for capacity, and which failed."""
+        """Called with the messages, counted over all keys, that were refused for capacity, and those that failed."""
 
     def carry_out_plainly(self) -> None:
         """Have what the script would do done by plain commands; ``settle`` hears of it, or ``done`` of an error."""
@@ -132,7 +132,7 @@ class PlainCommands:
         return self._connection.dialer.without_scripts
 
     def take_over(self, error: Exception) -> None:
-        """Hear that the server refuses scripts."""
+        """Called when the server refuses scripts."""
         dialer = self._connection.dialer
         if not dialer.without_scripts:
             dialer.without_scripts = True

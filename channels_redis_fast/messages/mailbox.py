@@ -134,7 +134,7 @@ class Mailboxes(MailboxTable):
         self.name = name
 
     def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
-        """Hear that a receiver has gone; a message that it was given and never saw goes to the next, or back."""
+        """Called when a receiver has gone; a message that it was given and never saw goes to the next, or back."""
         with self._limits.lock:
             self.leave(channel, waiter)
             if waiter.has_result():

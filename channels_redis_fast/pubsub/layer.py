@@ -27,8 +27,8 @@ from ..connection.hosts import is_cluster
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.mailbox import MailboxLimits
+from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
-from .dialect import PLAIN, SHARDED
 from .loop import PubSubLoop
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]

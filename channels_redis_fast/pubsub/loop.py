@@ -24,11 +24,11 @@ from ..loops import Closable
 from ..messages.codec import Codec, Letter, Message
 from ..messages.mailbox import Mailboxes, MailboxLimits
 from ..stats import Stats
-from .cluster_subscriber import ClusterSubscriber
-from .dialect import Dialect
+from ..subscriptions.cluster_subscriber import ClusterSubscriber
+from ..subscriptions.dialect import Dialect
+from ..subscriptions.subscriber import Subscriber
 from .outages import Outages
 from .publisher import NodePublisher, Publisher
-from .subscriber import Subscriber
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -96,7 +96,7 @@ class PubSubLoop:
         return self._subscribers[self._shard_of(channel)].subscribe(name)
 
     def not_opened(self, channel: str, error: BaseException) -> None:
-        """Hear that a subscription failed, or that its caller was cancelled."""
+        """Called when a subscription failed, or that its caller was cancelled."""
         if isinstance(error, Exception):
             self._drop(channel)
             self.boxes.fail_waiters(error, channel)
@@ -108,13 +108,13 @@ class PubSubLoop:
             self._leave(channel)
 
     def stay(self, channel: str) -> None:
-        """Hear that somebody receives on a channel (again)."""
+        """Called when a receiver waits on a channel (again)."""
         timer = self.leaving.pop(channel, None)
         if timer is not None:
             timer.cancel()
 
     def left(self, channel: str, waiter: Waiter[Message]) -> None:
-        """Hear that a receiver has gone. What it was given and did not see is kept; so is the channel, for a while."""
+        """Called when a receiver has gone. What it was given and did not see is kept; the channel too, for a while."""
         self.boxes.abandon(channel, waiter)
         self._leave(channel)
 

@@ -48,7 +48,7 @@ class Outages:
         self._told: set[str] = set()
 
     def lost(self, what: Iterable[Lost]) -> None:
-        """Hear what was lost, all of it at once."""
+        """Called with the names whose subscriptions were lost, all at once."""
         what = list(what)
         for lost in what:
             if isinstance(lost, int):
@@ -61,19 +61,19 @@ class Outages:
             self._tell(hearers, self._on_disconnect)
 
     def back(self, what: Iterable[Lost]) -> None:
-        """Hear what is there again."""
+        """Called with the names that are subscribed again."""
         what = list(what)
         self._lost_shards.difference_update(what)
         self._lost_names.difference_update(what)
         self._look(self._hearers(what))
 
     def ended(self, name: str) -> None:
-        """Hear that nobody here wants to hear a name any more."""
+        """Called when no receiver here wants a name any more."""
         self._lost_names.discard(name)
         self._told.discard(name)
 
     def left(self, channel: str) -> None:
-        """Hear that a channel has left a group."""
+        """Called when a channel has left a group."""
         self._look((channel,))
 
     def _hearers(self, what: Iterable[Lost]) -> Iterable[str]:

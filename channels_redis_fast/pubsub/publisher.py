@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from ..cluster.cluster import Cluster, Node
+from ..cluster.cluster import Cluster
+from ..cluster.node import Node
 from ..cluster.slot_queue import Reclaimable, SlotQueue
 from ..cluster.slots import slot_of
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
 from ..connection.link import REDIRECTIONS, Command
 from ..hot import Waiter, Waker
-from .dialect import PLAIN, SHARDED, Dialect
+from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 
 
 class BatchOwner(Protocol):

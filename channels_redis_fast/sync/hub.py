@@ -162,7 +162,7 @@ class Call:
         self._done(self)
 
     def _never_began(self, task: asyncio.Task[None]) -> None:
-        """Hear that the task was cancelled before its first step."""
+        """Called when the task was cancelled before its first step."""
         self._coroutine.close()
         self._error = asyncio.CancelledError()
         self._done(self)

@@ -62,7 +62,7 @@ class TransientLoop:
         self.answered: asyncio.Future[None] | None = None
 
     def arrived(self, answer: asyncio.Future[hub.Call], call: hub.Call) -> None:
-        """Hear, in the loop, that the hub is done with a call."""
+        """Called in the loop when the hub has finished a call."""
         if not answer.done():
             answer.set_result(call)
         if self.answered is not None and not self.answered.done():
@@ -201,7 +201,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
         return loop in self._states or transient.calls >= MANY or time.monotonic() - transient.began >= LONG
 
     def _was_used(self) -> None:
-        """Hear, in the hub's loop, that a call is over."""
+        """Called in the hub's loop when a call is over."""
         loop = asyncio.get_running_loop()
         self._used = loop.time()
         if self._timer is None:

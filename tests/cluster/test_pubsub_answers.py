@@ -12,14 +12,14 @@ from typing import Any, cast
 import hiredis
 import pytest
 
-from channels_redis_fast.cluster.cluster import Node
+from channels_redis_fast.cluster.node import Node
 from channels_redis_fast.cluster.slots import slot_of
 from channels_redis_fast.connection.dialer import Dialer
 from channels_redis_fast.connection.link import PushLink, reply_error
-from channels_redis_fast.pubsub.gaps import SubscriptionGaps
-from channels_redis_fast.pubsub.node_subscriber import NodeSubscriber
 from channels_redis_fast.pubsub.outages import Outages
 from channels_redis_fast.stats import Stats
+from channels_redis_fast.subscriptions.gaps import SubscriptionGaps
+from channels_redis_fast.subscriptions.node_subscriber import NodeSubscriber
 from tests.core.helpers import until
 
 # Of one slot, and of another.

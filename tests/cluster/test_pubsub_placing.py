@@ -13,8 +13,8 @@ import pytest
 from redis.exceptions import ConnectionError
 
 from channels_redis_fast.cluster.cluster import Cluster
-from channels_redis_fast.pubsub.cluster_subscriber import ClusterSubscriber
-from channels_redis_fast.pubsub.node_subscriber import NodeSubscriber
+from channels_redis_fast.subscriptions.cluster_subscriber import ClusterSubscriber
+from channels_redis_fast.subscriptions.node_subscriber import NodeSubscriber
 from tests.cluster.test_pubsub_answers import MOVED, SLOT, A, B, FakeNode, Wire, no, wire_up, yes
 from tests.core.helpers import until, within
 

@@ -22,7 +22,7 @@ from ...connection.hosts import HostOptions
 from ...connection.link import Command
 from ...core import RedisChannelLayer
 from ...pubsub import RedisPubSubChannelLayer
-from ...pubsub.dialect import PLAIN, SHARDED, Dialect
+from ...subscriptions.dialect import PLAIN, SHARDED, Dialect
 from ..line import Line, NodeLine
 from ..server_facts import is_refusal
 from .findings import OK, PROBLEM, WARNING, Finding

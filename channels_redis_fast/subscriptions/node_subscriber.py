@@ -12,7 +12,7 @@ from typing import Protocol
 
 from redis.exceptions import MovedError
 
-from ..cluster.cluster import DOUBT, Node
+from ..cluster.node import DOUBT, Node
 from ..cluster.slots import slot_of
 from ..connection.link import REDIRECTIONS
 from .dialect import SHARDED
@@ -25,22 +25,22 @@ class SubscriptionListener(Protocol):
     """What hears of a connection's names."""
 
     def acknowledged(self, subscriber: NodeSubscriber, name: bytes) -> None:
-        """Hear that a server has acknowledged a name."""
+        """Called when a server has acknowledged a name."""
 
     def taken(self, subscriber: NodeSubscriber, name: bytes) -> None:
-        """Hear that a server has ended a subscription by itself, and was asked for it again if it was wanted."""
+        """Called when a server has ended a subscription by itself; it was asked for again if it was wanted."""
 
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
-        """Hear that a slot is not at a server that was asked for names in it."""
+        """Called when a slot is not at a server that was asked for names in it."""
 
     def forbidden(self, name: bytes, error: Exception) -> None:
-        """Hear that a server refuses a name, which nobody wants any more then."""
+        """Called when a server refuses a name, which nobody wants any more then."""
 
     def lost(self, names: Names) -> None:
-        """Hear that a connection was lost, and what was acknowledged on it."""
+        """Called when a connection was lost, and what was acknowledged on it."""
 
     def troubled(self) -> None:
-        """Hear that a server could not be reached, is silent, or was away: its slots may be elsewhere."""
+        """Called when a server could not be reached, is silent, or was away: its slots may be elsewhere."""
 
 
 class NodeSubscriber(Subscriber):

@@ -40,14 +40,14 @@ class SubscriptionGaps:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, name: bytes) -> None:
-        """Hear that a name has lost its subscription for a short while, as it seems."""
+        """Called when a name has lost its subscription for a short while, as it seems."""
         if name not in self._lost:
             self._moving.setdefault(name, self._loop.time())
             if self._timer is None:
                 self._timer = self._loop.call_later(_INTERVAL, self._look)
 
     def lost(self, names: Iterable[bytes]) -> None:
-        """Hear that names have lost their subscription, all at once."""
+        """Called when names have lost their subscription, all at once."""
         lost = [name for name in names if name not in self._lost]
         self._lost.update(lost)
         for name in lost:
@@ -56,7 +56,7 @@ class SubscriptionGaps:
             self._on_lost(lost)
 
     def end(self, name: bytes) -> None:
-        """Hear that a name is subscribed (again)."""
+        """Called when a name is subscribed (again)."""
         self._moving.pop(name, None)
         if name in self._lost:
             self._lost.discard(name)
@@ -65,12 +65,12 @@ class SubscriptionGaps:
             self._back.append(name)
 
     def forget(self, name: bytes) -> None:
-        """Hear that a name is not wanted any more."""
+        """Called when a name is not wanted any more."""
         self._moving.pop(name, None)
         self._lost.discard(name)
 
     def stop(self) -> None:
-        """Hear that all sockets are closed on purpose, which is no gap."""
+        """Called when all sockets are closed on purpose, which is no gap."""
         self._moving.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -27,7 +27,8 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, MovedError
 
-from ..cluster.cluster import MAP_INTERVAL, Cluster, Node
+from ..cluster.cluster import MAP_INTERVAL, Cluster
+from ..cluster.node import Node
 from ..cluster.slots import Address, slot_of
 from ..connection.link import Link, delays
 from ..loops import run_alone
@@ -165,7 +166,7 @@ class ClusterSubscriber:
     # What the connections report.
 
     def acknowledged(self, subscriber: NodeSubscriber, name: bytes) -> None:
-        """Hear that a server has acknowledged a name."""
+        """Called when a server has acknowledged a name."""
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
@@ -180,7 +181,7 @@ class ClusterSubscriber:
             self._on_subscribed(name)
 
     def taken(self, subscriber: NodeSubscriber, name: bytes) -> None:
-        """Hear that a server has ended a subscription by itself, and was asked for it again if it was wanted."""
+        """Called when a server has ended a subscription by itself; it was asked for again if it was wanted."""
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
@@ -191,7 +192,7 @@ class ClusterSubscriber:
             self._doubt = self.loop.call_later(MAP_INTERVAL, self._doubt_again)
 
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
-        """Hear that a slot is not at a server that was asked for names in it."""
+        """Called when a slot is not at a server that was asked for names in it."""
         place = self._places.get(slot)
         answer = str(error)
         if isinstance(error, MovedError):
@@ -209,17 +210,17 @@ class ClusterSubscriber:
             self._put_later(place)
 
     def forbidden(self, name: bytes, error: Exception) -> None:
-        """Hear that a server refuses a name, which nobody wants any more then."""
+        """Called when a server refuses a name, which nobody wants any more then."""
         self._forget(name)
         self._acknowledgements.fail(name, error)
 
     def lost(self, names: Names) -> None:
-        """Hear that a connection was lost, and what was acknowledged on it."""
+        """Called when a connection was lost, and what was acknowledged on it."""
         self._gaps.lost(names)
         self._cluster.doubt()
 
     def troubled(self) -> None:
-        """Hear that a server could not be reached, is silent, or was away: its slots may be elsewhere."""
+        """Called when a server could not be reached, is silent, or was away: its slots may be elsewhere."""
         self._attempt_is_over()
         self._cluster.doubt()
 
@@ -360,7 +361,7 @@ class ClusterSubscriber:
             self._let_go()
 
     def _were_lost(self, names: Names) -> None:
-        """Hear that a server that has given up names was not there any more: nobody knows for how long."""
+        """Called when a server that has given up names was not there any more: nobody knows for how long."""
         places = [(name, self._places.get(slot_of(name))) for name in names]
         wanted = [(name, place.home) for name, place in places if place is not None and name in place.names]
         self._gaps.lost([name for name, _ in wanted])

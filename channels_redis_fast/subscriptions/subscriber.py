@@ -249,7 +249,7 @@ class Subscriber(Connection):
         return True
 
     def _taken(self, name: bytes) -> None:
-        """Hear that the server has ended a subscription by itself."""
+        """Called when the server has ended a subscription by itself."""
         self._subscribed.discard(name)
         if name in self._wanted:
             self._change(name)
@@ -259,7 +259,7 @@ class Subscriber(Connection):
         return True
 
     def _denied(self, sent: Sent, error: Exception) -> None:
-        """Hear that a whole command was refused."""
+        """Called when a whole command was refused."""
         command, names = sent
         is_more = command == self._dialect.subscribe
         if is_more and len(names) > 1 and isinstance(error, NoPermissionError) and self.link is not None:

@@ -1,0 +1,117 @@
+"""
+The command connection to one server of a cluster, which tells the cluster when the map of slots may be out of date.
+
+Knows one server; which slots it has, and which other servers there are, is the cluster's to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ..connection.commands import CommandConnection, Pending, Request
+from ..connection.link import CLUSTER_ONLY, Link
+from ..connection.script import Script
+from ..stats import Stats
+from .seeds import Seeds
+from .slots import Address
+
+#: Seconds of silence with commands unanswered after which the map is asked for: a slot's server may be another by now.
+DOUBT = 1.0
+
+#: Seconds after which one more server is asked for the map, or the map is asked for again while something is wrong with
+#: it, at most.
+ASK_NEXT = 0.25
+
+
+class NodeOwner(Protocol):
+    """The cluster, as far as one of its servers is concerned."""
+
+    loop: asyncio.AbstractEventLoop
+    stats: Stats
+    nodes: Seeds
+
+    def doubt(self) -> None:
+        """Called when the map of slots may be out of date."""
+
+
+class Node(CommandConnection):
+    """The command connection to one server of a cluster."""
+
+    def __init__(self, cluster: NodeOwner, address: Address, scripts: Sequence[Script]) -> None:
+        super().__init__(cluster.nodes.dialer(address), cluster.loop, cluster.stats, scripts)
+        self.address = address
+        #: When it was last needed though it had no slots.
+        self.asked_at = float("-inf")
+        self._cluster = cluster
+        self._doubt: asyncio.TimerHandle | None = None
+        self._trouble_since: float | None = None
+
+    def opened(self) -> None:
+        self._trouble_since = None
+        super().opened()
+
+    def refused(self, error: Exception) -> bool:
+        now = self.loop.time()
+        self._trouble_since = now if self._trouble_since is None else self._trouble_since
+        if now - self._trouble_since > self.answer_timeout:
+            return super().refused(error)
+        # Whoever asks for the map asks another server.
+        self.withdraw(Request, lambda request: request.fail(error))
+        if self._unwritten:
+            self._cluster.doubt()
+        return bool(self._unwritten)
+
+    def trouble_lasts(self) -> bool:
+        return self._trouble_since is not None and self.loop.time() - self._trouble_since > self.answer_timeout
+
+    def after_loss(self) -> None:
+        self._cluster.doubt()
+        super().after_loss()
+
+    def not_done(self, request: Pending, error: Exception) -> None:
+        if error.__class__ not in CLUSTER_ONLY:
+            super().not_done(request, error)
+        elif request.reply(error):
+            self.repeat(request)
+
+    def is_silent(self) -> bool:
+        """Whether an answer is overdue by so much that the server may be gone."""
+        link = self.link
+        return link is not None and bool(link.in_flight) and self.loop.time() - link.heard >= DOUBT
+
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way here."""
+        return not self._unwritten and not self._repeat and not self.in_flight
+
+    def withdraw(self, kind: type[Any], take: Callable[[Any], None]) -> None:
+        """Take the requests of a kind out that were not written, in order."""
+        self._put_first()
+        requests = list(self._unwritten)
+        self._unwritten.clear()
+        for request in requests:
+            if isinstance(request, kind):
+                take(request)
+            else:
+                self._unwritten.append(request)
+
+    async def aclose(self) -> None:
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+        await super().aclose()
+
+    def _write_some(self, link: Link) -> None:
+        super()._write_some(link)
+        if self._doubt is None:
+            self._doubt = self.loop.call_later(DOUBT, self._look_at_silence)
+
+    def _look_at_silence(self) -> None:
+        self._doubt = None
+        if self.link is not None and self.link.in_flight:
+            is_silent = self.is_silent()
+            if is_silent:
+                self._cluster.doubt()
+            # A server that comes to itself after it was replaced takes what it was sent meanwhile, and loses it.
+            self._doubt = self.loop.call_later(ASK_NEXT if is_silent else DOUBT, self._look_at_silence)
