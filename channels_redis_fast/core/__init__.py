@@ -7,3 +7,6 @@ back `pump` takes it from Redis and `receiver` hands it to the mailbox where `re
 from .layer import ChannelFull, RedisChannelLayer
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
+
+# Where it is imported from, which is also what its repr names, as in channels_redis.
+RedisChannelLayer.__module__ = __name__

@@ -7,3 +7,6 @@
 from .layer import RedisPubSubChannelLayer, RedisPubSubLoopLayer
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
+
+# Where they are imported from, which is also what their repr names, as in channels_redis.
+RedisPubSubChannelLayer.__module__ = RedisPubSubLoopLayer.__module__ = __name__

@@ -33,7 +33,7 @@ def registered_first():
     for function in at_the_very_end:
         function()
 at_the_very_end = []
-from channels_redis_fast import hub
+from channels_redis_fast.sync import hub
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 

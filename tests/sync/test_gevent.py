@@ -25,7 +25,7 @@ PROGRAM = """
     import asyncio, json, sys, threading
     import gevent
     from asgiref.sync import async_to_sync
-    from channels_redis_fast import hub
+    from channels_redis_fast.sync import hub
     from channels_redis_fast.core import RedisChannelLayer
     from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 
