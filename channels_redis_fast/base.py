@@ -8,6 +8,7 @@ nothing of what a layer does with messages, and opens nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, cast
 
 from channels.layers import BaseChannelLayer
 
-from . import options
+from . import options, upstream
 from .cluster.seeds import Seeds
 from .connection.dialer import Dialer, create_pool
 from .connection.hosts import decode_hosts, host_label, is_cluster
@@ -59,8 +60,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self.prefix = options.text("prefix", prefix)
         self._set_capacities(capacity, channel_capacity)
         self.hosts = decode_hosts(hosts)
-        self.ring_size = len(self.hosts)
+        self._refuse_overrides()
+        # A property of a subclass may not be settable.
+        with contextlib.suppress(AttributeError):
+            self.ring_size = len(self.hosts)
         on_cluster = is_cluster(self.hosts[0])
+        self._check_ring_size(on_cluster)
         if on_cluster and self._overridden("create_pool") is not None:
             raise ValueError(
                 f"{type(self).__name__}.create_pool makes the pool of one host and cannot serve a cluster, which has "
@@ -171,10 +176,35 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
 
+    def __getattr__(self, name: str) -> Any:
+        # Called for what does not exist.
+        raise AttributeError(upstream.absent(self.layer_name, type(self).__name__, name), name=name, obj=self)
+
+    def _refuse_overrides(self) -> None:
+        """Raise ``TypeError`` for an override of a subclass that channels_redis honours and that cannot be here."""
+        for name, rule in upstream.OVERRIDES[self.layer_name].items():
+            if rule.fate is upstream.Fate.REFUSED and overrides(type(self), name):
+                raise TypeError(f"{type(self).__name__}.{name} is never called by this layer: {rule.instead}")
+
+    def _check_ring_size(self, on_cluster: bool) -> None:
+        """Raise ``ValueError`` for a ``ring_size`` of a subclass for which there are no hosts."""
+        if self.ring_size == len(self.hosts):
+            return
+        if on_cluster or self.ring_size < 1 or self._own_pools() is None:
+            raise ValueError(
+                f"{type(self).__name__}.ring_size is {self.ring_size}, and there are {len(self.hosts)} hosts: list as "
+                "many, or override connection() or create_pool(), which are asked for each shard."
+            )
+
+    def _own_pools(self) -> Callable[[int], Any] | None:
+        """Return what gives the pool of a shard where a subclass says so, by ``create_pool`` or ``connection``."""
+        return self._overridden("create_pool")  # type: ignore[no-any-return]
+
     def _dialer(self, index: int) -> Dialer:
-        own_pools = self._overridden("create_pool")
+        own_pools = self._own_pools()
         make_pool = None if own_pools is None else partial(own_pools, index)
-        return Dialer(self.hosts[index], f"hosts[{index}]", self.layer_name, make_pool)
+        host = min(index, len(self.hosts) - 1)
+        return Dialer(self.hosts[host], f"hosts[{host}]", self.layer_name, make_pool)
 
     def _set_capacities(self, default: int, patterns: Any) -> None:
         # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
@@ -204,6 +234,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """Return a method of this layer if it is not the one defined here, else None."""
         method = getattr(self, name)
         return None if getattr(method, "__func__", None) is getattr(RedisLayer, name) else method
+
+
+def overrides(layer: type, name: str) -> bool:
+    """Return whether a layer's class has a method or a property from a subclass of this package's layers."""
+    owner = next((base for base in layer.__mro__ if name in vars(base)), None)
+    return owner is not None and not owner.__module__.startswith(("channels_redis_fast.", "channels."))
 
 
 def unique_name() -> str:

@@ -8,6 +8,7 @@ looked at, and no message repeats a password or a key.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -17,12 +18,16 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 from redis.asyncio.connection import SSLConnection
 
-from .base import RedisLayer
+from . import upstream
+from .base import RedisLayer, overrides
 from .cluster.seeds import Seeds
 from .connection.hosts import HostOptions, host_label, is_cluster
 
 #: Characters of an encryption key below which guessing it is a matter of patience.
 MIN_KEY_LENGTH = 32
+
+#: Environment variables in which hosts of applications put the address of a Redis server.
+URL_VARIABLES = ("REDIS_URL", "REDIS_TLS_URL", "REDISCLOUD_URL", "VALKEY_URL")
 
 LOCAL = ("localhost", "::1", "")
 
@@ -39,6 +44,9 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     | ``channels_redis_fast.W003`` | two aliases list the same hosts in different orders |
     | ``channels_redis_fast.W004`` | a password goes unencrypted to a host that is not local |
     | ``channels_redis_fast.W005`` | an option has no effect on this layer |
+    | ``channels_redis_fast.W006`` | an override of a subclass has no effect here, though channels_redis honours it |
+    | ``channels_redis_fast.W007`` | a layer has no options at all while the environment names a Redis server |
+    | ``channels_redis_fast.W008`` | ``expiry`` on the Pub/Sub layer, which channels_redis takes and forgets |
     """
     messages: list[CheckMessage] = []
     layers: dict[str, RedisLayer] = {}
@@ -60,6 +68,7 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             )
             continue
         messages += _check_options(alias, backend, config)
+        messages += _check_overrides(alias, backend)
         messages += _check_layer(alias, layers[alias], config)
     messages += _check_orders(layers)
     return messages
@@ -85,6 +94,32 @@ def _check_options(alias: str, backend: type[RedisLayer], config: dict[str, Any]
                 f"CHANNEL_LAYERS[{alias!r}]: '{name}' has no effect on {backend.__name__}.",
                 hint="Remove it.",
                 id="channels_redis_fast.W005",
+            )
+
+    if not config and (variable := next((name for name in URL_VARIABLES if os.environ.get(name)), None)) is not None:
+        yield Warning(
+            f"CHANNEL_LAYERS[{alias!r}] has no CONFIG, so {backend.__name__} connects to localhost:6379 under the "
+            f"prefix 'asgi', while the environment has {variable}.",
+            hint="Do the settings fill CONFIG only for a BACKEND that begins with 'channels_redis.'? Add "
+            f"'channels_redis_fast.', or write CONFIG = {{'hosts': [os.environ[{variable!r}]]}}.",
+            id="channels_redis_fast.W007",
+        )
+    if "expiry" in config and backend.layer_name == "pubsub":
+        yield Warning(
+            f"CHANNEL_LAYERS[{alias!r}]: 'expiry' has an effect here: a message that nobody has received after "
+            f"{config['expiry']} s is dropped. channels_redis' Pub/Sub layer takes the option and forgets it.",
+            hint="Remove it, unless that is what you want; then silence this check.",
+            id="channels_redis_fast.W008",
+        )
+
+
+def _check_overrides(alias: str, backend: type[RedisLayer]) -> Iterator[CheckMessage]:
+    for name, rule in upstream.OVERRIDES[backend.layer_name].items():
+        if rule.fate is upstream.Fate.PASSED_OVER and overrides(backend, name):
+            yield Warning(
+                f"CHANNEL_LAYERS[{alias!r}]: {backend.__name__}.{name} is never called by this layer.",
+                hint=rule.instead[0].upper() + rule.instead[1:],
+                id="channels_redis_fast.W006",
             )
 
 

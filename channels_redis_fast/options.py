@@ -4,6 +4,7 @@ Checks of layer options: a wrong one is refused when the layer is made, by name.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ def text(option: str, value: Any) -> str:
 
 def seconds(option: str, value: Any) -> int:
     """Return a number of seconds as the whole seconds that Redis counts in. Raises ``TypeError``, ``ValueError``."""
+    value = _number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"Option '{option}' must be a number of seconds, not {type(value).__name__}.")
     if not 1 <= value < 2**31:
@@ -37,6 +39,9 @@ def flag(option: str, value: Any) -> bool:
 
 def count(option: str, value: Any) -> int:
     """Return ``value`` if it is a whole number, not negative. Raises ``TypeError`` or ``ValueError`` otherwise."""
+    value = _number(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"Option '{option}' must be a whole number, not {type(value).__name__}.")
     if value < 0:
@@ -46,6 +51,7 @@ def count(option: str, value: Any) -> int:
 
 def duration(option: str, value: Any) -> float:
     """Return a number of seconds, fractions allowed. Raises ``TypeError`` or ``ValueError``."""
+    value = _number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"Option '{option}' must be a number of seconds, not {type(value).__name__}.")
     if not value > 0:
@@ -74,4 +80,13 @@ def mapping(option: str, value: Any) -> Mapping[Any, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise TypeError(f"Option '{option}' must be a dict, not {type(value).__name__}.")
+    return value
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is, as settings take it from the environment; anything else as it is."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(value)
     return value

@@ -26,7 +26,7 @@ FLOORS = (
     ("subscriptions", "sync"),
     ("cluster", "messages", "utils"),
     ("connection", "loops", "serializers"),
-    ("hot", "options", "stats"),
+    ("hot", "options", "stats", "upstream"),
 )
 
 #: What each folder, or file at the top, is for: the second line of its box.
@@ -46,6 +46,7 @@ PURPOSES = {
     "utils": "names of channels_redis",
     "options": "settings, checked",
     "stats": "counters",
+    "upstream": "names of channels_redis",
     "checks": "system checks",
     "consumers": "from the layer to the browser",
     "prometheus": "collector",

@@ -67,7 +67,7 @@ def ids(backend: str, **config: Any) -> list[str]:
         {"hosts": ["redis://localhost"]},
         {"hosts": [("redis", 6379)], "prefix": "chat"},
         {"symmetric_encryption_keys": [KEY, KEY.encode()], "serializer_format": "json"},
-        {"capacity": 5, "channel_capacity": {"a*": 5}, "expiry": 5},
+        {"capacity": 5, "channel_capacity": {"a*": 5}},
         {"hosts": [("redis-1", 1), ("redis-2", 2)]},
     ],
     ids=str,
@@ -143,7 +143,7 @@ def test_a_backend_whose_module_is_broken(tmp_path: Path, monkeypatch: pytest.Mo
         ({"capasity": 5}, "capasity"),
         ({"capacity": -1}, "capacity"),
         ({"prefix": None}, "prefix"),
-        ({"expiry": "60"}, "expiry"),
+        ({"expiry": "1 min"}, "expiry"),
         ({"serializer_format": "yaml"}, "yaml"),
         ({"symmetric_encryption_keys": SECRET}, "symmetric_encryption_keys"),
         ({"symmetric_encryption_keys": [5]}, "symmetric_encryption_keys"),
@@ -377,6 +377,39 @@ def test_options_without_effect(option: str, caplog: pytest.LogCaptureFixture) -
     assert check({"chat": {"BACKEND": CORE, "CONFIG": {option: 10**8}}}, SESSION_COOKIE_AGE=10**8) == []
     # The check is what says it here; the layer says it for itself when it is made in earnest.
     assert caplog.records == []
+
+
+# W006 to W008: what differs from channels_redis without a word.
+
+
+class WithBackupQueue(RedisChannelLayer):
+    def _backup_channel_name(self, channel: str) -> str:
+        return f"{channel}$backup"
+
+
+def test_overrides_that_are_passed_over() -> None:
+    (message,) = check({"chat": {"BACKEND": f"{__name__}.WithBackupQueue", "CONFIG": {"prefix": "x"}}})
+    assert (message.id, message.level) == ("channels_redis_fast.W006", WARNING)
+    assert "WithBackupQueue._backup_channel_name is never called" in message.msg
+
+
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+def test_defaults_beside_a_redis_url(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://:{SECRET}@redis:6379")
+    (message,) = check({"chat": {"BACKEND": backend}})
+    assert (message.id, message.level) == ("channels_redis_fast.W007", WARNING)
+    assert "REDIS_URL" in message.msg
+    assert SECRET not in message.msg + str(message.hint)
+    assert check({"chat": {"BACKEND": backend, "CONFIG": {"prefix": "x"}}}) == []
+    monkeypatch.setenv("REDIS_URL", "")
+    assert check({"chat": {"BACKEND": backend}}) == []
+
+
+def test_expiry_on_pubsub() -> None:
+    (message,) = check({"chat": {"BACKEND": PUBSUB, "CONFIG": {"expiry": 15}}})
+    assert (message.id, message.level) == ("channels_redis_fast.W008", WARNING)
+    assert "15 s" in message.msg
+    assert check({"chat": {"BACKEND": CORE, "CONFIG": {"expiry": 15}}}) == []
 
 
 def test_all_that_there_is_to_say() -> None:

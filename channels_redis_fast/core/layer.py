@@ -18,7 +18,7 @@ import itertools
 import re
 import time
 from asyncio import get_running_loop
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -120,7 +120,7 @@ class RedisChannelLayer(RedisLayer):
         loop = get_running_loop()
         state = self._router.get(loop) or await self._router.find(loop)
         if state is None:
-            await self._router.through_hub(RedisChannelLayer.send(self, channel, message))
+            await self._router.through_hub(_send(self, channel, message))
             return
         index, redis_key, member, capacity = self._addressed(channel, message)
         self._stats.sends += 1
@@ -253,7 +253,7 @@ class RedisChannelLayer(RedisLayer):
         loop = get_running_loop()
         state = self._router.get(loop) or await self._router.find(loop)
         if state is None:
-            await self._router.through_hub(RedisChannelLayer.group_send(self, group, message))
+            await self._router.through_hub(_group_send(self, group, message))
             return
         self._stats.group_sends += 1
         limit = int(time.time()) - self.group_expiry
@@ -321,9 +321,36 @@ class RedisChannelLayer(RedisLayer):
             clients[index] = shards.client() if isinstance(shards, Seeds) else open_client(self.create_pool(index))
         return clients[index]
 
+    def _own_pools(self) -> Callable[[int], Any] | None:
+        if type(self).connection is _connection:
+            return super()._own_pools()
+        # Of a client that a subclass makes, as some configure their hosts; what it connects to is its pool's business.
+        return lambda index: self.connection(index).connection_pool
+
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where a receive waits."""
         await self._loops.disconnect()
+
+    def _map_channel_keys_to_connection(
+        self, channel_names: Iterable[str], message: Message
+    ) -> tuple[dict[int, list[str]], dict[str, bytes], dict[str, int]]:
+        """
+        Return what a group message comes to, as channels_redis does for code that calls this.
+
+        Keys by shard; by key, its message (bytes, addressed to all its channels); by key, its capacity.
+        """
+        keys: dict[int, list[str]] = {}
+        channels: dict[str, list[str]] = {}
+        for channel in channel_names:
+            name = self.non_local_name(channel) if "!" in channel else channel
+            redis_key = self.prefix + name
+            if redis_key not in channels:
+                keys.setdefault(self._shard_of(name, self.ring_size), []).append(redis_key)
+            channels.setdefault(redis_key, []).append(channel)
+        messages = {
+            redis_key: self.serialize({**message, CHANNEL_FIELD: names}) for redis_key, names in channels.items()
+        }
+        return keys, messages, {redis_key: self._capacity_of(names[0]) for redis_key, names in channels.items()}
 
     async def wait_received(self) -> None:
         """Nothing is left to wait for after a receive; here since channels_redis has it."""
@@ -402,3 +429,9 @@ class RedisChannelLayer(RedisLayer):
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()
+
+
+# What the hub runs: the methods as they are here, since a wrapper that somebody assigns to the class has run already.
+_send, _group_send = RedisChannelLayer.send, RedisChannelLayer.group_send
+
+_connection = RedisChannelLayer.connection

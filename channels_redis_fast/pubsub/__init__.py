@@ -4,9 +4,16 @@
 `subscriber` takes it from the socket and `loop` hands it to the mailbox where `receive` waits.
 """
 
+from typing import Any
+
+from .. import upstream
 from .layer import RedisPubSubChannelLayer, RedisPubSubLoopLayer
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
 
 # Where they are imported from, which is also what their repr names, as in channels_redis.
 RedisPubSubChannelLayer.__module__ = RedisPubSubLoopLayer.__module__ = __name__
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(upstream.absent_from("pubsub", __name__, name))

@@ -18,7 +18,7 @@ import logging
 import math
 import re
 from asyncio import get_running_loop
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from typing import Any
 
 from .. import options
@@ -30,6 +30,7 @@ from ..messages.mailbox import MailboxLimits
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
 from .loop import PubSubLoop
+from .views import ChannelsView, GroupsView, WaitingMessages
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
 
@@ -235,6 +236,27 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     # A look inside.
 
+    @property
+    def groups(self) -> Mapping[str, KeysView[str]]:
+        """
+        The groups with members in the running event loop, by Redis channel, and their channels: live and read-only.
+
+        As on ``channels_redis``; ``_get_group_channel_name`` gives the Redis channel. Raises ``RuntimeError`` without a
+        running event loop.
+        """
+        state = self._loops.get(get_running_loop())
+        return GroupsView({} if state is None else state.groups)
+
+    @property
+    def channels(self) -> Mapping[str, WaitingMessages]:
+        """
+        The channels that live in the running event loop, each with ``qsize()`` and ``empty()``: live and read-only.
+
+        As on ``channels_redis``. Raises ``RuntimeError`` without a running event loop.
+        """
+        state = self._loops.get(get_running_loop())
+        return ChannelsView({}, lambda channel: 0) if state is None else ChannelsView(state.channels, state.boxes.depth)
+
     async def group_count(self, group: str) -> int:
         """
         Raise ``NotImplementedError``: nobody has the number.
@@ -314,6 +336,10 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
+        return self._get_group_channel_name(group)
+
+    def _get_group_channel_name(self, group: str) -> str:
+        """Return the Redis channel of a group. By this name since channels_redis has it, and code overrides it."""
         return f"{self.prefix}__group__{group}"
 
     def _home(self, channel: str) -> PubSubLoop | None:

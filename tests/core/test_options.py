@@ -18,7 +18,7 @@ WRONG: list[tuple[str, Any]] = [
     ("prefix", 5),
     ("prefix", "\ud800"),
     ("expiry", None),
-    ("expiry", "60"),
+    ("expiry", "sixty"),
     ("expiry", True),
     ("expiry", 0),
     ("expiry", -1),
@@ -26,11 +26,11 @@ WRONG: list[tuple[str, Any]] = [
     ("expiry", float("inf")),
     ("expiry", 2**40),
     ("group_expiry", None),
-    ("group_expiry", "86400"),
+    ("group_expiry", "1d"),
     ("group_expiry", 0),
     ("group_expiry", [1]),
     ("capacity", None),
-    ("capacity", "100"),
+    ("capacity", "many"),
     ("capacity", 1.5),
     ("capacity", True),
     ("capacity", -1),
@@ -45,7 +45,7 @@ WRONG: list[tuple[str, Any]] = [
     ("channel_capacity", {5: 5}),
     ("channel_capacity", {b"http.*": 5}),
     ("random_prefix_length", None),
-    ("random_prefix_length", "12"),
+    ("random_prefix_length", "twelve"),
     ("random_prefix_length", -1),
     ("random_prefix_length", 1.5),
     ("symmetric_encryption_keys", "s3cret"),
@@ -126,3 +126,10 @@ def test_options_by_position_are_in_upstreams_order() -> None:
     assert layer.get_capacity("a") == 4
     assert isinstance(layer._serializer, serializers.JSONSerializer)
     assert layer._serializer.random_prefix_length == 5
+
+
+@pytest.mark.parametrize("option", ["expiry", "group_expiry", "capacity"])
+@pytest.mark.parametrize("value", ["70", " 70 ", "70.0", 70.0])
+def test_numbers_as_settings_have_them(option: str, value: Any) -> None:
+    """Texts, as the environment gives them, and whole floats."""
+    assert getattr(RedisChannelLayer(**{option: value}), option) == 70

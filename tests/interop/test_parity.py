@@ -135,6 +135,13 @@ DIFFERENCES: list[Difference] = [
         r"returned (?P=before)1(?P=after)",
     ),
     Difference(
+        "option-numbers",
+        r"core/options/(expiry|group_expiry|capacity|random_prefix_length)/('\d+'|\d+\.0)",
+        r"returned .*",
+        # What is shown are the attributes that are not the default.
+        r"returned (\{\}|\{'\w+': \d+\D.*\})",
+    ),
+    Difference(
         "more-hosts",
         r"utils/create_pool/(path|ssl) connection",
         r"(raised TypeError: .*|returned 'Connection')",

@@ -1,0 +1,105 @@
+"""What code written for channels_redis may reach into or override, and what becomes of that here.
+
+One table decides. A method of channels_redis' own that a subclass overrides is honoured, refused when the layer is
+made, or passed over where that does no harm (`checks` warns of it). An attribute that is read from outside exists, or
+raises `AttributeError` with the name of what to use in its place. Knows names; the layers do what the table says.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Fate(Enum):
+    """What becomes of an override, or of reading an attribute."""
+
+    HONOURED = "honoured"
+    REFUSED = "refused"
+    PASSED_OVER = "passed over"
+
+
+class Rule(NamedTuple):
+    """The fate of one name, and the sentence that says what to do instead."""
+
+    fate: Fate
+    instead: str = ""
+
+
+HONOURED = Rule(Fate.HONOURED)
+
+#: Methods and properties of channels_redis' layers that subclasses of it override, by layer.
+OVERRIDES: dict[str, dict[str, Rule]] = {
+    "core": {
+        "connection": HONOURED,
+        "consistent_hash": HONOURED,
+        "create_pool": HONOURED,
+        "deserialize": HONOURED,
+        "get_capacity": HONOURED,
+        "ring_size": HONOURED,
+        "serialize": HONOURED,
+        "_group_key": HONOURED,
+        "_backup_channel_name": Rule(Fate.PASSED_OVER, "no backup queue is written; remove the method."),
+        "_clean_receive_backup": Rule(Fate.PASSED_OVER, "no backup queue is written; remove the method."),
+        "_brpop_with_clean": Rule(Fate.REFUSED, "override receive() instead."),
+        "_map_channel_keys_to_connection": Rule(
+            Fate.REFUSED, "override consistent_hash(), get_capacity() or serialize() instead."
+        ),
+        "receive_single": Rule(Fate.REFUSED, "override receive() instead."),
+    },
+    "pubsub": {
+        "consistent_hash": HONOURED,
+        "create_pool": HONOURED,
+        "deserialize": HONOURED,
+        "get_capacity": HONOURED,
+        "ring_size": HONOURED,
+        "serialize": HONOURED,
+        "_get_group_channel_name": HONOURED,
+        "_get_layer": Rule(Fate.REFUSED, "one layer serves every event loop; override the methods themselves."),
+        "_get_shard": Rule(Fate.REFUSED, "override consistent_hash() instead."),
+        "_subscribe_to_channel": Rule(Fate.REFUSED, "override new_channel() or receive() instead."),
+    },
+}
+
+#: Attributes of channels_redis' layers that code reads from outside and that do not exist here, by layer.
+ABSENT: dict[str, dict[str, str]] = {
+    "core": {
+        "receive_buffer": "channel_depth(channel) tells how many messages wait",
+        "receive_locks": "several receives on one channel need no lock here",
+        "receive_count": "stats() has counters",
+        "receive_tasks": "a cancelled receive leaves nothing behind",
+        "_layers": "one layer serves every event loop; close_pools() closes what the running one has open",
+        "pools": "connection(index) is a redis-py client of a shard",
+    },
+    "pubsub": {
+        "_layers": "one layer serves every event loop; close_pools() closes what the running one has open",
+        "_lock": "nothing here takes a lock over a subscription",
+        "_proxy": "one layer serves every event loop, and needs no proxy",
+        "_redis": "redis.asyncio.Redis(connection_pool=layer.create_pool(index)) is a client of a shard",
+    },
+}
+
+
+#: Names of channels_redis' modules that do not exist here, by module.
+ABSENT_FROM_MODULES: dict[str, dict[str, str]] = {
+    "pubsub": {
+        "RedisSingleShardConnection": "RedisPubSubChannelLayer has the connections of all shards",
+    },
+    "utils": {
+        "_wrap_close": "a layer closes its sockets when their event loop closes, without being told",
+    },
+}
+
+
+def absent(layer: str, owner: str, name: str) -> str:
+    """Return the text of the ``AttributeError`` for an attribute that a layer does not have."""
+    return _explained(f"{owner!r} object has no attribute {name!r}", ABSENT[layer].get(name))
+
+
+def absent_from(module: str, path: str, name: str) -> str:
+    """Return the text of the ``AttributeError`` for a name that a module does not have."""
+    return _explained(f"module {path!r} has no attribute {name!r}", ABSENT_FROM_MODULES[module].get(name))
+
+
+def _explained(text: str, instead: str | None) -> str:
+    return text if instead is None else f"{text}: it is one of channels_redis' own; here {instead}"
