@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from channels.layers import BaseChannelLayer
 
@@ -176,9 +176,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
 
-    def __getattr__(self, name: str) -> Any:
-        # Called for what does not exist.
-        raise AttributeError(upstream.absent(self.layer_name, type(self).__name__, name), name=name, obj=self)
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, to which it would say that every attribute exists.
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(upstream.absent(self.layer_name, type(self).__name__, name), name=name, obj=self)
 
     def _refuse_overrides(self) -> None:
         """Raise ``TypeError`` for an override of a subclass that channels_redis honours and that cannot be here."""

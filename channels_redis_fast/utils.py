@@ -4,7 +4,7 @@ The helpers that ``channels_redis.utils`` offers, under the same names. They onl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import upstream
 from .connection.dialer import close_client as _close_redis
@@ -15,5 +15,7 @@ from .hot import shard as _consistent_hash
 __all__ = ["_close_redis", "_consistent_hash", "create_pool", "decode_hosts"]
 
 
-def __getattr__(name: str) -> Any:
-    raise AttributeError(upstream.absent_from("utils", __name__, name))
+if not TYPE_CHECKING:
+    # Hidden from type checkers, to which it would say that every name exists.
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(upstream.absent_from("utils", __name__, name))

@@ -4,7 +4,7 @@
 `subscriber` takes it from the socket and `loop` hands it to the mailbox where `receive` waits.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import upstream
 from .layer import RedisPubSubChannelLayer, RedisPubSubLoopLayer
@@ -15,5 +15,7 @@ __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
 RedisPubSubChannelLayer.__module__ = RedisPubSubLoopLayer.__module__ = __name__
 
 
-def __getattr__(name: str) -> Any:
-    raise AttributeError(upstream.absent_from("pubsub", __name__, name))
+if not TYPE_CHECKING:
+    # Hidden from type checkers, to which it would say that every name exists.
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(upstream.absent_from("pubsub", __name__, name))
