@@ -97,13 +97,13 @@ class SlotQueue:
 
     def submit(self, request: Pending) -> None:
         """Hand a request in; it is written at the end of this tick, or when there is a server that takes it."""
-        routed = QueuedRequest(self, request)
+        queued = QueuedRequest(self, request)
         node = self.enter()
         if node is None:
-            self._hold(routed)
+            self._hold(queued)
         else:
-            routed.hand_on(False)
-            node.submit(routed)
+            queued.hand_on(False)
+            node.submit(queued)
 
     def submit_urgent(self, request: Pending) -> None:
         """Hand a request in like any other: where requests go to several servers, one is not to be ahead."""
@@ -127,17 +127,17 @@ class SlotQueue:
         if not self._unanswered and (self._returned or self._held):
             self.go_on()
 
-    def redirected(self, routed: QueuedRequest, error: Exception) -> None:
+    def redirected(self, queued: QueuedRequest, error: Exception) -> None:
         """Called when a request was not done, and why."""
         asked = self._node
         assert asked is not None
-        self._returned.append(routed)
+        self._returned.append(queued)
         if isinstance(error, MovedError):
             self._cluster.moved(self.slot, error.host, error.port, asked)
         elif isinstance(error, AskError):
             self._asked = self._cluster.asked(error.host, error.port, asked)
         else:
-            routed.reason = error
+            queued.reason = error
         self.answered()
 
     def take_back(self, request: QueuedRequest | Pending) -> None:
@@ -170,12 +170,12 @@ class SlotQueue:
             return
         now = self.loop.time()
         late = [
-            routed for routed in (*self._returned, *self._held) if now - routed.since > self._cluster.answer_timeout
+            queued for queued in (*self._returned, *self._held) if now - queued.since > self._cluster.answer_timeout
         ]
-        for routed in late:
-            (self._returned if routed in self._returned else self._held).remove(routed)
-            routed.fail(
-                routed.reason or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {self.slot}")
+        for queued in late:
+            (self._returned if queued in self._returned else self._held).remove(queued)
+            queued.fail(
+                queued.reason or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {self.slot}")
             )
         asked, self._asked = self._asked, None
         if asked is not None and self._returned:
@@ -184,35 +184,35 @@ class SlotQueue:
                 self._write(self._returned.pop(0), asked, asking=True)
             return
         node = self._cluster.owner(self.slot)
-        if node is None or any(routed.reason is not None for routed in self._returned):
-            for routed in self._returned:
-                routed.reason = None
+        if node is None or any(queued.reason is not None for queued in self._returned):
+            for queued in self._returned:
+                queued.reason = None
             self._cluster.wait(self)
             return
         waiting = [*self._returned, *self._held]
         self._returned.clear()
         self._held.clear()
-        for routed in waiting:
-            self._write(routed, node)
+        for queued in waiting:
+            self._write(queued, node)
 
     def fail(self, error: Exception) -> None:
         """Fail what waits here."""
         waiting = [*self._returned, *self._held]
         self._returned.clear()
         self._held.clear()
-        for routed in waiting:
-            routed.fail(error)
+        for queued in waiting:
+            queued.fail(error)
 
-    def _hold(self, routed: QueuedRequest) -> None:
-        self._held.append(routed)
+    def _hold(self, queued: QueuedRequest) -> None:
+        self._held.append(queued)
         if not self._unanswered and len(self._held) + len(self._returned) == 1:
             self._cluster.wait(self)
 
-    def _write(self, routed: QueuedRequest, node: Node, asking: bool = False) -> None:
+    def _write(self, queued: QueuedRequest, node: Node, asking: bool = False) -> None:
         self._node = node
         self._unanswered += 1
-        routed.hand_on(asking)
-        node.submit(routed)
+        queued.hand_on(asking)
+        node.submit(queued)
 
 
 class Reclaimable(abc.ABC):

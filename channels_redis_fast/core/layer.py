@@ -24,7 +24,7 @@ from typing import Any
 from channels.exceptions import ChannelFull
 
 from .. import options
-from ..base import RedisLayer, say_where, unique_name
+from ..base import RedisLayer, overrides, say_where, unique_name
 from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
@@ -322,7 +322,7 @@ class RedisChannelLayer(RedisLayer):
         return clients[index]
 
     def _own_pools(self) -> Callable[[int], Any] | None:
-        if type(self).connection is _connection:
+        if not overrides(type(self), "connection"):
             return super()._own_pools()
         # Of a client that a subclass makes, as some configure their hosts; what it connects to is its pool's business.
         return lambda index: self.connection(index).connection_pool
@@ -433,5 +433,3 @@ class RedisChannelLayer(RedisLayer):
 
 # What the hub runs: the methods as they are here, since a wrapper that somebody assigns to the class has run already.
 _send, _group_send = RedisChannelLayer.send, RedisChannelLayer.group_send
-
-_connection = RedisChannelLayer.connection

@@ -1,6 +1,6 @@
 """The reference twin of `_ext/codec.pyx`: the way of plain msgpack messages to bytes and back, all in one place.
 
-It knows how long the prefixes of a layer are; what is laid out how, `hot` knows.
+It knows how long the prefixes of a layer are; the layout of the bytes is `envelope`'s.
 """
 
 from __future__ import annotations

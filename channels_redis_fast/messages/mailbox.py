@@ -173,7 +173,7 @@ class Mailboxes(MailboxTable):
         """
         Drop what has expired; return the seconds until there is more to drop, None when nothing is stored.
 
-        The caller holds the room's lock.
+        The caller holds the lock.
         """
         now = time.monotonic()
         next_deadline: float | None = None
