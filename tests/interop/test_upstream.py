@@ -116,6 +116,26 @@ def test_a_wrapper_on_the_class_runs_once(
     assert calls == [("somewhere", {"n": 1})]
 
 
+async def test_a_wrapper_of_connection_on_the_class_supplies_no_sockets(
+    redis_server: Server | ForeignServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not what a subclass configures its hosts with."""
+    original = RedisChannelLayer.connection
+    asked = []
+
+    def traced(self: Any, index: int) -> Any:
+        asked.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(RedisChannelLayer, "connection", traced)
+    layer = RedisChannelLayer(hosts=[redis_server.url], prefix=prefix)
+    await within(layer.send("somewhere", {"n": 1}))
+    assert asked == []
+    await layer.connection(0).ping()
+    assert asked == [0]
+    await layer.close_pools()
+
+
 async def test_groups_and_channels_of_pubsub(redis_server: Server | ForeignServer, prefix: str) -> None:
     layer = RedisPubSubChannelLayer(hosts=[redis_server.url], prefix=prefix)
     assert (len(layer.groups), list(layer.channels)) == (0, [])
