@@ -29,6 +29,7 @@ from ._hot import assemble
 from .commands import CommandConnection
 from .connection import CLOSE_TIMEOUT, CLUSTER_ONLY, NOT_DONE, Answerable, Command, Connection
 from .mailbox import Empties, Inbox
+from .readahead import ReadAhead, take_removals
 from .stats import Stats
 
 logger = logging.getLogger("channels_redis_fast")
@@ -38,9 +39,6 @@ BLOCK_MARGIN = 5.0
 
 #: Specific keys whose backlog is read in the same round trip: those that delivered last.
 RECENT_KEYS = 8
-
-#: Members read at once from a specific key, and the bytes beyond which fewer are.
-PEEK_MEMBERS, PEEK_BYTES = 512, 1_000_000
 
 #: Seconds before the server is asked again after it answered a wait with an error.
 ERROR_PAUSE = 1.0
@@ -100,8 +98,8 @@ class Pump(Connection):
         # delivered must not be popped by the next wait.
         self._due = 0
         self._turn = 0
-        self._peek = PEEK_MEMBERS
-        self._recent: dict[Inbox, None] = {}
+        # Which are few, so that what is read ahead is bounded in total too.
+        self._recent: dict[Inbox, ReadAhead] = {}
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
 
@@ -168,8 +166,10 @@ class Pump(Connection):
             return
         commands: list[Command] = []
         expected: list[Answerable] = []
-        self._remove_delivered(commands, expected)
-        if self._stopped is not None:
+        if self._remove_delivered(commands, expected):
+            # A wait would deliver again what is still to be removed.
+            self._due = len(expected)
+        elif self._stopped is not None:
             if not commands and not self.link.in_flight:
                 self._done_stopping()
         elif self.tries:
@@ -182,12 +182,15 @@ class Pump(Connection):
         if commands:
             self.link.write(assemble(commands), expected)
 
-    def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> None:
-        for inbox in self._receiver.inboxes.values():
-            members = inbox.removals.pop(self.shard, None)
-            if members:
-                commands.append([b"ZREM", inbox.key, *members])
-                expected.append(_Removal(self, inbox, members))
+    def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> bool:
+        """Remove what was delivered; return whether the next write has to be about that too."""
+        inboxes = [inbox for inbox in self._receiver.inboxes.values() if self.shard in inbox.removals]
+        taken = [(inbox, take_removals(inbox.removals, self.shard)) for inbox in inboxes[:RECENT_KEYS]]
+        is_partial = any(self.shard in inbox.removals for inbox in inboxes)
+        for inbox, members in taken:
+            commands.append([b"ZREM", inbox.key, *members])
+            expected.append(_Removal(self, inbox, members, is_partial))
+        return is_partial
 
     def _wait(self, wanted: list[Target], commands: list[Command], expected: list[Answerable]) -> None:
         # The first key that has a message is served, so each key gets its turn to be the first.
@@ -200,12 +203,12 @@ class Pump(Connection):
         for target in wanted:
             if len(self._recent) == RECENT_KEYS:
                 break
-            if isinstance(target, Inbox):
-                self._recent.setdefault(target)
-        for inbox in self._recent:
-            if inbox.key in self.awaited:
-                commands.append((b"ZRANGE", inbox.key, 0, self._peek - 1))
-                expected.append(_Peek(self, inbox, inbox.epoch))
+            if isinstance(target, Inbox) and target not in self._recent:
+                self._recent[target] = ReadAhead()
+        for inbox, ahead in self._recent.items():
+            if inbox.key in self.awaited and (count := ahead.count):
+                commands.append((b"ZRANGE", inbox.key, 0, count - 1))
+                expected.append(_Peek(self, inbox, inbox.epoch, ahead, count))
         self._due = len(expected) - removals
         self._blocked = True
 
@@ -254,8 +257,9 @@ class Pump(Connection):
             key, member, score = reply
             target = awaited[key]
             if isinstance(target, Inbox):
-                self._recent.pop(target, None)
-                self._recent[target] = None
+                ahead = self._recent.pop(target) if target in self._recent else ReadAhead()
+                self._recent[target] = ahead
+                ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:
                     del self._recent[next(iter(self._recent))]
                 self._receiver.deliver(target, (member,))
@@ -272,8 +276,6 @@ class Pump(Connection):
             return
         inbox.removals.setdefault(self.shard, []).extend(reply)
         self._receiver.deliver(inbox, reply)
-        size = sum(map(len, reply))
-        self._peek = max(self._peek // 2, 1) if size > PEEK_BYTES else min(self._peek * 2, PEEK_MEMBERS)
 
     def tried(self, channel: General, reply: Any) -> None:
         """Take the answer of a pop that did not wait: [member, score], or nothing."""
@@ -293,6 +295,12 @@ class Pump(Connection):
             inbox.removals[self.shard] = members + inbox.removals.get(self.shard, [])
         if self._stopped is not None:
             self.kick()
+
+    def removed_in_part(self, reply: Any) -> None:
+        """Go on with the next removals: when all of this write are answered, after a pause if one was refused."""
+        if isinstance(reply, Exception):
+            self._pause(reply)
+        self._answered()
 
     def _answered(self) -> None:
         self._due -= 1
@@ -355,14 +363,18 @@ class _Pop:
 class _Peek:
     """A look at what lies behind the popped message of a specific key."""
 
-    __slots__ = ("_epoch", "_inbox", "_pump")
+    __slots__ = ("_ahead", "_asked", "_epoch", "_inbox", "_pump")
 
-    def __init__(self, pump: Pump, inbox: Inbox, epoch: int) -> None:
+    def __init__(self, pump: Pump, inbox: Inbox, epoch: int, ahead: ReadAhead, asked: int) -> None:
         self._pump = pump
         self._inbox = inbox
         self._epoch = epoch
+        self._ahead = ahead
+        self._asked = asked
 
     def resolve(self, reply: Any) -> None:
+        if isinstance(reply, list):
+            self._ahead.read(self._asked, reply)
         self._pump.peeked(self._inbox, self._epoch, reply)
 
     def lost(self, error: Exception) -> None:
@@ -372,15 +384,18 @@ class _Peek:
 class _Removal:
     """The removal of delivered messages, which is repeated until it is confirmed."""
 
-    __slots__ = ("_inbox", "_members", "_pump")
+    __slots__ = ("_inbox", "_is_partial", "_members", "_pump")
 
-    def __init__(self, pump: Pump, inbox: Inbox, members: list[bytes]) -> None:
+    def __init__(self, pump: Pump, inbox: Inbox, members: list[bytes], is_partial: bool) -> None:
         self._pump = pump
         self._inbox = inbox
         self._members = members
+        self._is_partial = is_partial
 
     def resolve(self, reply: Any) -> None:
         self._pump.removed(self._inbox, self._members, not isinstance(reply, Exception))
+        if self._is_partial:
+            self._pump.removed_in_part(reply)
 
     def lost(self, error: Exception) -> None:
         self._pump.removed(self._inbox, self._members, False)
