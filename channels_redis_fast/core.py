@@ -25,7 +25,7 @@ from channels.exceptions import ChannelFull
 
 from . import census, options
 from ._hot import key, shard, split
-from .base import RedisLayer, say_where, unique_name
+from .base import RedisLayer, say_where, unique_name, weakly
 from .codec import CHANNEL_FIELD, Message
 from .commands import CommandConnection
 from .coreloop import CoreLoop
@@ -336,10 +336,10 @@ class RedisChannelLayer(RedisLayer):
         super().after_fork()
 
     def _make_mailroom(self) -> Mailroom:
-        return Mailroom(self._key_prefix, self.expiry, self._current_capacity, self._stats)
+        return Mailroom(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
-        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
+        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, weakly(self._make_receiver))
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(

@@ -19,7 +19,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError
 
-from .loops import keep_for_ever, on_fork, outlives_layers
+from .loops import keep_for_ever, on_fork, serves_others
 
 #: Seconds that the end of the interpreter waits for calls to be over, and then for connections to be closed.
 STOP_TIMEOUT = 3.0
@@ -34,7 +34,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        outlives_layers(self.loop)
+        serves_others(self.loop)
         #: What was handed in and not yet begun. Without a lock: a signal handler may call in the middle of a call.
         self._calls: deque[Call] = deque()
         self._has_ended = False

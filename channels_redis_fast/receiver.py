@@ -171,10 +171,12 @@ class Receiver:
         """Close the sockets of the pumps, losing nothing; who still waits is served by new ones."""
         for inbox in self.inboxes.values():
             inbox.disarm()
-        await asyncio.gather(*(pump.stop() for pump in self.pumps))
-        for pump in self.pumps:
-            if not self.retired and self.wanted(pump):
-                pump.kick()
+        try:
+            await asyncio.gather(*(pump.stop() for pump in self.pumps))
+        finally:
+            for pump in self.pumps:
+                if not self.retired and self.wanted(pump):
+                    pump.kick()
 
     async def retire(self) -> None:
         """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""

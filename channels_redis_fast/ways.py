@@ -213,7 +213,7 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
             return
         self._timer = None
         if loop in self._states:
-            run_alone(loop, self._states[loop].disconnect())
+            run_alone(loop, self._states.disconnect_here)
 
 
 async def _within(function: hub.Work, timeout: float | None) -> Any:
