@@ -104,7 +104,11 @@ class Tenancy:
             for closing in late:
                 closing.cancel()
                 await asyncio.wait([closing])
-        await self._state.retire()
+        try:
+            await self._state.retire()
+        except Exception as error:
+            logger.warning("A layer's connections did not close in good order: %s: %s", type(error).__name__, error)
+            await asyncio.gather(*(each.aclose() for each in self._state.connections()), return_exceptions=True)
 
     def _retire_later(self) -> None:
         # The garbage collector may be in any thread, in the middle of anything. A closed loop has seen to it already.

@@ -85,13 +85,13 @@ async def test_closes_at_once_are_one(make: Make, redis_server: Any, prefix: str
 
 
 @pytest.mark.parametrize("rounds", [5])
-async def test_a_message_between_two_closes(make_core: Make, raw: redis.Redis, prefix: str, rounds: int) -> None:
+async def test_a_message_between_two_closes(make_core: Make, rounds: int) -> None:
     """What a wait pops while two close is delivered, and no close waits out its time limit for it."""
     layer = make_core()
     channel = await layer.new_channel()
     for n in range(rounds):
         receiving = await started(layer.receive(channel))
-        await until(lambda: layer.stats()["connections_open"] == 2 and bool(raw.client_list()))
+        await until(lambda: layer.stats()["connections_open"] > 0)
         sending = await started(layer.send(channel, {"n": n}))
         begin = asyncio.get_running_loop().time()
         await within(asyncio.gather(layer.close_pools(), sending, layer.close_pools()))
