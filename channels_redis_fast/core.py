@@ -33,6 +33,7 @@ from .dialer import open_client
 from .fanout import Fanout, Group
 from .flush import unlink_all
 from .lanes import Lane
+from .loops import notice_fork
 from .mailbox import Mailroom
 from .naming import names_of, split_by
 from .nodes import Nodes
@@ -181,7 +182,7 @@ class RedisChannelLayer(RedisLayer):
                 local = self._checked_kind(channel)
             if not local:
                 return await self._receive_general(receiver, channel)
-            inbox = self._mailroom.open(channel[:local], self.client_prefix)
+            inbox = self._mailroom.open(channel[:local], self._client_prefix)
             coming = inbox.claim(channel, state.waker)
             receiver.serve(inbox)
         try:
@@ -326,6 +327,16 @@ class RedisChannelLayer(RedisLayer):
 
     async def wait_received(self) -> None:
         """Nothing is left to wait for after a receive; here since channels_redis has it."""
+
+    @property
+    def client_prefix(self) -> str:
+        """What the names of this process' specific channels have before their ``!``."""
+        notice_fork()
+        return self._client_prefix
+
+    @client_prefix.setter
+    def client_prefix(self, value: str) -> None:
+        self._client_prefix = value
 
     # Inner works.
 

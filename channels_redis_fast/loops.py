@@ -135,6 +135,7 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         self._followers.append(follower)
 
     def __missing__(self, loop: asyncio.AbstractEventLoop) -> State:
+        notice_fork()
         state = self[loop] = self._make_state(loop)
         tenancy = self._tenancies[loop] = Tenancy(loop, state, self)
         _before_close(loop, tenancy)
@@ -290,7 +291,33 @@ def on_fork(forkable: Forkable) -> None:
     _forkables.add(forkable)
 
 
+#: The process that everything here belongs to, and who finds out that this is another one.
+_process = os.getpid()
+_noticing = threading.RLock()
+
+
+def notice_fork() -> None:
+    """
+    Have a forked child let go of what is its parent's, if nobody has told it that it is one.
+
+    A fork by C code runs no hooks of Python's: uWSGI forks its workers like this. Called wherever something that does
+    not outlive a fork is looked up and not found at once; that is where a process begins.
+    """
+    if _process != os.getpid():
+        with _noticing:
+            if _process != os.getpid():
+                _after_fork()
+
+
+def _told_of_fork() -> None:
+    global _noticing
+    # A thread that is not here may hold it.
+    _noticing = threading.RLock()
+    _after_fork()
+
+
 def _after_fork() -> None:
+    global _process
     reseed()
     for tenancies in list(_tenancies.values()):
         # The loops are the parent's too, whoever closes them here.
@@ -298,7 +325,9 @@ def _after_fork() -> None:
         tenancies.clear()
     for forkable in list(_forkables):
         forkable.after_fork()
+    # Last: other threads wait until all is done.
+    _process = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_told_of_fork)
