@@ -29,6 +29,9 @@ EQUAL = 20
 def fork(work: Callable[[Any], None]) -> tuple[int, Any]:
     """Fork like C does; the child does its work and is gone. Return its process id and the pipe from it."""
     ours, theirs = multiprocessing.Pipe()
+    # A thread that asks for the interpreter's lock at the moment of such a fork is not there to take it, and the child
+    # waits for it for ever, whatever it runs. A server forks when its threads are at rest.
+    time.sleep(0.1)
     # PyDLL holds the interpreter's lock meanwhile, as a server that embeds Python does.
     child = ctypes.PyDLL(None).fork()
     if child:
