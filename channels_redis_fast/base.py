@@ -93,7 +93,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """The sends and groups of this layer as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._ways)
 
-    @either_way
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(group, message)`` pairs, all at once; those of one group arrive in order.
@@ -101,7 +100,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
         whatever becomes of the others, and the first error of ``group_send``, in their order, is raised.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._group_send_many(list(messages))
+
+    @either_way
+    async def _group_send_many(self, pairs: list[tuple[str, Message]]) -> None:
         for group, message in pairs:
             self._check_group_message(group, message)
         outcomes = await asyncio.gather(*(self.group_send(*pair) for pair in pairs), return_exceptions=True)

@@ -130,7 +130,6 @@ class RedisChannelLayer(RedisLayer):
             self._stats.channel_full += 1
             raise ChannelFull(channel)
 
-    @either_way
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
@@ -139,7 +138,11 @@ class RedisChannelLayer(RedisLayer):
         sent whatever becomes of the others. Raises the first error, in their order, that is not ``ChannelFull``; else
         ``ChannelFull`` with the names of all channels that were full, each once.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._send_many(list(messages))
+
+    @either_way
+    async def _send_many(self, pairs: list[tuple[str, Message]]) -> None:
         senders = self._loops[get_running_loop()].senders
         addressed = [self._addressed(channel, message) for channel, message in pairs]
         self._stats.sends += len(pairs)

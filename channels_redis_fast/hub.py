@@ -34,6 +34,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        # A site's event loop policy may have set one that begins tasks at once (eagerly), before they are known here.
+        self.loop.set_task_factory(None)
         serves_others(self.loop)
         #: What was handed in and not yet begun. Without a lock: a signal handler may call in the middle of a call.
         self._calls: deque[Call] = deque()

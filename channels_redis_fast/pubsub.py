@@ -121,7 +121,6 @@ class RedisPubSubChannelLayer(RedisLayer):
         await self._publish(channel, message, "channel", channel)
         self._stats.sends += 1
 
-    @either_way
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
@@ -129,7 +128,11 @@ class RedisPubSubChannelLayer(RedisLayer):
         What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
         sent whatever becomes of the others, and the first error, in their order, is raised.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._send_many(list(messages))
+
+    @either_way
+    async def _send_many(self, pairs: list[tuple[str, Message]]) -> None:
         publishers = self._loops[get_running_loop()].publishers
         payloads = [self._payload(message, "channel", channel) for channel, message in pairs]
         sent = [
