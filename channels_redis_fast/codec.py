@@ -163,7 +163,7 @@ _FIELD_BYTES = CHANNEL_FIELD.encode()
 
 
 def _addressed(message: Message, address: str | list[str]) -> Message:
-    # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show other values there than it holds.
+    # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show others there than it holds.
     return {**dict(message.items()), CHANNEL_FIELD: address}
 
 

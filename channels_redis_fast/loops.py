@@ -291,9 +291,15 @@ def on_fork(forkable: Forkable) -> None:
     _forkables.add(forkable)
 
 
-#: The process that everything here belongs to, and who finds out that this is another one.
-_process = os.getpid()
-_noticing = threading.RLock()
+class _Owner:
+    """The process that everything here belongs to, and who finds out that this is another one."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.noticing = threading.RLock()
+
+
+_owner = _Owner()
 
 
 def notice_fork() -> None:
@@ -303,21 +309,19 @@ def notice_fork() -> None:
     A fork by C code runs no hooks of Python's: uWSGI forks its workers like this. Called wherever something that does
     not outlive a fork is looked up and not found at once; that is where a process begins.
     """
-    if _process != os.getpid():
-        with _noticing:
-            if _process != os.getpid():
+    if _owner.process != os.getpid():
+        with _owner.noticing:
+            if _owner.process != os.getpid():
                 _after_fork()
 
 
 def _told_of_fork() -> None:
-    global _noticing
     # A thread that is not here may hold it.
-    _noticing = threading.RLock()
+    _owner.noticing = threading.RLock()
     _after_fork()
 
 
 def _after_fork() -> None:
-    global _process
     reseed()
     for tenancies in list(_tenancies.values()):
         # The loops are the parent's too, whoever closes them here.
@@ -326,7 +330,7 @@ def _after_fork() -> None:
     for forkable in list(_forkables):
         forkable.after_fork()
     # Last: other threads wait until all is done.
-    _process = os.getpid()
+    _owner.process = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):
