@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import types
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from channels.layers import BaseChannelLayer
 
@@ -68,7 +70,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             )
         self._serializer = make_serializer(serializer_format, **serializer_options)
         self._codec = self.choose_codec(
-            self._serializer, self._overridden("serialize"), self._overridden("deserialize")
+            self._serializer, weakly(self._overridden("serialize")), weakly(self._overridden("deserialize"))
         )
         #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
         self._shards: list[Dialer] | Nodes = (
@@ -82,7 +84,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         )
         self._stats = Stats()
         #: What this layer has in each event loop, and for whose calls that is the way to take.
-        self._loops: LoopStates[Any] = LoopStates(self._make_state)
+        self._loops: LoopStates[Any] = LoopStates(weakly(self._make_state))
         self._ways: Ways[Any] = Ways(self._loops, self.sync_hub)
         on_fork(self)
 
@@ -91,7 +93,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """The sends and groups of this layer as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._ways)
 
-    @either_way
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(group, message)`` pairs, all at once; those of one group arrive in order.
@@ -99,7 +100,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
         whatever becomes of the others, and the first error of ``group_send``, in their order, is raised.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._group_send_many(list(messages))
+
+    @either_way
+    async def _group_send_many(self, pairs: list[tuple[str, Message]]) -> None:
         for group, message in pairs:
             self._check_group_message(group, message)
         outcomes = await asyncio.gather(*(self.group_send(*pair) for pair in pairs), return_exceptions=True)
@@ -173,7 +178,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _dialer(self, index: int) -> Dialer:
         own_pools = self._overridden("create_pool")
-        make_pool = None if own_pools is None else partial(own_pools, index)
+        make_pool = None if own_pools is None else partial(weakly(own_pools), index)
         return Dialer(self.hosts[index], f"hosts[{index}]", self.layer_name, make_pool)
 
     def _set_capacities(self, default: int, patterns: Any) -> None:
@@ -184,6 +189,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _current_capacity(self, channel: str) -> int:
         return self._capacity_of(channel)
+
+    def _mailbox_capacity(self) -> Callable[[str], int]:
+        """Return what tells the capacities of mailboxes, which are a loop's as much as the layer's."""
+        return weakly(self._current_capacity, instead=1)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:
         """Return what this layer has in an event loop."""
@@ -204,6 +213,31 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """Return a method of this layer if it is not the one defined here, else None."""
         method = getattr(self, name)
         return None if getattr(method, "__func__", None) is getattr(RedisLayer, name) else method
+
+
+Function = TypeVar("Function", bound="Callable[..., Any] | None")
+
+
+def weakly(function: Function, instead: object = None) -> Function:
+    """
+    Return what calls a bound method and does not keep its object alive; anything else as it is.
+
+    What an event loop has of a layer reaches the layer like this: a socket must not be what keeps its layer, and so
+    itself. When the object is gone it returns ``instead``, or raises ``ReferenceError`` where there is no such thing.
+    """
+    if not isinstance(function, types.MethodType):
+        return function
+    method = weakref.WeakMethod(function)
+
+    def call(*args: Any, **options: Any) -> Any:
+        found = method()
+        if found is None:
+            if instead is None:
+                raise ReferenceError("the channel layer is gone")
+            return instead
+        return found(*args, **options)
+
+    return cast(Function, call)
 
 
 def unique_name() -> str:

@@ -374,7 +374,7 @@ class Cluster:
                 node.link.abort(ConnectionError("no answer, and another server has its slots now"))
             elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
                 del self._servers[address]
-                run_alone(self.loop, node.aclose())
+                run_alone(self.loop, node.aclose)
 
     def _reroute(self) -> None:
         """Take back what waits for a server without a connection, and let it go where the map says."""

@@ -95,19 +95,21 @@ class ClusterPump:
     async def stop(self) -> None:
         """Wait for what is on its way, remove what was delivered, and close the subscribing sockets."""
         end = self.loop.time() + CLOSE_TIMEOUT
-        while True:
-            self._stopped = self.loop.create_future()
-            self._ask()
-            if not self._looking or self.loop.time() >= end:
-                break
-            await asyncio.wait([self._stopped], timeout=end - self.loop.time())
-        if self._poll is not None:
-            self._poll.cancel()
-            self._poll = None
-        for view in list(self._views.values()):
-            self._drop(view)
-        await self.subscriber.stop()
-        self._stopped = None
+        try:
+            while True:
+                self._stopped = self.loop.create_future()
+                self._ask()
+                if not self._looking or self.loop.time() >= end:
+                    break
+                await asyncio.wait([self._stopped], timeout=end - self.loop.time())
+            if self._poll is not None:
+                self._poll.cancel()
+                self._poll = None
+            for view in list(self._views.values()):
+                self._drop(view)
+            await self.subscriber.stop()
+        finally:
+            self._stopped = None
 
     async def aclose(self) -> None:
         """Close the sockets."""

@@ -30,6 +30,7 @@ from redis.exceptions import ConnectionError, MovedError
 from .acknowledgements import Acknowledgements
 from .cluster import MAP_INTERVAL, Cluster, Node
 from .connection import Link, delays
+from .futures import ignore
 from .gaps import MOVE_TIME, Gaps
 from .loops import run_alone
 from .nodesubscriber import Names, NodeSubscriber
@@ -147,6 +148,13 @@ class ClusterSubscriber:
         await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
 
     aclose = stop
+
+    def reopen(self) -> None:
+        """Begin to open sockets again after ``stop``, if anything is wanted."""
+        for name in [name for place in self._places.values() for name in place.names]:
+            acknowledged = self.subscribe(name)
+            if acknowledged is not None:
+                acknowledged.add_done_callback(ignore)
 
     async def resume(self) -> None:
         """
@@ -329,7 +337,7 @@ class ClusterSubscriber:
         for address, subscriber in list(self._subscribers.items()):
             if address not in primaries and not subscriber.is_wanted and subscriber not in self._left:
                 del self._subscribers[address]
-                run_alone(self.loop, subscriber.stop())
+                run_alone(self.loop, subscriber.stop)
 
     def _doubt_again(self) -> None:
         self._doubt = None

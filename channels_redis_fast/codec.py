@@ -105,11 +105,11 @@ class SerializerCodec(OneByOne):
         self._deserialize = deserialize
 
     def encode(self, message: Message, channel: str | None, /) -> bytes:
-        return _as_bytes(self._serialize(message if channel is None else {**message, CHANNEL_FIELD: channel}))
+        return _as_bytes(self._serialize(message if channel is None else _addressed(message, channel)))
 
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         # Lists of its own: what a site's serializer does with them is not for the next message.
-        return [_as_bytes(self._serialize({**message, CHANNEL_FIELD: [*names]})) for names in channels]
+        return [_as_bytes(self._serialize(_addressed(message, [*names]))) for names in channels]
 
     def decode(self, member: bytes, /) -> Letter:
         message = self._deserialize(member)
@@ -160,6 +160,11 @@ class PayloadCodec(OneByOne):
 
 
 _FIELD_BYTES = CHANNEL_FIELD.encode()
+
+
+def _addressed(message: Message, address: str | list[str]) -> Message:
+    # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show others there than it holds.
+    return {**dict(message.items()), CHANNEL_FIELD: address}
 
 
 def _to_each(message: Message, channels: list[str]) -> list[Letter]:

@@ -272,11 +272,14 @@ class CommandConnection(Connection):
             await asyncio.wait([self._opening], timeout=CLOSE_TIMEOUT)
         self._write()
         self.closing = True
-        if self.link is not None and self.link.in_flight:
-            answered = self.loop.create_future()
-            self.link.write(assemble([(b"PING",)]), [_Last(answered)])
-            await asyncio.wait([answered], timeout=CLOSE_TIMEOUT)
-        await super().aclose()
+        try:
+            if self.link is not None and self.link.in_flight:
+                answered = self.loop.create_future()
+                self.link.write(assemble([(b"PING",)]), [_Last(answered)])
+                await asyncio.wait([answered], timeout=CLOSE_TIMEOUT)
+            await super().aclose()
+        finally:
+            self.closing = False
 
     def resume(self) -> None:
         """Open a socket again after ``aclose``, if something was handed in meanwhile."""

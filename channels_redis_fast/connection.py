@@ -303,18 +303,24 @@ class Connection(abc.ABC):
     async def aclose(self) -> None:
         """Close the socket and wait until it is gone. A later ``connect`` opens another."""
         self.closing = True
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
-        if self.link is not None:
-            link = self.link
-            link.close()
-            # wait() and not wait_for(): a TLS peer that never answers close_notify must not hold the loop.
-            await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
-            if not link.closed.done():
-                link.abort(ConnectionError("closing"))
+        try:
+            if self._opening is not None:
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+            if self.link is not None:
+                link = self.link
+                link.close()
+                try:
+                    # wait() and not wait_for(): a TLS peer that never answers close_notify must not hold the loop.
+                    await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
+                finally:
+                    if not link.closed.done():
+                        # Whoever is cancelled here leaves nothing half closed.
+                        link.leaving = ConnectionError("closing")
+                        link.abort(link.leaving)
                 await link.closed
-        self.closing = False
+        finally:
+            self.closing = False
 
     def look_again(self, error: Exception) -> None:
         """Leave a server that answered that it is not the one to talk to, or not yet."""

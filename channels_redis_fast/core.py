@@ -25,7 +25,7 @@ from channels.exceptions import ChannelFull
 
 from . import census, options
 from ._hot import key, shard, split
-from .base import RedisLayer, say_where, unique_name
+from .base import RedisLayer, say_where, unique_name, weakly
 from .codec import CHANNEL_FIELD, Message
 from .commands import CommandConnection
 from .coreloop import CoreLoop
@@ -33,6 +33,7 @@ from .dialer import open_client
 from .fanout import Fanout, Group
 from .flush import unlink_all
 from .lanes import Lane
+from .loops import notice_fork
 from .mailbox import Mailroom
 from .naming import names_of, split_by
 from .nodes import Nodes
@@ -129,7 +130,6 @@ class RedisChannelLayer(RedisLayer):
             self._stats.channel_full += 1
             raise ChannelFull(channel)
 
-    @either_way
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
@@ -138,7 +138,11 @@ class RedisChannelLayer(RedisLayer):
         sent whatever becomes of the others. Raises the first error, in their order, that is not ``ChannelFull``; else
         ``ChannelFull`` with the names of all channels that were full, each once.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._send_many(list(messages))
+
+    @either_way
+    async def _send_many(self, pairs: list[tuple[str, Message]]) -> None:
         senders = self._loops[get_running_loop()].senders
         addressed = [self._addressed(channel, message) for channel, message in pairs]
         self._stats.sends += len(pairs)
@@ -181,7 +185,7 @@ class RedisChannelLayer(RedisLayer):
                 local = self._checked_kind(channel)
             if not local:
                 return await self._receive_general(receiver, channel)
-            inbox = self._mailroom.open(channel[:local], self.client_prefix)
+            inbox = self._mailroom.open(channel[:local], self._client_prefix)
             coming = inbox.claim(channel, state.waker)
             receiver.serve(inbox)
         try:
@@ -327,6 +331,16 @@ class RedisChannelLayer(RedisLayer):
     async def wait_received(self) -> None:
         """Nothing is left to wait for after a receive; here since channels_redis has it."""
 
+    @property
+    def client_prefix(self) -> str:
+        """What the names of this process' specific channels have before their ``!``."""
+        notice_fork()
+        return self._client_prefix
+
+    @client_prefix.setter
+    def client_prefix(self, value: str) -> None:
+        self._client_prefix = value
+
     # Inner works.
 
     def after_fork(self) -> None:
@@ -336,10 +350,10 @@ class RedisChannelLayer(RedisLayer):
         super().after_fork()
 
     def _make_mailroom(self) -> Mailroom:
-        return Mailroom(self._key_prefix, self.expiry, self._current_capacity, self._stats)
+        return Mailroom(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
-        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
+        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, weakly(self._make_receiver))
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(

@@ -68,12 +68,15 @@ class CoreLoop:
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
-        if "receiver" in vars(self):
-            await self.receiver.disconnect()
-        await self._close_commands()
-        await self._close_clients()
-        for connection in self.commands:
-            connection.resume()
+        try:
+            if "receiver" in vars(self):
+                await self.receiver.disconnect()
+            await self._close_commands()
+            await self._close_clients()
+        finally:
+            # Also when all tasks of the loop are cancelled: what was handed in meanwhile waits for this.
+            for connection in self.commands:
+                connection.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""

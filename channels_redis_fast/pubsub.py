@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import options
-from .base import RedisLayer, say_where, unique_name
+from .base import RedisLayer, say_where, unique_name, weakly
 from .codec import Message, PayloadCodec, choose_payload
 from .hosts import is_cluster
 from .loops import LoopStates
@@ -107,7 +107,7 @@ class RedisPubSubChannelLayer(RedisLayer):
                 "host that is no cluster."
             )
         self.sharded = on_cluster or bool(sharded)
-        self._room = Room(math.inf if self.expiry is None else self.expiry, self._current_capacity, self._stats)
+        self._room = self._make_room()
 
     # Channels.
 
@@ -121,7 +121,6 @@ class RedisPubSubChannelLayer(RedisLayer):
         await self._publish(channel, message, "channel", channel)
         self._stats.sends += 1
 
-    @either_way
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
@@ -129,7 +128,11 @@ class RedisPubSubChannelLayer(RedisLayer):
         What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
         sent whatever becomes of the others, and the first error, in their order, is raised.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._send_many(list(messages))
+
+    @either_way
+    async def _send_many(self, pairs: list[tuple[str, Message]]) -> None:
         publishers = self._loops[get_running_loop()].publishers
         payloads = [self._payload(message, "channel", channel) for channel, message in pairs]
         sent = [
@@ -278,6 +281,14 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     # Inner works.
 
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's sockets alone, and a lock that a thread of the parent may hold."""
+        self._room = self._make_room()
+        super().after_fork()
+
+    def _make_room(self) -> Room:
+        return Room(math.inf if self.expiry is None else self.expiry, self._mailbox_capacity(), self._stats)
+
     async def _live(self, state: PubSubLoop, channel: str) -> None:
         # More than once, if a flush comes between the acknowledgement and this task's next step.
         while channel not in state.channels:
@@ -331,13 +342,16 @@ class RedisPubSubChannelLayer(RedisLayer):
         if others:
             logger.warning("Options without effect on %s: %s", type(self).__name__, ", ".join(sorted(others)))
 
+    def _shard(self, name: str) -> int:
+        return self._shard_of(name, self.ring_size)
+
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
             self._shards,
             self._codec,
             self._room,
-            lambda name: self._shard_of(name, self.ring_size),
+            weakly(self._shard),
             self.on_disconnect,
             self.on_reconnect,
             self.grace,

@@ -183,9 +183,14 @@ class PubSubLoop:
 
     async def disconnect(self) -> None:
         """Close the sockets, and subscribe on new ones to what lives here."""
-        await self._close()
-        for connection in self.commands:
-            connection.resume()
+        try:
+            await self._close()
+        finally:
+            # Also when all tasks of the loop are cancelled: what lives here goes on waiting.
+            for connection in self.commands:
+                connection.resume()
+            for subscriber in self._subscribers:
+                subscriber.reopen()
         await asyncio.gather(*(subscriber.resume() for subscriber in self._subscribers))
 
     async def retire(self) -> None:

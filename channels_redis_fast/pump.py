@@ -112,14 +112,16 @@ class Pump(Connection):
     async def stop(self) -> None:
         """End the wait in Redis without losing what it may have popped, then close the socket."""
         self._stopped = self.loop.create_future()
-        if self.link is not None:
-            self.kick()
-            await asyncio.wait([self._stopped], timeout=CLOSE_TIMEOUT)
-        if self._paused is not None:
-            self._paused.cancel()
-            self._paused = None
-        await self.aclose()
-        self._stopped = None
+        try:
+            if self.link is not None:
+                self.kick()
+                await asyncio.wait([self._stopped], timeout=CLOSE_TIMEOUT)
+            if self._paused is not None:
+                self._paused.cancel()
+                self._paused = None
+            await self.aclose()
+        finally:
+            self._stopped = None
 
     # What the connection reports.
 

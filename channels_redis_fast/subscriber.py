@@ -132,6 +132,11 @@ class Subscriber(Connection):
             self._watch = None
         await self.aclose()
 
+    def reopen(self) -> None:
+        """Begin to open a socket again after ``stop``, if anything is wanted."""
+        for name in list(self._wanted):
+            self.want(name)
+
     async def resume(self) -> None:
         """
         Open a socket again after ``stop``, if anything is wanted.

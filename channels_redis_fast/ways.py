@@ -27,7 +27,7 @@ from threading import TIMEOUT_MAX, Lock
 from typing import Any, TypeVar, cast
 
 from . import hub
-from .loops import LoopState, LoopStates, run_alone
+from .loops import LoopState, LoopStates, notice_fork, run_alone
 
 RULES = ("auto", "always", "never")
 
@@ -95,6 +95,7 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
 
         Returns at once for a loop that stays on its way. The caller hands its call in before it awaits anything else.
         """
+        notice_fork()
         passing = self._passing.get(loop)
         if passing is None:
             if not self._may_pass(loop):
@@ -213,7 +214,7 @@ class Ways(dict[asyncio.AbstractEventLoop, State]):
             return
         self._timer = None
         if loop in self._states:
-            run_alone(loop, self._states[loop].disconnect())
+            run_alone(loop, self._states.disconnect_here)
 
 
 async def _within(function: hub.Work, timeout: float | None) -> Any:
