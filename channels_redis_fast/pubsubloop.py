@@ -255,8 +255,14 @@ class PubSubLoop:
             delay = self.boxes.drop_expired()
         self._sweep = None if delay is None else self.loop.call_later(delay, self._run_sweep)
 
-    def _reporters(self, shard: int) -> tuple[Callable[[], None], Callable[[], None]]:
-        return lambda: self._outages.lost([shard]), lambda: self._outages.back([shard])
+    def _reporters(
+        self, shard: int
+    ) -> tuple[Callable[[], None], Callable[[Sequence[bytes]], None], Callable[[Sequence[bytes]], None]]:
+        return (
+            lambda: self._outages.lost([shard]),
+            lambda refused: self._outages.back([shard], [name.decode() for name in refused]),
+            self._back,
+        )
 
     def _lost(self, names: Iterable[bytes]) -> None:
         self._outages.lost([name.decode() for name in names])
