@@ -176,7 +176,7 @@ class ClusterSubscriber:
             return
         if subscriber.stood_still():
             # Its slots were elsewhere meanwhile, and what was published there is missed.
-            self._gaps.lost([name])
+            self._gaps.missed(name)
         else:
             self._gaps.begin(name)
         self._cluster.doubt()
@@ -246,7 +246,7 @@ class ClusterSubscriber:
         for name in names:
             if old.has(name):
                 if stood_still:
-                    self._gaps.lost([name])
+                    self._gaps.missed(name)
                 else:
                     self._gaps.begin(name)
                     self._left.setdefault(old, (self.loop.time(), old.link, []))[2].append(name)

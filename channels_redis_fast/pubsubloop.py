@@ -123,7 +123,7 @@ class PubSubLoop:
         try:
             self.loop.call_soon_threadsafe(self.left, channel, waiter)
         except RuntimeError:
-            logger.debug("The event loop of channel %s was closed before its receiver", channel)
+            logger.debug("The event loop of channel %r was closed before its receiver", channel)
 
     # Groups, by their Redis channel.
 
@@ -243,7 +243,7 @@ class PubSubLoop:
             _, message = self._codec.decode(payload)
         except Exception as error:
             self._stats.undecodable += 1
-            logger.error("Skipped an undecodable message on %s: %s: %s", target, type(error).__name__, error)
+            logger.error("Skipped an undecodable message on %r: %s: %s", target, type(error).__name__, error)
             return
         letters: list[Letter] = [(target, message)] if members is None else self._codec.share(message, members)
         self._stats.deliveries += self.boxes.deliver(letters, self.waker)
