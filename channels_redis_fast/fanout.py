@@ -107,7 +107,7 @@ class Fanout:
         """Deliver to members of which the group is known to consist."""
         shards, unreadable = self._split(members, self._prefix, self._ring_size)
         if unreadable:
-            logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group.name)
+            logger.error("Skipped %d members of group %r that are not channel names", len(unreadable), group.name)
         if unreadable or any(keys for index, (keys, _) in enumerate(shards) if index != group.shard):
             state.rosters.forget(group.key)
         else:

@@ -118,7 +118,7 @@ class GeneralChannel:
             self._receiver.loop.call_soon_threadsafe(self.abandon, waiter)
         except RuntimeError:
             if waiter.has_result():
-                logger.error("A message on key %s was lost: its event loop was closed", self.key.decode())
+                logger.error("A message on key %r was lost: its event loop was closed", self.key.decode())
 
     def give(self, popped: Popped) -> None:
         """Hand a message to the first waiter that can take it, or put it back."""
@@ -185,7 +185,7 @@ class GeneralChannel:
             return
         self.returning -= 1
         if error is not None:
-            logger.error("A message could not be put back on key %s: %s", self.key.decode(), error)
+            logger.error("A message could not be put back on key %r: %s", self.key.decode(), error)
         self._pursue()
 
     def _return_again(self, popped: Popped) -> None:

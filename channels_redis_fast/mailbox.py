@@ -65,7 +65,7 @@ class Room:
         if now >= self._warn_at:
             self._warn_at = now + WARNING_INTERVAL
             logger.warning(
-                "The consumer of channel %s does not keep up: its mailbox is full (capacity %d), the oldest messages "
+                "The consumer of channel %r does not keep up: its mailbox is full (capacity %d), the oldest messages "
                 "are dropped (%d so far in this process)",
                 channel,
                 capacity,

@@ -115,8 +115,10 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Send a message to a channel. Who does not listen at this moment misses it.
 
-        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
-        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None.
+
+        Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
+        host.
         """
         await self._publish(channel, message, "channel", channel)
         self._stats.sends += 1
@@ -228,8 +230,10 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Send a message to all channels of a group, in all processes.
 
-        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
-        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None.
+
+        Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
+        host.
         """
         await self._publish(self._group_channel(group), message, "group", group)
         self._stats.group_sends += 1
@@ -311,7 +315,10 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     def _payload(self, message: Message, kind: str, name: str) -> bytes:
         """Check a message and the name of its channel or group; return what is published."""
-        _check_message(message, kind, name)
+        _require_text(kind, name)
+        payload: object = message
+        if payload is None:
+            raise TypeError(f"a message must not be None (message for {kind} {name})")
         try:
             return self._codec.encode(message, None)
         except Exception as error:
@@ -319,7 +326,11 @@ class RedisPubSubChannelLayer(RedisLayer):
             raise
 
     def _check_group_message(self, group: str, message: Message) -> None:
-        _check_message(message, "group", group)
+        _require_text("group", group)
+        payload: object = message
+        if not isinstance(payload, dict):
+            # Only the serializer knows whether it takes this.
+            self._payload(message, "group", group)
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
@@ -363,12 +374,6 @@ _NO_MEMBERS = (
     "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
     "Use the core layer, or count in the application."
 )
-
-
-def _check_message(message: object, kind: str, name: object) -> None:
-    if not isinstance(message, dict):
-        raise AssertionError("message is not a dict")
-    _require_text(kind, name)
 
 
 def _require_text(kind: str, name: object) -> None:

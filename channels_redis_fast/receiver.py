@@ -232,7 +232,7 @@ class Receiver:
             try:
                 loop.call_soon_threadsafe(heir.serve, inbox)
             except RuntimeError:
-                logger.debug("The event loop that was to receive on %s is closed", inbox.name)
+                logger.debug("The event loop that was to receive on %r is closed", inbox.name)
 
     def _forget(self, inbox: Inbox) -> None:
         """Let go of a key that nobody has received on for long, and of the inbox with it."""
@@ -253,4 +253,4 @@ class Receiver:
 
     def _undecodable(self, key: bytes, error: Exception) -> None:
         self.stats.undecodable += 1
-        logger.error("Skipped an undecodable message on key %s: %s: %s", key.decode(), type(error).__name__, error)
+        logger.error("Skipped an undecodable message on key %r: %s: %s", key.decode(), type(error).__name__, error)
