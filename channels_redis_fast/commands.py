@@ -407,10 +407,11 @@ class CommandConnection(Connection):
         """
         Whether a socket may be written to now: what is written to one that is dead may have happened.
 
-        Otherwise ``_write`` comes again: when what lies unread has been read, which may be the end of the connection;
-        or when the server has answered a PING, or has not.
+        Otherwise ``_write`` is called again: when what lies unread has been read, which may be the end of the
+        connection; or when the server has answered a PING, or has not.
         """
-        if self._probe is not None:
+        if self._probe is not None or link.is_ending():
+            # Either way ``_write`` is called when that is over.
             return False
         silence = self.loop.time() - link.heard
         if silence < QUIET:

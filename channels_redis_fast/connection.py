@@ -225,10 +225,14 @@ class Link(asyncio.Protocol):
         self._written += len(data)
         self._transport.write(data)
 
+    def is_ending(self) -> bool:
+        """Whether the end of the connection has been read, and ``connection_lost`` is on its way."""
+        return self._transport is None or bool(self._transport.is_closing())
+
     def has_unread(self) -> bool:
         """Whether the kernel has something that was not read yet: bytes, or the end of the connection."""
         sock = self._transport.get_extra_info("socket")
-        if sock is None or self._transport.is_closing():
+        if sock is None:
             return False
         descriptor = sock.fileno()
         return descriptor >= 0 and bool(_readable(descriptor))
