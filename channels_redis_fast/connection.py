@@ -58,7 +58,8 @@ MAX_IN_FLIGHT = 4096
 MAX_REPLY = 640 * 1024 * 1024
 MIN_REPLY_RATE = 1000
 
-#: Bytes that a reply of one line (a status, an error, a number) may have: hiredis looks through all of it at each chunk.
+#: Bytes that a reply of one line (a status, an error, a number) may have: hiredis looks through all of it
+#: for each chunk.
 MAX_LINE = 1024 * 1024
 
 #: Characters of an error reply that are kept: enough for the longest of Redis' own.

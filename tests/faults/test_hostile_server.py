@@ -1,4 +1,4 @@
-"""Servers that hang up, fall silent, go on for ever, or answer what nobody asked: each call ends, with a clear error."""
+"""Servers that hang up, fall silent, go on for ever, or answer something else: each call ends, with a clear error."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_a_server_that_hangs_up_at_each_call(make_core: Make, caplog: pyte
         begin = time.monotonic()
         error = await error_of(layer.group_add("room", "general"))
         assert f"127.0.0.1:{fake.port}" in str(error)
-        assert 0.9 < time.monotonic() - begin
+        assert time.monotonic() - begin > 0.9
         assert fake.taken < 12
         assert len(caplog.records) <= 4
 
