@@ -36,7 +36,11 @@ Write = tuple[bytes, list[bytes], list[int]]
 #: The position of the first message that failed, that behind the last, and why.
 Failure = tuple[int, int, Exception]
 
-_REFUSAL = re.compile(r"(NOPERM|ERR unknown command)\b.*\beval(sha)?\b", re.IGNORECASE)
+#: Proxies and hosted servers have words of their own, and some do not name the command.
+_REFUSAL = re.compile(
+    r"(NOPERM|ERR (unknown|unsupported|disabled) command)\b.*\beval(sha)?\b|ERR (unsupported|disabled) command\W*$",
+    re.IGNORECASE,
+)
 
 
 class ScriptCall(abc.ABC):
