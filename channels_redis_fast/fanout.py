@@ -17,6 +17,7 @@ from typing import NamedTuple
 from .base import say_where
 from .codec import Codec, Message
 from .coreloop import CoreLoop
+from .futures import ignore
 from .naming import Part
 from .options import check_size
 from .rosters import Roster
@@ -127,6 +128,9 @@ class Fanout:
         if len(waited) > 1:
             # Until all have answered: one shard's trouble must not leave another's outcome unread.
             await asyncio.wait(waited)
+            for call in waited:
+                # The first error is raised; asyncio would complain of the others.
+                ignore(call)
         for shard_calls in calls:
             # One line of the log for each shard, of which a cluster is one.
             self._count(sum([await call for call in shard_calls]), len(members), group)

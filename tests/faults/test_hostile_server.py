@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
 
 from channels_redis_fast import commands, connection
 from tests.core.helpers import end, started, until, within
@@ -130,6 +132,26 @@ async def test_a_long_error_is_cut(make_core: Make) -> None:
         with pytest.raises(Exception, match="characters") as raised:
             await within(make_core(**of(fake)).send("general", {"n": 1}))
         assert len(str(raised.value)) < 1500
+
+
+async def test_a_group_send_that_two_servers_refuse(make_core: Make) -> None:
+    """The first error is raised, and nothing is said of the other behind it."""
+    members = b"".join(b"$4\r\nc%03d\r\n" % number for number in range(40))
+
+    def answer(command: list[bytes]) -> bytes:
+        replies = {b"ZREMRANGEBYSCORE": b":0\r\n", b"ZRANGE": b"*40\r\n" + members}
+        return replies.get(command[0], b"-ERR not today\r\n")
+
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    async with contextlib.AsyncExitStack() as stack:
+        fakes = [await stack.enter_async_context(fake_server(answer)) for _ in range(2)]
+        layer = make_core(hosts=[fake.url for fake in fakes])
+        with pytest.raises(ResponseError, match="not today"):
+            await within(layer.group_send("room", {"n": 1}))
+        gc.collect()
+        await asyncio.sleep(0)
+        assert not complaints
 
 
 # Connections that have ended, or gone, while nobody looked.
