@@ -29,7 +29,7 @@ from redis.exceptions import ConnectionError, NoPermissionError
 
 from .cluster import Cluster
 from .clustersubscriber import ClusterSubscriber
-from .connection import CLOSE_TIMEOUT, Command
+from .connection import CLOSE_TIMEOUT, Command, UnexpectedReply, are_strings
 from .futures import ignore
 from .mailbox import Inbox
 from .pump import ERROR_PAUSE, General, Target, Wants
@@ -346,7 +346,18 @@ class View:
 class Look:
     """One look at a key: removes what was delivered, and asks for what is there."""
 
-    __slots__ = ("_left", "_replies", "_view", "asked", "epoch", "only_removes", "removed", "repeatable", "target")
+    __slots__ = (
+        "_left",
+        "_replies",
+        "_view",
+        "asked",
+        "epoch",
+        "first_lost",
+        "only_removes",
+        "removed",
+        "repeatable",
+        "target",
+    )
 
     def __init__(self, view: View, target: Target, only_removes: bool) -> None:
         self._view = view
@@ -360,6 +371,7 @@ class Look:
         self.asked = 0
         #: What was popped may be lost with a connection. What is read is still there.
         self.repeatable = isinstance(target, Inbox)
+        self.first_lost = 0.0
         if isinstance(target, Inbox):
             self.removed = take_removals(target.removals, 0)
             self.epoch = target.epoch
@@ -383,6 +395,9 @@ class Look:
         return commands
 
     def reply(self, reply: Any) -> bool:
+        is_last = self._left == 1 and not self.only_removes
+        if not isinstance(reply, Exception) and not (are_strings(reply) if is_last else isinstance(reply, int)):
+            raise UnexpectedReply.to("a look at a key", reply)
         self._replies.append(reply)
         self._left -= 1
         if not self._left:

@@ -76,7 +76,9 @@ class RedisChannelLayer(RedisLayer):
         *,
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
+        max_message_size: int | None = None,
     ) -> None:
+        self.max_message_size = options.size("max_message_size", max_message_size)
         self.expiry = options.seconds("expiry", expiry)
         self.group_expiry = options.seconds("group_expiry", group_expiry)
         super().__init__(
@@ -102,6 +104,7 @@ class RedisChannelLayer(RedisLayer):
             self._key_prefix,
             self.ring_size,
             self._stats,
+            self.max_message_size,
         )
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
@@ -381,6 +384,8 @@ class RedisChannelLayer(RedisLayer):
         except Exception as error:
             say_where(error, f"channel {channel}")
             raise
+        if self.max_message_size is not None:
+            options.check_size(member, self.max_message_size, f"channel {channel}")
         if self._is_alone:
             index = 0
         elif local:

@@ -17,7 +17,9 @@ from typing import NamedTuple
 from .base import say_where
 from .codec import Codec, Message
 from .coreloop import CoreLoop
+from .futures import ignore
 from .naming import Part
+from .options import check_size
 from .rosters import Roster
 from .sender import MAX_BYTES, Sender
 from .stats import Stats
@@ -49,6 +51,7 @@ class Fanout:
         prefix: bytes,
         ring_size: int,
         stats: Stats,
+        max_message_size: int | None,
     ) -> None:
         self._codec = codec
         self._split = split
@@ -56,6 +59,7 @@ class Fanout:
         self._prefix = prefix
         self._ring_size = ring_size
         self._stats = stats
+        self._max_message_size = max_message_size
 
     async def send(self, state: CoreLoop, group: Group, message: Message) -> None:
         """Send a message to a group. Raises the serializer's error, and redis-py's."""
@@ -124,16 +128,22 @@ class Fanout:
         if len(waited) > 1:
             # Until all have answered: one shard's trouble must not leave another's outcome unread.
             await asyncio.wait(waited)
+            for call in waited:
+                # The first error is raised; asyncio would complain of the others.
+                ignore(call)
         for shard_calls in calls:
             # One line of the log for each shard, of which a cluster is one.
             self._count(sum([await call for call in shard_calls]), len(members), group)
 
     def _framed(self, message: Message, channels: list[list[str]], group: Group) -> list[bytes]:
         try:
-            return self._codec.encode_group(message, channels)
+            framed = self._codec.encode_group(message, channels)
         except Exception as error:
             say_where(error, f"group {group.name}")
             raise
+        if self._max_message_size is not None and framed:
+            check_size(max(framed, key=len), self._max_message_size, f"group {group.name}")
+        return framed
 
     def _capacities(self, channels: list[list[str]]) -> list[int]:
         return [self._capacity_of(names[0]) for names in channels]

@@ -210,6 +210,7 @@ class Routed(Returnable):
         "_left",
         "_redirection",
         "_request",
+        "first_lost",
         "reason",
         "repeatable",
         "since",
@@ -225,6 +226,7 @@ class Routed(Returnable):
         self._keys: list[bytes] = []
         #: Whether doing it twice is the same as once.
         self.repeatable = request.repeatable
+        self.first_lost = 0.0
         #: When it was handed in, and why it waits, if a server has said that.
         self.since = lane.loop.time()
         self.reason: Exception | None = None

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ._hot import Waiter, Waker
 from .cluster import Cluster, Node
 from .commands import EARLY, MAX_MESSAGES, CommandConnection
-from .connection import REDIRECTIONS, Command
+from .connection import REDIRECTIONS, Command, UnexpectedReply
 from .futures import fail
 from .lanes import Lane, Returnable
 from .pubsubwords import PLAIN, SHARDED, Words
@@ -32,6 +32,7 @@ class PublishBatch:
     __slots__ = ("_answered", "_publisher", "_words", "connection", "messages", "waiters")
 
     repeatable = False
+    first_lost = 0.0
 
     def __init__(self, publisher: Gathers, connection: CommandConnection | Lane, words: Words) -> None:
         self._publisher = publisher
@@ -47,6 +48,8 @@ class PublishBatch:
         return self.messages[self._answered :] if self._answered else self.messages
 
     def reply(self, reply: Any) -> bool:
+        if reply.__class__ is not int and not isinstance(reply, Exception):
+            raise UnexpectedReply.to(self._words.publish.decode(), reply)
         waiter = self.waiters[self._answered]
         self._answered += 1
         if not waiter.done():

@@ -82,9 +82,11 @@ class RedisPubSubChannelLayer(RedisLayer):
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
         sharded: bool | None = None,
+        max_message_size: int | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
+        self.max_message_size = options.size("max_message_size", max_message_size)
         self.expiry = None if expiry is None else options.seconds("expiry", expiry)
         self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
         self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
@@ -320,10 +322,12 @@ class RedisPubSubChannelLayer(RedisLayer):
         if payload is None:
             raise TypeError(f"a message must not be None (message for {kind} {name})")
         try:
-            return self._codec.encode(message, None)
+            payload = self._codec.encode(message, None)
         except Exception as error:
             say_where(error, f"{kind} {name}")
             raise
+        options.check_size(payload, self.max_message_size, f"{kind} {name}")
+        return payload
 
     def _check_group_message(self, group: str, message: Message) -> None:
         _require_text("group", group)

@@ -27,7 +27,16 @@ from redis.exceptions import NoPermissionError
 
 from ._hot import assemble
 from .commands import CommandConnection
-from .connection import CLOSE_TIMEOUT, CLUSTER_ONLY, NOT_DONE, Answerable, Command, Connection
+from .connection import (
+    CLOSE_TIMEOUT,
+    CLUSTER_ONLY,
+    NOT_DONE,
+    Answerable,
+    Command,
+    Connection,
+    UnexpectedReply,
+    are_strings,
+)
 from .mailbox import Empties, Inbox
 from .readahead import ReadAhead, take_removals
 from .stats import Stats
@@ -253,8 +262,12 @@ class Pump(Connection):
             self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):
             self._pause(reply)
+        elif not isinstance(reply, list) or not reply:
+            raise UnexpectedReply.to("BZPOPMIN", reply)
         elif reply[0] == self._wake_key:
             self._waking = False
+        elif len(reply) != 3 or not are_strings(reply) or reply[0] not in awaited:
+            raise UnexpectedReply.to("BZPOPMIN", reply)
         else:
             key, member, score = reply
             target = awaited[key]
@@ -271,7 +284,11 @@ class Pump(Connection):
     def peeked(self, inbox: Inbox, epoch: int, reply: Any) -> None:
         """Take the messages behind the popped one. They are still in Redis, and leave it with the next write."""
         self._answered()
-        if isinstance(reply, Exception) or not reply:
+        if isinstance(reply, Exception):
+            return
+        if not are_strings(reply):
+            raise UnexpectedReply.to("ZRANGE", reply)
+        if not reply:
             return
         if inbox.receiver is not self._receiver or inbox.epoch != epoch:
             # Another loop empties this key by now, and will read them itself.
@@ -284,6 +301,9 @@ class Pump(Connection):
         self._answered()
         if reply.__class__ in NOT_DONE:
             self.look_again(reply)
+        elif not isinstance(reply, Exception) and (not are_strings(reply) or len(reply) not in (0, 2)):
+            channel.nothing_found(self)
+            raise UnexpectedReply.to("ZPOPMIN", reply)
         if reply and not isinstance(reply, Exception):
             channel.tried()
             member, score = reply

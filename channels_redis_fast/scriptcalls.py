@@ -24,7 +24,7 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from .commands import CommandConnection
-from .connection import Command
+from .connection import Command, UnexpectedReply
 from .lanes import Lane
 from .scripts import Script
 
@@ -36,7 +36,11 @@ Write = tuple[bytes, list[bytes], list[int]]
 #: The position of the first message that failed, that behind the last, and why.
 Failure = tuple[int, int, Exception]
 
-_REFUSAL = re.compile(r"(NOPERM|ERR unknown command)\b.*\beval(sha)?\b", re.IGNORECASE)
+#: Proxies and hosted servers have words of their own, and some do not name the command.
+_REFUSAL = re.compile(
+    r"(NOPERM|ERR (unknown|unsupported|disabled) command)\b.*\beval(sha)?\b|ERR (unsupported|disabled) command\W*$",
+    re.IGNORECASE,
+)
 
 
 class ScriptCall(abc.ABC):
@@ -45,6 +49,7 @@ class ScriptCall(abc.ABC):
     __slots__ = ("_plain", "_script", "_with_text")
 
     repeatable = False
+    first_lost = 0.0
 
     def __init__(self, script: Script, plain: PlainCommands) -> None:
         self._script = script
@@ -177,7 +182,11 @@ class PlainCommands:
             _, count, last = mine
             if not count:
                 self._were_empty.append(key)
-            stamp = _stamp_after(last)
+            try:
+                stamp = _stamp_after(last)
+            except (IndexError, ValueError):
+                self._failed.append((first, position, UnexpectedReply.to("ZREVRANGE", last)))
+                continue
             command: list[Any] = [b"ZADD", key]
             for offset, (member, capacity) in enumerate(zip(members, capacities, strict=True)):
                 if count < capacity:
