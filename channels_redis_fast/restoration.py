@@ -26,6 +26,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
+from redis.exceptions import MovedError
+
 from ._hot import assemble
 from .cluster import Cluster, Node
 from .commands import CommandConnection
@@ -44,8 +46,8 @@ LATE = 2.0
 #: Groups that are asked for, and members that are added, with one write.
 AT_ONCE = 500
 
-#: Seconds after which a server is asked again that would not have its groups restored.
-RETRY = 5.0
+#: Seconds after which a server is asked again that would not have its groups restored; one of a cluster that is down.
+RETRY, RETRY_SOON = 5.0, 0.1
 
 #: How often the scores of members are renewed before they expire, and the seconds between two looks at least.
 RENEWALS, RENEW_INTERVAL = 4, 0.1
@@ -174,7 +176,12 @@ class GroupRestorer:
             if error.__class__ in NOT_DONE:
                 connection.look_again(error)
                 return
-            self._loop.call_later(RETRY, self._compare, connection)
+            is_down = error.__class__ in REDIRECTIONS and not isinstance(error, MovedError)
+            self._loop.call_later(RETRY_SOON if is_down else RETRY, self._compare, connection)
+            dataset = self._datasets.get(connection)
+            if is_down and dataset is not None and time.time() - dataset.known_at < connection.answer_timeout:
+                # A cluster that is down would not take the requests either.
+                return
         connection.release()
 
     def write(self, connection: CommandConnection, commands: list[Command], done: Callable[[list[Any]], None]) -> None:
@@ -332,9 +339,7 @@ class _Comparison:
 
     def _fail(self, key: bytes, error: Exception) -> None:
         self._failed.add(key)
-        if error.__class__ not in REDIRECTIONS:
-            # Where a slot has gone, the groups are compared when that is known.
-            self._error = error
+        self._error = error
 
     def _end(self) -> None:
         for group in self._groups:
@@ -348,7 +353,7 @@ class _Comparison:
                 self._restored,
                 len(self._restored_groups),
             )
-        if self._error is not None:
+        if self._error is not None and self._error.__class__ not in REDIRECTIONS | NOT_DONE:
             logger.error("Group memberships of this process cannot be restored on Redis at %s: %s", label, self._error)
         self._restorer.compared(self._connection, self._error)
 

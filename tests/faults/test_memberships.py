@@ -213,7 +213,7 @@ async def test_members_that_are_received_on_do_not_expire(own_server: Callable[.
                 return time.time() - raw.zscore(group_of(layer), idle)
 
             # From the servers' point of view: the one that nobody receives on goes, the other's score moves on.
-            await until(lambda: age() > 2.1)
+            await until(lambda: age() > 3.1)
         assert await layer.group_channels("room") == [staying]
 
 
