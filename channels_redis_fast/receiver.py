@@ -235,8 +235,11 @@ class Receiver:
     def _forget(self, inbox: Inbox) -> None:
         """Let go of a key that nobody has received on for long, and of the inbox with it."""
         with self._mailroom.lock:
+            if inbox.receiver is self and (inbox.waiting or inbox.claimed):
+                # Somebody came meanwhile, in another thread, and counts on this loop.
+                return
             self.inboxes.pop(inbox.name, None)
-            if inbox.receiver is self and not inbox.waiting and not inbox.claimed:
+            if inbox.receiver is self:
                 inbox.receiver = None
                 self._mailroom.inboxes.pop(inbox.name, None)
 
