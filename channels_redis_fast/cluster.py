@@ -24,7 +24,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
 
-from .commands import CommandConnection, Pending, Request
+from .commands import CommandConnection, Keeper, Pending, Request
 from .connection import CLUSTER_ONLY, Link, delays
 from .dialer import Dialer
 from .futures import ignore
@@ -60,6 +60,7 @@ class Node(CommandConnection):
         self._cluster = cluster
         self._doubt: asyncio.TimerHandle | None = None
         self._trouble_since: float | None = None
+        self.keeper = cluster.keeper
 
     def opened(self) -> None:
         self._trouble_since = None
@@ -74,7 +75,7 @@ class Node(CommandConnection):
         self.withdraw(Request, lambda request: request.fail(error))
         if self._unwritten:
             self._cluster.doubt()
-        return bool(self._unwritten)
+        return bool(self._unwritten) or self._is_kept()
 
     def trouble_lasts(self) -> bool:
         return self._trouble_since is not None and self.loop.time() - self._trouble_since > self.answer_timeout
@@ -152,6 +153,8 @@ class Cluster:
         self.says = says
         self.answer_timeout = nodes.answer_timeout
         self.closing = False
+        #: What each connection is given that is made from now on.
+        self.keeper: Keeper | None = None
         self._scripts = scripts
         self._servers: dict[Address, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS

@@ -91,6 +91,19 @@ _REPLIES: dict[bytes, Callable[[Any], bool]] = {
 }
 
 
+class Keeper(Protocol):
+    """What sees to a server's state before requests are written to it."""
+
+    def opened(self, connection: CommandConnection) -> bool:
+        """Called when a socket is there; return whether requests wait until ``release`` is called."""
+
+    def lost(self, connection: CommandConnection) -> None:
+        """Called when a socket is gone."""
+
+    def is_wanted(self, connection: CommandConnection) -> bool:
+        """Return whether the connection is to come back though no request waits for it."""
+
+
 class Request:
     """
     Commands that leave together, and one future for all their replies.
@@ -214,6 +227,9 @@ class CommandConnection(Connection):
         self._scheduled = False
         #: What ends the wait for the answer to a PING, as long as one is waited for.
         self._probe: asyncio.TimerHandle | None = None
+        #: What is done on a new socket ahead of the requests, which wait meanwhile.
+        self.keeper: Keeper | None = None
+        self._is_held = False
         #: When a server first answered that it is not the one to talk to, and when one last did.
         self._not_done_since = self._not_done_last = float("-inf")
 
@@ -270,7 +286,14 @@ class CommandConnection(Connection):
         loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
         if loads:
             self.link.write(assemble(loads), [_Ignored() for _ in loads])
+        self._is_held = self.keeper is not None and self.keeper.opened(self)
         self._write()
+
+    def release(self) -> None:
+        """Write what has waited for the keeper."""
+        if self._is_held:
+            self._is_held = False
+            self._write()
 
     def writable(self) -> None:
         if (self._unwritten or self._repeat) and not self._scheduled:
@@ -280,7 +303,7 @@ class CommandConnection(Connection):
         if not self.trouble_lasts():
             return True
         self._fail_unwritten(error)
-        return False
+        return self._is_kept()
 
     def unanswered(self, request: Pending, error: Exception) -> None:
         """
@@ -337,8 +360,11 @@ class CommandConnection(Connection):
 
     def after_loss(self) -> None:
         self._end_probe()
+        self._is_held = False
+        if self.keeper is not None:
+            self.keeper.lost(self)
         self._put_first()
-        if self._unwritten:
+        if self._unwritten or self._is_kept():
             self.connect()
 
     async def aclose(self) -> None:
@@ -370,8 +396,13 @@ class CommandConnection(Connection):
         self.closing = True
         self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the event loop was closed"))
 
+    def _is_kept(self) -> bool:
+        return self.keeper is not None and self.keeper.is_wanted(self)
+
     def _write(self, at_once: bool = False) -> None:
         self._scheduled = False
+        if self._is_held:
+            return
         link = self.link
         if self._repeat and link is not None:
             if link.in_flight:

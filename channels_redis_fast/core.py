@@ -14,6 +14,7 @@ Rules and names are those of ``channels_redis.core`` 4.3 and of the Channels lay
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 import time
@@ -35,9 +36,11 @@ from .flush import unlink_all
 from .lanes import Lane
 from .loops import notice_fork
 from .mailbox import Mailroom
+from .memberships import Memberships
 from .naming import names_of, split_by
 from .nodes import Nodes
 from .receiver import Receiver
+from .restoration import GroupRestorer
 from .ways import either_way
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
@@ -54,7 +57,8 @@ class RedisChannelLayer(RedisLayer):
     ``symmetric_encryption_keys``: list of str or bytes. ``random_prefix_length``: bytes that make equal messages
     distinct. ``serializer_format``: a name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived
     event loops go through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds
-    that a call of ``layer.sync`` may take, None for as long as the layer itself waits.
+    that a call of ``layer.sync`` may take, None for as long as the layer itself waits. ``restore_groups``: bool,
+    whether memberships of this process' channels are restored on a server that comes back without them.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -77,8 +81,10 @@ class RedisChannelLayer(RedisLayer):
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
         max_message_size: int | None = None,
+        restore_groups: bool = True,
     ) -> None:
         self.max_message_size = options.size("max_message_size", max_message_size)
+        self.restore_groups = options.flag("restore_groups", restore_groups)
         self.expiry = options.seconds("expiry", expiry)
         self.group_expiry = options.seconds("group_expiry", group_expiry)
         super().__init__(
@@ -109,6 +115,7 @@ class RedisChannelLayer(RedisLayer):
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._mailroom = self._make_mailroom()
+        self._memberships = Memberships(self._mailroom, self.group_expiry)
 
     # Channels.
 
@@ -195,11 +202,16 @@ class RedisChannelLayer(RedisLayer):
             await coming
         except GeneratorExit:
             self._mailroom.abandon_later(inbox, channel, coming)
+            self._left(channel)
             raise
         except BaseException:
             inbox.abandon(channel, coming)
+            self._left(channel)
             raise
         self._stats.receives += 1
+        member = self._memberships.channels.get(channel)
+        if member is not None:
+            member.took()
         return coming.take()
 
     async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
@@ -234,9 +246,16 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
-        await connection.call(
+        added = connection.call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
+        if self.restore_groups and self.client_prefix in channel and channel.find("!") > 0:
+            self._record(group, group_key, channel)
+        try:
+            await added
+        except Exception:
+            self._memberships.discard(group_key, channel)
+            raise
 
     @either_way
     async def group_discard(self, group: str, channel: str) -> None:
@@ -246,6 +265,7 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
+        self._memberships.discard(group_key, channel)
         await connection.call((b"ZREM", group_key, channel), repeatable=True)
 
     async def group_send(self, group: str, message: Message) -> None:
@@ -304,9 +324,12 @@ class RedisChannelLayer(RedisLayer):
 
         Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
         """
+        self._memberships.clear()
+        # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on. And
+        # for the marker by which a server is known that has lost its data, which this does not mean.
+        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch")
         for shard_commands in self._loops[get_running_loop()].commands:
-            # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
-            await unlink_all(shard_commands, self._key_prefix, self._key_prefix + b":wake:")
+            await unlink_all(shard_commands, self._key_prefix, spared)
         self._mailroom.empty()
         await self.close_pools()
 
@@ -350,13 +373,46 @@ class RedisChannelLayer(RedisLayer):
         """In a forked child: become a process of its own, and leave the parent's sockets alone."""
         self.client_prefix = unique_name()
         self._mailroom = self._make_mailroom()
+        self._memberships = Memberships(self._mailroom, self.group_expiry)
         super().after_fork()
 
     def _make_mailroom(self) -> Mailroom:
         return Mailroom(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
-        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, weakly(self._make_receiver))
+        return CoreLoop(
+            loop,
+            self._shards,
+            self.expiry,
+            self._codec.ordered,
+            self._stats,
+            weakly(self._make_receiver),
+            self._memberships if self.restore_groups else None,
+            self._key_prefix,
+        )
+
+    def _record(self, group: str, group_key: bytes, channel: str) -> None:
+        """Record a membership that this layer asks for, and have it watched where it is asked for and received on."""
+        here = get_running_loop()
+        record = self._memberships.add(group_key, self.consistent_hash(group), channel)
+        if record is None:
+            return
+        is_new = record.dataset is None
+        for loop, state in list(self._loops.items()):
+            restorer: GroupRestorer | None = state.restorer
+            if restorer is None:
+                continue
+            if loop is here:
+                restorer.watch(record)
+            elif is_new and state.receives:
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(restorer.watch, record)
+
+    def _left(self, channel: str) -> None:
+        """Called when a receive was cancelled."""
+        member = self._memberships.channels.get(channel)
+        if member is not None:
+            member.is_gone = True
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(

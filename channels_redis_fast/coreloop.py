@@ -17,8 +17,10 @@ from .cluster import Cluster
 from .commands import CommandConnection
 from .dialer import Dialer, close_client
 from .loops import Closable
+from .memberships import Memberships
 from .nodes import Nodes
 from .receiver import Receiver
+from .restoration import GroupRestorer
 from .rosters import Rosters
 from .sender import Sender
 from .slotsenders import SlotSenders
@@ -36,6 +38,8 @@ class CoreLoop:
         ordered: bool,
         stats: Stats,
         make_receiver: Callable[[CoreLoop], Receiver],
+        memberships: Memberships | None = None,
+        prefix: bytes = b"",
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
@@ -52,6 +56,8 @@ class CoreLoop:
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.rosters = Rosters()
+        #: What restores this layer's groups on servers that have lost them; None where that is not wanted.
+        self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         self._make_receiver = make_receiver
@@ -60,6 +66,11 @@ class CoreLoop:
     def receiver(self) -> Receiver:
         """Everything that this loop receives. A loop that only sends has none."""
         return self._make_receiver(self)
+
+    @property
+    def receives(self) -> bool:
+        """Whether anything has been received in this loop."""
+        return "receiver" in vars(self)
 
     def connections(self) -> list[Closable]:
         """Return all connections, those without a socket too."""
@@ -80,6 +91,8 @@ class CoreLoop:
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
+        if self.restorer is not None:
+            self.restorer.close()
         if "receiver" in vars(self):
             await self.receiver.retire()
         await self._close_commands()

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from ._hot import Waiter, Waker
 from .codec import Message
@@ -24,7 +24,7 @@ from .futures import fail
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds after which a message is put back again that the server had no memory for.
+#: Seconds after which a message is put back again that the server had no memory for, or that did not reach it.
 RETURN_PAUSE = 0.5
 
 #: With what it takes to put it back: the pump that brought it, the member, the score.
@@ -179,8 +179,8 @@ class GeneralChannel:
 
     def _returned(self, popped: Popped, future: asyncio.Future[list[Any]]) -> None:
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, OutOfMemoryError) and not self._receiver.retired:
-            # It is kept until the server has room again, or somebody receives here.
+        if isinstance(error, (ConnectionError, OutOfMemoryError)) and not self._receiver.retired:
+            # It is kept until the server is there and has room again, or somebody receives here.
             self._receiver.loop.call_later(RETURN_PAUSE, self._return_again, popped)
             return
         self.returning -= 1

@@ -341,8 +341,11 @@ class Pump(Connection):
                 target.fail_waiters(error)
                 if isinstance(target, Inbox):
                     target.disarm()
-            self._answered()
+            if self.link is link:
+                # Else nothing is due on the connection that there is now.
+                self._answered()
 
+        link = self.link
         # Nothing is waited for meanwhile. A pop of nothing needs the same permission as a pop.
         self._due += 1
         pops = [(b"ZPOPMIN", target.key, 0) for target in targets]

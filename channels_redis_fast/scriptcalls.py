@@ -183,7 +183,7 @@ class PlainCommands:
             if not count:
                 self._were_empty.append(key)
             try:
-                stamp = _stamp_after(last)
+                stamp = _stamp_after(last, self._expiry)
             except (IndexError, ValueError):
                 self._failed.append((first, position, UnexpectedReply.to("ZREVRANGE", last)))
                 continue
@@ -221,11 +221,11 @@ class PlainCommands:
             self._look()
 
 
-def _stamp_after(last: list[bytes]) -> bytes:
-    """Return the score of a message: the time, or just after the last one if that lies less than a second ahead."""
+def _stamp_after(last: list[bytes], expiry: int) -> bytes:
+    """Return the score of a message: the time, or just after the last one if it is at most ``expiry`` ahead."""
     stamp = time.time_ns() // 1000
     if last:
         after = round(float(last[1]) * 1_000_000) + 1
-        if stamp < after < stamp + 1_000_000:
+        if stamp < after <= stamp + expiry * 1_000_000:
             stamp = after
     return b"%d.%06d" % divmod(stamp, 1_000_000)
