@@ -51,9 +51,7 @@ def _check_losses(record: Record, allowance: Allowance, verdict: Verdict) -> Non
             verdict.blame(f"lost (at most {allowance.lost_with_connections} may be)", send.flow, send.number, place)
 
 
-def _check_repeats(
-    record: Record, allowance: Allowance, sends: dict[tuple[str, int], Send], verdict: Verdict
-) -> None:
+def _check_repeats(record: Record, allowance: Allowance, sends: dict[tuple[str, int], Send], verdict: Verdict) -> None:
     came = Counter((receipt.flow, receipt.number, receipt.place) for receipt in record.receipts)
     for (flow, number, place), count in came.items():
         send = sends.get((flow, number))
@@ -89,7 +87,9 @@ def trace(record: Record, flow: str, number: int, place: str, around: int = 2) -
         if send.flow == flow and abs(send.number - number) <= around:
             ended = "never" if send.ended is None else f"{send.ended:.3f}"
             lines.append((send.begun, f"sent {send.number}, {send.outcome} at {ended} {send.error}".rstrip()))
-    lines += [(receipt.at, _came(receipt)) for receipt in record.receipts if _is_near(receipt, flow, number, place, around)]
+    lines += [
+        (receipt.at, _came(receipt)) for receipt in record.receipts if _is_near(receipt, flow, number, place, around)
+    ]
     return [f"  {at:8.3f} {text}" for at, text in sorted(lines)]
 
 
