@@ -26,7 +26,7 @@ SETUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], int]]
 
 @dataclass(frozen=True)
 class Fault:
-    """At `at` seconds `name` happens; `seconds` is how long it lasts, `number` what it chooses by (a shard, a count)."""
+    """At `at` seconds `name` happens, for `seconds`; `number` is what it chooses by (a shard, a count)."""
 
     at: float
     name: str

@@ -12,7 +12,7 @@ ACKNOWLEDGED, RAISED, UNKNOWN = "acknowledged", "raised", "unknown"
 
 @dataclass
 class Send:
-    """One call: the flow's `number`-th. `places` are where it has to arrive; times are seconds since the round began."""
+    """One call: the flow's `number`-th. It has to arrive at `places`; times are seconds since the round began."""
 
     flow: str
     number: int

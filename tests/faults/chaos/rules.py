@@ -22,9 +22,9 @@ ON_THE_WAY = 1.0
 @dataclass(frozen=True)
 class Rule:
     """
-    What one fault permits. `deaths`: how many blocking connections of each receiving layer it may end, on each shard, each of which
-    may take one message along. `outage`: Pub/Sub misses what is published meanwhile. `forgets`: the server may lose
-    what it had acknowledged up to then. `repeats`: a general channel's job may be done again.
+    What one fault permits. `deaths`: how many blocking connections of each receiving layer it may end, on each shard,
+    each of which may take one message along. `outage`: Pub/Sub misses what is published meanwhile. `forgets`: the
+    server may lose what it had acknowledged up to then. `repeats`: a general channel's job may be done again.
     """
 
     reason: str
@@ -74,7 +74,7 @@ class Happened:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What the faults of a round permit together. `receivers`: how many layers receive; `shards`: on how many servers."""
+    """What the faults of a round permit, where so many layers (`receivers`) receive from so many servers (`shards`)."""
 
     layer: str
     faults: tuple[Happened, ...]
@@ -103,5 +103,5 @@ class Allowance:
         return self.layer == "core" and kind == "general" and any(fault.rule.repeats for fault in self.faults)
 
     def is_ordered(self, kind: str) -> bool:
-        """A general channel takes turns among shards, and what goes back from a cancelled receive was passed by others."""
+        """A general channel takes turns among shards, and others pass what goes back from a cancelled receive."""
         return kind != "general" or (self.shards == 1 and not self.faults)
