@@ -38,9 +38,9 @@ BACKENDS = {
 PURE = "-pure"
 BACKENDS.update({f"{layer}{PURE}": BACKENDS[layer] for layer in ("fast", "fast-pubsub")})
 # The same layers under another dispatch than Channels' own, as their names say.
-BACKENDS.update({
-    f"{layer}-{dispatch}": BACKENDS[layer] for layer in ("fast", "fast-pubsub") for dispatch in DISPATCHES
-})
+BACKENDS.update(
+    {f"{layer}-{dispatch}": BACKENDS[layer] for layer in ("fast", "fast-pubsub") for dispatch in DISPATCHES}
+)
 BACKENDS["floor-tasks-direct"] = BACKENDS["floor-tasks"]
 SERVERLESS = ("memory", "floor-tasks", "floor-tasks-direct")
 # So high that no workload meets it: what is measured is the layer, not its back-pressure.

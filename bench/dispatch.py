@@ -12,7 +12,7 @@ from typing import Any
 
 DISPATCHES = ("direct", "relay", "loop")
 ROOM = "bench.room"
-# What is broadcast is a frame already, as most broadcasts are, so that a handler is one line and a relay can do without.
+# What is broadcast is a frame already, as most broadcasts are: a handler is one line, and a relay can do without.
 FRAME = "room.frame"
 
 
@@ -25,7 +25,11 @@ def split(layer: str) -> tuple[str, str]:
 def consumer_base(dispatch: str) -> Any:
     """The class `AsyncWebsocketConsumer` of Channels, or ours of the same name."""
     module = "channels.generic.websocket" if dispatch == "channels" else "channels_redis_fast.consumers"
-    return importlib.import_module(module).AsyncWebsocketConsumer
+    base = importlib.import_module(module).AsyncWebsocketConsumer
+    if dispatch == "relay" and not hasattr(base, "relay"):
+        # A class attribute that nobody reads would be measured as a relay otherwise.
+        raise RuntimeError("relayed frames would not be measured: the consumers do not know them")
+    return base
 
 
 def room_consumer(dispatch: str) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import CASES, METRICS
+from bench.dispatch import split
 from bench.promises import Spread, lines_of, metric_of, ratio, values
 from bench.tables import number
 from bench.upstream import ROOT
@@ -23,6 +24,7 @@ Report = dict[str, Any]
 BEGIN = "<!-- measured: begin (python -m bench.report writes from here to the end mark) -->"
 END = "<!-- measured: end -->"
 LOADS = {name: case.parameters["rate"] for name, case in CASES.items() if case.workload == "loads:offered"}
+SITES = [name for name, case in CASES.items() if case.kind == "sockets"]
 GROUPS = {name: case.parameters["consumers"] for name, case in CASES.items() if case.workload == "workloads:group"}
 # The same contender has the same color in every picture.
 COLORS = {
@@ -36,8 +38,16 @@ COLORS = {
     "floor": "#808b96",
     "floor-pubsub": "#aab7b8",
     "floor-tasks": "#566573",
+    "floor-tasks-direct": "#2c3e50",
+    "fast-direct": "#154c79",
+    "fast-relay": "#0b2e4a",
+    "fast-loop": "#99a3a4",
+    "fast-pubsub-direct": "#145a32",
+    "fast-pubsub-relay": "#0b3d20",
+    "fast-pubsub-loop": "#ccd1d1",
 }
 FAMILIES = (("core", "fast", "upstream"), ("Pub/Sub", "fast-pubsub", "upstream-pubsub"))
+SITE_FAMILIES = tuple((family, f"{ours}-direct", theirs) for family, ours, theirs in FAMILIES)
 
 
 def cases_of(report: Report) -> list[str]:
@@ -70,6 +80,7 @@ def commands(line: dict[str, Any]) -> int:
 def case_table(report: Report, case: str) -> str:
     metric = metric_of(case)
     latency = metric == "p50_us"
+    site = CASES[case].kind == "sockets"
     heading = [
         METRICS[metric][0],
         "lowest – highest",
@@ -81,6 +92,8 @@ def case_table(report: Report, case: str) -> str:
     heading += ["commands", "lost", "repeated"]
     if latency:
         heading.insert(2, "p99 µs")
+    if site:
+        heading[2:2] = ["p50 ms", "p99 ms"]
     rows = [["", *heading], ["---", *["---:"] * len(heading)]]
     for layer, loop in contenders_of(report, case):
         label = report["labels"][layer] + ("" if loop == "asyncio" else f", {loop}")
@@ -93,7 +106,13 @@ def case_table(report: Report, case: str) -> str:
         row = [label, f"**{number(spread.median)}**", f"{number(spread.low)} – {number(spread.high)}"]
         if latency:
             row.append(number(Spread.of([line["p99_us"] for line in lines]).median))
-        peer = {"fast": "upstream", "fast-pubsub": "upstream-pubsub"}.get(layer.removesuffix("-pure"))
+        if site:
+            for percentile in ("p50_us", "p99_us"):
+                found = values(report["measurements"], layer, case, percentile, loop)
+                row.append(number(Spread.of(found).median / 1000) if found else "")
+        name, dispatch = split(layer.removesuffix("-pure"))
+        # The hand-written loop is no product that could replace anything.
+        peer = None if dispatch == "loop" else {"fast": "upstream", "fast-pubsub": "upstream-pubsub"}.get(name)
         for other in (peer, "memory" if peer else None):
             one = None if other is None else ratio(report["measurements"], layer, other, case, loop=loop)
             row.append("" if one is None else number(one.median))
@@ -135,6 +154,7 @@ def promise_table(report: Report) -> str:
             than = line["than"]
             beside = CASES[than].title if than else report["labels"].get(line["against"], line["against"])
             promised, unit = f"{number(line['factor'])} ×", " ×"
+            unit += f" {METRICS[line['metric']][0]}" if line.get("metric") else ""
         label = report["labels"].get(line["layer"], line["layer"])
         spread = f"{number(measured['low'])} – {number(measured['high'])}"
         title = CASES[line["workload"]].title
@@ -187,11 +207,12 @@ def plot_ratios(report: Report, axes: Any) -> bool:
     for case in cases_of(report):
         if case in LOADS:
             continue
-        for family, ours, theirs in FAMILIES:
+        # What a site gains is drawn with what it would then use.
+        for family, ours, theirs in SITE_FAMILIES if case in SITES else FAMILIES:
             one = ratio(report["measurements"], ours, theirs, case, loop=loop)
             # Where ours cost nothing measurable there is no ratio to draw.
             if one is not None and 0 < one.median < float("inf"):
-                bars.append((f"{CASES[case].title} ({family})", one, COLORS[ours]))
+                bars.append((f"{CASES[case].title} ({family})", one, COLORS[split(ours)[0]]))
     bars.reverse()
     for at, (_, one, color) in enumerate(bars):
         error = [[one.median - one.low], [one.high - one.median]]
@@ -251,10 +272,47 @@ def plot_members(report: Report, axes: Any) -> bool:
     )
 
 
+def plot_sites(report: Report, axes: Any, metric: str, scale: float) -> bool:
+    """Bars: one for each contender of each site with real clients, the sites one below the other."""
+    loop = main_loop(report)
+    at, ticks, drawn = 0.0, [], False
+    for case in SITES:
+        for layer, label in report["labels"].items():
+            found = values(report["measurements"], layer, case, metric, loop)
+            if not found:
+                continue
+            one = Spread.of([value * scale for value in found])
+            error = [[one.median - one.low], [one.high - one.median]]
+            axes.barh(at, one.median, color=COLORS.get(layer), xerr=error, error_kw={"linewidth": 0.8})
+            axes.text(one.high * 1.05, at, number(one.median), va="center", fontsize=8)
+            site, _, _ = CASES[case].title.partition(" in one room")
+            ticks.append((at, f"{site}: {label}"))
+            at, drawn = at - 1, True
+        at -= 0.6
+    axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks], fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.01)
+    if drawn:
+        axes.figure.set_size_inches(9, 1.2 + 0.24 * len(ticks))
+    return drawn
+
+
+def plot_site_frames(report: Report, axes: Any) -> bool:
+    axes.set_xlabel("frames per second to all clients of a room: median, lowest, highest")
+    return plot_sites(report, axes, "per_second", 1.0)
+
+
+def plot_site_tail(report: Report, axes: Any) -> bool:
+    axes.set_xlabel("p99 from group_send to the last client, ms: median, lowest, highest")
+    return plot_sites(report, axes, "p99_us", 1e-3)
+
+
 PICTURES: dict[str, Callable[[Report, Any], bool]] = {
     "times-channels-redis": plot_ratios,
     "latency-against-load": plot_load,
     "cost-per-delivery-against-members": plot_members,
+    "frames-per-second-to-sockets": plot_site_frames,
+    "p99-from-group-send-to-the-last-client": plot_site_tail,
 }
 
 

@@ -1,7 +1,7 @@
 """Whole sites: a server with real WebSocket clients in one room, and this process that broadcasts to them.
 
-The server (uvicorn, daphne, granian) and the clients have processes of their own. Knows how to start the servers and how
-to time a broadcast; what runs on them is in `bench.site`, who listens in `bench.clients`.
+The server (uvicorn, daphne, granian) and the clients have processes of their own. Knows how to start the servers and
+how to time a broadcast; what runs on them is in `bench.site`, who listens in `bench.clients`.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ async def broadcast(layer: Any, member: Member, number: int) -> float:
     return member.heard_at - began
 
 
-async def rooms(
-    layer: Any, *, context: dict[str, Any], loop: str, count: int, server: str, clients: int
-) -> Result:
+async def rooms(layer: Any, *, context: dict[str, Any], loop: str, count: int, server: str, clients: int) -> Result:
     """`count` broadcasts to a room of so many sockets, each when the last is with every client.
 
     The measured time is that of the broadcasts: how the clients tell of the last frame is not part of it.
@@ -123,21 +121,20 @@ async def rooms(
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     clock = Clock()
     times: list[float] = []
-    async with site(server, context, loop) as (process, port):
-        async with listeners(port, clients) as member:
-            member.tell("start")
-            # Upstream's Pub/Sub layer does not wait for its subscriptions.
-            await asyncio.sleep(SETTLE)
-            for number in range(WARM_UP):
-                await broadcast(layer, member, number)
-            before = cpu_of(process.pid)
-            with clock.measure():
-                try:
-                    for number in range(WARM_UP, WARM_UP + count):
-                        times.append(await broadcast(layer, member, number))
-                except asyncio.TimeoutError:
-                    pass
-            spent = cpu_of(process.pid) - before
+    async with site(server, context, loop) as (process, port), listeners(port, clients) as member:
+        member.tell("start")
+        # Upstream's Pub/Sub layer does not wait for its subscriptions.
+        await asyncio.sleep(SETTLE)
+        for number in range(WARM_UP):
+            await broadcast(layer, member, number)
+        before = cpu_of(process.pid)
+        with clock.measure():
+            try:
+                for number in range(WARM_UP, WARM_UP + count):
+                    times.append(await broadcast(layer, member, number))
+            except asyncio.TimeoutError:
+                pass
+        spent = cpu_of(process.pid) - before
     boxes = [Inbox([number for number in numbers if number >= WARM_UP]) for numbers in member.numbers]
     result = result_of(clients * count, boxes, clock)
     wall, result.seconds = result.seconds, sum(times) or result.seconds
