@@ -1,7 +1,7 @@
 """A report of the bench as Markdown and pictures: `python -m bench.report bench/results/X.json`.
 
-Writes the part of docs/performance.md between two markers, and the plots beside it. Knows JSON, text and matplotlib;
-starts and measures nothing.
+Writes the parts of docs/performance.md between two marks each, and the plots beside it. A part of which the run has
+nothing stays as it is. Knows JSON, text and matplotlib; starts and measures nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,45 @@ from bench.upstream import ROOT
 
 Report = dict[str, Any]
 
-BEGIN = "<!-- measured: begin (python -m bench.report writes from here to the end mark) -->"
-END = "<!-- measured: end -->"
+
+@dataclass(frozen=True)
+class Part:
+    """What a page shows between two marks: all cases of these kinds, and the pictures of them."""
+
+    name: str
+    kinds: tuple[str, ...]
+    pictures: tuple[str, ...]
+
+    @property
+    def begin(self) -> str:
+        return f"<!-- {self.name}: begin (python -m bench.report writes from here to the end mark) -->"
+
+    @property
+    def end(self) -> str:
+        return f"<!-- {self.name}: end -->"
+
+    def of(self, report: Report) -> Report:
+        """The report of this part alone."""
+        kept = {name for name, case in CASES.items() if case.kind in self.kinds}
+        lines, checked = report["measurements"], report.get("promises", [])
+        return {
+            **report,
+            "measurements": [line for line in lines if line["workload"] in kept],
+            "promises": [line for line in checked if line["workload"] in kept],
+        }
+
+
+LAYERS = Part(
+    "measured",
+    ("loop", "crowd", "sync", "site"),
+    ("times-channels-redis", "latency-against-load", "cost-per-delivery-against-members"),
+)
+CONSUMERS = Part(
+    "sites",
+    ("consumers", "sockets"),
+    ("sites-times-channels-redis", "frames-per-second-to-sockets", "p99-from-group-send-to-the-last-client"),
+)
+PARTS = (LAYERS, CONSUMERS)
 LOADS = {name: case.parameters["rate"] for name, case in CASES.items() if case.workload == "loads:offered"}
 SITES = [name for name, case in CASES.items() if case.kind == "sockets"]
 GROUPS = {name: case.parameters["consumers"] for name, case in CASES.items() if case.workload == "workloads:group"}
@@ -154,10 +192,11 @@ def promise_table(report: Report) -> str:
             than = line["than"]
             beside = CASES[than].title if than else report["labels"].get(line["against"], line["against"])
             promised, unit = f"{number(line['factor'])} ×", " ×"
-            unit += f" {METRICS[line['metric']][0]}" if line.get("metric") else ""
         label = report["labels"].get(line["layer"], line["layer"])
         spread = f"{number(measured['low'])} – {number(measured['high'])}"
         title = CASES[line["workload"]].title
+        if "factor" in line and line.get("metric"):
+            title += f", {METRICS[line['metric']][0]}"
         rows.append(
             f"| {label}: {title} | {beside} | {promised} | {number(measured['median'])}{unit} | {spread} "
             f"| {line['verdict']} |"
@@ -188,13 +227,13 @@ def markdown(report: Report, pictures: list[str]) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def put_between(page: str, text: str) -> str:
-    """The page with its measured part replaced. Raises ValueError when it has no marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def put_between(page: str, text: str, part: Part = LAYERS) -> str:
+    """The page with that part of it replaced. Raises ValueError when it has no marks."""
+    before, begin, rest = page.partition(part.begin)
+    _, end, after = rest.partition(part.end)
     if not begin or not end:
-        raise ValueError(f"the page lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+        raise ValueError(f"the page lacks the marks {part.begin} and {part.end}")
+    return f"{before}{part.begin}\n\n{text}\n{part.end}{after}"
 
 
 # Pictures. Each returns False when the report has nothing for it.
@@ -309,6 +348,7 @@ def plot_site_tail(report: Report, axes: Any) -> bool:
 
 PICTURES: dict[str, Callable[[Report, Any], bool]] = {
     "times-channels-redis": plot_ratios,
+    "sites-times-channels-redis": plot_ratios,
     "latency-against-load": plot_load,
     "cost-per-delivery-against-members": plot_members,
     "frames-per-second-to-sockets": plot_site_frames,
@@ -316,17 +356,17 @@ PICTURES: dict[str, Callable[[Report, Any], bool]] = {
 }
 
 
-def plots(report: Report, directory: Path) -> list[Path]:
-    """Draw what the report has numbers for, and return the files."""
+def plots(report: Report, directory: Path, names: Sequence[str]) -> list[Path]:
+    """Draw those pictures that the report has numbers for, and return the files."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     directory.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, plot in PICTURES.items():
+    for name in names:
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         FigureCanvasAgg(figure)
-        if plot(report, figure.add_subplot()):
+        if PICTURES[name](report, figure.add_subplot()):
             path = directory / f"{name}.png"
             figure.savefig(path, dpi=110, metadata={"Software": None})
             drawn.append(path)
@@ -340,10 +380,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     report = json.loads(arguments.json.read_text())
     page = arguments.page
-    drawn = plots(report, page.parent / "images")
-    names = [path.relative_to(page.parent).as_posix() for path in drawn]
-    page.write_text(put_between(page.read_text(), markdown(report, names)))
-    print(f"written: {page} and {len(drawn)} pictures")
+    text, count = page.read_text(), 0
+    for part in PARTS:
+        measured = part.of(report)
+        if not measured["measurements"]:
+            continue
+        drawn = plots(measured, page.parent / "images", part.pictures)
+        names = [path.relative_to(page.parent).as_posix() for path in drawn]
+        text, count = put_between(text, markdown(measured, names), part), count + len(drawn)
+    page.write_text(text)
+    print(f"written: {page} and {count} pictures")
     return 0
 
 
