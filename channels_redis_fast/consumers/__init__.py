@@ -1,12 +1,15 @@
-"""Consumers as fast as the layer: Channels' consumer classes with a direct way to their handlers.
+"""
+The last mile, from the channel layer to the browser: Channels' consumers with a direct dispatch.
 
-Change an import, or switch all consumers of a site at once (`install`). Works with every channel layer. `dispatch` says
-what stays as it is under Channels.
+A site imports its base classes from here instead of from Channels, or calls ``install()``, and keeps everything else.
+Works with any channel layer, and with none.
 """
 
+from __future__ import annotations
+
+from .activation import install, installed, uninstall
 from .dispatch import DirectDispatch
 from .generic import AsyncConsumer, AsyncHttpConsumer, AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
-from .installation import install, is_installed, uninstall
 
 __all__ = [
     "AsyncConsumer",
@@ -15,6 +18,6 @@ __all__ = [
     "AsyncWebsocketConsumer",
     "DirectDispatch",
     "install",
-    "is_installed",
+    "installed",
     "uninstall",
 ]

@@ -171,10 +171,12 @@ class Receiver:
         """Close the sockets of the pumps, losing nothing; who still waits is served by new ones."""
         for inbox in self.inboxes.values():
             inbox.disarm()
-        await asyncio.gather(*(pump.stop() for pump in self.pumps))
-        for pump in self.pumps:
-            if not self.retired and self.wanted(pump):
-                pump.kick()
+        try:
+            await asyncio.gather(*(pump.stop() for pump in self.pumps))
+        finally:
+            for pump in self.pumps:
+                if not self.retired and self.wanted(pump):
+                    pump.kick()
 
     async def retire(self) -> None:
         """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""
@@ -230,13 +232,16 @@ class Receiver:
             try:
                 loop.call_soon_threadsafe(heir.serve, inbox)
             except RuntimeError:
-                logger.debug("The event loop that was to receive on %s is closed", inbox.name)
+                logger.debug("The event loop that was to receive on %r is closed", inbox.name)
 
     def _forget(self, inbox: Inbox) -> None:
         """Let go of a key that nobody has received on for long, and of the inbox with it."""
         with self._inboxes.lock:
+            if inbox.receiver is self and (inbox.waiting or inbox.claimed):
+                # Somebody came meanwhile, in another thread, and counts on this loop.
+                return
             self.inboxes.pop(inbox.name, None)
-            if inbox.receiver is self and not inbox.waiting and not inbox.claimed:
+            if inbox.receiver is self:
                 inbox.receiver = None
                 self._inboxes.inboxes.pop(inbox.name, None)
 
@@ -248,4 +253,4 @@ class Receiver:
 
     def _undecodable(self, key: bytes, error: Exception) -> None:
         self.stats.undecodable += 1
-        logger.error("Skipped an undecodable message on key %s: %s: %s", key.decode(), type(error).__name__, error)
+        logger.error("Skipped an undecodable message on key %r: %s: %s", key.decode(), type(error).__name__, error)

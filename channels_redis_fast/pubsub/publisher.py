@@ -15,7 +15,7 @@ from ..cluster.slot_queue import Reclaimable, SlotQueue
 from ..cluster.slots import slot_of
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
-from ..connection.link import REDIRECTIONS, Command
+from ..connection.link import REDIRECTIONS, Command, UnexpectedReply
 from ..hot import Waiter, Waker
 from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 
@@ -33,6 +33,7 @@ class PublishBatch:
     __slots__ = ("_answered", "_dialect", "_publisher", "connection", "messages", "waiters")
 
     repeatable = False
+    first_lost = 0.0
 
     def __init__(self, publisher: BatchOwner, connection: CommandConnection | SlotQueue, dialect: Dialect) -> None:
         self._publisher = publisher
@@ -48,6 +49,8 @@ class PublishBatch:
         return self.messages[self._answered :] if self._answered else self.messages
 
     def reply(self, reply: Any) -> bool:
+        if reply.__class__ is not int and not isinstance(reply, Exception):
+            raise UnexpectedReply.to(self._dialect.publish.decode(), reply)
         waiter = self.waiters[self._answered]
         self._answered += 1
         if not waiter.done():

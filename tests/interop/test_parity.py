@@ -88,12 +88,6 @@ DIFFERENCES: list[Difference] = [
         r"(raised AttributeError: .*|returned \(None, \[\{'type': 'x'\}\]\)|returned None)",
         r"raised AssertionError: 'message is not a dict'",
     ),
-    Difference(
-        "message-is-a-dict",
-        rf"pubsub/messages/\w+/(specific|group)/{NO_DICT}",
-        r"(returned \(None, .*\)|raised TypeError: .*)",
-        r"raised AssertionError: 'message is not a dict'",
-    ),
     # Names.
     Difference(
         "pubsub-names-are-text",
