@@ -11,6 +11,9 @@ Rules kept here:
 
 - At most one popped message is on its way at any time: what a dying connection can cost.
 - The removal of what was delivered goes before everything else, also on the next connection: nothing comes twice.
+- What was delivered before the connection was lost is not delivered again, though the next server has it: a promoted
+  replica that had not heard of its removal. That is for specific keys. Of a general channel another process may get
+  it, and equal messages without a random prefix cannot be told apart.
 - The next wait begins when those whom this one woke have run once, so that it knows whether they want more.
 """
 
@@ -70,6 +73,7 @@ class ReceiverContext(MailboxFeeder, Protocol):
 
     stats: Stats
     block_time: float
+    expiry: int
     prefix: bytes
     distinguishes_equal_messages: bool
     inboxes: dict[str, Inbox]
@@ -109,6 +113,9 @@ class Pump(Connection):
         self._turn = 0
         # Which are few, so that what is read ahead is bounded in total too.
         self._recent: dict[Inbox, ReadAhead] = {}
+        #: After a connection was lost: what was delivered before, by key, and until when it may come again.
+        self._doubted: dict[Inbox, frozenset[int]] = {}
+        self._doubtful_until = float("-inf")
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
 
@@ -136,6 +143,12 @@ class Pump(Connection):
 
     def opened(self) -> None:
         self._waking = False
+        self._doubted.clear()
+        if self._receiver.distinguishes_equal_messages:
+            self._doubted = {
+                inbox: frozenset(inbox.delivered) for inbox in self._receiver.inboxes.values() if inbox.delivered
+            }
+            self._doubtful_until = self.loop.time() + self._receiver.expiry
         self.kick()
 
     def writable(self) -> None:
@@ -277,7 +290,7 @@ class Pump(Connection):
                 ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:
                     del self._recent[next(iter(self._recent))]
-                self._receiver.deliver(target, (member,))
+                self._deliver(target, [member])
             else:
                 self._receiver.deliver_general(target, self, member, score)
 
@@ -294,7 +307,7 @@ class Pump(Connection):
             # Another loop empties this key by now, and will read them itself.
             return
         inbox.removals.setdefault(self.shard, []).extend(reply)
-        self._receiver.deliver(inbox, reply)
+        self._deliver(inbox, reply)
 
     def tried(self, channel: General, reply: Any) -> None:
         """Take the answer of a pop that did not wait: [member, score], or nothing."""
@@ -323,6 +336,18 @@ class Pump(Connection):
         if isinstance(reply, Exception):
             self._pause(reply)
         self._answered()
+
+    def _deliver(self, inbox: Inbox, members: list[bytes]) -> None:
+        hashes = list(map(hash, members))
+        if self._doubted:
+            if self.loop.time() > self._doubtful_until:
+                self._doubted.clear()
+            known = self._doubted.get(inbox, frozenset())
+            if not known.isdisjoint(hashes):
+                members = [member for member, value in zip(members, hashes, strict=True) if value not in known]
+        inbox.delivered.extend(hashes)
+        if members:
+            self._receiver.deliver(inbox, members)
 
     def _answered(self) -> None:
         self._due -= 1

@@ -54,7 +54,7 @@ class Receiver:
         #: The keys that this loop empties, by non-local channel name.
         self.inboxes: dict[str, Inbox] = {}
         self.stats: Stats = registry.stats
-        self._expiry = expiry
+        self.expiry = expiry
         self._inboxes = registry
         self._codec = codec
         #: Whether members of equal messages differ.
@@ -113,7 +113,7 @@ class Receiver:
         _, pump, member, score = popped
         self.stats.put_back += 1
         connection: CommandConnection | SlotQueue = self.commands[pump.shard].at(key)
-        returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True)
+        returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self.expiry), repeatable=True)
         connection.say(key)
         return returned
 
@@ -137,7 +137,7 @@ class Receiver:
             if inbox.waiting or inbox.claimed:
                 inbox.claimed = False
                 inbox.seen = now
-            if inbox.waiting or (not inbox.stored and now - inbox.seen <= self._expiry):
+            if inbox.waiting or (not inbox.stored and now - inbox.seen <= self.expiry):
                 wanted.append(inbox)
             elif not inbox.stored and not inbox.removals:
                 forgotten.append(inbox)

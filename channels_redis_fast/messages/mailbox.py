@@ -34,6 +34,10 @@ logger = logging.getLogger("channels_redis_fast")
 WARNING_INTERVAL = 60.0
 
 
+#: Members that are remembered of each key after they were delivered: 2 megabytes.
+REMEMBERED = 50_000
+
+
 class MailboxFeeder(Protocol):
     """What empties the Redis keys of inboxes, in one event loop."""
 
@@ -274,7 +278,7 @@ class Mailboxes(MailboxTable):
 class Inbox(Mailboxes):
     """The mailboxes of all channels that share one Redis key."""
 
-    __slots__ = ("claimed", "epoch", "key", "receiver", "removals", "seen")
+    __slots__ = ("claimed", "delivered", "epoch", "key", "receiver", "removals", "seen")
 
     def __init__(self, limits: InboxRegistry, name: str, key: bytes) -> None:
         super().__init__(limits, name)
@@ -284,6 +288,8 @@ class Inbox(Mailboxes):
         self.epoch = 0
         #: By shard, members that were delivered and are not yet known to be removed from Redis.
         self.removals: dict[int, list[bytes]] = {}
+        #: Hashes of the members delivered last: a server that takes another's place may have them still.
+        self.delivered: deque[int] = deque(maxlen=REMEMBERED)
         #: Whether somebody received since the pump last looked, and when (monotonic) it last saw that.
         self.claimed = False
         self.seen = 0.0

@@ -88,6 +88,18 @@ DIFFERENCES: list[Difference] = [
         r"(raised AttributeError: .*|returned \(None, \[\{'type': 'x'\}\]\)|returned None)",
         r"raised AssertionError: 'message is not a dict'",
     ),
+    Difference(
+        "message-is-a-dict",
+        r"pubsub/messages/\w+/(specific|group)/none",
+        r"(returned \(None, .*\)|raised TypeError: .*)",
+        r"raised TypeError: 'a message must not be None .*",
+    ),
+    Difference(
+        "keys-are-readable",
+        r"pubsub/messages/(msgpack|encrypted)/.*key.*",
+        r"returned \(None, \['ValueError: \w+ is not allowed for map key when strict_map_key=True'\]\)",
+        r"returned \(None, \[\{.*\}\]\)",
+    ),
     # Names.
     Difference(
         "pubsub-names-are-text",
