@@ -83,7 +83,7 @@ def check_consumers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
     | id | |
     |---|---|
     | ``channels_redis_fast.I001`` | it is active |
-    | ``channels_redis_fast.W006`` | it could not be activated |
+    | ``channels_redis_fast.W009`` | it could not be activated |
     """
     asked = getattr(settings, "CHANNELS_REDIS_FAST", {}).get("CONSUMERS") == "direct"
     if not asked or not apps.is_installed("channels_redis_fast"):
@@ -97,7 +97,7 @@ def check_consumers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
         Warning(
             refused,
             hint="Upgrade channels_redis_fast, or take its consumer classes as base classes instead.",
-            id="channels_redis_fast.W006",
+            id="channels_redis_fast.W009",
         )
     ]
 
