@@ -108,6 +108,9 @@ class Dialer:
         self.without_scripts = False
         self._is_out = False
         self._out_since = float("-inf")
+        #: When a refusal was logged last, and how many were not since then.
+        self._refusal_logged = float("-inf")
+        self._refusals = 0
         #: Losses since then of sockets that had just been opened.
         self._unlogged = 0
 
@@ -176,6 +179,16 @@ class Dialer:
             more = f" (and {self._unlogged} times since the last such line)" if self._unlogged else ""
             self._unlogged = 0
             logger.warning("Connection to Redis at %s lost: %s%s", label, error or "closed by the server", more)
+
+    def refuses(self, what: str, error: Exception) -> None:
+        """Log that the server refuses something that is asked again soon: at once, then every ``REMIND`` seconds."""
+        now = time.monotonic()
+        if now - self._refusal_logged < REMIND:
+            self._refusals += 1
+            return
+        more = f" (and {self._refusals} times since the last such line)" if self._refusals else ""
+        self._refusal_logged, self._refusals = now, 0
+        logger.error("Redis at %s refuses %s: %s%s", self.label, what, error, more)
 
     def restored(self) -> None:
         """Log that an outage is over, at the first socket after it."""

@@ -20,7 +20,6 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Sequence, Sized
 from typing import Any, Protocol, TypeAlias
@@ -43,8 +42,6 @@ from ..hot import assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
 from ..stats import Stats
 from .read_ahead import ReadAhead, take_removals
-
-logger = logging.getLogger("channels_redis_fast")
 
 #: Seconds that a wait may be answered later than Redis was asked to end it.
 BLOCK_MARGIN = 5.0
@@ -274,7 +271,7 @@ class Pump(Connection):
         elif isinstance(reply, NoPermissionError):
             self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):
-            self._pause(reply)
+            self._pause("to wait for messages", reply)
         elif not isinstance(reply, list) or not reply:
             raise UnexpectedReply.to("BZPOPMIN", reply)
         elif reply[0] == self._wake_key:
@@ -334,7 +331,7 @@ class Pump(Connection):
     def removed_in_part(self, reply: Any) -> None:
         """Go on with the next removals: when all of this write are answered, after a pause if one was refused."""
         if isinstance(reply, Exception):
-            self._pause(reply)
+            self._pause("to remove delivered messages", reply)
         self._answered()
 
     def _deliver(self, inbox: Inbox, members: list[bytes]) -> None:
@@ -376,8 +373,8 @@ class Pump(Connection):
         pops = [(b"ZPOPMIN", target.key, 0) for target in targets]
         self._commands.call(*pops, repeatable=True, raises=False).add_done_callback(found)
 
-    def _pause(self, error: Exception) -> None:
-        logger.error("Redis at %s refuses to wait for messages: %s", self.dialer.label, error)
+    def _pause(self, what: str, error: Exception) -> None:
+        self.dialer.refuses(what, error)
         if self._paused is None:
             self._paused = self.loop.call_later(ERROR_PAUSE, self._resume)
 

@@ -169,7 +169,7 @@ def test_setting_that_cannot_be_done() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["channels.consumer", "True"]
-    assert f"(channels_redis_fast.W006) Consumers stay as they are: <lambda> of Channels {version('channels')}" in (
+    assert f"(channels_redis_fast.W009) Consumers stay as they are: <lambda> of Channels {version('channels')}" in (
         done.stdout + done.stderr
     )
 

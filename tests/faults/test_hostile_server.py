@@ -14,6 +14,7 @@ import pytest
 from redis.exceptions import ConnectionError, ResponseError
 
 from channels_redis_fast.connection import commands, link
+from channels_redis_fast.core import pump
 from tests.core.helpers import end, started, until, within
 from tests.fakeserver import FakeServer, fake_server
 
@@ -125,6 +126,27 @@ async def test_a_reply_in_drips(make_core: Make, monkeypatch: pytest.MonkeyPatch
         error = await error_of(make_core(**of(fake)).send("general", {"n": 1}))
         assert "no whole reply" in str(error)
         await end(*dripping)
+
+
+async def test_a_server_that_refuses_each_wait(
+    make_core: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a server does that is BUSY, or has MISCONF: it is asked again and again, and the log has one line."""
+    monkeypatch.setattr(pump, "ERROR_PAUSE", 0.01)
+    asked = 0
+
+    def answer(command: list[bytes]) -> bytes:
+        nonlocal asked
+        asked += command[0] == b"BZPOPMIN"
+        return b"-BUSY Redis is busy running a script.\r\n" if command[0] == b"BZPOPMIN" else b"*0\r\n"
+
+    async with fake_server(answer) as fake:
+        receiving = await started(make_core(**of(fake)).receive("jobs"))
+        await until(lambda: asked >= 20)
+        await end(receiving)
+    assert [record.message for record in caplog.records if "refuses" in record.message] == [
+        f"Redis at 127.0.0.1:{fake.port} refuses to wait for messages: BUSY Redis is busy running a script."
+    ]
 
 
 async def test_a_long_error_is_cut(make_core: Make) -> None:
