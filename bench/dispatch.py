@@ -32,6 +32,11 @@ def consumer_base(dispatch: str) -> Any:
     return base
 
 
+def relays() -> bool:
+    """Whether our consumers know relayed frames."""
+    return hasattr(consumer_base("direct"), "relay")
+
+
 def room_consumer(dispatch: str) -> Any:
     """What a site would write: join the room, pass on what the layer brings, answer the client, leave the room."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.dispatch import relays, split
 from bench.upstream import ROOT, ensure_python
 
 
@@ -74,7 +75,8 @@ def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) ->
 
 
 def dispatched(here: Path) -> list[Contender]:
-    """Our layers under other dispatches than Channels' own. The hand-written loop is a floor, and no product."""
+    """Our layers under other dispatches than Channels' own, relayed frames where our consumers know them. The
+    hand-written loop is a floor, and no product."""
     rows = []
     for layer, family, against in (("fast", "core", "upstream"), ("fast-pubsub", "pubsub", "upstream-pubsub")):
         name = "core" if family == "core" else "Pub/Sub"
@@ -83,7 +85,7 @@ def dispatched(here: Path) -> list[Contender]:
             Contender(f"{layer}-relay", f"{name}, relayed frames", here, family, against),
             Contender(f"{layer}-loop", f"{name}, hand-written loop", here, family),
         ]
-    return rows
+    return [row for row in rows if relays() or split(row.layer)[1] != "relay"]
 
 
 def knows(python: Path, module: str) -> bool:

@@ -17,8 +17,8 @@ from bench import inprocess, sockets
 from bench.cases import CASES
 from bench.contender import BACKENDS, settings_for
 from bench.demo import socket_rows, socket_table
-from bench.dispatch import frame, number_of, room_consumer, split
-from bench.processes import Contender, contenders, result_of
+from bench.dispatch import frame, number_of, relays, room_consumer, split
+from bench.processes import Contender, contenders, dispatched, result_of
 from bench.sizes import CHECK, FULL
 
 SITES = [name for name, case in CASES.items() if case.kind == "sockets"]
@@ -54,6 +54,9 @@ def test_a_relay_is_never_measured_by_accident(monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.delattr(base, "relay")
     with pytest.raises(RuntimeError, match="would not be measured"):
         room_consumer("relay")
+    assert not [row for row in dispatched(Path(sys.executable)) if split(row.layer)[1] == "relay"]
+    monkeypatch.setattr(AsyncWebsocketConsumer, "relay", (), raising=False)
+    assert len([row for row in dispatched(Path(sys.executable)) if split(row.layer)[1] == "relay"]) == 2
 
 
 @pytest.mark.parametrize("case", CONSUMERS)
@@ -141,7 +144,7 @@ def test_every_site_is_measured_for_upstream_ours_and_the_floor(monkeypatch: pyt
     rows = {row.layer for row in contenders(everyone=True)}
     for case in SITES:
         assert {"upstream", "upstream-pubsub", "fast", "fast-direct", "fast-pubsub-loop"} <= set(FULL[case])
-        assert set(FULL[case]) <= rows
+        assert {layer for layer in FULL[case] if relays() or split(layer)[1] != "relay"} <= rows
     assert set(CHECK["consumers-room"]) <= rows
 
 
