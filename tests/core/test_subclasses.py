@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast import _pure
-from channels_redis_fast.hot import decode, encode
+from channels_redis_fast.hot import decode, encode, envelope
 from tests.core.helpers import within
 
 
@@ -40,5 +39,5 @@ async def test_on_all_ways(make_layer: Callable[..., Any], serializer_format: st
 @pytest.mark.parametrize("channel", [None, "a!b"])
 def test_compiled_and_pure_agree(channel: str | None) -> None:
     message = LastOf(type=["no", "chat"])
-    assert encode(message, channel, 0) == _pure.encode(message, channel, 0)
+    assert encode(message, channel, 0) == envelope.encode(message, channel, 0)
     assert decode(encode(message, channel, 0), 0) == (channel, {"type": "chat"})
