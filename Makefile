@@ -43,6 +43,7 @@ help:
 	@echo 'make bench-report  the tables and pictures of docs/performance.md, from the last full run'
 	@echo 'make sanitize   the tests that need no server, with AddressSanitizer and UBSan'
 	@echo 'make fuzz   the compiled modules against the pure ones       (TARGET=decode SECONDS=600)'
+	@echo 'make chaos  random faults under traffic, and what became of it   (SECONDS=600 SEED=1 SETUP=ring; all by default)'
 	@echo 'make clean  remove everything the others made, the venvs too'
 
 demo: $(INSTALLED) upstream
@@ -109,7 +110,7 @@ clean:
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- no crash, no leak: docs/reliability.md
-.PHONY: sanitize fuzz
+.PHONY: sanitize fuzz chaos
 TARGET ?= all
 SECONDS ?= 60
 
@@ -121,3 +122,7 @@ sanitize: $(INSTALLED)
 fuzz: $(INSTALLED)
 	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check atheris || true
 	@$(PY) -m tests.fuzz $(TARGET) $(SECONDS) $(ARGS)
+
+# All setups share SECONDS; without SEED it is another one each time. ARGS="--round 3" runs that one alone.
+chaos: $(INSTALLED)
+	@$(PY) -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(addprefix --setup ,$(SETUP)) $(ARGS)

@@ -140,8 +140,14 @@ cdef object encoded(object message, object channel, Py_ssize_t prefix_length):
 
 
 cdef dict with_channel(object message, object channel):
-    """What `{**message, FIELD: channel}` is in the interpreter; Cython's own would also take an iterable of pairs."""
+    """
+    What `{**message, FIELD: channel}` is in the interpreter; Cython's own would also take an iterable of pairs.
+
+    Of a subclass of dict it is what its `items()` says, which is what msgpack packs where no channel is added.
+    """
     cdef dict whole = {}
+    if isinstance(message, dict) and type(message) is not dict:
+        message = dict(message.items())
     try:
         PyDict_Update(whole, message)
     except AttributeError:

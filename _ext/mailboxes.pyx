@@ -193,7 +193,11 @@ cdef class MailboxTable:
         if giving == COPY_OF_FLAT:
             message = PyDict_Copy(message)
         elif giving == COPY:
-            message = clone_message(message)
+            try:
+                message = clone_message(message)
+            except Exception:
+                # Nested too deep: whoever delivers what is left hears of it, and the next letters are given.
+                return False
         PyDict_DelItem(self.waiting, channel)
         waiter._finish(FINISHED, message)
         return True

@@ -20,13 +20,16 @@ METRICS = {
     "kib_per_consumer": ("KiB each", False),
     "connections": ("connections", False),
     "above_noop_us": ("µs above an empty call", False),
+    "cpu_per_frame_us": ("CPU µs per frame", False),
+    "clients_busy": ("of a core for the clients", False),
 }
 
 
 @dataclass(frozen=True)
 class Case:
     """`kind` is how it has to be run: in the loop ("loop"), with other processes ("crowd"), from a thread without a
-    loop ("sync"), or with the layer in Django's settings ("site")."""
+    loop ("sync"), with the layer in Django's settings ("site"), the same under a dispatch of the contender's choice
+    ("consumers"), or with it in the settings of a server with real clients ("sockets")."""
 
     title: str
     workload: str
@@ -97,6 +100,30 @@ CASES: dict[str, Case] = {
     "waiting-5000": _case("messages to 5,000 consumers that wait", "loads:waiting", consumers=5000),
     "idle": _case("500 consumers wait, nothing happens", "loads:idle", metric="cpu_per_minute", consumers=500),
     "site": Case("broadcast to 200 real consumers of Channels, frames", "chat:site_group", kind="site"),
+    "consumers-room": Case(
+        "broadcast to 200 consumers, queues instead of sockets",
+        "inprocess:room",
+        metric="cpu_per_frame_us",
+        kind="consumers",
+    ),
+    "consumers-echo": Case("200 clients, frame → handler → frame, round trips", "inprocess:echo", kind="consumers"),
+    "consumers-idle": Case(
+        "2,000 consumers wait, memory", "inprocess:idle", metric="kib_per_consumer", kind="consumers"
+    ),
+    **{
+        f"sockets-{name}": Case(
+            f"{server}, {clients:,} WebSockets in one room, frames",
+            "sockets:rooms",
+            {"server": server, "clients": clients},
+            kind="sockets",
+        )
+        for name, server, clients in (
+            ("200", "uvicorn", 200),
+            ("1000", "uvicorn", 1000),
+            ("daphne", "daphne", 200),
+            ("granian", "granian", 200),
+        )
+    },
     **{
         f"load-{rate}": _case(f"{rate:,} messages/s offered, way of one", "loads:offered", metric="p50_us", rate=rate)
         for rate in (250, 1000, 4000, 16_000, 64_000)

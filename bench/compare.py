@@ -149,11 +149,12 @@ def promise_table(checked: list[dict[str, Any]]) -> Table:
         measured = line["measured"]
         style = {"kept": "green", "missed": "red"}.get(line["verdict"], "yellow")
         if "at_most" in line:
-            against, promised, unit = line["metric"], f"<= {line['at_most']:g}", ""
+            against, promised, unit, what = line["metric"], f"<= {line['at_most']:g}", "", ""
         else:
             against, promised, unit = line["than"] or line["against"], f"{line['factor']:.3g}x", "x"
+            what = f", {METRICS[line['metric']][0]}" if line.get("metric") else ""
         table.add_row(
-            f"{line['layer']} {line['workload']}",
+            f"{line['layer']} {line['workload']}{what}",
             against,
             promised,
             f"{measured['median']:.2f}{unit}",

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from bench.cases import CASES, Case
+from bench.dispatch import DISPATCHES, split
 from bench.workloads import Clock, Result
 
 BACKENDS = {
@@ -36,11 +37,19 @@ BACKENDS = {
 # Ours again, without the compiled modules.
 PURE = "-pure"
 BACKENDS.update({f"{layer}{PURE}": BACKENDS[layer] for layer in ("fast", "fast-pubsub")})
-SERVERLESS = ("memory", "floor-tasks")
+# The same layers under another dispatch than Channels' own, as their names say.
+BACKENDS.update(
+    {f"{layer}-{dispatch}": BACKENDS[layer] for layer in ("fast", "fast-pubsub") for dispatch in DISPATCHES}
+)
+BACKENDS["floor-tasks-direct"] = BACKENDS["floor-tasks"]
+SERVERLESS = ("memory", "floor-tasks", "floor-tasks-direct")
 # So high that no workload meets it: what is measured is the layer, not its back-pressure.
 CAPACITY = 100_000
 EXPIRY = 300
-VERSIONS_OF = ("channels-redis-fast", "channels-redis", "channels", "django", "redis", "hiredis", "uvloop")
+VERSIONS_OF = (
+    *("channels-redis-fast", "channels-redis", "channels", "django", "redis", "hiredis", "uvloop"),
+    *("uvicorn", "websockets", "daphne", "granian", "picows"),
+)
 
 
 def settings_for(layer: str, url: str | Sequence[str], prefix: str, *, encrypted: bool = False) -> dict[str, Any]:
@@ -111,7 +120,7 @@ def dispatch(arguments: argparse.Namespace, case: Case) -> Result:
             return sync_nothing(count=arguments.n)
         result = case.function()(make, close_layer, loop, count=arguments.n, **case.parameters)
         return result
-    if case.kind == "site":
+    if case.kind in ("site", "consumers"):
         from django.conf import settings
 
         choose_twin(arguments.layer)
@@ -126,7 +135,12 @@ async def in_loop(arguments: argparse.Namespace, case: Case, make: Callable[[], 
     if case.kind == "crowd":
         context = ["--layer", arguments.layer, "--loop", arguments.loop, "--prefix", arguments.prefix]
         parameters["context"] = [*context, *(word for url in arguments.url for word in ("--url", url))]
-    if case.kind == "site":
+    if case.kind == "consumers":
+        parameters["dispatch"] = split(arguments.layer)[1]
+    if case.kind == "sockets":
+        parameters["context"] = {"layer": arguments.layer, "url": arguments.url[0], "prefix": arguments.prefix}
+        parameters["loop"] = arguments.loop
+    if case.kind in ("site", "consumers"):
         from channels.layers import get_channel_layer
 
         layer = get_channel_layer()

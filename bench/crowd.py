@@ -45,6 +45,8 @@ class Member:
         assert process.stdin is not None
         self._process, self._lines, self._input = process, process.stdout, process.stdin
         self.heard = 0
+        # When, by the monotonic clock, where the process tells.
+        self.heard_at = 0.0
         self.cpu_seconds = 0.0
         self.last = 0.0
         self.numbers: list[list[int]] = []
@@ -56,7 +58,7 @@ class Member:
         while line := await self._lines.readline():
             said = json.loads(line)
             if "heard" in said:
-                self.heard = said["heard"]
+                self.heard, self.heard_at = said["heard"], said.get("at", 0.0)
                 self.changed.set()
             elif "ready" in said:
                 self.ready.set()

@@ -1,4 +1,5 @@
-"""`make demo`: a chat room of 200 WebSocket consumers on our layers, beside upstream's and the in-memory one.
+"""`make demo`: a chat room of 200 WebSocket consumers on our layers, beside upstream's and the in-memory one; then the
+same with real WebSockets on uvicorn and with our consumers.
 
 Starts its own server (or takes REDIS_URL), runs every contender in a process of its own and prints what each delivered
 and lost. Fails when one of ours lost or repeated a message. What happens on the site is in `bench.chat`.
@@ -8,19 +9,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.cases import CASES
 from bench.chat import PHASES, USERS
-from bench.processes import Contender, ContenderError, contenders, lines_of, result_of
+from bench.processes import Contender, ContenderError, contenders, dispatched, lines_of, result_of
 from bench.server import Server, ServerError, server_from_environment
-from bench.sizes import QUICK
+from bench.sizes import CHECK, QUICK
 from bench.tables import colored, new_table
 
 ALONE = ("pairs", "group", "roundtrip")
+# With real WebSockets on uvicorn.
+SOCKETS = "sockets-200"
 TIMEOUT = 120.0
 # For each phase on the chat site, so that all contenders together take about a minute.
 SECONDS = 2.5
@@ -49,10 +54,31 @@ def measure_alone(contender: Contender, url: str, tell: Callable[[str], None]) -
     return results
 
 
-def run_all(rows: list[Contender], url: str, console: Console) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def visit_sockets(contender: Contender, url: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The whole site: uvicorn, real WebSocket clients, and another process that broadcasts."""
+    tell(f"{contender.label}: uvicorn and real WebSockets")
+    size = str(CHECK[SOCKETS][contender.layer])
+    options = ["--layer", contender.layer, "--workload", SOCKETS, "--n", size, "--url", url]
+    return result_of(contender.python, "bench.contender", options, TIMEOUT)
+
+
+def socket_rows(rows: list[Contender]) -> list[Contender]:
+    """Upstream beside our layers under our consumers, and how far these are from a loop over the sockets."""
+    upstream = [row for row in rows if row.layer.startswith("upstream")]
+    return upstream + [row for row in dispatched(Path(sys.executable)) if CHECK[SOCKETS].get(row.layer)]
+
+
+Outcome = tuple[dict[str, Any], dict[str, dict[str, Any]]]
+
+
+def run_all(
+    rows: list[Contender], sockets: list[Contender], url: str, console: Console
+) -> tuple[list[Outcome], list[dict[str, Any]]]:
+    """What each of `rows` did on the chat site and alone, and each of `sockets` with real clients."""
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("starting", total=len(rows) * (len(PHASES) + len(ALONE)))
+        steps = len(rows) * (len(PHASES) + len(ALONE)) + len(sockets)
+        task = progress.add_task("starting", total=steps)
 
         def tell(what: str) -> None:
             progress.update(task, description=what)
@@ -60,7 +86,8 @@ def run_all(rows: list[Contender], url: str, console: Console) -> list[tuple[dic
             if not console.is_terminal:
                 console.print(what)
 
-        return [(visit_site(row, url, tell), measure_alone(row, url, tell)) for row in rows]
+        outcomes = [(visit_site(row, url, tell), measure_alone(row, url, tell)) for row in rows]
+        return outcomes, [visit_sockets(row, url, tell) for row in sockets]
 
 
 def site_table(rows: list[Contender], sites: list[dict[str, Any]]) -> Table:
@@ -99,20 +126,42 @@ def alone_table(rows: list[Contender], alone: list[dict[str, dict[str, Any]]]) -
     return table
 
 
-def faults_of(site: dict[str, Any], alone: dict[str, dict[str, Any]]) -> int:
-    return int(site["lost"] + site["repeated"] + sum(run["lost"] + run["repeated"] for run in alone.values()))
+def socket_table(rows: list[Contender], results: list[dict[str, Any]]) -> Table:
+    table = new_table(
+        f"the whole site: {CASES[SOCKETS].parameters['clients']} real WebSockets on uvicorn, in one room",
+        *("layer", "frames/s", "x up-\nstream", "p50 ms", "p99 ms", "sent", "lost"),
+    )
+    speed = {row.layer: result["per_second"] for row, result in zip(rows, results, strict=True)}
+    for row, result in zip(rows, results, strict=True):
+        table.add_row(
+            row.label,
+            f"{result['per_second']:,.0f}",
+            f"{result['per_second'] / speed[row.against]:.1f}" if row.against else "",
+            f"{result['p50_us'] / 1000:,.1f}",
+            f"{result['p99_us'] / 1000:,.1f}",
+            f"{result['sent']:,}",
+            colored(result["lost"]),
+        )
+    return table
+
+
+def faults_of(*runs: dict[str, Any]) -> int:
+    return int(sum(run["lost"] + run["repeated"] for run in runs))
 
 
 def main() -> int:
     console = Console()
     rows = contenders()
+    sockets = socket_rows(rows)
     with server_from_environment() as server:
         whose = f"{server.binary}, ours for this run" if isinstance(server, Server) else "REDIS_URL"
         console.print(f"server: {whose}", soft_wrap=True)
-        outcomes = run_all(rows, server.url, console)
+        outcomes, visits = run_all(rows, sockets, server.url, console)
     console.print(site_table(rows, [site for site, _ in outcomes]))
     console.print(alone_table(rows, [alone for _, alone in outcomes]))
-    ours = [faults_of(*outcome) for row, outcome in zip(rows, outcomes, strict=True) if row.ours]
+    console.print(socket_table(sockets, visits))
+    ours = [faults_of(site, *alone.values()) for row, (site, alone) in zip(rows, outcomes, strict=True) if row.ours]
+    ours += [faults_of(visit) for row, visit in zip(sockets, visits, strict=True) if row.ours]
     if any(ours):
         console.print(f"[red]our layers lost or repeated {sum(ours):,} messages[/]")
         return 1

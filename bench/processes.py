@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.dispatch import relays, split
 from bench.upstream import ROOT, ensure_python
 
 
@@ -47,7 +48,8 @@ FAMILIES = ("core", "pubsub")
 def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) -> list[Contender]:
     """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layer is always there.
 
-    `everyone` adds our pure twins and the floors, which nobody would use, but which say where the time goes.
+    `everyone` adds our layers under our own consumers (`bench.dispatch`), and our pure twins and the floors, which
+    nobody would use, but which say where the time goes.
     """
     here, upstream = Path(sys.executable), ensure_python()
     rows = [
@@ -62,12 +64,28 @@ def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) ->
         rows[4:4] = [
             Contender("fast-pubsub-pure", "channels_redis_fast Pub/Sub, pure", here, "pubsub", "upstream-pubsub")
         ]
+        rows += dispatched(here)
         rows += [
             Contender("floor", "one raw socket, sorted sets", here, "core"),
             Contender("floor-pubsub", "one raw socket, Pub/Sub", here, "pubsub"),
             Contender("floor-tasks", "only tasks, no server", here),
+            Contender("floor-tasks-direct", "only tasks, our consumers", here),
         ]
     return [row for row in rows if row.family is None or row.family in families]
+
+
+def dispatched(here: Path) -> list[Contender]:
+    """Our layers under other dispatches than Channels' own, relayed frames where our consumers know them. The
+    hand-written loop is a floor, and no product."""
+    rows = []
+    for layer, family, against in (("fast", "core", "upstream"), ("fast-pubsub", "pubsub", "upstream-pubsub")):
+        name = "core" if family == "core" else "Pub/Sub"
+        rows += [
+            Contender(f"{layer}-direct", f"{name}, our consumers", here, family, against),
+            Contender(f"{layer}-relay", f"{name}, relayed frames", here, family, against),
+            Contender(f"{layer}-loop", f"{name}, hand-written loop", here, family),
+        ]
+    return [row for row in rows if relays() or split(row.layer)[1] != "relay"]
 
 
 def knows(python: Path, module: str) -> bool:

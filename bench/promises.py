@@ -22,6 +22,7 @@ class Promise:
     """Our `layer` is at least `factor` times better than `against` in that workload.
 
     With `than` the other side is measured in another workload: our own cost with many beside our own cost with few.
+    With `metric` it is not the workload's usual number that is compared.
     """
 
     layer: str
@@ -29,6 +30,7 @@ class Promise:
     against: str
     factor: float
     than: str | None = None
+    metric: str | None = None
 
     @property
     def other_workload(self) -> str:
@@ -50,6 +52,21 @@ def _own_costs(layer: str) -> tuple[Promise, Promise]:
         # A delivery costs at most 1.5 times as much, a message at most 1.3 times.
         Promise(layer, "group-10000", layer, 1 / 1.5, than="group-100"),
         Promise(layer, "waiting-5000", layer, 1 / 1.3, than="waiting-50"),
+    )
+
+
+def _sites(layer: str, against: str, factor: float) -> tuple[Promise, ...]:
+    """Of a site that uses our consumers; `factor` is of its frames per second to sockets."""
+    direct, relay, loop = f"{layer}-direct", f"{layer}-relay", f"{layer}-loop"
+    return (
+        Promise(direct, "consumers-room", layer, 12.0),
+        Promise(direct, "consumers-room", "floor-tasks-direct", 1 / 1.6),
+        Promise(direct, "consumers-echo", layer, 2.0),
+        Promise(direct, "consumers-idle", layer, 1.0),
+        Promise(direct, "sockets-200", against, factor),
+        Promise(direct, "sockets-200", against, 10.0, metric="p99_us"),
+        Promise(direct, "sockets-200", loop, 0.6),
+        Promise(relay, "sockets-200", loop, 0.95),
     )
 
 
@@ -77,6 +94,9 @@ PROMISES = (
     Promise("fast-pubsub", "site", "floor-tasks", 0.9),
     Promise("fast-pubsub", "storm", "upstream-pubsub", 4.0),
     *_own_costs("fast-pubsub"),
+    *_sites("fast", "upstream", 7.0),
+    *_sites("fast-pubsub", "upstream-pubsub", 5.0),
+    Promise("fast-direct", "sockets-1000", "upstream", 11.0),
 )
 # Of one shard. 400 consumers are promised; 500 are measured.
 LIMITS = (
@@ -143,10 +163,11 @@ def ratio(
     workload: str,
     *,
     than: str | None = None,
+    metric: str | None = None,
     loop: str = "asyncio",
 ) -> Spread | None:
     """How many times better `layer` is than `against`: more messages, or less time. None when a side is missing."""
-    metric = metric_of(workload)
+    metric = metric or metric_of(workload)
 
     def by_round(layer: str, workload: str) -> dict[int, float]:
         found = ((line["round"], value(line, metric)) for line in lines_of(measurements, layer, workload, loop))
@@ -184,7 +205,12 @@ def check(measurements: Measurements, loop: str = "asyncio") -> list[dict[str, A
     """Each promise and limit of which anything was measured, with what was measured and the verdict."""
     checked: list[dict[str, Any]] = []
     for promise in PROMISES:
-        measured = ratio(measurements, promise.layer, promise.against, promise.workload, than=promise.than, loop=loop)
+        measured = ratio(
+            *(measurements, promise.layer, promise.against, promise.workload),
+            than=promise.than,
+            metric=promise.metric,
+            loop=loop,
+        )
         if measured is not None:
             word = verdict(promise, measured)
             checked.append({**vars(promise), "measured": vars(measured), "verdict": word})

@@ -1,7 +1,7 @@
 """A report of the bench as Markdown and pictures: `python -m bench.report bench/results/X.json`.
 
-Writes the part of docs/performance.md between two markers, and the plots beside it. Knows JSON, text and matplotlib;
-starts and measures nothing.
+Writes the parts of docs/performance.md between two marks each, and the plots beside it. A part of which the run has
+nothing stays as it is. Knows JSON, text and matplotlib; starts and measures nothing.
 """
 
 from __future__ import annotations
@@ -9,20 +9,60 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.cases import CASES, METRICS
+from bench.dispatch import split
 from bench.promises import Spread, lines_of, metric_of, ratio, values
 from bench.tables import number
 from bench.upstream import ROOT
 
 Report = dict[str, Any]
 
-BEGIN = "<!-- measured: begin (python -m bench.report writes from here to the end mark) -->"
-END = "<!-- measured: end -->"
+
+@dataclass(frozen=True)
+class Part:
+    """What a page shows between two marks: all cases of these kinds, and the pictures of them."""
+
+    name: str
+    kinds: tuple[str, ...]
+    pictures: tuple[str, ...]
+
+    @property
+    def begin(self) -> str:
+        return f"<!-- {self.name}: begin (python -m bench.report writes from here to the end mark) -->"
+
+    @property
+    def end(self) -> str:
+        return f"<!-- {self.name}: end -->"
+
+    def of(self, report: Report) -> Report:
+        """The report of this part alone."""
+        kept = {name for name, case in CASES.items() if case.kind in self.kinds}
+        lines, checked = report["measurements"], report.get("promises", [])
+        return {
+            **report,
+            "measurements": [line for line in lines if line["workload"] in kept],
+            "promises": [line for line in checked if line["workload"] in kept],
+        }
+
+
+LAYERS = Part(
+    "measured",
+    ("loop", "crowd", "sync", "site"),
+    ("times-channels-redis", "latency-against-load", "cost-per-delivery-against-members"),
+)
+CONSUMERS = Part(
+    "sites",
+    ("consumers", "sockets"),
+    ("sites-times-channels-redis", "frames-per-second-to-sockets", "p99-from-group-send-to-the-last-client"),
+)
+PARTS = (LAYERS, CONSUMERS)
 LOADS = {name: case.parameters["rate"] for name, case in CASES.items() if case.workload == "loads:offered"}
+SITES = [name for name, case in CASES.items() if case.kind == "sockets"]
 GROUPS = {name: case.parameters["consumers"] for name, case in CASES.items() if case.workload == "workloads:group"}
 # The same contender has the same color in every picture.
 COLORS = {
@@ -36,8 +76,16 @@ COLORS = {
     "floor": "#808b96",
     "floor-pubsub": "#aab7b8",
     "floor-tasks": "#566573",
+    "floor-tasks-direct": "#2c3e50",
+    "fast-direct": "#154c79",
+    "fast-relay": "#0b2e4a",
+    "fast-loop": "#99a3a4",
+    "fast-pubsub-direct": "#145a32",
+    "fast-pubsub-relay": "#0b3d20",
+    "fast-pubsub-loop": "#ccd1d1",
 }
 FAMILIES = (("core", "fast", "upstream"), ("Pub/Sub", "fast-pubsub", "upstream-pubsub"))
+SITE_FAMILIES = tuple((family, f"{ours}-direct", theirs) for family, ours, theirs in FAMILIES)
 
 
 def cases_of(report: Report) -> list[str]:
@@ -70,6 +118,7 @@ def commands(line: dict[str, Any]) -> int:
 def case_table(report: Report, case: str) -> str:
     metric = metric_of(case)
     latency = metric == "p50_us"
+    site = CASES[case].kind == "sockets"
     heading = [
         METRICS[metric][0],
         "lowest – highest",
@@ -81,6 +130,8 @@ def case_table(report: Report, case: str) -> str:
     heading += ["commands", "lost", "repeated"]
     if latency:
         heading.insert(2, "p99 µs")
+    if site:
+        heading[2:2] = ["p50 ms", "p99 ms"]
     rows = [["", *heading], ["---", *["---:"] * len(heading)]]
     for layer, loop in contenders_of(report, case):
         label = report["labels"][layer] + ("" if loop == "asyncio" else f", {loop}")
@@ -93,7 +144,13 @@ def case_table(report: Report, case: str) -> str:
         row = [label, f"**{number(spread.median)}**", f"{number(spread.low)} – {number(spread.high)}"]
         if latency:
             row.append(number(Spread.of([line["p99_us"] for line in lines]).median))
-        peer = {"fast": "upstream", "fast-pubsub": "upstream-pubsub"}.get(layer.removesuffix("-pure"))
+        if site:
+            for percentile in ("p50_us", "p99_us"):
+                found = values(report["measurements"], layer, case, percentile, loop)
+                row.append(number(Spread.of(found).median / 1000) if found else "")
+        name, dispatch = split(layer.removesuffix("-pure"))
+        # The hand-written loop is no product that could replace anything.
+        peer = None if dispatch == "loop" else {"fast": "upstream", "fast-pubsub": "upstream-pubsub"}.get(name)
         for other in (peer, "memory" if peer else None):
             one = None if other is None else ratio(report["measurements"], layer, other, case, loop=loop)
             row.append("" if one is None else number(one.median))
@@ -138,6 +195,8 @@ def promise_table(report: Report) -> str:
         label = report["labels"].get(line["layer"], line["layer"])
         spread = f"{number(measured['low'])} – {number(measured['high'])}"
         title = CASES[line["workload"]].title
+        if "factor" in line and line.get("metric"):
+            title += f", {METRICS[line['metric']][0]}"
         rows.append(
             f"| {label}: {title} | {beside} | {promised} | {number(measured['median'])}{unit} | {spread} "
             f"| {line['verdict']} |"
@@ -168,13 +227,13 @@ def markdown(report: Report, pictures: list[str]) -> str:
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def put_between(page: str, text: str) -> str:
-    """The page with its measured part replaced. Raises ValueError when it has no marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def put_between(page: str, text: str, part: Part = LAYERS) -> str:
+    """The page with that part of it replaced. Raises ValueError when it has no marks."""
+    before, begin, rest = page.partition(part.begin)
+    _, end, after = rest.partition(part.end)
     if not begin or not end:
-        raise ValueError(f"the page lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+        raise ValueError(f"the page lacks the marks {part.begin} and {part.end}")
+    return f"{before}{part.begin}\n\n{text}\n{part.end}{after}"
 
 
 # Pictures. Each returns False when the report has nothing for it.
@@ -187,11 +246,12 @@ def plot_ratios(report: Report, axes: Any) -> bool:
     for case in cases_of(report):
         if case in LOADS:
             continue
-        for family, ours, theirs in FAMILIES:
+        # What a site gains is drawn with what it would then use.
+        for family, ours, theirs in SITE_FAMILIES if case in SITES else FAMILIES:
             one = ratio(report["measurements"], ours, theirs, case, loop=loop)
             # Where ours cost nothing measurable there is no ratio to draw.
             if one is not None and 0 < one.median < float("inf"):
-                bars.append((f"{CASES[case].title} ({family})", one, COLORS[ours]))
+                bars.append((f"{CASES[case].title} ({family})", one, COLORS[split(ours)[0]]))
     bars.reverse()
     for at, (_, one, color) in enumerate(bars):
         error = [[one.median - one.low], [one.high - one.median]]
@@ -251,24 +311,62 @@ def plot_members(report: Report, axes: Any) -> bool:
     )
 
 
+def plot_sites(report: Report, axes: Any, metric: str, scale: float) -> bool:
+    """Bars: one for each contender of each site with real clients, the sites one below the other."""
+    loop = main_loop(report)
+    at, ticks, drawn = 0.0, [], False
+    for case in SITES:
+        for layer, label in report["labels"].items():
+            found = values(report["measurements"], layer, case, metric, loop)
+            if not found:
+                continue
+            one = Spread.of([value * scale for value in found])
+            error = [[one.median - one.low], [one.high - one.median]]
+            axes.barh(at, one.median, color=COLORS.get(layer), xerr=error, error_kw={"linewidth": 0.8})
+            axes.text(one.high * 1.05, at, number(one.median), va="center", fontsize=8)
+            site, _, _ = CASES[case].title.partition(" in one room")
+            ticks.append((at, f"{site}: {label}"))
+            at, drawn = at - 1, True
+        at -= 0.6
+    axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks], fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.01)
+    if drawn:
+        axes.figure.set_size_inches(9, 1.2 + 0.24 * len(ticks))
+    return drawn
+
+
+def plot_site_frames(report: Report, axes: Any) -> bool:
+    axes.set_xlabel("frames per second to all clients of a room: median, lowest, highest")
+    return plot_sites(report, axes, "per_second", 1.0)
+
+
+def plot_site_tail(report: Report, axes: Any) -> bool:
+    axes.set_xlabel("p99 from group_send to the last client, ms: median, lowest, highest")
+    return plot_sites(report, axes, "p99_us", 1e-3)
+
+
 PICTURES: dict[str, Callable[[Report, Any], bool]] = {
     "times-channels-redis": plot_ratios,
+    "sites-times-channels-redis": plot_ratios,
     "latency-against-load": plot_load,
     "cost-per-delivery-against-members": plot_members,
+    "frames-per-second-to-sockets": plot_site_frames,
+    "p99-from-group-send-to-the-last-client": plot_site_tail,
 }
 
 
-def plots(report: Report, directory: Path) -> list[Path]:
-    """Draw what the report has numbers for, and return the files."""
+def plots(report: Report, directory: Path, names: Sequence[str]) -> list[Path]:
+    """Draw those pictures that the report has numbers for, and return the files."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     directory.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, plot in PICTURES.items():
+    for name in names:
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         FigureCanvasAgg(figure)
-        if plot(report, figure.add_subplot()):
+        if PICTURES[name](report, figure.add_subplot()):
             path = directory / f"{name}.png"
             figure.savefig(path, dpi=110, metadata={"Software": None})
             drawn.append(path)
@@ -282,10 +380,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     report = json.loads(arguments.json.read_text())
     page = arguments.page
-    drawn = plots(report, page.parent / "images")
-    names = [path.relative_to(page.parent).as_posix() for path in drawn]
-    page.write_text(put_between(page.read_text(), markdown(report, names)))
-    print(f"written: {page} and {len(drawn)} pictures")
+    text, count = page.read_text(), 0
+    for part in PARTS:
+        measured = part.of(report)
+        if not measured["measurements"]:
+            continue
+        drawn = plots(measured, page.parent / "images", part.pictures)
+        names = [path.relative_to(page.parent).as_posix() for path in drawn]
+        text, count = put_between(text, markdown(measured, names), part), count + len(drawn)
+    page.write_text(text)
+    print(f"written: {page} and {count} pictures")
     return 0
 
 

@@ -15,6 +15,17 @@ def _sizes(*counts: int, **more: int) -> dict[str, int]:
     return {**sizes, **{name.replace("_", "-"): count for name, count in more.items()}}
 
 
+def _sites(
+    ours: int, core: int, pubsub_ours: int, pubsub: int, direct: int, relay: int = 0, loop: int = 0, **more: int
+) -> dict[str, int]:
+    """For a site on `_LAYERS` under Channels' dispatch, and on each of ours under ours, relaying, and with a loop."""
+    sizes = _sizes(ours, core, pubsub_ours, pubsub, 0, **more)
+    for layer in ("fast", "fast-pubsub"):
+        counts = {"direct": direct, "relay": relay, "loop": loop}
+        sizes.update({f"{layer}-{dispatch}": count for dispatch, count in counts.items() if count})
+    return sizes
+
+
 # Upstream's core gets 60 messages a pair: at 100 it collapses (170/s in all), and the ratio would flatter us. Others
 # and the in-memory layer's groups get less elsewhere only because they would take long; ours gets enough to be
 # measurable, a second or so. The in-memory layer is not where there are thousands of channels: it looks at all of them
@@ -56,6 +67,13 @@ FULL: dict[str, dict[str, int]] = {
     "waiting-5000": _sizes(20000, 0, 20000, 2000, 0),
     "idle": _sizes(10, 10, 10, 10, 10),
     "site": _sizes(40, 20, 40, 30, 15, floor_tasks=40),
+    "consumers-room": _sites(60, 30, 60, 30, 300, floor_tasks=60, floor_tasks_direct=400),
+    "consumers-echo": _sites(30, 0, 30, 0, 150),
+    "consumers-idle": _sites(2000, 0, 2000, 0, 2000),
+    "sockets-200": _sites(120, 100, 120, 100, 300, 400, 500),
+    "sockets-1000": _sites(30, 20, 30, 30, 100, 100, 150),
+    "sockets-daphne": _sites(60, 40, 60, 60, 150, 150, 150),
+    "sockets-granian": _sites(100, 60, 100, 60, 300, 300, 300),
     "load-250": _sizes(250, 250, 250, 250, 250, floor_tasks=250),
     "load-1000": _sizes(1000, 1000, 1000, 1000, 1000, floor_tasks=1000),
     "load-4000": _sizes(4000, 2000, 4000, 4000, 4000, floor_tasks=4000),
@@ -81,6 +99,11 @@ CHECK = {
     "waiting-5000": _sizes(10000, 0, 10000, 0, 0),
     "idle": _sizes(10, 10, 10, 10, 0),
     "site": _sizes(20, 10, 20, 15, 0, floor_tasks=20),
+    "consumers-room": _sites(30, 0, 30, 0, 200, floor_tasks_direct=300),
+    "consumers-echo": _sites(15, 0, 15, 0, 80),
+    "consumers-idle": _sites(2000, 0, 2000, 0, 2000),
+    "sockets-200": _sites(0, 60, 0, 60, 200, 200, 300),
+    "sockets-1000": _sites(0, 10, 0, 0, 60),
 }
 # Where the pure twin and the second event loop are measured too: the rest would say the same once more.
 HEADLINES = ("roundtrip", "send", "pairs", "group")

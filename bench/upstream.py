@@ -13,8 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-upstream"
-# uvloop because `compare --loop uvloop` gives it to every contender, cryptography for the tests of a mixed fleet.
-REQUIREMENTS = ("channels-redis==4.3.0", "redis<8", "hiredis", "cryptography", "uvloop")
+# uvloop because `compare --loop uvloop` gives it to every contender, cryptography for the tests of a mixed fleet, and
+# the servers and clients of `bench.sockets`.
+REQUIREMENTS = (
+    *("channels-redis==4.3.0", "redis<8", "hiredis", "cryptography", "uvloop"),
+    *("uvicorn", "websockets>=15", "daphne", "granian", "picows"),
+)
 
 
 def ensure_python() -> Path:

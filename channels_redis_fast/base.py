@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import os
 import re
+import types
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from channels.layers import BaseChannelLayer
 
@@ -73,7 +75,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             )
         self._serializer = make_serializer(serializer_format, **serializer_options)
         self._codec = self.choose_codec(
-            self._serializer, self._overridden("serialize"), self._overridden("deserialize")
+            self._serializer, weakly(self._overridden("serialize")), weakly(self._overridden("deserialize"))
         )
         #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
         self._shards: list[Dialer] | Seeds = (
@@ -87,7 +89,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         )
         self._stats = Stats()
         #: What this layer has in each event loop, and for whose calls that is the way to take.
-        self._loops: LoopStates[Any] = LoopStates(self._make_state)
+        self._loops: LoopStates[Any] = LoopStates(weakly(self._make_state))
         self._router: CallRouter[Any] = CallRouter(self._loops, self.sync_hub)
         on_fork(self)
 
@@ -96,7 +98,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """The sends and groups of this layer as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._router)
 
-    @routed
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(group, message)`` pairs, all at once; those of one group arrive in order.
@@ -104,7 +105,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
         whatever becomes of the others, and the first error of ``group_send``, in their order, is raised.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._group_send_many(list(messages))
+
+    @routed
+    async def _group_send_many(self, pairs: list[tuple[str, Message]]) -> None:
         for group, message in pairs:
             self._check_group_message(group, message)
         outcomes = await asyncio.gather(*(self.group_send(*pair) for pair in pairs), return_exceptions=True)
@@ -203,7 +208,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _dialer(self, index: int) -> Dialer:
         own_pools = self._own_pools()
-        make_pool = None if own_pools is None else partial(own_pools, index)
+        make_pool = None if own_pools is None else partial(weakly(own_pools), index)
         host = min(index, len(self.hosts) - 1)
         return Dialer(self.hosts[host], f"hosts[{host}]", self.layer_name, make_pool)
 
@@ -215,6 +220,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _current_capacity(self, channel: str) -> int:
         return self._capacity_of(channel)
+
+    def _mailbox_capacity(self) -> Callable[[str], int]:
+        """Return what tells the capacities of mailboxes, which are a loop's as much as the layer's."""
+        return weakly(self._current_capacity, instead=1)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:
         """Return what this layer has in an event loop."""
@@ -241,6 +250,31 @@ def overrides(layer: type, name: str) -> bool:
     """Return whether a layer's class has a method or a property from a subclass of this package's layers."""
     owner = next((base for base in layer.__mro__ if name in vars(base)), None)
     return owner is not None and not owner.__module__.startswith(("channels_redis_fast.", "channels."))
+
+
+Function = TypeVar("Function", bound="Callable[..., Any] | None")
+
+
+def weakly(function: Function, instead: object = None) -> Function:
+    """
+    Return what calls a bound method and does not keep its object alive; anything else as it is.
+
+    What an event loop has of a layer reaches the layer like this: a socket must not be what keeps its layer, and so
+    itself. When the object is gone it returns ``instead``, or raises ``ReferenceError`` where there is no such thing.
+    """
+    if not isinstance(function, types.MethodType):
+        return function
+    method = weakref.WeakMethod(function)
+
+    def call(*args: Any, **options: Any) -> Any:
+        found = method()
+        if found is None:
+            if instead is None:
+                raise ReferenceError("the channel layer is gone")
+            return instead
+        return found(*args, **options)
+
+    return cast(Function, call)
 
 
 def unique_name() -> str:

@@ -1,7 +1,7 @@
 """
-A Django system check of CHANNEL_LAYERS: what is wrong, and what will bite later.
+Django system checks of CHANNEL_LAYERS, what is wrong and what will bite later, and of the consumers' dispatch.
 
-Looks at settings alone; connects to nothing. ``manage.py check`` runs it where ``channels_redis_fast`` is in
+They look at settings alone and connect to nothing. ``manage.py check`` runs them where ``channels_redis_fast`` is in
 INSTALLED_APPS; ``check_layers()`` can be called without. Only aliases whose backend is a layer of this package are
 looked at, and no message repeats a password or a key.
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Error, Info, Warning
 from django.utils.module_loading import import_string
 from redis.asyncio.connection import SSLConnection
 
@@ -72,6 +74,32 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         messages += _check_layer(alias, layers[alias], config)
     messages += _check_orders(layers)
     return messages
+
+
+def check_consumers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """
+    Return whether consumers have the direct dispatch that ``CHANNELS_REDIS_FAST["CONSUMERS"]`` asks for.
+
+    | id | |
+    |---|---|
+    | ``channels_redis_fast.I001`` | it is active |
+    | ``channels_redis_fast.W009`` | it could not be activated |
+    """
+    asked = getattr(settings, "CHANNELS_REDIS_FAST", {}).get("CONSUMERS") == "direct"
+    if not asked or not apps.is_installed("channels_redis_fast"):
+        return []
+    refused = apps.get_app_config("channels_redis_fast").refused
+    if refused is None:
+        return [
+            Info(f"Consumers have direct dispatch (Channels {version('channels')}).", id="channels_redis_fast.I001")
+        ]
+    return [
+        Warning(
+            refused,
+            hint="Upgrade channels_redis_fast, or take its consumer classes as base classes instead.",
+            id="channels_redis_fast.W009",
+        )
+    ]
 
 
 def _backend(setting: Any) -> type[RedisLayer] | None:

@@ -1,20 +1,35 @@
 """
-What a layer has in each event loop, and the two moments when it has to let go: loop close and fork.
+What a layer has in each event loop, and the moments when it has to let go: close, loop close, collection and fork.
 
 Knows what a layer has in a loop only as a thing to make and to close.
+
+Rules kept here:
+
+- What a layer has in a loop is closed by one task at a time, which all who ask for it wait for, and which goes on when
+  they are cancelled.
+- Nothing here keeps a layer alive. What a collected layer leaves behind is closed by its loop.
+- Whatever happens while connections are closed, ``loop.close()`` closes the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import logging
 import os
+import threading
 import types
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from .hot import reseed
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds that the end of an event loop waits for a closing that is under way.
+CLOSING_TIMEOUT = 5.0
 
 
 class Closable(Protocol):
@@ -37,10 +52,73 @@ class LoopState(Protocol):
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
 
     async def retire(self) -> None:
-        """Close for good, since the event loop closes."""
+        """Close for good, since the event loop closes, or nobody has the layer any more."""
 
 
 State = TypeVar("State", bound=LoopState)
+
+
+class Tenancy:
+    """What one layer has in one event loop, and the closing of it that is under way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, state: LoopState, states: LoopStates[Any]) -> None:
+        self.loop = loop
+        self._state = state
+        self._states = weakref.ref(states)
+        self._closing: asyncio.Task[None] | None = None
+        self._retiring: asyncio.Task[None] | None = None
+        self._collected = weakref.finalize(states, self._retire_later)
+        self._collected.atexit = False
+
+    async def disconnect(self) -> None:
+        """Close the sockets, in this loop."""
+        if self._closing is None:
+            self._closing = _start(self.loop, self._state.disconnect())
+            self._closing.add_done_callback(self._closed)
+        await asyncio.shield(self._closing)
+
+    async def retire(self) -> None:
+        """Close for good, in this loop, after a closing that is under way."""
+        # One that was cancelled, as all tasks of a loop may be, has left something open.
+        if self._retiring is None or self._retiring.cancelled():
+            self._retiring = _start(self.loop, self._retire())
+        await asyncio.shield(self._retiring)
+
+    def leave(self) -> None:
+        """Have the layer forget this loop, which closes."""
+        self._collected.detach()
+        states = self._states()
+        if states is not None:
+            states.forget_loop(self.loop)
+
+    def forget(self) -> None:
+        """In a forked child: do nothing any more."""
+        self._collected.detach()
+
+    def _closed(self, closing: asyncio.Task[None]) -> None:
+        self._closing = None
+
+    async def _retire(self) -> None:
+        if self._closing is not None:
+            _, late = await asyncio.wait([self._closing], timeout=CLOSING_TIMEOUT)
+            for closing in late:
+                closing.cancel()
+                await asyncio.wait([closing])
+        try:
+            await self._state.retire()
+        except Exception as error:
+            logger.warning("A layer's connections did not close in good order: %s: %s", type(error).__name__, error)
+            await asyncio.gather(*(each.aclose() for each in self._state.connections()), return_exceptions=True)
+
+    def _retire_later(self) -> None:
+        # The garbage collector may be in any thread, in the middle of anything. A closed loop has seen to it already.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(run_alone, self.loop, self._retire_collected)
+
+    async def _retire_collected(self) -> None:
+        await self.retire()
+        with contextlib.suppress(KeyError, ValueError):
+            _tenancies[self.loop].remove(self)
 
 
 class LoopStates(dict[asyncio.AbstractEventLoop, State]):
@@ -49,6 +127,7 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
     def __init__(self, make_state: Callable[[asyncio.AbstractEventLoop], State]) -> None:
         super().__init__()
         self._make_state = make_state
+        self._tenancies: dict[asyncio.AbstractEventLoop, Tenancy] = {}
         self._followers: list[dict[asyncio.AbstractEventLoop, State]] = []
 
     def also_forget(self, follower: dict[asyncio.AbstractEventLoop, State]) -> None:
@@ -56,36 +135,38 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         self._followers.append(follower)
 
     def __missing__(self, loop: asyncio.AbstractEventLoop) -> State:
+        notice_fork()
         state = self[loop] = self._make_state(loop)
-        _before_close(loop, self)
-        if loop in _outliving:
-            # Weak, since a connection may know a layer that opens sockets in its own way.
-            connections = [weakref.ref(connection) for connection in state.connections()]
-            weakref.finalize(self, _close_later, loop, connections).atexit = False
+        tenancy = self._tenancies[loop] = Tenancy(loop, state, self)
+        _before_close(loop, tenancy)
         return state
 
     async def disconnect(self) -> None:
         """Close the sockets of all running loops; this returns when the calling loop's and the hub's are closed."""
         here = asyncio.get_running_loop()
         awaited = []
-        for loop, state in list(self.items()):
+        for loop in list(self):
             if loop is not here and loop.is_running():
                 # Nobody waits for a loop of the site's own, which may wait for this one.
-                closing = asyncio.run_coroutine_threadsafe(state.disconnect(), loop)
-                if loop in _outliving:
+                closing = asyncio.run_coroutine_threadsafe(self.disconnect_here(), loop)
+                if loop in _serving:
                     awaited.append(asyncio.wrap_future(closing))
-        if here in self:
-            await self[here].disconnect()
+        await self.disconnect_here()
         if awaited:
             await asyncio.wait(awaited)
 
-    def closing(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close what the layer has in a loop that is about to close."""
-        state = self.pop(loop, None)
+    async def disconnect_here(self) -> None:
+        """Close the sockets of the calling loop."""
+        tenancy = self._tenancies.get(asyncio.get_running_loop())
+        if tenancy is not None:
+            await tenancy.disconnect()
+
+    def forget_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Forget what the layer has in a loop that is about to close."""
+        self.pop(loop, None)
+        self._tenancies.pop(loop, None)
         for follower in self._followers:
             follower.pop(loop, None)
-        if state is not None and not loop.is_closed() and not loop.is_running():
-            loop.run_until_complete(state.retire())
 
     def forget(self) -> None:
         """
@@ -95,7 +176,10 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         socket out of the epoll set that both share, or send a TLS goodbye in the parent's name.
         """
         keep_for_ever(dict(self))
+        for tenancy in self._tenancies.values():
+            tenancy.forget()
         self.clear()
+        self._tenancies.clear()
         for follower in self._followers:
             follower.clear()
 
@@ -108,64 +192,89 @@ def keep_for_ever(inherited: Any) -> None:
     _inherited.append(inherited)
 
 
-#: What there is to close with a loop. A layer stays alive as long as a loop in which it has something, unless that
-#: outlives layers.
-_users: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], LoopStates[Any] | None]]] = (
-    weakref.WeakKeyDictionary()
-)
-_outliving: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+#: What there is to close with each loop.
+_tenancies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Tenancy]] = weakref.WeakKeyDictionary()
+_serving: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
-def outlives_layers(loop: asyncio.AbstractEventLoop) -> None:
-    """Say that a loop goes on when layers that use it are gone. What such a layer has there is closed then."""
-    _outliving.add(loop)
+def serves_others(loop: asyncio.AbstractEventLoop) -> None:
+    """Say that a loop runs nothing but calls of other threads: who closes a layer may wait for it."""
+    _serving.add(loop)
 
 
-def _close_later(loop: asyncio.AbstractEventLoop, connections: Sequence[weakref.ref[Closable]]) -> None:
-    # The garbage collector may be in any thread, in the middle of anything.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(_close, loop, connections)
-
-
-def _close(loop: asyncio.AbstractEventLoop, connections: Sequence[weakref.ref[Closable]]) -> None:
-    for connection in connections:
-        found = connection()
-        if found is not None:
-            run_alone(loop, found.aclose())
+def _start(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    # An empty context: this outlives the request in which somebody asked for it.
+    return contextvars.Context().run(loop.create_task, coroutine)
 
 
 _alone: set[asyncio.Task[None]] = set()
 
 
-def run_alone(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+def run_alone(loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run, from within a loop, what nobody awaits. The loop itself would have a weak reference only."""
-    task = loop.create_task(coroutine)
+    task = _start(loop, function())
     _alone.add(task)
     task.add_done_callback(_alone.discard)
 
 
-def _before_close(loop: asyncio.AbstractEventLoop, states: LoopStates[Any]) -> None:
+def _before_close(loop: asyncio.AbstractEventLoop, tenancy: Tenancy) -> None:
     """Make ``loop.close()`` close the layer's connections first, as channels_redis does."""
-    users = _users.get(loop)
-    if users is None:
-        users = _users[loop] = []
-        _hook(loop, users)
-    users[:] = [user for user in users if user() is not None]
-    users.append(weakref.ref(states) if loop in _outliving else lambda: states)
+    tenancies = _tenancies.get(loop)
+    if tenancies is None:
+        tenancies = _tenancies[loop] = []
+        _hook(loop, tenancies)
+    tenancies.append(tenancy)
 
 
-def _hook(loop: asyncio.AbstractEventLoop, users: list[Callable[[], LoopStates[Any] | None]]) -> None:
+def _hook(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
     close = loop.close
 
     def closing(self: asyncio.AbstractEventLoop) -> None:
-        self.close = close  # type: ignore[method-assign]
-        for user in users:
-            states = user()
-            if states is not None:
-                states.closing(self)
-        self.close()
+        if not self.is_running():
+            # Else it raises, and goes on.
+            self.close = close  # type: ignore[method-assign]
+            try:
+                _retire_all(self, tenancies)
+            finally:
+                # What a layer does in reply to the last steps must not make the loop's own end another error.
+                tenancies.clear()
+                close()
+        else:
+            close()
 
     loop.close = types.MethodType(closing, loop)  # type: ignore[method-assign]
+
+
+def _retire_all(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
+    for tenancy in tenancies:
+        tenancy.leave()
+    if loop.is_closed() or not tenancies:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        _run_retirements(loop, tenancies)
+    else:
+        # Another loop runs in this thread, and a thread runs one at a time.
+        thread = threading.Thread(target=_run_retirements, args=(loop, tenancies), name="channels_redis_fast-close")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            logger.warning("Connections were left to an event loop that closes: %s", error)
+        else:
+            thread.join()
+
+
+def _run_retirements(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
+    for tenancy in list(tenancies):
+        retirement = tenancy.retire()
+        try:
+            loop.run_until_complete(retirement)
+        except Exception as error:
+            retirement.close()
+            logger.warning(
+                "The connections of an event loop that closes could not be closed: %s: %s", type(error).__name__, error
+            )
 
 
 class Forkable(Protocol):
@@ -182,11 +291,47 @@ def on_fork(forkable: Forkable) -> None:
     _forkables.add(forkable)
 
 
+class _Owner:
+    """The process that everything here belongs to, and who finds out that this is another one."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.noticing = threading.RLock()
+
+
+_owner = _Owner()
+
+
+def notice_fork() -> None:
+    """
+    Have a forked child let go of what is its parent's, if nobody has told it that it is one.
+
+    A fork by C code runs no hooks of Python's: uWSGI forks its workers like this. Called wherever something that does
+    not outlive a fork is looked up and not found at once; that is where a process begins.
+    """
+    if _owner.process != os.getpid():
+        with _owner.noticing:
+            if _owner.process != os.getpid():
+                _after_fork()
+
+
+def _told_of_fork() -> None:
+    # A thread that is not here may hold it.
+    _owner.noticing = threading.RLock()
+    _after_fork()
+
+
 def _after_fork() -> None:
     reseed()
+    for tenancies in list(_tenancies.values()):
+        # The loops are the parent's too, whoever closes them here.
+        keep_for_ever(list(tenancies))
+        tenancies.clear()
     for forkable in list(_forkables):
         forkable.after_fork()
+    # Last: other threads wait until all is done.
+    _owner.process = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_told_of_fork)

@@ -90,3 +90,18 @@ def _number(value: Any) -> Any:
             with contextlib.suppress(ValueError):
                 return kind(value)
     return value
+
+
+def size(option: str, value: Any) -> int | None:
+    """Return ``value`` if it is None or a number of bytes above 0. Raises ``TypeError`` or ``ValueError`` otherwise."""
+    if value is None:
+        return None
+    if count(option, value) == 0:
+        raise ValueError(f"Option '{option}' must be at least one byte, or None for no limit; it is 0.")
+    return int(value)
+
+
+def check_size(data: bytes, limit: int | None, where: str) -> None:
+    """Raise ``ValueError`` for a message of more than ``limit`` bytes, with its size and ``where`` it was going."""
+    if limit is not None and len(data) > limit:
+        raise ValueError(f"Message for {where} has {len(data)} bytes, more than 'max_message_size' ({limit}) allows.")

@@ -33,6 +33,16 @@ _NO_CRYPTOGRAPHY = (
 )
 
 
+def unpack(message: bytes, **options: Any) -> Any:
+    """
+    Return what ``msgpack.packb`` packed; ``options`` are those of ``msgpack.unpackb``.
+
+    Unlike that with its defaults it takes keys that are neither text nor bytes, as ``packb`` does.
+    """
+    options.setdefault("strict_map_key", False)
+    return msgpack.unpackb(message, **options)
+
+
 class SerializerDoesNotExist(KeyError):
     """The requested serializer was not found."""
 
@@ -119,10 +129,10 @@ class JSONSerializer(BaseMessageSerializer):
 
 
 class MsgPackSerializer(BaseMessageSerializer):
-    """``msgpack.packb`` and ``msgpack.unpackb`` with their defaults."""
+    """``msgpack.packb`` with its defaults, and what reads all that it writes."""
 
     as_bytes = staticmethod(msgpack.packb)
-    from_bytes = staticmethod(msgpack.unpackb)
+    from_bytes = staticmethod(unpack)
 
 
 class SerializersRegistry:
@@ -169,12 +179,15 @@ def make_serializer(format: Any, **options: Any) -> Any:
     """
     Make the serializer that a layer's option ``serializer_format`` names.
 
-    Raises ``SerializerDoesNotExist`` or ``TypeError`` naming the option.
+    Raises ``ValueError`` or ``TypeError`` naming the option. No ``KeyError``, which ``SerializerDoesNotExist`` is:
+    ``channels.layers.get_channel_layer`` takes one for a layer that is not configured, and returns None.
     """
     try:
         return registry.get_serializer(format, **options)
     except SerializerDoesNotExist:
-        raise SerializerDoesNotExist(f"Option 'serializer_format' names {format!r}, which is not registered.") from None
+        raise ValueError(f"Option 'serializer_format' names {format!r}, which is not registered.") from None
+    except KeyError as error:
+        raise ValueError(f"Option 'serializer_format': the serializer {format!r} cannot be made: {error!r}") from error
     except TypeError as error:
         if isinstance(format, str):
             raise

@@ -21,6 +21,7 @@ FLOORS = (
     ("cli",),
     ("apps",),
     ("checks", "prometheus"),
+    ("consumers",),
     ("core", "pubsub"),
     ("base",),
     ("subscriptions", "sync"),
@@ -32,6 +33,7 @@ FLOORS = (
 #: What each folder, or file at the top, is for: the second line of its box.
 PURPOSES = {
     "cli": "inspect, check, tune, bench",
+    "consumers": "Channels' consumers, direct",
     "core": "the layer on sorted sets",
     "pubsub": "the layer on Pub/Sub",
     "base": "what both layers share",

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from bench.cases import CASES
 from bench.promises import check
-from bench.report import BEGIN, END, PICTURES, cases_of, main, markdown, plots, put_between
+from bench.report import CONSUMERS, LAYERS, PARTS, PICTURES, Part, cases_of, main, markdown, plots, put_between
 from bench.tables import number
 
-LABELS = {"fast": "ours", "upstream": "theirs", "memory": "in memory"}
+LABELS = {"fast": "ours", "fast-direct": "our consumers", "upstream": "theirs", "memory": "in memory"}
 
 
 def line(layer: str, workload: str, round_number: int, seconds: float, **more: Any) -> dict[str, Any]:
@@ -47,6 +48,9 @@ def report() -> dict[str, Any]:
             measurements.append(line("upstream", workload, number_of_round, 1.0 * number_of_round, lost=7))
         extra = {"cpu_per_minute": 0.5, "connections": 2}
         measurements.append(line("fast", "idle", number_of_round, 5.0, extra=extra))
+        for workload in ("sockets-200", "sockets-1000"):
+            measurements.append(line("fast-direct", workload, number_of_round, 0.01 * number_of_round))
+            measurements.append(line("upstream", workload, number_of_round, 0.05 * number_of_round))
     about = {"processor": "a processor", "cores": 2, "platform": "a platform", "server": "redis 7"}
     return {
         "began": "2026-01-02T03:04:05+00:00",
@@ -93,40 +97,73 @@ def test_a_turn_that_failed_is_shown(report: dict[str, Any]) -> None:
 
 
 def test_only_the_marked_part_of_a_page_changes() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    page = f"before\n{LAYERS.begin}\nold\n{LAYERS.end}\nafter\n"
     changed = put_between(page, "new\n")
-    assert changed == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert changed == f"before\n{LAYERS.begin}\n\nnew\n\n{LAYERS.end}\nafter\n"
     assert put_between(changed, "new\n") == changed
     with pytest.raises(ValueError, match="lacks the marks"):
         put_between("before\nafter\n", "new")
 
 
-def test_the_page_in_the_docs_has_the_marks() -> None:
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_the_page_in_the_docs_has_the_marks(part: Part) -> None:
     page = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
-    assert "new text" in put_between(page.read_text(), "new text")
+    assert "new text" in put_between(page.read_text(), "new text", part)
 
 
-def test_every_picture_is_drawn(report: dict[str, Any], tmp_path: Path) -> None:
+def test_every_kind_of_case_and_every_picture_is_in_one_part() -> None:
+    kinds = [kind for part in PARTS for kind in part.kinds]
+    assert sorted(kinds) == sorted({case.kind for case in CASES.values()})
+    pictures = [name for part in PARTS for name in part.pictures]
+    assert sorted(pictures) == sorted(PICTURES)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_every_picture_is_drawn(part: Part, report: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    drawn = plots(report, tmp_path)
-    assert [path.stem for path in drawn] == list(PICTURES)
+    drawn = plots(part.of(report), tmp_path, part.pictures)
+    assert [path.stem for path in drawn] == list(part.pictures)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
 def test_no_picture_without_numbers(report: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     report["measurements"] = [line for line in report["measurements"] if line["workload"] == "pairs"]
-    assert [path.stem for path in plots(report, tmp_path)] == ["times-channels-redis"]
+    assert [path.stem for path in plots(report, tmp_path, LAYERS.pictures)] == ["times-channels-redis"]
+    report["measurements"] = [line("fast-direct", "consumers-echo", 1, 1.0)]
+    assert plots(report, tmp_path, CONSUMERS.pictures) == []
 
 
 def test_from_the_file_to_the_page(report: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     page, stored = tmp_path / "performance.md", tmp_path / "run.json"
-    page.write_text(f"# Ours\n{BEGIN}\n{END}\n")
+    page.write_text("".join(f"# Ours\n{part.begin}\n{part.end}\n" for part in PARTS))
     stored.write_text(json.dumps(report))
     assert main([str(stored), "--page", str(page)]) == 0
-    assert "(images/latency-against-load.png)" in page.read_text()
-    assert (tmp_path / "images" / "latency-against-load.png").exists()
+    layers, sites = page.read_text().split(LAYERS.end)
+    assert "(images/latency-against-load.png)" in layers
+    assert "(images/frames-per-second-to-sockets.png)" in sites
+    assert "WebSockets" not in layers
+    for name in ("latency-against-load", "p99-from-group-send-to-the-last-client"):
+        assert (tmp_path / "images" / f"{name}.png").exists()
+
+
+def test_a_run_of_one_part_leaves_the_other_as_it_is(report: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page, stored = tmp_path / "performance.md", tmp_path / "run.json"
+    page.write_text("".join(f"{part.begin}\nan earlier run\n{part.end}\n" for part in PARTS))
+    stored.write_text(json.dumps(CONSUMERS.of(report)))
+    assert main([str(stored), "--page", str(page)]) == 0
+    layers, sites = page.read_text().split(LAYERS.end)
+    assert "an earlier run" in layers
+    assert "an earlier run" not in sites
+
+
+def test_a_site_has_both_percentiles_and_its_promises_name_theirs(report: dict[str, Any]) -> None:
+    text = markdown(CONSUMERS.of(report), [])
+    # 100 frames in 0.01, 0.02 and 0.03 s; five times upstream.
+    assert "| our consumers | **5,000** | 3,333 – 10,000 | 0.200 | 0.600 | 5.00 |" in text
+    assert "WebSockets in one room, frames, p99 µs | theirs | 10.0 × | 5.00 × |" in text
 
 
 @pytest.mark.parametrize(

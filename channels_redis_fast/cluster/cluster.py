@@ -25,7 +25,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
 
-from ..connection.commands import CommandConnection
+from ..connection.commands import CommandConnection, Keeper
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
 from ..connection.link import delays
@@ -69,6 +69,8 @@ class Cluster:
         self.says = says
         self.answer_timeout = nodes.answer_timeout
         self.closing = False
+        #: What each connection is given that is made from now on.
+        self.keeper: Keeper | None = None
         self._scripts = scripts
         self._servers: dict[Address, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS
@@ -291,7 +293,7 @@ class Cluster:
                 node.link.abort(ConnectionError("no answer, and another server has its slots now"))
             elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
                 del self._servers[address]
-                run_alone(self.loop, node.aclose())
+                run_alone(self.loop, node.aclose)
 
     def _reroute(self) -> None:
         """Take back what waits for a server without a connection, and let it go where the map says."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..connection.commands import CommandConnection, Pending, Request
+from ..connection.commands import CommandConnection, Keeper, Pending, Request
 from ..connection.link import CLUSTER_ONLY, Link
 from ..connection.script import Script
 from ..stats import Stats
@@ -31,6 +31,7 @@ class NodeOwner(Protocol):
     loop: asyncio.AbstractEventLoop
     stats: Stats
     nodes: Seeds
+    keeper: Keeper | None
 
     def doubt(self) -> None:
         """Called when the map of slots may be out of date."""
@@ -47,6 +48,7 @@ class Node(CommandConnection):
         self._cluster = cluster
         self._doubt: asyncio.TimerHandle | None = None
         self._trouble_since: float | None = None
+        self.keeper = cluster.keeper
 
     def opened(self) -> None:
         self._trouble_since = None
@@ -61,7 +63,7 @@ class Node(CommandConnection):
         self.withdraw(Request, lambda request: request.fail(error))
         if self._unwritten:
             self._cluster.doubt()
-        return bool(self._unwritten)
+        return bool(self._unwritten) or self._is_kept()
 
     def trouble_lasts(self) -> bool:
         return self._trouble_since is not None and self.loop.time() - self._trouble_since > self.answer_timeout

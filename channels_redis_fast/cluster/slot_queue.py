@@ -236,6 +236,7 @@ class QueuedRequest(Reclaimable):
         "_queue",
         "_redirection",
         "_request",
+        "first_lost",
         "reason",
         "repeatable",
         "since",
@@ -251,6 +252,7 @@ class QueuedRequest(Reclaimable):
         self._keys: list[bytes] = []
         #: Whether doing it twice is the same as once.
         self.repeatable = request.repeatable
+        self.first_lost = 0.0
         #: When it was handed in, and why it waits, if a server has said that.
         self.since = queue.loop.time()
         self.reason: Exception | None = None

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, TimeoutError
 
 from ..hot import assemble
 from ..stats import Stats
@@ -27,6 +27,8 @@ from .link import (
     Command,
     Connection,
     Link,
+    UnexpectedReply,
+    are_strings,
 )
 from .script import Script
 
@@ -39,6 +41,15 @@ MAX_MESSAGES = 1000
 EARLY = 32
 
 
+#: Seconds without a byte after which the end of a connection is looked for before a write. A loop that goes round has
+#: heard of it by then; one that was busy, or did not run, has not.
+QUIET = 0.01
+
+#: Seconds without a byte after which a PING goes ahead, and how long its answer may take: whatever lies between (NAT, a
+#: load balancer) may have forgotten the connection, and says nothing.
+SILENCE, PROBE_TIMEOUT = 30.0, 1.0
+
+
 class Pending(Protocol):
     """Commands that were handed in, and what becomes of their replies."""
 
@@ -48,11 +59,49 @@ class Pending(Protocol):
     def commands(self) -> Sequence[Command]:
         """Return the commands to write, just before they are written."""
 
+    #: Loop time when a connection was first lost under it; 0.0 before.
+    first_lost: float
+
     def reply(self, reply: Any) -> bool:
-        """Take the next reply; return whether all the commands have to be written again."""
+        """
+        Take the next reply; return whether all the commands have to be written again.
+
+        Whatever it raises means that the reply is none that its commands can have.
+        """
 
     def fail(self, error: Exception) -> None:
         """Called when no more replies will come; perhaps more than once."""
+
+
+def _is_number(reply: Any) -> bool:
+    return reply.__class__ is int
+
+
+def _is_scan(reply: Any) -> bool:
+    return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], bytes) and are_strings(reply[1])
+
+
+#: What the replies to commands look like, if they are no errors.
+_REPLIES: dict[bytes, Callable[[Any], bool]] = {
+    **dict.fromkeys(
+        (b"ZADD", b"ZREM", b"ZREMRANGEBYSCORE", b"ZCARD", b"ZCOUNT", b"EXPIRE", b"UNLINK", b"SPUBLISH"), _is_number
+    ),
+    **dict.fromkeys((b"ZRANGE", b"ZRANGEBYSCORE", b"ZREVRANGE", b"TIME"), are_strings),
+    b"SCAN": _is_scan,
+}
+
+
+class Keeper(Protocol):
+    """What sees to a server's state before requests are written to it."""
+
+    def opened(self, connection: CommandConnection) -> bool:
+        """Called when a socket is there; return whether requests wait until ``release`` is called."""
+
+    def lost(self, connection: CommandConnection) -> None:
+        """Called when a socket is gone."""
+
+    def is_wanted(self, connection: CommandConnection) -> bool:
+        """Return whether the connection is to come back though no request waits for it."""
 
 
 class Request:
@@ -62,7 +111,7 @@ class Request:
     ``raises``: whether the first error reply is what the future raises, or one reply among the others.
     """
 
-    __slots__ = ("_commands", "_raises", "_replies", "future", "repeatable")
+    __slots__ = ("_commands", "_raises", "_replies", "first_lost", "future", "repeatable")
 
     def __init__(
         self, commands: Sequence[Command], future: asyncio.Future[list[Any]], repeatable: bool, raises: bool
@@ -72,12 +121,17 @@ class Request:
         self._raises = raises
         self.future = future
         self.repeatable = repeatable
+        self.first_lost = 0.0
 
     def commands(self) -> Sequence[Command]:
         self._replies.clear()
         return self._commands
 
     def reply(self, reply: Any) -> bool:
+        name = self._commands[len(self._replies)][0]
+        is_right = _REPLIES.get(name)
+        if is_right is not None and not is_right(reply) and not isinstance(reply, Exception):
+            raise UnexpectedReply.to(name.decode(), reply)
         self._replies.append(reply)
         if len(self._replies) == len(self._commands) and not self.future.done():
             error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
@@ -102,10 +156,13 @@ class _Expected:
         self._request = request
 
     def resolve(self, reply: Any) -> None:
-        if reply.__class__ in ELSEWHERE:
-            self._connection.not_done(self._request, reply)
-        elif self._request.reply(reply):
-            self._connection.repeat(self._request)
+        try:
+            if reply.__class__ in ELSEWHERE:
+                self._connection.not_done(self._request, reply)
+            elif self._request.reply(reply):
+                self._connection.repeat(self._request)
+        except Exception as error:
+            raise self._connection.unexpected(self._request, reply, error) from error
 
     def lost(self, error: Exception) -> None:
         self._connection.unanswered(self._request, error)
@@ -128,6 +185,21 @@ class _Last:
 
     def lost(self, error: Exception) -> None:
         self.resolve(error)
+
+
+class _Probe:
+    """A PING that the commands behind it wait for, since nothing was heard for long."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: CommandConnection) -> None:
+        self._connection = connection
+
+    def resolve(self, reply: Any) -> None:
+        self._connection.is_alive()
+
+    def lost(self, error: Exception) -> None:
+        """The next socket needs no PING: it is new."""
 
 
 class _Ignored:
@@ -153,6 +225,11 @@ class CommandConnection(Connection):
         self._unwritten: deque[Pending] = deque()
         self._repeat: list[Pending] = []
         self._scheduled = False
+        #: What ends the wait for the answer to a PING, as long as one is waited for.
+        self._probe: asyncio.TimerHandle | None = None
+        #: What is done on a new socket ahead of the requests, which wait meanwhile.
+        self.keeper: Keeper | None = None
+        self._is_held = False
         #: When a server first answered that it is not the one to talk to, and when one last did.
         self._not_done_since = self._not_done_last = float("-inf")
 
@@ -209,7 +286,14 @@ class CommandConnection(Connection):
         loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
         if loads:
             self.link.write(assemble(loads), [_Ignored() for _ in loads])
+        self._is_held = self.keeper is not None and self.keeper.opened(self)
         self._write()
+
+    def release(self) -> None:
+        """Write what has waited for the keeper."""
+        if self._is_held:
+            self._is_held = False
+            self._write()
 
     def writable(self) -> None:
         if (self._unwritten or self._repeat) and not self._scheduled:
@@ -219,14 +303,26 @@ class CommandConnection(Connection):
         if not self.trouble_lasts():
             return True
         self._fail_unwritten(error)
-        return False
+        return self._is_kept()
 
     def unanswered(self, request: Pending, error: Exception) -> None:
-        """Keep what may be repeated for the next connection, fail the rest: it may have happened."""
-        if request.repeatable:
+        """
+        Keep what may be repeated for the next connection, fail the rest: it may have happened.
+
+        What loses one connection after the other fails when it has done so for as long as an answer may take.
+        """
+        now = self.loop.time()
+        if request.repeatable and (not request.first_lost or now - request.first_lost < self.answer_timeout):
+            request.first_lost = request.first_lost or now
             self.repeat(request)
         else:
             request.fail(error)
+
+    def unexpected(self, request: Pending, reply: Any, cause: Exception) -> UnexpectedReply:
+        """Fail a request whose reply is none that it can have had; return what the socket is dropped for."""
+        error = cause if isinstance(cause, UnexpectedReply) else UnexpectedReply.to("a command", reply)
+        request.fail(UnexpectedReply(f"{self.dialer.label}: {error}"))
+        return error
 
     def repeat(self, request: Pending) -> None:
         """Write a request again, before everything that was not yet written."""
@@ -257,9 +353,18 @@ class CommandConnection(Connection):
         # The answers on their way are waited for: a send without one raises.
         link.leave(ConnectionError("the primary has moved"))
 
+    def is_alive(self) -> None:
+        """Called when the server has answered after a long silence."""
+        self._end_probe()
+        self._write()
+
     def after_loss(self) -> None:
+        self._end_probe()
+        self._is_held = False
+        if self.keeper is not None:
+            self.keeper.lost(self)
         self._put_first()
-        if self._unwritten:
+        if self._unwritten or self._is_kept():
             self.connect()
 
     async def aclose(self) -> None:
@@ -270,13 +375,16 @@ class CommandConnection(Connection):
         """
         if self._unwritten and self._opening is not None:
             await asyncio.wait([self._opening], timeout=CLOSE_TIMEOUT)
-        self._write()
+        self._write(at_once=True)
         self.closing = True
-        if self.link is not None and self.link.in_flight:
-            answered = self.loop.create_future()
-            self.link.write(assemble([(b"PING",)]), [_Last(answered)])
-            await asyncio.wait([answered], timeout=CLOSE_TIMEOUT)
-        await super().aclose()
+        try:
+            if self.link is not None and self.link.in_flight:
+                answered = self.loop.create_future()
+                self.link.write(assemble([(b"PING",)]), [_Last(answered)])
+                await asyncio.wait([answered], timeout=CLOSE_TIMEOUT)
+            await super().aclose()
+        finally:
+            self.closing = False
 
     def resume(self) -> None:
         """Open a socket again after ``aclose``, if something was handed in meanwhile."""
@@ -288,8 +396,13 @@ class CommandConnection(Connection):
         self.closing = True
         self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the event loop was closed"))
 
-    def _write(self) -> None:
+    def _is_kept(self) -> bool:
+        return self.keeper is not None and self.keeper.is_wanted(self)
+
+    def _write(self, at_once: bool = False) -> None:
         self._scheduled = False
+        if self._is_held:
+            return
         link = self.link
         if self._repeat and link is not None:
             if link.in_flight:
@@ -300,6 +413,8 @@ class CommandConnection(Connection):
             return
         if link is None:
             self.connect()
+            return
+        if not at_once and not self._is_fit(link):
             return
         while self._unwritten and link.writable and link.leaving is None and len(link.in_flight) < MAX_IN_FLIGHT:
             self._write_some(link)
@@ -321,6 +436,38 @@ class CommandConnection(Connection):
                 command.cannot_be_written(error)
             return
         link.write(data, expected)
+
+    def _is_fit(self, link: Link) -> bool:
+        """
+        Whether a socket may be written to now: what is written to one that is dead may have happened.
+
+        Otherwise ``_write`` is called again: when what lies unread has been read, which may be the end of the
+        connection; or when the server has answered a PING, or has not.
+        """
+        if self._probe is not None or link.is_ending():
+            # Either way ``_write`` is called when that is over.
+            return False
+        silence = self.loop.time() - link.heard
+        if silence < QUIET:
+            return True
+        if link.has_unread():
+            self._scheduled = True
+            self.loop.call_soon(self._write)
+            return False
+        if silence < SILENCE or link.in_flight or link.leaving is not None:
+            return True
+        self._probe = self.loop.call_later(PROBE_TIMEOUT, self._is_gone, link)
+        link.write(assemble([(b"PING",)]), [_Probe(self)])
+        return False
+
+    def _is_gone(self, link: Link) -> None:
+        self._end_probe()
+        link.abort(TimeoutError(f"no answer to PING for {PROBE_TIMEOUT:g} s after a long silence"))
+
+    def _end_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
 
     def _put_first(self) -> None:
         self._unwritten.extendleft(reversed(self._repeat))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
@@ -37,6 +38,18 @@ logger = logging.getLogger("channels_redis_fast")
 #: Seconds that an answer may take when the host sets no ``socket_timeout``, and that opening may take.
 ANSWER_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 5.0
+
+#: A socket that is lost within so many seconds of being opened belongs to the outage before it; that is logged again
+#: after so many seconds.
+SHORT_LIFE, REMIND = 2.0, 60.0
+
+#: What a socket does about a peer that has gone without a word, unless the host says otherwise: after 60 seconds of
+#: silence TCP asks, every 15 seconds, 3 times. Systems differ in the names they have.
+KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 3}.items()
+    if hasattr(socket, name) and not (name == "TCP_KEEPALIVE" and hasattr(socket, "TCP_KEEPIDLE"))
+}
 
 
 class SocketOwner(Protocol):
@@ -95,6 +108,11 @@ class Dialer:
         self.without_scripts = False
         self._is_out = False
         self._out_since = float("-inf")
+        #: When a refusal was logged last, and how many were not since then.
+        self._refusal_logged = float("-inf")
+        self._refusals = 0
+        #: Losses since then of sockets that had just been opened.
+        self._unlogged = 0
 
     async def dial(self, link: SocketOwner, role: str) -> None:
         """
@@ -114,6 +132,8 @@ class Dialer:
             if connection._reader.at_eof() or connection._writer.is_closing():
                 # redis-py's protocol has heard it, and the next one would not.
                 raise ConnectionError("closed by the server")
+            if pool.connection_kwargs.get("socket_keepalive") is None:
+                _keep_alive(connection._writer.get_extra_info("socket"))
             link.server = self.primary
             link.attach(connection._writer)
             # From here on the socket is not redis-py's to close, nor to warn about.
@@ -149,11 +169,26 @@ class Dialer:
         now = time.monotonic()
         # An event loop that was busy notices late, when another may be back already.
         is_known = opened_at < self._out_since and now - self._out_since < self.answer_timeout
+        if now - opened_at < SHORT_LIFE and now - self._out_since < REMIND:
+            self._unlogged += 1
+            is_known = True
         if not self._is_out and not is_known:
             self._is_out = True
             self._out_since = now
             label = f"{self._set} at {server}" if server else self.label
-            logger.warning("Connection to Redis at %s lost: %s", label, error or "closed by the server")
+            more = f" (and {self._unlogged} times since the last such line)" if self._unlogged else ""
+            self._unlogged = 0
+            logger.warning("Connection to Redis at %s lost: %s%s", label, error or "closed by the server", more)
+
+    def refuses(self, what: str, error: Exception) -> None:
+        """Log that the server refuses something that is asked again soon: at once, then every ``REMIND`` seconds."""
+        now = time.monotonic()
+        if now - self._refusal_logged < REMIND:
+            self._refusals += 1
+            return
+        more = f" (and {self._refusals} times since the last such line)" if self._refusals else ""
+        self._refusal_logged, self._refusals = now, 0
+        logger.error("Redis at %s refuses %s: %s%s", self.label, what, error, more)
 
     def restored(self) -> None:
         """Log that an outage is over, at the first socket after it."""
@@ -205,6 +240,17 @@ class Dialer:
     def _describe(self, error: BaseException) -> str:
         text = str(error) or type(error).__name__
         return text if self.label in text else f"{self.label}: {text}"
+
+
+def _keep_alive(sock: Any) -> None:
+    """Have TCP ask a silent peer whether it is there. A firewall that forgets silent connections sees that, too."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    # A system that has a name for an option need not let everybody set it.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from .keywords import decode_keywords
+
 HostOptions = dict[str, Any]
 
 DEFAULT_HOST = "redis://localhost:6379"
@@ -77,9 +79,7 @@ def _decode_host(entry: Any, where: str) -> HostOptions:
         if len(entry) != 2:
             raise ValueError(f"{where} must be a (host, port) pair; it has {len(entry)} items.")
         host, port = entry
-        if not isinstance(host, str):
-            raise TypeError(f"{where}: the host must be a string, not {type(host).__name__}.")
-        return {"host": host, "port": _decode_port(port, where)}
+        return {"host": _decode_name(host, where), "port": _decode_port(port, where)}
     if isinstance(entry, str):
         return {"address": _decode_address(entry, where)}
     raise TypeError(f"{where} must be a URI, a (host, port) pair or a dict, not {type(entry).__name__}.")
@@ -98,9 +98,11 @@ def _decode_dict(entry: Mapping[Any, Any], where: str) -> HostOptions:
         options["address"] = _decode_address(options["address"], where)
     if ("master_name" in options) != ("sentinels" in options):
         raise ValueError(f"{where}: 'sentinels' and 'master_name' belong together; one of them is missing.")
+    if "host" in options:
+        options["host"] = _decode_name(options["host"], where)
     if "port" in options:
         options["port"] = _decode_port(options["port"], where)
-    return options
+    return decode_keywords(options, where)
 
 
 def _decode_cluster(options: HostOptions, where: str) -> None:
@@ -144,6 +146,10 @@ def _decode_address(address: Any, where: str) -> str:
         ) from None
     if parts.scheme not in SCHEMES:
         raise ValueError(f"{where}: a URI begins with redis://, rediss:// or unix://, and this one does not.")
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
+        # redis-py leaves it out, and uses database 0. What is there may be a misplaced password, so it is not shown.
+        raise ValueError(f"{where}: what follows the host in a URI is the number of a database, and here it is none.")
     # The data path speaks RESP2, and in redis-py a query option wins over the keyword that says so.
     query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "protocol"]
     if len(query) == len(parse_qsl(parts.query, keep_blank_values=True)):
@@ -151,11 +157,24 @@ def _decode_address(address: Any, where: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
+def _decode_name(host: Any, where: str) -> str:
+    if not isinstance(host, str):
+        raise TypeError(f"{where}: 'host' must be a string, not {type(host).__name__}.")
+    if "://" in host:
+        raise ValueError(f"{where}: 'host' is a host's name or address, and this is a URI. Its key is 'address'.")
+    is_ipv6 = host.count(":") > 1
+    if not host or any(character in host for character in "/@[] ") or (":" in host and not is_ipv6):
+        raise ValueError(f"{where}: 'host' must be a host's name or address alone; the port has a place of its own.")
+    return host
+
+
 def _decode_port(port: Any, where: str) -> int:
+    if isinstance(port, bool) or (isinstance(port, float) and not port.is_integer()):
+        raise TypeError(f"{where}: 'port' must be a whole number, not {port!r}.")
     try:
         number = int(port)
-    except (TypeError, ValueError):
-        raise TypeError(f"{where}: the port must be a number, not {port!r}.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{where}: 'port' must be a whole number, not {port!r}.") from None
     if not 0 < number < 65536:
         raise ValueError(f"{where}: {number} is not a port.")
     return number

@@ -11,7 +11,8 @@ Rules kept here:
 - Commands handed in during one tick of the event loop leave in one write, but for those that are told not to wait.
 - What was not written when a connection dies goes out on the next one; what was written and not answered is
   repeated only if it is ``repeatable``, and fails otherwise, since it may have happened.
-- A connection never dies of idleness here: only an answer overdue kills it.
+- A connection never dies of idleness here: only an answer overdue kills it. Bytes that move, in either direction, are
+  activity; the time in which this process did not run is none; and no reply is read without end.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ import asyncio
 import contextlib
 import contextvars
 import random
+import reprlib
+import select
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows: what the kernel has not sent is not known there.
+    fcntl = termios = None  # type: ignore[assignment]
 
 import hiredis
 from redis import exceptions
@@ -42,6 +52,28 @@ BACKOFF_SOON = 0.05
 
 #: Commands that may be written and unanswered on one connection; more wait their turn in the process.
 MAX_IN_FLIGHT = 4096
+
+#: Bytes that one reply may have (Redis' own limit for a string is 512 MB), and those that have to come each second of
+#: one that takes longer than an answer may.
+MAX_REPLY = 640 * 1024 * 1024
+MIN_REPLY_RATE = 1000
+
+#: Bytes that a reply of one line (a status, an error, a number) may have: hiredis looks through all of it
+#: for each chunk.
+MAX_LINE = 1024 * 1024
+
+#: Characters of an error reply that are kept: enough for the longest of Redis' own.
+MAX_ERROR_TEXT = 1000
+
+#: How often, in the time that an answer may take, a connection is looked at.
+LOOKS = 4
+
+#: Seconds that a connection whose answer is overdue is still read. A process that was stopped, or a loop that was busy,
+#: finds its timers due before it has read what came meanwhile.
+LAST_READ = 0.05
+
+#: Seconds by which a timer is so late that this process was stopped.
+LATE = 1.0
 
 #: Requests assembled into one buffer, so that a socket that cannot keep up is noticed between two of them.
 MAX_REQUESTS_PER_WRITE = 512
@@ -87,7 +119,13 @@ ELSEWHERE = NOT_DONE | CLUSTER_ONLY
 
 
 def reply_error(text: str) -> Exception:
-    """Return the redis-py exception for an error reply; unknown codes give ``ResponseError``."""
+    """
+    Return the redis-py exception for an error reply; unknown codes give ``ResponseError``.
+
+    A text of more than ``MAX_ERROR_TEXT`` characters is cut: it ends in logs.
+    """
+    if len(text) > MAX_ERROR_TEXT:
+        text = f"{text[:MAX_ERROR_TEXT]}... ({len(text)} characters)"
     code, _, rest = text.partition(" ")
     kind = _ERRORS.get(code)
     if kind is not None and issubclass(kind, exceptions.AskError):
@@ -98,6 +136,23 @@ def reply_error(text: str) -> Exception:
         inner = (code for code in ("READONLY", "OOM") if f"-{code} " in text)
         kind = _ERRORS.get(next(inner, ""), exceptions.ResponseError)
     return kind(text)
+
+
+_STRINGS = frozenset((bytes,))
+
+
+class UnexpectedReply(ConnectionError):
+    """A reply that no command of ours can have had: whoever answers does not speak for Redis, or not to us."""
+
+    @classmethod
+    def to(cls, what: str, reply: Any) -> UnexpectedReply:
+        """Return one that names what was asked and shows the beginning of the reply."""
+        return cls(f"unexpected reply to {what}: {reprlib.repr(reply)}")
+
+
+def are_strings(reply: Any) -> bool:
+    """Return whether a reply is a list of strings, which may be empty."""
+    return isinstance(reply, list) and {*map(type, reply)} <= _STRINGS
 
 
 class Answerable(Protocol):
@@ -132,8 +187,19 @@ class Link(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_MORE)
         #: Loop time when bytes came last, or when waiting for them began.
-        self.heard = 0.0
+        self.heard = loop.time()
+        #: Bytes of a reply that is not whole yet, and when they began to come.
+        self._partial = 0
+        self._begun = 0.0
+        #: Whether the next byte begins a reply, and whether the reply that has begun is known to be one line.
+        self._at_start = False
+        self._is_line = False
+        #: Bytes written, and how many of them had left and had not at the last look.
+        self._written = self._gone = self._unsent = 0
         self._watch: asyncio.TimerHandle | None = None
+        #: When ``_watch`` is due.
+        self._due = 0.0
+        self._is_last_read = False
         self._reason: Exception | None = None
         self._transport: Any = None
         self._writer: Any = None
@@ -152,11 +218,25 @@ class Link(asyncio.Protocol):
         """Write commands; ``requests`` has one entry for each reply they will get, in order."""
         if not self.in_flight:
             self.heard = self._loop.time()
+            self._at_start = True
             if self._watch is None:
-                self._watch = self._loop.call_later(self._answer_timeout, self._check_answers)
+                self._look_in(self._answer_timeout / LOOKS)
         self.in_flight.extend(requests)
         self._stats.bytes_sent += len(data)
+        self._written += len(data)
         self._transport.write(data)
+
+    def is_ending(self) -> bool:
+        """Whether the end of the connection has been read, and ``connection_lost`` is on its way."""
+        return self._transport is None or bool(self._transport.is_closing())
+
+    def has_unread(self) -> bool:
+        """Whether the kernel has something that was not read yet: bytes, or the end of the connection."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        descriptor = sock.fileno()
+        return descriptor >= 0 and bool(_readable(descriptor))
 
     def close(self) -> None:
         """Close in good order: what was written is still sent."""
@@ -178,6 +258,8 @@ class Link(asyncio.Protocol):
         gets = self._reader.gets
         self._stats.bytes_received += len(data)
         self._reader.feed(data)
+        self.heard = self._loop.time()
+        has_reply = False
         while True:
             try:
                 reply = gets()
@@ -186,12 +268,22 @@ class Link(asyncio.Protocol):
                 return
             if reply is _MORE:
                 break
+            has_reply = True
             try:
                 self.take(reply)
+            except UnexpectedReply as error:
+                # Nothing that comes behind it on this socket can be trusted to belong to whom it is given.
+                self.abort(error)
+                return
             except Exception as error:
                 context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
                 self._loop.call_exception_handler(context)
-        self.heard = self._loop.time()
+        if has_reply:
+            # What lies behind the last whole reply is at most what came with it.
+            self._partial = 0
+            self._at_start = False
+        elif not self._is_within_bounds(data):
+            return
         if self.leaving is not None:
             if not self.in_flight:
                 self.abort(self.leaving)
@@ -203,7 +295,7 @@ class Link(asyncio.Protocol):
         if self.in_flight:
             self.in_flight.popleft().resolve(reply)
         else:
-            self.abort(ConnectionError(f"a reply that nobody asked for: {reply!r}"))
+            self.abort(ConnectionError(f"a reply that nobody asked for: {reprlib.repr(reply)}"))
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -221,15 +313,52 @@ class Link(asyncio.Protocol):
             self.closed.set_result(None)
         self._on_lost(self._reason or error)
 
+    def _is_within_bounds(self, data: bytes) -> bool:
+        """Count bytes that made no reply whole; return False, and drop the socket, where they are too many."""
+        if not self._partial:
+            self._begun = self.heard
+            self._is_line = self._at_start and data[:1] in (b"+", b"-", b":")
+        self._partial += len(data)
+        limit = MAX_LINE if self._is_line else MAX_REPLY
+        if self._partial > limit:
+            self.abort(ConnectionError(f"a reply of more than {limit} bytes"))
+        return self._partial <= limit
+
+    def drips(self, now: float) -> bool:
+        """Whether a reply has begun and comes so slowly that it counts as none."""
+        return self._partial > 0 and now - self._begun > self._answer_timeout + self._partial / MIN_REPLY_RATE
+
+    def _look_in(self, seconds: float) -> None:
+        self._due = self._loop.time() + seconds
+        self._watch = self._loop.call_later(seconds, self._check_answers)
+
     def _check_answers(self) -> None:
         self._watch = None
+        is_last_read, self._is_last_read = self._is_last_read, False
         if not self.in_flight:
+            # The next write begins to count anew.
+            self._unsent = 0
             return
-        left = self.heard + self._answer_timeout - self._loop.time()
-        if left > 0:
-            self._watch = self._loop.call_later(left, self._check_answers)
+        now = self._loop.time()
+        if self._has_sent_more():
+            self.heard = now
+        left = self.heard + self._answer_timeout - now
+        if left > 0 and not self.drips(now):
+            self._look_in(min(left, self._answer_timeout / LOOKS))
+        elif is_last_read and now - self._due < LATE:
+            reason = "no answer" if left <= 0 else "no whole reply"
+            self.abort(TimeoutError(f"{reason} for {self._answer_timeout:g} s"))
         else:
-            self.abort(TimeoutError(f"no answer for {self._answer_timeout:g} s"))
+            # Due, or due late: then this process did not run in between, and what came in that time is unread.
+            self._is_last_read = True
+            self._look_in(LAST_READ)
+
+    def _has_sent_more(self) -> bool:
+        """Whether some of what had not left at the last look has left since."""
+        was_unsent, had_gone = self._unsent, self._gone
+        self._unsent = unsent_bytes(self._transport)
+        self._gone = self._written - self._unsent
+        return was_unsent > 0 and self._gone != had_gone
 
 
 class PushLink(Link):
@@ -264,6 +393,8 @@ class Connection(abc.ABC):
         self._opening: asyncio.Task[None] | None = None
         self._lost_at: float | None = None
         self._opened_at = 0.0
+        #: How many sockets in a row were lost soon after they were opened.
+        self._short_lives = 0
         dialer.watch(self)
 
     @abc.abstractmethod
@@ -303,18 +434,24 @@ class Connection(abc.ABC):
     async def aclose(self) -> None:
         """Close the socket and wait until it is gone. A later ``connect`` opens another."""
         self.closing = True
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
-        if self.link is not None:
-            link = self.link
-            link.close()
-            # wait() and not wait_for(): a TLS peer that never answers close_notify must not hold the loop.
-            await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
-            if not link.closed.done():
-                link.abort(ConnectionError("closing"))
+        try:
+            if self._opening is not None:
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+            if self.link is not None:
+                link = self.link
+                link.close()
+                try:
+                    # wait() and not wait_for(): a TLS peer that never answers close_notify must not hold the loop.
+                    await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
+                finally:
+                    if not link.closed.done():
+                        # Whoever is cancelled here leaves nothing half closed.
+                        link.leaving = ConnectionError("closing")
+                        link.abort(link.leaving)
                 await link.closed
-        self.closing = False
+        finally:
+            self.closing = False
 
     def look_again(self, error: Exception) -> None:
         """Leave a server that answered that it is not the one to talk to, or not yet."""
@@ -347,9 +484,10 @@ class Connection(abc.ABC):
     async def _open(self) -> None:
         try:
             for delay in delays():
-                if self._lost_at is not None and self._lost_at - self._opened_at < BACKOFF_SOON:
+                if self._short_lives:
                     # A server that takes connections only to drop them is not asked again at once.
-                    await asyncio.sleep(BACKOFF_SOON)
+                    pause = min(BACKOFF_SOON * 2.0 ** min(self._short_lives - 1, 10), BACKOFF_LAST)
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 link = self.link_class(self.loop, self.answer_timeout, self.stats, self.writable, self._lost)
                 try:
                     await self.dialer.dial(link, self.role)
@@ -390,12 +528,36 @@ class Connection(abc.ABC):
             return
         if not self.closing:
             self._lost_at = time.monotonic()
+            lived = self._lost_at - self._opened_at
+            is_short = lived < (BACKOFF_LAST if self._short_lives else BACKOFF_SOON)
+            self._short_lives = self._short_lives + 1 if is_short else 0
             self.dialer.lost(error, self._opened_at, link.server)
         reason = ConnectionError(f"{self.dialer.label}: connection lost ({error or 'closed'}) before the reply")
         unanswered, link.in_flight = link.in_flight, deque()
         for request in unanswered:
             request.lost(reason)
         self.after_loss()
+
+
+def _readable(descriptor: int) -> Any:
+    if not hasattr(select, "poll"):
+        return select.select([descriptor], [], [], 0)[0]
+    # No select: it takes no descriptor above 1,023.
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return poll.poll(0)
+
+
+def unsent_bytes(transport: Any) -> int:
+    """Return how many bytes of a socket the peer has not acknowledged: those in the process, and in the kernel."""
+    # TLS in asyncio writes to a transport of its own, and counts only what it has not yet handed to that.
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    waiting = sum(some.get_write_buffer_size() for some in (transport, below) if some is not None)
+    sock = transport.get_extra_info("socket")
+    if fcntl is not None and sock is not None:
+        with contextlib.suppress(OSError, ValueError):
+            waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return int(waiting)
 
 
 def delays() -> Iterator[float]:

@@ -30,10 +30,11 @@ from redis.exceptions import ConnectionError, NoPermissionError
 from ..cluster.cluster import Cluster
 from ..cluster.slots import slot_of
 from ..connection.futures import ignore
-from ..connection.link import CLOSE_TIMEOUT, Command
+from ..connection.link import CLOSE_TIMEOUT, Command, UnexpectedReply, are_strings
 from ..messages.mailbox import Inbox
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
-from .pump import ERROR_PAUSE, PEEK_BYTES, PEEK_MEMBERS, General, ReceiverContext, Target
+from .pump import ERROR_PAUSE, General, ReceiverContext, Target
+from .read_ahead import ReadAhead, take_removals
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -94,19 +95,21 @@ class ClusterPump:
     async def stop(self) -> None:
         """Wait for what is on its way, remove what was delivered, and close the subscribing sockets."""
         end = self.loop.time() + CLOSE_TIMEOUT
-        while True:
-            self._stopped = self.loop.create_future()
-            self._ask()
-            if not self._looking or self.loop.time() >= end:
-                break
-            await asyncio.wait([self._stopped], timeout=end - self.loop.time())
-        if self._poll is not None:
-            self._poll.cancel()
-            self._poll = None
-        for view in list(self._views.values()):
-            self._drop(view)
-        await self.subscriber.stop()
-        self._stopped = None
+        try:
+            while True:
+                self._stopped = self.loop.create_future()
+                self._ask()
+                if not self._looking or self.loop.time() >= end:
+                    break
+                await asyncio.wait([self._stopped], timeout=end - self.loop.time())
+            if self._poll is not None:
+                self._poll.cancel()
+                self._poll = None
+            for view in list(self._views.values()):
+                self._drop(view)
+            await self.subscriber.stop()
+        finally:
+            self._stopped = None
 
     async def aclose(self) -> None:
         """Close the sockets."""
@@ -198,7 +201,7 @@ class ClusterPump:
             if isinstance(target, Inbox):
                 target.disarm()
         elif not isinstance(error, ConnectionError):
-            logger.error("Redis refuses to give the messages of %s: %s", target.key.decode(), error)
+            logger.error("Redis refuses to give the messages of %r: %s", target.key.decode(), error)
         self.ended(again=self._cluster.is_mapped)
 
     def is_mine(self, inbox: Inbox) -> bool:
@@ -223,9 +226,9 @@ class View:
         "_removed",
         "_server",
         "_was_told",
+        "ahead",
         "is_at_end",
         "key",
-        "peek",
         "target",
     )
 
@@ -234,7 +237,7 @@ class View:
         self.key = target.key
         #: Whether nothing was there at the last look, and no word has come since it began.
         self.is_at_end = False
-        self.peek = PEEK_MEMBERS
+        self.ahead = ReadAhead()
         self._pump = pump
         self._is_looking = False
         self._is_pausing = False
@@ -279,10 +282,11 @@ class View:
             return
         self._is_looking = True
         self._was_told = told
-        if not only_removes:
+        look = Look(self, self.target, only_removes)
+        if not look.only_removes:
             # Set back by a word that comes before the answer: the answer may have been on its way already.
             self.is_at_end = True
-        self._pump.send(Look(self, self.target, only_removes))
+        self._pump.send(look)
 
     def found(self, look: Look, members: list[bytes], score: bytes) -> None:
         """Take what a look has found."""
@@ -294,19 +298,19 @@ class View:
             if not self._pump.is_mine(target) or target.epoch != look.epoch:
                 # Another loop empties this key by now, and will read them itself.
                 members = []
+            elif look.asked:
+                self.ahead.read(look.asked, members)
         if members:
             self.is_at_end = False
             if isinstance(target, Inbox):
                 target.removals.setdefault(0, []).extend(members)
-                size = sum(map(len, members))
-                self.peek = max(self.peek // 2, 1) if size > PEEK_BYTES else min(self.peek * 2, PEEK_MEMBERS)
                 self._pump.deliver(target, self._without_repeated(members))
             else:
                 self._missed = 0
                 self._pump.deliver_general(target, members[0], score)
         elif self._was_told and not isinstance(target, Inbox):
             self._missed += 1
-        self._pump.ended(again=not self.is_at_end)
+        self._pump.ended(again=not self.is_at_end or (isinstance(target, Inbox) and bool(target.removals)))
 
     def failed(self, look: Look, error: Exception) -> None:
         """Called when a look came to nothing. What it was to remove stays to be removed."""
@@ -342,7 +346,18 @@ class View:
 class Look:
     """One look at a key: removes what was delivered, and asks for what is there."""
 
-    __slots__ = ("_left", "_replies", "_view", "epoch", "only_removes", "removed", "repeatable", "target")
+    __slots__ = (
+        "_left",
+        "_replies",
+        "_view",
+        "asked",
+        "epoch",
+        "first_lost",
+        "only_removes",
+        "removed",
+        "repeatable",
+        "target",
+    )
 
     def __init__(self, view: View, target: Target, only_removes: bool) -> None:
         self._view = view
@@ -352,11 +367,19 @@ class Look:
         self.only_removes = only_removes
         self.removed: list[bytes] = []
         self.epoch = 0
+        #: How many members of a specific key are read at once.
+        self.asked = 0
         #: What was popped may be lost with a connection. What is read is still there.
         self.repeatable = isinstance(target, Inbox)
+        self.first_lost = 0.0
         if isinstance(target, Inbox):
-            self.removed = target.removals.pop(0, [])
+            self.removed = take_removals(target.removals, 0)
             self.epoch = target.epoch
+            if target.removals:
+                # It would read again what is still to be removed.
+                self.only_removes = True
+            elif not only_removes:
+                self.asked = max(view.ahead.count, 1)
 
     def commands(self) -> Sequence[Command]:
         commands: list[Command] = []
@@ -365,13 +388,16 @@ class Look:
         if not self.only_removes:
             is_peek = isinstance(self.target, Inbox)
             commands.append(
-                (b"ZRANGE", self.target.key, 0, self._view.peek - 1) if is_peek else (b"ZPOPMIN", self.target.key)
+                (b"ZRANGE", self.target.key, 0, self.asked - 1) if is_peek else (b"ZPOPMIN", self.target.key)
             )
         self._replies = []
         self._left = len(commands)
         return commands
 
     def reply(self, reply: Any) -> bool:
+        is_last = self._left == 1 and not self.only_removes
+        if not isinstance(reply, Exception) and not (are_strings(reply) if is_last else isinstance(reply, int)):
+            raise UnexpectedReply.to("a look at a key", reply)
         self._replies.append(reply)
         self._left -= 1
         if not self._left:

@@ -14,14 +14,14 @@ from ..connection.commands import CommandConnection
 STEP = 1000
 
 
-async def unlink_all(shard: CommandConnection | Cluster, prefix: bytes, spared: bytes) -> None:
-    """Unlink all keys that begin with ``prefix``, but for those that begin with ``spared``. SCAN, and not KEYS."""
+async def unlink_all(shard: CommandConnection | Cluster, prefix: bytes, spared: tuple[bytes, ...]) -> None:
+    """Unlink, with SCAN and not KEYS, all keys that begin with ``prefix`` and not with one of ``spared``."""
     for server in await shard.servers():
         await _unlink_all_of(server, shard, prefix, spared)
 
 
 async def _unlink_all_of(
-    server: CommandConnection, shard: CommandConnection | Cluster, prefix: bytes, spared: bytes
+    server: CommandConnection, shard: CommandConnection | Cluster, prefix: bytes, spared: tuple[bytes, ...]
 ) -> None:
     pattern = literal(prefix) + b"*"
     cursor = b"0"

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from ..connection.futures import fail
 from ..hot import Waiter, Waker
@@ -24,7 +24,7 @@ from ..messages.codec import Message
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds after which a message is put back again that the server had no memory for.
+#: Seconds after which a message is put back again that the server had no memory for, or that did not reach it.
 RETURN_PAUSE = 0.5
 
 #: With what it takes to put it back: the pump that brought it, the member, the score.
@@ -118,7 +118,7 @@ class GeneralChannel:
             self._receiver.loop.call_soon_threadsafe(self.abandon, waiter)
         except RuntimeError:
             if waiter.has_result():
-                logger.error("A message on key %s was lost: its event loop was closed", self.key.decode())
+                logger.error("A message on key %r was lost: its event loop was closed", self.key.decode())
 
     def give(self, popped: Popped) -> None:
         """Hand a message to the first waiter that can take it, or put it back."""
@@ -179,13 +179,13 @@ class GeneralChannel:
 
     def _returned(self, popped: Popped, future: asyncio.Future[list[Any]]) -> None:
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, OutOfMemoryError) and not self._receiver.retired:
-            # It is kept until the server has room again, or somebody receives here.
+        if isinstance(error, (ConnectionError, OutOfMemoryError)) and not self._receiver.retired:
+            # It is kept until the server is there and has room again, or somebody receives here.
             self._receiver.loop.call_later(RETURN_PAUSE, self._return_again, popped)
             return
         self.returning -= 1
         if error is not None:
-            logger.error("A message could not be put back on key %s: %s", self.key.decode(), error)
+            logger.error("A message could not be put back on key %r: %s", self.key.decode(), error)
         self._pursue()
 
     def _return_again(self, popped: Popped) -> None:

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..base import say_where
+from ..connection.futures import ignore
 from ..messages.codec import Codec, Message
+from ..options import check_size
 from ..stats import Stats
 from .group_cache import GroupSnapshot
 from .loop import CoreLoop
@@ -49,6 +51,7 @@ class GroupSender:
         prefix: bytes,
         ring_size: int,
         stats: Stats,
+        max_message_size: int | None,
     ) -> None:
         self._codec = codec
         self._split = split
@@ -56,6 +59,7 @@ class GroupSender:
         self._prefix = prefix
         self._ring_size = ring_size
         self._stats = stats
+        self._max_message_size = max_message_size
 
     async def send(self, state: CoreLoop, group: Group, message: Message) -> None:
         """Send a message to a group. Raises the serializer's error, and redis-py's."""
@@ -107,7 +111,7 @@ class GroupSender:
         """Deliver to members of which the group is known to consist."""
         shards, unreadable = self._split(members, self._prefix, self._ring_size)
         if unreadable:
-            logger.error("Skipped %d members of group %s that are not channel names", len(unreadable), group.name)
+            logger.error("Skipped %d members of group %r that are not channel names", len(unreadable), group.name)
         if unreadable or any(keys for index, (keys, _) in enumerate(shards) if index != group.shard):
             state.group_cache.forget(group.key)
         else:
@@ -124,16 +128,22 @@ class GroupSender:
         if len(waited) > 1:
             # Until all have answered: one shard's trouble must not leave another's outcome unread.
             await asyncio.wait(waited)
+            for call in waited:
+                # The first error is raised; asyncio would complain of the others.
+                ignore(call)
         for shard_calls in calls:
             # One line of the log for each shard, of which a cluster is one.
             self._count(sum([await call for call in shard_calls]), len(members), group)
 
     def _framed(self, message: Message, channels: list[list[str]], group: Group) -> list[bytes]:
         try:
-            return self._codec.encode_group(message, channels)
+            framed = self._codec.encode_group(message, channels)
         except Exception as error:
             say_where(error, f"group {group.name}")
             raise
+        if self._max_message_size is not None and framed:
+            check_size(max(framed, key=len), self._max_message_size, f"group {group.name}")
+        return framed
 
     def _capacities(self, channels: list[list[str]]) -> list[int]:
         return [self._capacity_of(names[0]) for names in channels]

@@ -32,7 +32,7 @@ async def name_members(connection: CommandConnection | SlotQueue, key: bytes, ex
         try:
             names.append(member.decode())
         except UnicodeDecodeError:
-            logger.error("Skipped a member of %s that is not a channel name", key.decode())
+            logger.error("Skipped a member of %r that is not a channel name", key.decode())
     return names
 
 

@@ -14,6 +14,7 @@ Rules and names are those of ``channels_redis.core`` 4.3 and of the Channels lay
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 import time
@@ -24,12 +25,13 @@ from typing import Any
 from channels.exceptions import ChannelFull
 
 from .. import options
-from ..base import RedisLayer, overrides, say_where, unique_name
+from ..base import RedisLayer, overrides, say_where, unique_name, weakly
 from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.dialer import open_client
 from ..hot import key, shard, split
+from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.mailbox import InboxRegistry
 from ..sync.routing import routed
@@ -37,8 +39,10 @@ from . import keys
 from .flush import unlink_all
 from .groups import Group, GroupSender
 from .loop import CoreLoop
+from .memberships import Memberships
 from .names import names_of, split_by
 from .receiver import Receiver
+from .restoration import GroupRestorer
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
 
@@ -54,7 +58,8 @@ class RedisChannelLayer(RedisLayer):
     ``symmetric_encryption_keys``: list of str or bytes. ``random_prefix_length``: bytes that make equal messages
     distinct. ``serializer_format``: a name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived
     event loops go through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds
-    that a call of ``layer.sync`` may take, None for as long as the layer itself waits.
+    that a call of ``layer.sync`` may take, None for as long as the layer itself waits. ``restore_groups``: bool,
+    whether memberships of this process' channels are restored on a server that comes back without them.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -76,7 +81,11 @@ class RedisChannelLayer(RedisLayer):
         *,
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
+        max_message_size: int | None = None,
+        restore_groups: bool = True,
     ) -> None:
+        self.max_message_size = options.size("max_message_size", max_message_size)
+        self.restore_groups = options.flag("restore_groups", restore_groups)
         self.expiry = options.seconds("expiry", expiry)
         self.group_expiry = options.seconds("group_expiry", group_expiry)
         super().__init__(
@@ -102,10 +111,12 @@ class RedisChannelLayer(RedisLayer):
             self._key_prefix,
             self.ring_size,
             self._stats,
+            self.max_message_size,
         )
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._inboxes = self._make_inboxes()
+        self._memberships = Memberships(self._inboxes, self.group_expiry)
 
     # Channels.
 
@@ -130,7 +141,6 @@ class RedisChannelLayer(RedisLayer):
             self._stats.channel_full += 1
             raise ChannelFull(channel)
 
-    @routed
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
@@ -139,7 +149,11 @@ class RedisChannelLayer(RedisLayer):
         sent whatever becomes of the others. Raises the first error, in their order, that is not ``ChannelFull``; else
         ``ChannelFull`` with the names of all channels that were full, each once.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._send_many(list(messages))
+
+    @routed
+    async def _send_many(self, pairs: list[tuple[str, Message]]) -> None:
         senders = self._loops[get_running_loop()].senders
         addressed = [self._addressed(channel, message) for channel, message in pairs]
         self._stats.sends += len(pairs)
@@ -182,18 +196,23 @@ class RedisChannelLayer(RedisLayer):
                 local = self._checked_kind(channel)
             if not local:
                 return await self._receive_general(receiver, channel)
-            inbox = self._inboxes.open(channel[:local], self.client_prefix)
+            inbox = self._inboxes.open(channel[:local], self._client_prefix)
             coming = inbox.claim(channel, state.waker)
             receiver.serve(inbox)
         try:
             await coming
         except GeneratorExit:
             self._inboxes.abandon_later(inbox, channel, coming)
+            self._left(channel)
             raise
         except BaseException:
             inbox.abandon(channel, coming)
+            self._left(channel)
             raise
         self._stats.receives += 1
+        member = self._memberships.channels.get(channel)
+        if member is not None:
+            member.took()
         return coming.take()
 
     async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
@@ -228,9 +247,16 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
-        await connection.call(
+        added = connection.call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
+        if self.restore_groups and self.client_prefix in channel and channel.find("!") > 0:
+            self._record(group, group_key, channel)
+        try:
+            await added
+        except Exception:
+            self._memberships.discard(group_key, channel)
+            raise
 
     @routed
     async def group_discard(self, group: str, channel: str) -> None:
@@ -240,6 +266,7 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
+        self._memberships.discard(group_key, channel)
         await connection.call((b"ZREM", group_key, channel), repeatable=True)
 
     async def group_send(self, group: str, message: Message) -> None:
@@ -298,9 +325,12 @@ class RedisChannelLayer(RedisLayer):
 
         Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
         """
+        self._memberships.clear()
+        # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on. And
+        # for the marker by which a server is known that has lost its data, which this does not mean.
+        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch")
         for shard_commands in self._loops[get_running_loop()].commands:
-            # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on.
-            await unlink_all(shard_commands, self._key_prefix, self._key_prefix + b":wake:")
+            await unlink_all(shard_commands, self._key_prefix, spared)
         self._inboxes.empty()
         await self.close_pools()
 
@@ -355,19 +385,62 @@ class RedisChannelLayer(RedisLayer):
     async def wait_received(self) -> None:
         """Nothing is left to wait for after a receive; here since channels_redis has it."""
 
+    @property
+    def client_prefix(self) -> str:
+        """What the names of this process' specific channels have before their ``!``."""
+        notice_fork()
+        return self._client_prefix
+
+    @client_prefix.setter
+    def client_prefix(self, value: str) -> None:
+        self._client_prefix = value
+
     # Inner works.
 
     def after_fork(self) -> None:
         """In a forked child: become a process of its own, and leave the parent's sockets alone."""
         self.client_prefix = unique_name()
         self._inboxes = self._make_inboxes()
+        self._memberships = Memberships(self._inboxes, self.group_expiry)
         super().after_fork()
 
     def _make_inboxes(self) -> InboxRegistry:
-        return InboxRegistry(self._key_prefix, self.expiry, self._current_capacity, self._stats)
+        return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
-        return CoreLoop(loop, self._shards, self.expiry, self._codec.ordered, self._stats, self._make_receiver)
+        return CoreLoop(
+            loop,
+            self._shards,
+            self.expiry,
+            self._codec.ordered,
+            self._stats,
+            weakly(self._make_receiver),
+            self._memberships if self.restore_groups else None,
+            self._key_prefix,
+        )
+
+    def _record(self, group: str, group_key: bytes, channel: str) -> None:
+        """Record a membership that this layer asks for, and have it watched where it is asked for and received on."""
+        here = get_running_loop()
+        record = self._memberships.add(group_key, self.consistent_hash(group), channel)
+        if record is None:
+            return
+        is_new = record.dataset is None
+        for loop, state in list(self._loops.items()):
+            restorer: GroupRestorer | None = state.restorer
+            if restorer is None:
+                continue
+            if loop is here:
+                restorer.watch(record)
+            elif is_new and state.receives:
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(restorer.watch, record)
+
+    def _left(self, channel: str) -> None:
+        """Called when a receive was cancelled."""
+        member = self._memberships.channels.get(channel)
+        if member is not None:
+            member.is_gone = True
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(
@@ -395,6 +468,8 @@ class RedisChannelLayer(RedisLayer):
         except Exception as error:
             say_where(error, f"channel {channel}")
             raise
+        if self.max_message_size is not None:
+            options.check_size(member, self.max_message_size, f"channel {channel}")
         if self._is_alone:
             index = 0
         elif local:

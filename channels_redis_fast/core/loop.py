@@ -20,7 +20,9 @@ from ..loops import Closable
 from ..stats import Stats
 from . import scripts
 from .group_cache import GroupMembershipCache
+from .memberships import Memberships
 from .receiver import Receiver
+from .restoration import GroupRestorer
 from .sender import Sender
 from .slot_senders import SlotSenders
 
@@ -36,6 +38,8 @@ class CoreLoop:
         ordered: bool,
         stats: Stats,
         make_receiver: Callable[[CoreLoop], Receiver],
+        memberships: Memberships | None = None,
+        prefix: bytes = b"",
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
@@ -52,6 +56,8 @@ class CoreLoop:
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.group_cache = GroupMembershipCache()
+        #: What restores this layer's groups on servers that have lost them; None where that is not wanted.
+        self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         self._make_receiver = make_receiver
@@ -61,6 +67,11 @@ class CoreLoop:
         """Everything that this loop receives. A loop that only sends has none."""
         return self._make_receiver(self)
 
+    @property
+    def receives(self) -> bool:
+        """Whether anything has been received in this loop."""
+        return "receiver" in vars(self)
+
     def connections(self) -> list[Closable]:
         """Return all connections, those without a socket too."""
         pumps = self.receiver.pumps if "receiver" in vars(self) else []
@@ -68,15 +79,20 @@ class CoreLoop:
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
-        if "receiver" in vars(self):
-            await self.receiver.disconnect()
-        await self._close_commands()
-        await self._close_clients()
-        for connection in self.commands:
-            connection.resume()
+        try:
+            if "receiver" in vars(self):
+                await self.receiver.disconnect()
+            await self._close_commands()
+            await self._close_clients()
+        finally:
+            # Also when all tasks of the loop are cancelled: what was handed in meanwhile waits for this.
+            for connection in self.commands:
+                connection.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
+        if self.restorer is not None:
+            self.restorer.close()
         if "receiver" in vars(self):
             await self.receiver.retire()
         await self._close_commands()

@@ -11,13 +11,15 @@ Rules kept here:
 
 - At most one popped message is on its way at any time: what a dying connection can cost.
 - The removal of what was delivered goes before everything else, also on the next connection: nothing comes twice.
+- What was delivered before the connection was lost is not delivered again, though the next server has it: a promoted
+  replica that had not heard of its removal. That is for specific keys. Of a general channel another process may get
+  it, and equal messages without a random prefix cannot be told apart.
 - The next wait begins when those whom this one woke have run once, so that it knows whether they want more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Sequence, Sized
 from typing import Any, Protocol, TypeAlias
@@ -26,21 +28,26 @@ from uuid import uuid4
 from redis.exceptions import NoPermissionError
 
 from ..connection.commands import CommandConnection
-from ..connection.link import CLOSE_TIMEOUT, CLUSTER_ONLY, NOT_DONE, Answerable, Command, Connection
+from ..connection.link import (
+    CLOSE_TIMEOUT,
+    CLUSTER_ONLY,
+    NOT_DONE,
+    Answerable,
+    Command,
+    Connection,
+    UnexpectedReply,
+    are_strings,
+)
 from ..hot import assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
 from ..stats import Stats
-
-logger = logging.getLogger("channels_redis_fast")
+from .read_ahead import ReadAhead, take_removals
 
 #: Seconds that a wait may be answered later than Redis was asked to end it.
 BLOCK_MARGIN = 5.0
 
 #: Specific keys whose backlog is read in the same round trip: those that delivered last.
 RECENT_KEYS = 8
-
-#: Members read at once from a specific key, and the bytes beyond which fewer are.
-PEEK_MEMBERS, PEEK_BYTES = 512, 1_000_000
 
 #: Seconds before the server is asked again after it answered a wait with an error.
 ERROR_PAUSE = 1.0
@@ -63,6 +70,7 @@ class ReceiverContext(MailboxFeeder, Protocol):
 
     stats: Stats
     block_time: float
+    expiry: int
     prefix: bytes
     distinguishes_equal_messages: bool
     inboxes: dict[str, Inbox]
@@ -100,8 +108,11 @@ class Pump(Connection):
         # delivered must not be popped by the next wait.
         self._due = 0
         self._turn = 0
-        self._peek = PEEK_MEMBERS
-        self._recent: dict[Inbox, None] = {}
+        # Which are few, so that what is read ahead is bounded in total too.
+        self._recent: dict[Inbox, ReadAhead] = {}
+        #: After a connection was lost: what was delivered before, by key, and until when it may come again.
+        self._doubted: dict[Inbox, frozenset[int]] = {}
+        self._doubtful_until = float("-inf")
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
 
@@ -114,19 +125,27 @@ class Pump(Connection):
     async def stop(self) -> None:
         """End the wait in Redis without losing what it may have popped, then close the socket."""
         self._stopped = self.loop.create_future()
-        if self.link is not None:
-            self.kick()
-            await asyncio.wait([self._stopped], timeout=CLOSE_TIMEOUT)
-        if self._paused is not None:
-            self._paused.cancel()
-            self._paused = None
-        await self.aclose()
-        self._stopped = None
+        try:
+            if self.link is not None:
+                self.kick()
+                await asyncio.wait([self._stopped], timeout=CLOSE_TIMEOUT)
+            if self._paused is not None:
+                self._paused.cancel()
+                self._paused = None
+            await self.aclose()
+        finally:
+            self._stopped = None
 
     # What the connection reports.
 
     def opened(self) -> None:
         self._waking = False
+        self._doubted.clear()
+        if self._receiver.distinguishes_equal_messages:
+            self._doubted = {
+                inbox: frozenset(inbox.delivered) for inbox in self._receiver.inboxes.values() if inbox.delivered
+            }
+            self._doubtful_until = self.loop.time() + self._receiver.expiry
         self.kick()
 
     def writable(self) -> None:
@@ -168,8 +187,10 @@ class Pump(Connection):
             return
         commands: list[Command] = []
         expected: list[Answerable] = []
-        self._remove_delivered(commands, expected)
-        if self._stopped is not None:
+        if self._remove_delivered(commands, expected):
+            # A wait would deliver again what is still to be removed.
+            self._due = len(expected)
+        elif self._stopped is not None:
             if not commands and not self.link.in_flight:
                 self._done_stopping()
         elif self.tries:
@@ -182,12 +203,15 @@ class Pump(Connection):
         if commands:
             self.link.write(assemble(commands), expected)
 
-    def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> None:
-        for inbox in self._receiver.inboxes.values():
-            members = inbox.removals.pop(self.shard, None)
-            if members:
-                commands.append([b"ZREM", inbox.key, *members])
-                expected.append(_Removal(self, inbox, members))
+    def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> bool:
+        """Remove what was delivered; return whether the next write has to be about that too."""
+        inboxes = [inbox for inbox in self._receiver.inboxes.values() if self.shard in inbox.removals]
+        taken = [(inbox, take_removals(inbox.removals, self.shard)) for inbox in inboxes[:RECENT_KEYS]]
+        is_partial = any(self.shard in inbox.removals for inbox in inboxes)
+        for inbox, members in taken:
+            commands.append([b"ZREM", inbox.key, *members])
+            expected.append(_Removal(self, inbox, members, is_partial))
+        return is_partial
 
     def _wait(self, wanted: list[Target], commands: list[Command], expected: list[Answerable]) -> None:
         # The first key that has a message is served, so each key gets its turn to be the first.
@@ -200,12 +224,12 @@ class Pump(Connection):
         for target in wanted:
             if len(self._recent) == RECENT_KEYS:
                 break
-            if isinstance(target, Inbox):
-                self._recent.setdefault(target)
-        for inbox in self._recent:
-            if inbox.key in self.awaited:
-                commands.append((b"ZRANGE", inbox.key, 0, self._peek - 1))
-                expected.append(_Peek(self, inbox, inbox.epoch))
+            if isinstance(target, Inbox) and target not in self._recent:
+                self._recent[target] = ReadAhead()
+        for inbox, ahead in self._recent.items():
+            if inbox.key in self.awaited and (count := ahead.count):
+                commands.append((b"ZRANGE", inbox.key, 0, count - 1))
+                expected.append(_Peek(self, inbox, inbox.epoch, ahead, count))
         self._due = len(expected) - removals
         self._blocked = True
 
@@ -247,39 +271,49 @@ class Pump(Connection):
         elif isinstance(reply, NoPermissionError):
             self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):
-            self._pause(reply)
+            self._pause("to wait for messages", reply)
+        elif not isinstance(reply, list) or not reply:
+            raise UnexpectedReply.to("BZPOPMIN", reply)
         elif reply[0] == self._wake_key:
             self._waking = False
+        elif len(reply) != 3 or not are_strings(reply) or reply[0] not in awaited:
+            raise UnexpectedReply.to("BZPOPMIN", reply)
         else:
             key, member, score = reply
             target = awaited[key]
             if isinstance(target, Inbox):
-                self._recent.pop(target, None)
-                self._recent[target] = None
+                ahead = self._recent.pop(target) if target in self._recent else ReadAhead()
+                self._recent[target] = ahead
+                ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:
                     del self._recent[next(iter(self._recent))]
-                self._receiver.deliver(target, (member,))
+                self._deliver(target, [member])
             else:
                 self._receiver.deliver_general(target, self, member, score)
 
     def peeked(self, inbox: Inbox, epoch: int, reply: Any) -> None:
         """Take the messages behind the popped one. They are still in Redis, and leave it with the next write."""
         self._answered()
-        if isinstance(reply, Exception) or not reply:
+        if isinstance(reply, Exception):
+            return
+        if not are_strings(reply):
+            raise UnexpectedReply.to("ZRANGE", reply)
+        if not reply:
             return
         if inbox.receiver is not self._receiver or inbox.epoch != epoch:
             # Another loop empties this key by now, and will read them itself.
             return
         inbox.removals.setdefault(self.shard, []).extend(reply)
-        self._receiver.deliver(inbox, reply)
-        size = sum(map(len, reply))
-        self._peek = max(self._peek // 2, 1) if size > PEEK_BYTES else min(self._peek * 2, PEEK_MEMBERS)
+        self._deliver(inbox, reply)
 
     def tried(self, channel: General, reply: Any) -> None:
         """Take the answer of a pop that did not wait: [member, score], or nothing."""
         self._answered()
         if reply.__class__ in NOT_DONE:
             self.look_again(reply)
+        elif not isinstance(reply, Exception) and (not are_strings(reply) or len(reply) not in (0, 2)):
+            channel.nothing_found(self)
+            raise UnexpectedReply.to("ZPOPMIN", reply)
         if reply and not isinstance(reply, Exception):
             channel.tried()
             member, score = reply
@@ -293,6 +327,24 @@ class Pump(Connection):
             inbox.removals[self.shard] = members + inbox.removals.get(self.shard, [])
         if self._stopped is not None:
             self.kick()
+
+    def removed_in_part(self, reply: Any) -> None:
+        """Go on with the next removals: when all of this write are answered, after a pause if one was refused."""
+        if isinstance(reply, Exception):
+            self._pause("to remove delivered messages", reply)
+        self._answered()
+
+    def _deliver(self, inbox: Inbox, members: list[bytes]) -> None:
+        hashes = list(map(hash, members))
+        if self._doubted:
+            if self.loop.time() > self._doubtful_until:
+                self._doubted.clear()
+            known = self._doubted.get(inbox, frozenset())
+            if not known.isdisjoint(hashes):
+                members = [member for member, value in zip(members, hashes, strict=True) if value not in known]
+        inbox.delivered.extend(hashes)
+        if members:
+            self._receiver.deliver(inbox, members)
 
     def _answered(self) -> None:
         self._due -= 1
@@ -311,15 +363,18 @@ class Pump(Connection):
                 target.fail_waiters(error)
                 if isinstance(target, Inbox):
                     target.disarm()
-            self._answered()
+            if self.link is link:
+                # Else nothing is due on the connection that there is now.
+                self._answered()
 
+        link = self.link
         # Nothing is waited for meanwhile. A pop of nothing needs the same permission as a pop.
         self._due += 1
         pops = [(b"ZPOPMIN", target.key, 0) for target in targets]
         self._commands.call(*pops, repeatable=True, raises=False).add_done_callback(found)
 
-    def _pause(self, error: Exception) -> None:
-        logger.error("Redis at %s refuses to wait for messages: %s", self.dialer.label, error)
+    def _pause(self, what: str, error: Exception) -> None:
+        self.dialer.refuses(what, error)
         if self._paused is None:
             self._paused = self.loop.call_later(ERROR_PAUSE, self._resume)
 
@@ -355,14 +410,18 @@ class _Pop:
 class _Peek:
     """A look at what lies behind the popped message of a specific key."""
 
-    __slots__ = ("_epoch", "_inbox", "_pump")
+    __slots__ = ("_ahead", "_asked", "_epoch", "_inbox", "_pump")
 
-    def __init__(self, pump: Pump, inbox: Inbox, epoch: int) -> None:
+    def __init__(self, pump: Pump, inbox: Inbox, epoch: int, ahead: ReadAhead, asked: int) -> None:
         self._pump = pump
         self._inbox = inbox
         self._epoch = epoch
+        self._ahead = ahead
+        self._asked = asked
 
     def resolve(self, reply: Any) -> None:
+        if isinstance(reply, list):
+            self._ahead.read(self._asked, reply)
         self._pump.peeked(self._inbox, self._epoch, reply)
 
     def lost(self, error: Exception) -> None:
@@ -372,15 +431,18 @@ class _Peek:
 class _Removal:
     """The removal of delivered messages, which is repeated until it is confirmed."""
 
-    __slots__ = ("_inbox", "_members", "_pump")
+    __slots__ = ("_inbox", "_is_partial", "_members", "_pump")
 
-    def __init__(self, pump: Pump, inbox: Inbox, members: list[bytes]) -> None:
+    def __init__(self, pump: Pump, inbox: Inbox, members: list[bytes], is_partial: bool) -> None:
         self._pump = pump
         self._inbox = inbox
         self._members = members
+        self._is_partial = is_partial
 
     def resolve(self, reply: Any) -> None:
         self._pump.removed(self._inbox, self._members, not isinstance(reply, Exception))
+        if self._is_partial:
+            self._pump.removed_in_part(reply)
 
     def lost(self, error: Exception) -> None:
         self._pump.removed(self._inbox, self._members, False)

@@ -54,7 +54,7 @@ class Receiver:
         #: The keys that this loop empties, by non-local channel name.
         self.inboxes: dict[str, Inbox] = {}
         self.stats: Stats = registry.stats
-        self._expiry = expiry
+        self.expiry = expiry
         self._inboxes = registry
         self._codec = codec
         #: Whether members of equal messages differ.
@@ -113,7 +113,7 @@ class Receiver:
         _, pump, member, score = popped
         self.stats.put_back += 1
         connection: CommandConnection | SlotQueue = self.commands[pump.shard].at(key)
-        returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self._expiry), repeatable=True)
+        returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self.expiry), repeatable=True)
         connection.say(key)
         return returned
 
@@ -137,7 +137,7 @@ class Receiver:
             if inbox.waiting or inbox.claimed:
                 inbox.claimed = False
                 inbox.seen = now
-            if inbox.waiting or (not inbox.stored and now - inbox.seen <= self._expiry):
+            if inbox.waiting or (not inbox.stored and now - inbox.seen <= self.expiry):
                 wanted.append(inbox)
             elif not inbox.stored and not inbox.removals:
                 forgotten.append(inbox)
@@ -171,10 +171,12 @@ class Receiver:
         """Close the sockets of the pumps, losing nothing; who still waits is served by new ones."""
         for inbox in self.inboxes.values():
             inbox.disarm()
-        await asyncio.gather(*(pump.stop() for pump in self.pumps))
-        for pump in self.pumps:
-            if not self.retired and self.wanted(pump):
-                pump.kick()
+        try:
+            await asyncio.gather(*(pump.stop() for pump in self.pumps))
+        finally:
+            for pump in self.pumps:
+                if not self.retired and self.wanted(pump):
+                    pump.kick()
 
     async def retire(self) -> None:
         """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""
@@ -230,13 +232,16 @@ class Receiver:
             try:
                 loop.call_soon_threadsafe(heir.serve, inbox)
             except RuntimeError:
-                logger.debug("The event loop that was to receive on %s is closed", inbox.name)
+                logger.debug("The event loop that was to receive on %r is closed", inbox.name)
 
     def _forget(self, inbox: Inbox) -> None:
         """Let go of a key that nobody has received on for long, and of the inbox with it."""
         with self._inboxes.lock:
+            if inbox.receiver is self and (inbox.waiting or inbox.claimed):
+                # Somebody came meanwhile, in another thread, and counts on this loop.
+                return
             self.inboxes.pop(inbox.name, None)
-            if inbox.receiver is self and not inbox.waiting and not inbox.claimed:
+            if inbox.receiver is self:
                 inbox.receiver = None
                 self._inboxes.inboxes.pop(inbox.name, None)
 
@@ -248,4 +253,4 @@ class Receiver:
 
     def _undecodable(self, key: bytes, error: Exception) -> None:
         self.stats.undecodable += 1
-        logger.error("Skipped an undecodable message on key %s: %s: %s", key.decode(), type(error).__name__, error)
+        logger.error("Skipped an undecodable message on key %r: %s: %s", key.decode(), type(error).__name__, error)

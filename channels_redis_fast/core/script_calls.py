@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
-from ..connection.link import Command
+from ..connection.link import Command, UnexpectedReply
 from ..connection.script import Script
 
 logger = logging.getLogger("channels_redis_fast")
@@ -36,7 +36,11 @@ Write = tuple[bytes, list[bytes], list[int]]
 #: The position of the first message that failed, that behind the last, and why.
 Failure = tuple[int, int, Exception]
 
-_REFUSAL = re.compile(r"(NOPERM|ERR unknown command)\b.*\beval(sha)?\b", re.IGNORECASE)
+#: Proxies and hosted servers have words of their own, and some do not name the command.
+_REFUSAL = re.compile(
+    r"(NOPERM|ERR (unknown|unsupported|disabled) command)\b.*\beval(sha)?\b|ERR (unsupported|disabled) command\W*$",
+    re.IGNORECASE,
+)
 
 
 class ScriptCall(abc.ABC):
@@ -45,6 +49,7 @@ class ScriptCall(abc.ABC):
     __slots__ = ("_plain", "_script", "_with_text")
 
     repeatable = False
+    first_lost = 0.0
 
     def __init__(self, script: Script, plain: PlainCommands) -> None:
         self._script = script
@@ -177,7 +182,11 @@ class PlainCommands:
             _, count, last = mine
             if not count:
                 self._were_empty.append(key)
-            stamp = _stamp_after(last)
+            try:
+                stamp = _stamp_after(last, self._expiry)
+            except (IndexError, ValueError):
+                self._failed.append((first, position, UnexpectedReply.to("ZREVRANGE", last)))
+                continue
             command: list[Any] = [b"ZADD", key]
             for offset, (member, capacity) in enumerate(zip(members, capacities, strict=True)):
                 if count < capacity:
@@ -212,11 +221,11 @@ class PlainCommands:
             self._look()
 
 
-def _stamp_after(last: list[bytes]) -> bytes:
-    """Return the score of a message: the time, or just after the last one if that lies less than a second ahead."""
+def _stamp_after(last: list[bytes], expiry: int) -> bytes:
+    """Return the score of a message: the time, or just after the last one if it is at most ``expiry`` ahead."""
     stamp = time.time_ns() // 1000
     if last:
         after = round(float(last[1]) * 1_000_000) + 1
-        if stamp < after < stamp + 1_000_000:
+        if stamp < after <= stamp + expiry * 1_000_000:
             stamp = after
     return b"%d.%06d" % divmod(stamp, 1_000_000)

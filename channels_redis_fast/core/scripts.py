@@ -7,8 +7,8 @@ say) leaves the others alone. A replica refuses every write, so it refuses the w
 Scores are seconds with six decimals, as text, since engines differ in how many digits of a double they pass on.
 All messages of one call get one score, the server's time: what was sent in one go keeps its order through the
 rising prefix of its members (``envelope``). A call is stamped one microsecond after the last score of the key if
-that lies less than a second ahead: a clock that was set back reorders nothing, and a peer whose clock is far
-ahead cannot drag the key into the future. An empty key, the usual one where consumers keep up, costs
+that lies at most the expiry ahead: a clock that was set back by no more reorders nothing, and a peer whose clock is
+further ahead cannot drag the key into the future. An empty key, the usual one where consumers keep up, costs
 three commands, any other four, and the time is asked once for all.
 """
 
@@ -43,7 +43,7 @@ local function room(key)
   local last = call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
   if last then
     local stamp, after = time[1] * 1000000 + time[2], math.floor(last * 1000000 + 0.5) + 1
-    if after > stamp and after < stamp + 1000000 then
+    if after > stamp and after <= stamp + expiry * 1000000 then
       return count, string.format('%d.%06d', after / 1000000, after % 1000000)
     end
   end

@@ -17,7 +17,7 @@ from redis.exceptions import NoPermissionError
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
-from ..connection.link import Command, reply_error
+from ..connection.link import Command, UnexpectedReply, are_strings, reply_error
 from ..hot import Batch, Gatherer, KeyBatch, Waker
 from ..stats import Stats
 from . import scripts
@@ -53,7 +53,7 @@ class SendBatch(WriteCall):
         return [(batch.key, batch.members, batch.capacities) for batch in self.batch.keys]
 
     def done(self, reply: Any) -> None:
-        if not reply:
+        if reply.__class__ is int and not reply:
             self.batch.accept()
         elif isinstance(reply, NoPermissionError) and len(self.batch.keys) > 1:
             # Redis refuses the whole call for one key that an ACL forbids.
@@ -62,11 +62,14 @@ class SendBatch(WriteCall):
         elif isinstance(reply, Exception):
             fail(self.batch.waiters(), reply)
         else:
-            refused, failed = reply
-            failures = zip(failed[::3], failed[1::3], failed[2::3], strict=True)
-            self.settle(
-                refused, [(first, end, reply_error(text.decode(errors="replace"))) for first, end, text in failures]
-            )
+            try:
+                refused, failed = reply
+                failures = zip(failed[::3], failed[1::3], failed[2::3], strict=True)
+                self.settle(
+                    refused, [(first, end, reply_error(text.decode(errors="replace"))) for first, end, text in failures]
+                )
+            except (AttributeError, IndexError, TypeError, ValueError):
+                raise UnexpectedReply.to("the script of send", reply) from None
 
     def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
         waiters = self.batch.waiters()
@@ -113,10 +116,12 @@ class GroupBatch(WriteCall):
         if isinstance(reply, NoPermissionError) and len(self._keys) > 1:
             # As with sends: the keys that are allowed get the message.
             self.carry_out_plainly()
-        elif not isinstance(reply, Exception):
+        elif isinstance(reply, Exception):
+            self._end(0, reply)
+        elif reply.__class__ is int:
             self._end(reply, None)
         else:
-            self._end(0, reply)
+            raise UnexpectedReply.to("the script of group_send", reply)
 
     def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
         self._end(len(refused), failed[0][2] if failed else None)
@@ -155,8 +160,10 @@ class SameGroupCall(ScriptCall):
             return
         elif isinstance(reply, Exception):
             self._future.set_exception(reply)
-        else:
+        elif reply is None or reply.__class__ is int or are_strings(reply):
             self._future.set_result(reply)
+        else:
+            raise UnexpectedReply.to("the script of group_send", reply)
 
     def carry_out_plainly(self) -> None:
         if not self._future.done():

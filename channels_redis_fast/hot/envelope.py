@@ -86,7 +86,14 @@ def encode(message: Message, channel: str | None, prefix_length: int) -> bytes:
     message is left as it was. Exceptions are those of `msgpack.packb`; ValueError for a negative prefix length.
     """
     prefix = next_prefix(prefix_length)
-    return prefix + pack(message if channel is None else {**message, _CHANNEL_FIELD: channel})
+    return prefix + pack(message if channel is None else _with_channel(message, channel))
+
+
+def _with_channel(message: Message, channel: str) -> Message:
+    # Of a subclass of dict what its `items()` says, which is what msgpack packs where no channel is added.
+    if type(message) is not dict and isinstance(message, dict):
+        message = dict(message.items())
+    return {**message, _CHANNEL_FIELD: channel}
 
 
 def splice(body: bytes, channel: str | list[str]) -> bytes:

@@ -127,7 +127,11 @@ class MailboxTable:
         waiter = self.waiting.get(channel) if type(channel) is str else None
         if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
             return False
-        message = copy(message)
+        try:
+            message = copy(message)
+        except Exception:
+            # Nested too deep: whoever delivers what is left hears of it, and the next letters are given.
+            return False
         del self.waiting[channel]
         waiter._finish(_FINISHED, message)
         return True

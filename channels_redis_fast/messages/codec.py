@@ -105,11 +105,11 @@ class SerializerCodec(SingleMessageCodec):
         self._deserialize = deserialize
 
     def encode(self, message: Message, channel: str | None, /) -> bytes:
-        return _as_bytes(self._serialize(message if channel is None else {**message, CHANNEL_FIELD: channel}))
+        return _as_bytes(self._serialize(message if channel is None else _addressed(message, channel)))
 
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         # Lists of its own: what a site's serializer does with them is not for the next message.
-        return [_as_bytes(self._serialize({**message, CHANNEL_FIELD: [*names]})) for names in channels]
+        return [_as_bytes(self._serialize(_addressed(message, [*names]))) for names in channels]
 
     def decode(self, member: bytes, /) -> Letter:
         message = self._deserialize(member)
@@ -131,7 +131,8 @@ class PayloadCodec(SingleMessageCodec):
     """
     The messages of Pub/Sub: the body alone. Its reserved field is the user's own there, and nothing is spliced.
 
-    ``plain``: exactly our msgpack serializer, which the compiled functions stand for.
+    ``plain``: exactly our msgpack serializer, which the compiled functions stand for where a message is a dict, as all
+    are but in channels_redis, whose Pub/Sub layer takes whatever the serializer takes.
     """
 
     ordered = False
@@ -142,17 +143,23 @@ class PayloadCodec(SingleMessageCodec):
         self._plain = plain
 
     def encode(self, message: Message, channel: str | None, /) -> bytes:
-        return encode(message, None, 0) if self._plain else _as_bytes(self._serialize(message))
+        if self._plain and isinstance(message, dict):
+            return encode(message, None, 0)
+        return _as_bytes(self._serialize(message))
 
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         return [self.encode(message, None)] * len(channels)
 
     def decode(self, member: bytes, /) -> Letter:
         if self._plain and _FIELD_BYTES not in member:
-            return None, decode(member, 0)[1]
+            try:
+                return None, decode(member, 0)[1]
+            except ValueError:
+                # No dict, or one with keys that are no text: if it is not that, the serializer says so.
+                pass
         message = self._deserialize(member)
-        if not isinstance(message, dict):
-            raise ValueError(f"a message must be a dict, not {type(message).__name__}")
+        if message is None:
+            raise ValueError("a message must not be None")
         return None, message
 
     def share(self, message: Message, channels: list[str], /) -> list[Letter]:
@@ -160,6 +167,11 @@ class PayloadCodec(SingleMessageCodec):
 
 
 _FIELD_BYTES = CHANNEL_FIELD.encode()
+
+
+def _addressed(message: Message, address: str | list[str]) -> Message:
+    # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show others there than it holds.
+    return {**dict(message.items()), CHANNEL_FIELD: address}
 
 
 def _to_each(message: Message, channels: list[str]) -> list[Letter]:

@@ -34,6 +34,10 @@ logger = logging.getLogger("channels_redis_fast")
 WARNING_INTERVAL = 60.0
 
 
+#: Members that are remembered of each key after they were delivered: 2 megabytes.
+REMEMBERED = 50_000
+
+
 class MailboxFeeder(Protocol):
     """What empties the Redis keys of inboxes, in one event loop."""
 
@@ -53,6 +57,11 @@ class MailboxLimits:
         self.stats = stats
         self._warn_at = 0.0
 
+    def undeliverable(self, channel: str, error: Exception) -> None:
+        """Count and log a message that could not be given to a channel. Those behind it are."""
+        self.stats.undecodable += 1
+        logger.error("Skipped a message that cannot be delivered to %r: %s: %s", channel, type(error).__name__, error)
+
     def dropped(self, channel: str, capacity: int) -> None:
         """Count a message that gave way, and say so now and then."""
         self.stats.dropped += 1
@@ -60,7 +69,7 @@ class MailboxLimits:
         if now >= self._warn_at:
             self._warn_at = now + WARNING_INTERVAL
             logger.warning(
-                "The consumer of channel %s does not keep up: its mailbox is full (capacity %d), the oldest messages "
+                "The consumer of channel %r does not keep up: its mailbox is full (capacity %d), the oldest messages "
                 "are dropped (%d so far in this process)",
                 channel,
                 capacity,
@@ -151,13 +160,17 @@ class Mailboxes(MailboxTable):
             # The usual receiver is alone, in this loop, and still there.
             left, given = self.hand_out(letters, here)
             for address, message in left:
-                if isinstance(address, list):
-                    for channel in address:
-                        self._hand_over(channel, clone(message), here)
-                    given += len(address)
-                else:
-                    self._hand_over(address or self.name, message, here)
-                    given += 1
+                shared = isinstance(address, list)
+                failed: tuple[str, Exception] | None = None
+                for channel in address if isinstance(address, list) else [address or self.name]:
+                    try:
+                        self._hand_over(channel, clone(message) if shared else message, here)
+                        given += 1
+                    except Exception as error:
+                        failed = failed or (channel, error)
+                if failed is not None:
+                    # Once, however many channels it was for.
+                    self._limits.undeliverable(*failed)
         return given
 
     def depth(self, channel: str) -> int:
@@ -235,6 +248,8 @@ class Mailboxes(MailboxTable):
             self._hand_over(channel, message, None, first=True)
 
     def _store(self, channel: str, message: Message, first: bool) -> None:
+        # Asked first, since a site's own answer may be an error: then nothing is stored.
+        capacity = 0 if first else max(self._limits.capacity_of(channel), 1)
         stored = self.stored.get(channel)
         if stored is None:
             stored = self.stored[channel] = deque()
@@ -243,7 +258,6 @@ class Mailboxes(MailboxTable):
             stored.appendleft(entry)
             return
         stored.append(entry)
-        capacity = max(self._limits.capacity_of(channel), 1)
         while len(stored) > capacity:
             stored.popleft()
             self._limits.dropped(channel, capacity)
@@ -264,7 +278,7 @@ class Mailboxes(MailboxTable):
 class Inbox(Mailboxes):
     """The mailboxes of all channels that share one Redis key."""
 
-    __slots__ = ("claimed", "epoch", "key", "receiver", "removals", "seen")
+    __slots__ = ("claimed", "delivered", "epoch", "key", "receiver", "removals", "seen")
 
     def __init__(self, limits: InboxRegistry, name: str, key: bytes) -> None:
         super().__init__(limits, name)
@@ -274,6 +288,8 @@ class Inbox(Mailboxes):
         self.epoch = 0
         #: By shard, members that were delivered and are not yet known to be removed from Redis.
         self.removals: dict[int, list[bytes]] = {}
+        #: Hashes of the members delivered last: a server that takes another's place may have them still.
+        self.delivered: deque[int] = deque(maxlen=REMEMBERED)
         #: Whether somebody received since the pump last looked, and when (monotonic) it last saw that.
         self.claimed = False
         self.seen = 0.0

@@ -22,7 +22,7 @@ from collections.abc import Iterable, KeysView, Mapping
 from typing import Any
 
 from .. import options
-from ..base import RedisLayer, say_where, unique_name
+from ..base import RedisLayer, say_where, unique_name, weakly
 from ..connection.hosts import is_cluster
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
@@ -83,9 +83,11 @@ class RedisPubSubChannelLayer(RedisLayer):
         sync_hub: str = "auto",
         sync_timeout: float | None = None,
         sharded: bool | None = None,
+        max_message_size: int | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
+        self.max_message_size = options.size("max_message_size", max_message_size)
         self.expiry = None if expiry is None else options.seconds("expiry", expiry)
         self.on_disconnect = None if on_disconnect is None else options.text("on_disconnect", on_disconnect)
         self.on_reconnect = None if on_reconnect is None else options.text("on_reconnect", on_reconnect)
@@ -108,9 +110,7 @@ class RedisPubSubChannelLayer(RedisLayer):
                 "host that is no cluster."
             )
         self.sharded = on_cluster or bool(sharded)
-        self._limits = MailboxLimits(
-            math.inf if self.expiry is None else self.expiry, self._current_capacity, self._stats
-        )
+        self._limits = self._make_room()
 
     # Channels.
 
@@ -118,13 +118,14 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Send a message to a channel. Who does not listen at this moment misses it.
 
-        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
-        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None.
+
+        Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
+        host.
         """
         await self._publish(channel, message, "channel", channel)
         self._stats.sends += 1
 
-    @routed
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
@@ -132,7 +133,11 @@ class RedisPubSubChannelLayer(RedisLayer):
         What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
         sent whatever becomes of the others, and the first error, in their order, is raised.
         """
-        pairs = list(messages)
+        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        await self._send_many(list(messages))
+
+    @routed
+    async def _send_many(self, pairs: list[tuple[str, Message]]) -> None:
         publishers = self._loops[get_running_loop()].publishers
         payloads = [self._payload(message, "channel", channel) for channel, message in pairs]
         sent = [
@@ -228,8 +233,10 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Send a message to all channels of a group, in all processes.
 
-        Raises ``AssertionError`` for a message that is not a dict; the serializer's error for a value that it cannot
-        pack; ``redis.exceptions.ConnectionError`` naming the host.
+        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None.
+
+        Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
+        host.
         """
         await self._publish(self._group_channel(group), message, "group", group)
         self._stats.group_sends += 1
@@ -302,6 +309,14 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     # Inner works.
 
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's sockets alone, and a lock that a thread of the parent may hold."""
+        self._limits = self._make_room()
+        super().after_fork()
+
+    def _make_room(self) -> MailboxLimits:
+        return MailboxLimits(math.inf if self.expiry is None else self.expiry, self._mailbox_capacity(), self._stats)
+
     async def _live(self, state: PubSubLoop, channel: str) -> None:
         # More than once, if a flush comes between the acknowledgement and this task's next step.
         while channel not in state.channels:
@@ -324,15 +339,24 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     def _payload(self, message: Message, kind: str, name: str) -> bytes:
         """Check a message and the name of its channel or group; return what is published."""
-        _check_message(message, kind, name)
+        _require_text(kind, name)
+        payload: object = message
+        if payload is None:
+            raise TypeError(f"a message must not be None (message for {kind} {name})")
         try:
-            return self._codec.encode(message, None)
+            payload = self._codec.encode(message, None)
         except Exception as error:
             say_where(error, f"{kind} {name}")
             raise
+        options.check_size(payload, self.max_message_size, f"{kind} {name}")
+        return payload
 
     def _check_group_message(self, group: str, message: Message) -> None:
-        _check_message(message, "group", group)
+        _require_text("group", group)
+        payload: object = message
+        if not isinstance(payload, dict):
+            # Only the serializer knows whether it takes this.
+            self._payload(message, "group", group)
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
@@ -359,13 +383,16 @@ class RedisPubSubChannelLayer(RedisLayer):
         if others:
             logger.warning("Options without effect on %s: %s", type(self).__name__, ", ".join(sorted(others)))
 
+    def _shard(self, name: str) -> int:
+        return self._shard_of(name, self.ring_size)
+
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
             self._shards,
             self._codec,
             self._limits,
-            lambda name: self._shard_of(name, self.ring_size),
+            weakly(self._shard),
             self.on_disconnect,
             self.on_reconnect,
             self.grace,
@@ -377,12 +404,6 @@ _NO_MEMBERS = (
     "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
     "Use the core layer, or count in the application."
 )
-
-
-def _check_message(message: object, kind: str, name: object) -> None:
-    if not isinstance(message, dict):
-        raise AssertionError("message is not a dict")
-    _require_text(kind, name)
 
 
 def _require_text(kind: str, name: object) -> None:

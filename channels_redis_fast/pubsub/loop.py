@@ -123,7 +123,7 @@ class PubSubLoop:
         try:
             self.loop.call_soon_threadsafe(self.left, channel, waiter)
         except RuntimeError:
-            logger.debug("The event loop of channel %s was closed before its receiver", channel)
+            logger.debug("The event loop of channel %r was closed before its receiver", channel)
 
     # Groups, by their Redis channel.
 
@@ -183,9 +183,14 @@ class PubSubLoop:
 
     async def disconnect(self) -> None:
         """Close the sockets, and subscribe on new ones to what lives here."""
-        await self._close()
-        for connection in self.commands:
-            connection.resume()
+        try:
+            await self._close()
+        finally:
+            # Also when all tasks of the loop are cancelled: what lives here goes on waiting.
+            for connection in self.commands:
+                connection.resume()
+            for subscriber in self._subscribers:
+                subscriber.reopen()
         await asyncio.gather(*(subscriber.resume() for subscriber in self._subscribers))
 
     async def retire(self) -> None:
@@ -243,7 +248,7 @@ class PubSubLoop:
             _, message = self._codec.decode(payload)
         except Exception as error:
             self._stats.undecodable += 1
-            logger.error("Skipped an undecodable message on %s: %s: %s", target, type(error).__name__, error)
+            logger.error("Skipped an undecodable message on %r: %s: %s", target, type(error).__name__, error)
             return
         letters: list[Letter] = [(target, message)] if members is None else self._codec.share(message, members)
         self._stats.deliveries += self.boxes.deliver(letters, self.waker)
@@ -255,8 +260,14 @@ class PubSubLoop:
             delay = self.boxes.drop_expired()
         self._sweep = None if delay is None else self.loop.call_later(delay, self._run_sweep)
 
-    def _reporters(self, shard: int) -> tuple[Callable[[], None], Callable[[], None]]:
-        return lambda: self._outages.lost([shard]), lambda: self._outages.back([shard])
+    def _reporters(
+        self, shard: int
+    ) -> tuple[Callable[[], None], Callable[[Sequence[bytes]], None], Callable[[Sequence[bytes]], None]]:
+        return (
+            lambda: self._outages.lost([shard]),
+            lambda refused: self._outages.back([shard], [name.decode() for name in refused]),
+            self._back,
+        )
 
     def _lost(self, names: Iterable[bytes]) -> None:
         self._outages.lost([name.decode() for name in names])

@@ -41,7 +41,7 @@ class Outages:
         self._tell = tell
         self._on_disconnect = on_disconnect
         self._on_reconnect = on_reconnect
-        #: What is lost now: one of these is always empty.
+        #: What is lost now. Names of a shard that is not lost are those that its server refuses.
         self._lost_shards: set[int] = set()
         self._lost_names: set[str] = set()
         #: The channels that were told that they are cut off, and not yet that they are not.
@@ -60,9 +60,10 @@ class Outages:
         if self._on_disconnect is not None:
             self._tell(hearers, self._on_disconnect)
 
-    def back(self, what: Iterable[Lost]) -> None:
-        """Called with the names that are subscribed again."""
+    def back(self, what: Iterable[Lost], without: Iterable[str] = ()) -> None:
+        """Called with the names that are subscribed again; ``without``: those of them that are not."""
         what = list(what)
+        self._lost_names.update(without)
         self._lost_shards.difference_update(what)
         self._lost_names.difference_update(what)
         self._look(self._hearers(what))
@@ -91,6 +92,6 @@ class Outages:
             self._tell(whole, self._on_reconnect)
 
     def _is_cut_off(self, channel: str) -> bool:
-        if not self._lost_names:
-            return bool(self._lost_shards)
-        return channel in self._lost_names or not self._lost_names.isdisjoint(self._channels[channel])
+        if self._lost_shards or channel in self._lost_names:
+            return True
+        return bool(self._lost_names) and not self._lost_names.isdisjoint(self._channels[channel])

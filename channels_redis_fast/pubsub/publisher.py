@@ -15,9 +15,12 @@ from ..cluster.slot_queue import Reclaimable, SlotQueue
 from ..cluster.slots import slot_of
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
-from ..connection.link import REDIRECTIONS, Command
+from ..connection.link import REDIRECTIONS, Command, UnexpectedReply
 from ..hot import Waiter, Waker
 from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
+
+#: Bytes of payloads after which a batch takes no more, so that no write holds much more than one payload beyond this.
+MAX_BYTES = 1_000_000
 
 
 class BatchOwner(Protocol):
@@ -30,15 +33,18 @@ class BatchOwner(Protocol):
 class PublishBatch:
     """Commands that publish and leave together; each has a waiter of its own."""
 
-    __slots__ = ("_answered", "_dialect", "_publisher", "connection", "messages", "waiters")
+    __slots__ = ("_answered", "_dialect", "_publisher", "connection", "messages", "size", "waiters")
 
     repeatable = False
+    first_lost = 0.0
 
     def __init__(self, publisher: BatchOwner, connection: CommandConnection | SlotQueue, dialect: Dialect) -> None:
         self._publisher = publisher
         self._dialect = dialect
         self._answered = 0
         self.connection = connection
+        #: Bytes of the payloads in it.
+        self.size = 0
         self.messages: list[Command] = []
         self.waiters: list[Waiter[None]] = []
 
@@ -48,6 +54,8 @@ class PublishBatch:
         return self.messages[self._answered :] if self._answered else self.messages
 
     def reply(self, reply: Any) -> bool:
+        if reply.__class__ is not int and not isinstance(reply, Exception):
+            raise UnexpectedReply.to(self._dialect.publish.decode(), reply)
         waiter = self.waiters[self._answered]
         self._answered += 1
         if not waiter.done():
@@ -77,14 +85,17 @@ class Publisher:
     def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
         """Add one message to the tick's batch. The waiter raises redis-py's errors."""
         batch = self._batch
-        if batch is None or len(batch.messages) >= MAX_MESSAGES:
+        if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
             batch = self._batch = PublishBatch(self, self._connection, self._dialect)
             self._connection.submit(batch)
         waiter: Waiter[None] = self._new_waiter()
         batch.messages.append((self._command, channel, payload))
         batch.waiters.append(waiter)
+        batch.size += len(payload)
         if len(batch.messages) >= self._early:
             self._early = min(2 * self._early, MAX_MESSAGES)
+            self._connection.write_now()
+        elif batch.size >= MAX_BYTES:
             self._connection.write_now()
         return waiter
 
@@ -168,11 +179,12 @@ class NodePublisher:
             queue.submit(alone)
             return waiter
         batch = self._batches.get(node)
-        if batch is None or len(batch.messages) >= MAX_MESSAGES:
+        if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
             batch = self._batches[node] = NodeBatch(self, node)
             node.submit(batch)
         batch.add(queue, command, waiter)
-        if len(batch.messages) == EARLY:
+        batch.size += len(payload)
+        if len(batch.messages) == EARLY or batch.size >= MAX_BYTES:
             node.write_now()
         return waiter
 

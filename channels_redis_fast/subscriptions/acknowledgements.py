@@ -5,6 +5,9 @@ Who waits until a server has acknowledged a subscription. Knows names, and no se
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
 
 from ..connection.futures import fail
 
@@ -15,6 +18,10 @@ class Acknowledgements:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
+        #: Since when names are waited for, the oldest first.
+        self._since: dict[bytes, float] = {}
+        #: Done when a server could not be reached since ``wait_for`` was called.
+        self._attempt: asyncio.Future[None] | None = None
 
     def future(self, name: bytes) -> asyncio.Future[None]:
         """Return a future that is done when ``name`` is acknowledged, or no longer wanted."""
@@ -22,6 +29,7 @@ class Acknowledgements:
         waiting = self._waiting.get(name)
         if waiting is None:
             self._waiting[name] = [future]
+            self._since[name] = self._loop.time()
         else:
             waiting.append(future)
         return future
@@ -32,15 +40,44 @@ class Acknowledgements:
 
     def settle(self, name: bytes) -> None:
         """End the wait for a name."""
+        self._since.pop(name, None)
         for future in self._waiting.pop(name, ()):
             if not future.done():
                 future.set_result(None)
 
     def fail(self, name: bytes, error: Exception) -> None:
         """Let those who wait for a name raise an error like ``error``."""
+        self._since.pop(name, None)
         fail(self._waiting.pop(name, ()), error)
 
     def fail_all(self, error: Exception) -> None:
         """Let all who wait raise it."""
         for name in list(self._waiting):
             self.fail(name, error)
+
+    def oldest(self) -> float | None:
+        """Return since when the name is waited for that is waited for longest, in the time of the loop."""
+        return next(iter(self._since.values()), None)
+
+    def overdue(self, since: float) -> list[bytes]:
+        """Return the names that are waited for since then or longer."""
+        return list(takewhile(lambda name: self._since[name] <= since, self._since))
+
+    # All that is wanted, on new sockets.
+
+    async def wait_for(self, futures: Sequence[asyncio.Future[None] | None]) -> None:
+        """
+        Return when all those futures are done, or a server could not be reached at the first attempt.
+
+        ``futures``: None for what is acknowledged. Raises none of their errors.
+        """
+        waiting = [future for future in futures if future is not None]
+        if waiting:
+            self._attempt = self._loop.create_future()
+            either: list[asyncio.Future[Any]] = [asyncio.gather(*waiting, return_exceptions=True), self._attempt]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+    def attempt_failed(self) -> None:
+        """Called when a server could not be reached: the attempts go on, but ``wait_for`` does not wait for them."""
+        if self._attempt is not None and not self._attempt.done():
+            self._attempt.set_result(None)

@@ -12,8 +12,8 @@ Rules kept here:
 - A name is wanted at one server at a time, and what any other says about it counts for nothing: no message comes twice.
 - What goes to one server in one tick leaves in one write, as one command for each slot.
 - A slot that moves is no outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``, or the
-  old one turns out to have been gone by then. What is published at the new one before that is missed: what comes in
-  one round trip to each of the two, as a rule.
+  old one turns out to have been gone by then, or to have stood still before. What is published at the new one before
+  that is missed: what comes in one round trip to each of the two, as a rule.
 - What a lost server had acknowledged is lost until it is acknowledged again, there or where its slots have gone.
   What is published meanwhile is missed, as Pub/Sub has it.
 - Nobody waits longer for an acknowledgement than an answer may take, while no server can be asked for it.
@@ -30,6 +30,7 @@ from redis.exceptions import ConnectionError, MovedError
 from ..cluster.cluster import MAP_INTERVAL, Cluster
 from ..cluster.node import Node
 from ..cluster.slots import Address, slot_of
+from ..connection.futures import ignore
 from ..connection.link import Link, delays
 from ..loops import run_alone
 from .acknowledgements import Acknowledgements
@@ -79,8 +80,6 @@ class ClusterSubscriber:
         self._places: dict[int, Place] = {}
         self._acknowledgements = Acknowledgements(cluster.loop)
         self._gaps = SubscriptionGaps(cluster.loop, on_lost, on_back)
-        #: Since when names are waited for, the oldest first.
-        self._awaited: dict[bytes, float] = {}
         #: Servers that were told to end subscriptions as these are elsewhere now: since when, on which socket, which.
         self._left: dict[NodeSubscriber, tuple[float, Link | None, list[bytes]]] = {}
         self._watch: asyncio.TimerHandle | None = None
@@ -91,8 +90,6 @@ class ClusterSubscriber:
         self._doubt: asyncio.TimerHandle | None = None
         self._mapping: asyncio.Future[list[Any]] | None = None
         self._is_outdated = False
-        #: Set when a server, or all of them, could not be reached since ``resume``.
-        self._attempted: asyncio.Future[None] | None = None
         cluster.follow(self._map_changed)
 
     @property
@@ -105,7 +102,7 @@ class ClusterSubscriber:
         Want a name. Returns None if the server that has it has acknowledged it, else the future of that.
 
         The future raises ``redis.exceptions.ConnectionError`` naming a host, and what a server says that refuses the
-        name. Unless it was refused the name stays wanted then: who subscribed it first may still want it.
+        name. The name stays wanted then: who subscribed it first may still want it.
         """
         slot = slot_of(name)
         place = self._places.get(slot)
@@ -118,7 +115,6 @@ class ClusterSubscriber:
             place.home.want(name)
         if place.home is not None and place.home.has(name):
             return None
-        self._awaited.setdefault(name, self.loop.time())
         self._keep_watch()
         return self._acknowledgements.future(name)
 
@@ -149,6 +145,13 @@ class ClusterSubscriber:
 
     aclose = stop
 
+    def reopen(self) -> None:
+        """Begin to open sockets again after ``stop``, if anything is wanted."""
+        for name in [name for place in self._places.values() for name in place.names]:
+            acknowledged = self.subscribe(name)
+            if acknowledged is not None:
+                acknowledged.add_done_callback(ignore)
+
     async def resume(self) -> None:
         """
         Open sockets again after ``stop``, if anything is wanted.
@@ -157,11 +160,7 @@ class ClusterSubscriber:
         on then.
         """
         names = [name for place in self._places.values() for name in place.names]
-        waiting = [future for future in map(self.subscribe, names) if future is not None]
-        if waiting:
-            self._attempted = self.loop.create_future()
-            either: list[asyncio.Future[Any]] = [asyncio.gather(*waiting, return_exceptions=True), self._attempted]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await self._acknowledgements.wait_for([self.subscribe(name) for name in names])
 
     # What the connections report.
 
@@ -174,7 +173,6 @@ class ClusterSubscriber:
             place.redirections = 0
             self._pauses = delays()
         place.trouble = None
-        self._awaited.pop(name, None)
         self._gaps.end(name)
         self._acknowledgements.settle(name)
         if self._on_subscribed is not None:
@@ -185,7 +183,11 @@ class ClusterSubscriber:
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
-        self._gaps.begin(name)
+        if subscriber.stood_still():
+            # Its slots were elsewhere meanwhile, and what was published there is missed.
+            self._gaps.missed(name)
+        else:
+            self._gaps.begin(name)
         self._cluster.doubt()
         if self._doubt is None:
             # A demoted server takes subscriptions on, and those that are asked for the map may not know better yet.
@@ -209,10 +211,11 @@ class ClusterSubscriber:
         else:
             self._put_later(place)
 
-    def forbidden(self, name: bytes, error: Exception) -> None:
-        """Called when a server refuses a name, which nobody wants any more then."""
-        self._forget(name)
-        self._acknowledgements.fail(name, error)
+    def forbidden(self, subscriber: NodeSubscriber, name: bytes, error: Exception) -> None:
+        """Called when a server refuses a name. The server is asked again after a pause, unless the name is unwanted."""
+        place = self._places.get(slot_of(name))
+        if place is not None and place.home is subscriber and name in place.names:
+            self._acknowledgements.fail(name, error)
 
     def lost(self, names: Names) -> None:
         """Called when a connection was lost, and what was acknowledged on it."""
@@ -221,7 +224,7 @@ class ClusterSubscriber:
 
     def troubled(self) -> None:
         """Called when a server could not be reached, is silent, or was away: its slots may be elsewhere."""
-        self._attempt_is_over()
+        self._acknowledgements.attempt_failed()
         self._cluster.doubt()
 
     # Where names belong.
@@ -248,10 +251,14 @@ class ClusterSubscriber:
 
     def _leave(self, old: NodeSubscriber, names: Iterable[bytes]) -> None:
         """No longer want names at a server, since they are wanted at another."""
+        stood_still = old.stood_still()
         for name in names:
             if old.has(name):
-                self._gaps.begin(name)
-                self._left.setdefault(old, (self.loop.time(), old.link, []))[2].append(name)
+                if stood_still:
+                    self._gaps.missed(name)
+                else:
+                    self._gaps.begin(name)
+                    self._left.setdefault(old, (self.loop.time(), old.link, []))[2].append(name)
             old.unwant(name)
         self._keep_watch()
 
@@ -276,7 +283,6 @@ class ClusterSubscriber:
 
     def _forget(self, name: bytes) -> NodeSubscriber | None:
         """Forget a name; return where it was wanted."""
-        self._awaited.pop(name, None)
         self._gaps.forget(name)
         slot = slot_of(name)
         place = self._places.get(slot)
@@ -301,8 +307,7 @@ class ClusterSubscriber:
         if self._cluster.is_mapped:
             return
         if isinstance(error, Exception):
-            self._attempt_is_over()
-            self._awaited.clear()
+            self._acknowledgements.attempt_failed()
             self._acknowledgements.fail_all(error)
         for place in self._places.values():
             self._put_later(place)
@@ -330,7 +335,7 @@ class ClusterSubscriber:
         for address, subscriber in list(self._subscribers.items()):
             if address not in primaries and not subscriber.is_wanted and subscriber not in self._left:
                 del self._subscribers[address]
-                run_alone(self.loop, subscriber.stop())
+                run_alone(self.loop, subscriber.stop)
 
     def _doubt_again(self) -> None:
         self._doubt = None
@@ -345,9 +350,7 @@ class ClusterSubscriber:
     def _look(self) -> None:
         self._watch = None
         now = self.loop.time()
-        for name, since in list(self._awaited.items()):
-            if now - since <= self._cluster.answer_timeout:
-                break
+        for name in self._acknowledgements.overdue(now - self._cluster.answer_timeout):
             self._overdue(name)
         for old, (since, link, names) in list(self._left.items()):
             was_there = old.link is link and not old.is_asking_for(names)
@@ -355,7 +358,7 @@ class ClusterSubscriber:
                 del self._left[old]
                 if not was_there:
                     self._were_lost(names)
-        if self._awaited or self._left:
+        if self._acknowledgements.oldest() is not None or self._left:
             self._keep_watch()
         else:
             self._let_go()
@@ -372,15 +375,9 @@ class ClusterSubscriber:
     def _overdue(self, name: bytes) -> None:
         place = self._places[slot_of(name)]
         home = place.home
-        if home is not None and home.is_asking_for([name]):
-            # Slow, perhaps, but at work.
+        if home is not None and home.is_asking_for([name]) and home.is_at_work():
             return
-        trouble = place.trouble or (None if home is None else home.trouble)
-        del self._awaited[name]
+        trouble = place.trouble or (None if home is None else home.trouble or home.overdue(name))
         self._acknowledgements.fail(
             name, trouble or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {place.slot}")
         )
-
-    def _attempt_is_over(self) -> None:
-        if self._attempted is not None and not self._attempted.done():
-            self._attempted.set_result(None)

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import BusyLoadingError, MasterDownError, NoPermissionError
+
+
+def passes(error: Exception) -> bool:
+    """Return whether a server that refuses with this error says that it will not for long."""
+    return isinstance(error, (BusyLoadingError, MasterDownError)) or str(error).startswith("BUSY ")
 
 
 class Dialect(NamedTuple):

@@ -38,6 +38,9 @@ class SubscriptionGaps:
         self._lost: set[bytes] = set()
         self._back: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
+        #: Names to be told of with others, and when.
+        self._missed: dict[bytes, None] = {}
+        self._report: asyncio.TimerHandle | None = None
 
     def begin(self, name: bytes) -> None:
         """Called when a name has lost its subscription for a short while, as it seems."""
@@ -55,6 +58,18 @@ class SubscriptionGaps:
         if lost:
             self._on_lost(lost)
 
+    def missed(self, name: bytes) -> None:
+        """
+        Called when a name has lost its subscription, and what was published on it before is missed for certain.
+
+        That is told of even if the name is subscribed again at once: with the other names that this happens to in the
+        next moment, since a channel and its groups are told of together.
+        """
+        self.begin(name)
+        self._missed[name] = None
+        if self._report is None:
+            self._report = self._loop.call_later(_INTERVAL, self._report_missed)
+
     def end(self, name: bytes) -> None:
         """Called when a name is subscribed (again)."""
         self._moving.pop(name, None)
@@ -67,11 +82,16 @@ class SubscriptionGaps:
     def forget(self, name: bytes) -> None:
         """Called when a name is not wanted any more."""
         self._moving.pop(name, None)
+        self._missed.pop(name, None)
         self._lost.discard(name)
 
     def stop(self) -> None:
         """Called when all sockets are closed on purpose, which is no gap."""
         self._moving.clear()
+        self._missed.clear()
+        if self._report is not None:
+            self._report.cancel()
+            self._report = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -80,6 +100,14 @@ class SubscriptionGaps:
         now = self._loop.time()
         self.lost([name for name, since in self._moving.items() if now - since > MOVE_TIME])
         self._timer = self._loop.call_later(_INTERVAL, self._look) if self._moving else None
+
+    def _report_missed(self) -> None:
+        self._report = None
+        missed, self._missed = self._missed, {}
+        there = [name for name in missed if name not in self._moving and name not in self._lost]
+        self.lost(missed)
+        for name in there:
+            self.end(name)
 
     def _report_back(self) -> None:
         back, self._back = self._back, []

@@ -20,6 +20,17 @@ from .subscriber import Sent, Subscriber
 
 Names = Sequence[bytes]
 
+#: Seconds of silence after which a server is asked with PING: often enough to notice that it stood still as long as a
+#: failover takes.
+PING_INTERVAL = 1.0
+
+#: Seconds that a server may take to answer a PING before it counts as standing still: what the least
+#: ``cluster-node-timeout`` that is in use leaves of the time until a replica is promoted, less ``PING_INTERVAL``.
+STILL_TIME = 0.5
+
+#: Seconds in which a server that goes on learns that its slots are elsewhere.
+LEARNING_TIME = 5.0
+
 
 class SubscriptionListener(Protocol):
     """What hears of a connection's names."""
@@ -33,8 +44,8 @@ class SubscriptionListener(Protocol):
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
         """Called when a slot is not at a server that was asked for names in it."""
 
-    def forbidden(self, name: bytes, error: Exception) -> None:
-        """Called when a server refuses a name, which nobody wants any more then."""
+    def forbidden(self, subscriber: NodeSubscriber, name: bytes, error: Exception) -> None:
+        """Called when a server refuses a name. The server is asked again after a pause, unless the name is unwanted."""
 
     def lost(self, names: Names) -> None:
         """Called when a connection was lost, and what was acknowledged on it."""
@@ -47,7 +58,10 @@ class NodeSubscriber(Subscriber):
     """The subscribing connection to one server of a cluster."""
 
     def __init__(self, node: Node, owner: SubscriptionListener, on_message: Callable[[bytes, bytes], None]) -> None:
-        super().__init__(node.dialer, node.loop, node.stats, self._message, _nothing, _nothing, SHARDED)
+        super().__init__(node.dialer, node.loop, node.stats, self._message, lambda: None, _nothing, _nothing, SHARDED)
+        self._ping_interval = min(self._ping_interval, PING_INTERVAL)
+        #: When the server has last begun to answer again after it had stood still.
+        self._stood_still_at = float("-inf")
         self.node = node
         #: Why the server could not be reached, as long as it cannot.
         self.trouble: Exception | None = None
@@ -62,6 +76,20 @@ class NodeSubscriber(Subscriber):
     def is_asking_for(self, names: Names) -> bool:
         """Return whether the server has been asked about any of these names, and has not answered."""
         return any(name in self._outstanding for name in names)
+
+    def is_at_work(self) -> bool:
+        """Return whether the server has acknowledged something as recently as an answer may take."""
+        return self.loop.time() - self._acknowledged_at <= self.answer_timeout
+
+    def stood_still(self) -> bool:
+        """Return whether the server does not answer, or did not a moment ago: its slots may have been elsewhere."""
+        now = self.loop.time()
+        is_still = self.link is not None and self._pinged > self.link.heard and now - self._pinged > STILL_TIME
+        return is_still or now - self._stood_still_at < LEARNING_TIME
+
+    def overdue(self, name: bytes) -> Exception | None:
+        """Return what to raise where this server did not acknowledge a name in time, if it is the one to blame."""
+        return self._overdue(name) if name in self._refused or name in self._outstanding else None
 
     def opened(self) -> None:
         if self.trouble is not None:
@@ -118,17 +146,21 @@ class NodeSubscriber(Subscriber):
         self._owner.acknowledged(self, name)
 
     def _fail(self, name: bytes, error: Exception) -> None:
-        self._owner.forbidden(name, error)
+        self._owner.forbidden(self, name, error)
 
     def _check_silence(self) -> None:
         super()._check_silence()
         if self.link is not None and self._pinged > self.link.heard:
             self.loop.call_later(DOUBT, self._look_at_silence)
 
+    def _ponged(self, seconds: float) -> None:
+        if seconds > STILL_TIME:
+            self._stood_still_at = self.loop.time()
+
     def _look_at_silence(self) -> None:
         if self.link is not None and self._pinged > self.link.heard:
             self._owner.troubled()
 
 
-def _nothing() -> None:
+def _nothing(names: Names) -> None:
     """Nobody is told of all the names of a server at once: each is the owner's, and may be somewhere else by now."""

@@ -9,7 +9,13 @@ are, nor what is in a message.
 Rules kept here:
 
 - A subscription is acknowledged when every command about its name has been, so that none is on its way to end it.
-- After a loss everything wanted is subscribed again, in batches; ``on_back`` is called when all is acknowledged.
+- After a loss everything wanted is subscribed again, in batches; ``on_back`` is called when the server has answered
+  all of it, with the names that it refuses.
+- What is wanted stays wanted when the server refuses it, and is asked for again after a pause. ``on_found`` takes the
+  names that ``on_back`` had told to be refused and that are there after all.
+- Who waits hears a refusal at once, but for one that passes (a busy or loading server): that is waited out.
+- Nobody waits longer than an answer may take while the server acknowledges nothing, whatever else it says; a connection
+  on which nothing is acknowledged for so long is dropped.
 - Reading is never paused: the server would close a subscriber that falls behind. Mailboxes drop instead.
 - A silent connection is asked with PING, and dropped when it stays silent.
 """
@@ -20,23 +26,27 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoPermissionError, TimeoutError
 
 from ..connection.dialer import Dialer
-from ..connection.link import CLUSTER_ONLY, Command, Connection, PushLink
+from ..connection.link import CLUSTER_ONLY, Command, Connection, PushLink, delays
 from ..hot import assemble
 from ..stats import Stats
 from .acknowledgements import Acknowledgements
-from .dialect import PLAIN, Dialect
+from .dialect import PLAIN, Dialect, passes
 
 logger = logging.getLogger("channels_redis_fast")
 
 #: Names in one SUBSCRIBE, so that a server that resubscribes thousands stays responsive in between.
 MAX_NAMES = 1000
 
+#: Refused names that are asked for again in a second, since a refusal for one of them makes each a command of its own.
+REPEATS_PER_SECOND = 5000
+
+#: Seconds between two looks at what is overdue, so that what waits in the socket is read before anybody gives up.
+LAST_LOOK = 0.1
 
 #: Names in one line of the log.
 NAMES_IN_LOG = 3
@@ -64,7 +74,8 @@ class Subscriber(Connection):
         stats: Stats,
         on_message: Callable[[bytes, bytes], None],
         on_lost: Callable[[], None],
-        on_back: Callable[[], None],
+        on_back: Callable[[Sequence[bytes]], None],
+        on_found: Callable[[Sequence[bytes]], None],
         dialect: Dialect = PLAIN,
     ) -> None:
         super().__init__(dialer, loop, stats)
@@ -73,6 +84,7 @@ class Subscriber(Connection):
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_back = on_back
+        self._on_found = on_found
         #: Names that are to be subscribed.
         self._wanted: dict[bytes, None] = {}
         #: Names whose last command on this socket was SUBSCRIBE; and by name the commands not yet acknowledged.
@@ -83,12 +95,30 @@ class Subscriber(Connection):
         #: Names whose difference between the two is to be looked at.
         self._changed: dict[bytes, None] = {}
         self._acknowledgements = Acknowledgements(loop)
+        #: Names that the server refuses, and of these the ones that are to be asked for again when the pause is over.
+        self._refused: set[bytes] = set()
+        self._pausing: dict[bytes, None] = {}
+        self._pauses = delays()
+        self._pause: asyncio.TimerHandle | None = None
+        #: Refused names that ``on_back`` has told of.
+        self._missing: set[bytes] = set()
+        #: What is to be logged of refusals: names by command and what the server said.
+        self._complaints: dict[tuple[bytes, str], list[bytes]] = {}
         self._scheduled = False
         self._was_lost = False
         self._watch: asyncio.TimerHandle | None = None
         self._pinged = 0.0
-        #: Set when an attempt to open has failed since ``resume``.
-        self._attempted: asyncio.Future[None] | None = None
+        #: Seconds of silence after which the server is asked with PING.
+        self._ping_interval = self.answer_timeout / 2
+        #: When the server has answered a command last, or was given one while it owed no answer.
+        self._answered_at = 0.0
+        #: When it has acknowledged a name last.
+        self._acknowledged_at = 0.0
+        #: Whether the server seemed gone at the last look, and is looked at once more.
+        self._seems_gone = False
+        #: The timer that looks for who waits too long, and whether it has seen somebody and looks once more.
+        self._patience: asyncio.TimerHandle | None = None
+        self._seems_overdue = False
 
     def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
         """
@@ -97,13 +127,19 @@ class Subscriber(Connection):
         The future raises ``redis.exceptions.ConnectionError`` naming the host. The name stays wanted then:
         who subscribed it first may still want it.
         """
-        return None if self.want(name) else self._acknowledgements.future(name)
+        if self.want(name):
+            return None
+        future = self._acknowledgements.future(name)
+        if self._patience is None:
+            self._patience = self.loop.call_later(self.answer_timeout, self._check_patience)
+        return future
 
     def want(self, name: bytes) -> bool:
         """Want a name. Returns whether the server has acknowledged it."""
         self._wanted[name] = None
         if self.has(name):
             return True
+        self._pausing.pop(name, None)
         self._change(name)
         return False
 
@@ -115,6 +151,9 @@ class Subscriber(Connection):
     def unwant(self, name: bytes) -> None:
         """No longer want a name, whoever may wait for it."""
         self._wanted.pop(name, None)
+        self._refused.discard(name)
+        self._pausing.pop(name, None)
+        self._missing.discard(name)
         self._change(name)
 
     def has(self, name: bytes) -> bool:
@@ -127,10 +166,16 @@ class Subscriber(Connection):
 
     async def stop(self) -> None:
         """Close the socket; what is wanted stays wanted."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        for timer in (self._watch, self._patience):
+            if timer is not None:
+                timer.cancel()
+        self._watch = self._patience = None
         await self.aclose()
+
+    def reopen(self) -> None:
+        """Begin to open a socket again after ``stop``, if anything is wanted."""
+        for name in list(self._wanted):
+            self.want(name)
 
     async def resume(self) -> None:
         """
@@ -139,12 +184,7 @@ class Subscriber(Connection):
         Returns when the server has acknowledged all of that, or cannot be reached at the first attempt; the
         attempts go on then.
         """
-        asked = [self.subscribe(name) for name in list(self._wanted)]
-        waiting = [future for future in asked if future is not None]
-        if waiting:
-            self._attempted = self.loop.create_future()
-            either: list[asyncio.Future[Any]] = [asyncio.gather(*waiting, return_exceptions=True), self._attempted]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await self._acknowledgements.wait_for([self.subscribe(name) for name in list(self._wanted)])
 
     # What the connection reports.
 
@@ -155,15 +195,14 @@ class Subscriber(Connection):
         self._forget_socket()
         self._changed = dict.fromkeys(self._wanted)
         self._write()
-        self._watch = self.loop.call_later(self.answer_timeout / 2, self._check_silence)
+        self._watch = self.loop.call_later(self._ping_interval, self._check_silence)
         self._report_back()
 
     def writable(self) -> None:
         """Nothing waits for room here."""
 
     def refused(self, error: Exception) -> bool:
-        if self._attempted is not None and not self._attempted.done():
-            self._attempted.set_result(None)
+        self._acknowledgements.attempt_failed()
         if self.trouble_lasts():
             self._acknowledgements.fail_all(error)
         if not self._wanted:
@@ -210,10 +249,15 @@ class Subscriber(Connection):
     def _commands(self, command: bytes, names: Sequence[bytes]) -> Iterator[Command]:
         """Yield what says ``command`` for all those names, and expect the answers."""
         for some in self._batches(names):
-            self._sent.append(Sent(command, deque(some)))
+            self._expect(Sent(command, deque(some)))
             yield [command, *some]
         for name in names:
             self._outstanding[name] = self._outstanding.get(name, 0) + 1
+
+    def _expect(self, sent: Sent) -> None:
+        if not self._sent:
+            self._answered_at = self.loop.time()
+        self._sent.append(sent)
 
     def _batches(self, names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         """Yield the names for one command after the other."""
@@ -233,8 +277,11 @@ class Subscriber(Connection):
             sent = self._sent[0]
             if sent.command == PING:
                 self._sent.popleft()
+                self._answered_at = self.loop.time()
+                self._ponged(self._answered_at - self._pinged)
             elif isinstance(reply, Exception) and self._may_answer(sent, reply):
                 self._sent.popleft()
+                self._answered_at = self.loop.time()
                 self._denied(sent, reply)
 
     def _answered(self, command: bytes, name: bytes) -> bool:
@@ -242,6 +289,7 @@ class Subscriber(Connection):
         sent = self._sent[0] if self._sent else None
         if sent is None or sent.command != command or name not in sent.names:
             return False
+        self._answered_at = self._acknowledged_at = self.loop.time()
         sent.names.remove(name)
         if not sent.names:
             self._sent.popleft()
@@ -267,17 +315,49 @@ class Subscriber(Connection):
             self._sent.extend(Sent(command, deque([name])) for name in names)
             self.link.write(assemble([(command, name) for name in names]), [])
             return
-        some = b", ".join(islice(names, NAMES_IN_LOG)).decode() + (", ..." if len(names) > NAMES_IN_LOG else "")
-        logger.error("Redis at %s refuses %s of %s: %s", self.dialer.label, command.decode(), some, error)
+        error_of_server = str(error)
+        news = [name for name in names if name not in self._refused]
+        if news:
+            self._complain(command, news, error_of_server)
+        if not self._refused:
+            self._pauses = delays()
+        is_passing = is_more and passes(error)
         if error.__class__ in CLUSTER_ONLY:
             error = self.is_in_cluster()
         error = self._dialect.explain(command, error, f"Redis at {self.dialer.label}")
         for name in names:
             if is_more:
                 self._subscribed.discard(name)
-                self._wanted.pop(name, None)
-                self._fail(name, error)
+                if name in self._wanted:
+                    self._refused.add(name)
+                    self._pausing[name] = None
+                if not is_passing:
+                    self._fail(name, error)
             self._acknowledged(name)
+        if self._pausing and self._pause is None:
+            self._pause = self.loop.call_later(
+                next(self._pauses) + len(self._pausing) / REPEATS_PER_SECOND, self._ask_again
+            )
+
+    def _ask_again(self) -> None:
+        self._pause = None
+        pausing, self._pausing = self._pausing, {}
+        if self.link is not None and pausing:
+            self._changed.update(pausing)
+            self._write()
+
+    def _complain(self, command: bytes, names: Sequence[bytes], error: str) -> None:
+        """Have the first refusal of names logged: one line for all of a tick, however many."""
+        if not self._complaints:
+            self.loop.call_soon(self._log_complaints)
+        self._complaints.setdefault((command, error), []).extend(names)
+
+    def _log_complaints(self) -> None:
+        complaints, self._complaints = self._complaints, {}
+        for (command, error), names in complaints.items():
+            some = ", ".join(repr(name.decode()) for name in names[:NAMES_IN_LOG])
+            more = f" and {len(names) - NAMES_IN_LOG} more" if len(names) > NAMES_IN_LOG else ""
+            logger.error("Redis at %s refuses %s of %s%s: %s", self.dialer.label, command.decode(), some, more, error)
 
     def _acknowledged(self, name: bytes) -> None:
         left = self._outstanding.get(name, 0) - 1
@@ -286,38 +366,92 @@ class Subscriber(Connection):
             return
         self._outstanding.pop(name, None)
         if name in self._subscribed:
+            self._no_longer_refused(name)
             self._settle(name)
         if not self._outstanding:
             self._report_back()
+
+    def _no_longer_refused(self, name: bytes) -> None:
+        self._refused.discard(name)
+        if name in self._missing:
+            self._missing.discard(name)
+            self._on_found([name])
 
     def _settle(self, name: bytes) -> None:
         """Tell who waits for a name that the server has acknowledged it."""
         self._acknowledgements.settle(name)
 
     def _fail(self, name: bytes, error: Exception) -> None:
-        """Tell who waits for a name that it is refused, and not wanted any more."""
+        """Tell who waits for a name that it is refused."""
         self._acknowledgements.fail(name, error)
 
     def _report_back(self) -> None:
         if self._was_lost and not self._outstanding and not self._changed:
             self._was_lost = False
-            self._on_back()
+            self._missing = self._refused.copy()
+            self._on_back(list(self._missing))
 
     def _forget_socket(self) -> None:
         self._subscribed.clear()
         self._outstanding.clear()
         self._sent.clear()
+        self._seems_gone = False
+        self._pausing.clear()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+
+    # What takes too long.
+
+    def _check_patience(self) -> None:
+        """Let those who wait too long hear it, unless the server is at work."""
+        self._patience = None
+        oldest, now = self._acknowledgements.oldest(), self.loop.time()
+        seemed_overdue, self._seems_overdue = self._seems_overdue, False
+        if oldest is None:
+            return
+        left = max(oldest, self._acknowledged_at) + self.answer_timeout - now
+        if left <= 0 and seemed_overdue:
+            for name in self._acknowledgements.overdue(now - self.answer_timeout):
+                self._acknowledgements.fail(name, self._overdue(name))
+            left = LAST_LOOK
+        elif left <= 0:
+            self._seems_overdue = True
+            left = LAST_LOOK
+        self._patience = self.loop.call_later(left, self._check_patience)
+
+    def _overdue(self, name: bytes) -> Exception:
+        """Return what to raise where the server has not acknowledged a name in time."""
+        what = "refused" if name in self._refused else "not acknowledged"
+        command = self._dialect.subscribe.decode()
+        return TimeoutError(
+            f"Redis at {self.dialer.label}: {command} of {name.decode()!r} was {what} for {self.answer_timeout:g} s"
+        )
 
     def _check_silence(self) -> None:
         link = self.link
         if link is None:
             return
-        now, interval = self.loop.time(), self.answer_timeout / 2
-        if self._pinged > link.heard and now - self._pinged >= interval:
-            link.abort(TimeoutError(f"silent for {now - link.heard:.1f} s"))
+        now = self.loop.time()
+        trouble = None
+        if self._pinged > link.heard and now - self._pinged >= self.answer_timeout - self._ping_interval:
+            trouble = f"silent for {now - link.heard:.1f} s"
+        elif self._sent and now - self._answered_at >= self.answer_timeout:
+            trouble = f"no answer to {self._sent[0].command.decode()} for {now - self._answered_at:.1f} s"
+        seemed_gone, self._seems_gone = self._seems_gone, trouble is not None
+        if trouble is not None:
+            if seemed_gone:
+                link.abort(TimeoutError(trouble))
+                return
+            # Perhaps it was this process that stood still, and the answer is in the socket.
+            self._watch = self.loop.call_later(LAST_LOOK, self._check_silence)
             return
-        if now - link.heard >= interval and self._pinged <= link.heard:
+        if now - link.heard >= self._ping_interval and self._pinged <= link.heard:
             self._pinged = now
-            self._sent.append(Sent(PING, deque()))
+            self._expect(Sent(PING, deque()))
             link.write(assemble([(PING,)]), [])
-        self._watch = self.loop.call_later(interval, self._check_silence)
+        left = self._ping_interval if self._pinged > link.heard else link.heard + self._ping_interval - now
+        self._watch = self.loop.call_later(max(left, LAST_LOOK), self._check_silence)
+
+    def _ponged(self, seconds: float) -> None:
+        """Called when the server has answered a PING after ``seconds``."""

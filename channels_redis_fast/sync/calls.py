@@ -55,7 +55,7 @@ class SyncLayer:
 
     def send_many(self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET) -> None:
         """Send messages to channels, all at once. Raises what the layer's ``send_many`` raises."""
-        self._run("send_many", None, timeout, self._layer.send_many, messages)
+        self._run("send_many", None, timeout, self._layer.send_many, list(messages))
 
     def group_add(self, group: str, channel: str, *, timeout: float | Unset | None = UNSET) -> None:
         """Add a channel to a group."""
@@ -73,7 +73,7 @@ class SyncLayer:
         self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET
     ) -> None:
         """Send messages to groups. Raises what the layer's ``group_send_many`` raises."""
-        self._run("group_send_many", None, timeout, self._layer.group_send_many, messages)
+        self._run("group_send_many", None, timeout, self._layer.group_send_many, list(messages))
 
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> None:
         if _has_running_loop():

@@ -19,7 +19,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError
 
-from ..loops import keep_for_ever, on_fork, outlives_layers
+from ..loops import keep_for_ever, notice_fork, on_fork, serves_others
 
 #: Seconds that the end of the interpreter waits for calls to be over, and then for connections to be closed.
 STOP_TIMEOUT = 3.0
@@ -34,7 +34,9 @@ class Hub:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        outlives_layers(self.loop)
+        # A site's event loop policy may have set one that begins tasks at once (eagerly), before they are known here.
+        self.loop.set_task_factory(None)
+        serves_others(self.loop)
         #: What was handed in and not yet begun. Without a lock: a signal handler may call in the middle of a call.
         self._calls: deque[Call] = deque()
         self._has_ended = False
@@ -189,6 +191,7 @@ on_fork(_process)
 
 def current() -> Hub:
     """Return the hub of this process, started if it was not. Raises ``RuntimeError`` where there can be none."""
+    notice_fork()
     hub = _process.hub
     if hub is None:
         reason = why_not()
@@ -233,6 +236,8 @@ _GREEN = (
 
 @atexit.register
 def _stop() -> None:
+    # The thread of a parent's hub would be waited for in vain.
+    notice_fork()
     with _process.lock:
         hub, _process.hub, _process.has_ended = _process.hub, None, True
     if hub is not None:

@@ -26,7 +26,7 @@ from functools import wraps
 from threading import TIMEOUT_MAX, Lock
 from typing import Any, TypeVar, cast
 
-from ..loops import LoopState, LoopStates, run_alone
+from ..loops import LoopState, LoopStates, notice_fork, run_alone
 from . import hub
 
 RULES = ("auto", "always", "never")
@@ -97,6 +97,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
 
         Returns at once for a loop that stays on its way. The caller hands its call in before it awaits anything else.
         """
+        notice_fork()
         transient = self._transient.get(loop)
         if transient is None:
             if not self._may_pass(loop):
@@ -215,7 +216,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
             return
         self._timer = None
         if loop in self._states:
-            run_alone(loop, self._states[loop].disconnect())
+            run_alone(loop, self._states.disconnect_here)
 
 
 async def _within(function: hub.Work, timeout: float | None) -> Any:

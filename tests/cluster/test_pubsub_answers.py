@@ -53,6 +53,8 @@ def wire_up(subscriber: NodeSubscriber, wire: Wire) -> None:
     link.__dict__.update(vars(wire), write=wire.write, close=lambda: None, closed=subscriber.loop.create_future())
     link.closed.set_result(None)
     subscriber.link = link
+    # No PING among what is written, however long a test takes.
+    subscriber._ping_interval = 30
     subscriber.opened()
     wire.on_push = link.on_push
 
@@ -82,7 +84,7 @@ class Ear:
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
         self.heard.append(("redirected", slot))
 
-    def forbidden(self, name: bytes, error: Exception) -> None:
+    def forbidden(self, subscriber: NodeSubscriber, name: bytes, error: Exception) -> None:
         self.heard.append(("forbidden", name))
 
     def lost(self, names: Iterable[bytes]) -> None:
@@ -235,7 +237,7 @@ async def test_other_ways_to_say_not_here(place: Place, error: str) -> None:
 
 async def test_pings_are_answers_of_their_own(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     """In any of the ways in which servers answer them: nothing else is taken for refused."""
-    place.subscriber.answer_timeout = 0.02
+    place.subscriber.answer_timeout, place.subscriber._ping_interval = 0.02, 0.01
     for answer in ((b"pong", b""), "NOPERM this user may not PING"):
         place.subscriber._pinged = -1.0
         cast(Any, place.subscriber.link).heard = asyncio.get_running_loop().time() - 1
@@ -249,6 +251,23 @@ async def test_pings_are_answers_of_their_own(place: Place, caplog: pytest.LogCa
     assert not caplog.records
 
 
+async def test_a_server_that_stood_still(place: Place) -> None:
+    """It is known while it does not answer and for a while afterwards, since its slots may have been elsewhere."""
+    now = asyncio.get_running_loop().time()
+    assert not place.subscriber.stood_still()
+    cast(Any, place.subscriber.link).heard = now - 40
+    place.subscriber._check_silence()
+    assert place.written() == [[b"PING"]]
+    assert not place.subscriber.stood_still()
+    place.subscriber._pinged = now - 2
+    assert place.subscriber.stood_still()
+    place.wire.says((b"pong", b""))
+    cast(Any, place.subscriber.link).heard = now
+    assert place.subscriber.stood_still()
+    place.subscriber._stood_still_at -= 60
+    assert not place.subscriber.stood_still()
+
+
 async def test_a_name_that_is_forbidden(place: Place) -> None:
     await place.wants(A, B)
     place.written()
@@ -256,6 +275,10 @@ async def test_a_name_that_is_forbidden(place: Place) -> None:
     assert place.written() == [[b"SSUBSCRIBE", A], [b"SSUBSCRIBE", B]]
     place.wire.says("NOPERM this user has no permissions to access one of the channels used as arguments", yes(B))
     assert place.ear.new() == [("forbidden", A), ("acknowledged", B)]
+    # It stays wanted, and is asked for again after a pause.
+    await until(lambda: place.written() == [[b"SSUBSCRIBE", A]])
+    place.wire.says(yes(A))
+    assert place.ear.new() == [("acknowledged", A)]
 
 
 # Gaps.

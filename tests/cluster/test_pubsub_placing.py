@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, TimeoutError
 
 from channels_redis_fast.cluster.cluster import Cluster
 from channels_redis_fast.subscriptions.cluster_subscriber import ClusterSubscriber
@@ -256,8 +256,9 @@ async def test_a_slot_of_nobody(cluster: FakeCluster, names: ClusterSubscriber) 
 
 
 async def test_a_server_that_is_slow_is_waited_for(cluster: FakeCluster, names: ClusterSubscriber) -> None:
-    """It has been asked, and is there: the answer may come late."""
+    """It acknowledges one name after the other: the answer may come late."""
     cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, B)
     waiting = names.subscribe(A)
     assert waiting is not None
     begin = cluster.loop.time()
@@ -265,3 +266,49 @@ async def test_a_server_that_is_slow_is_waited_for(cluster: FakeCluster, names: 
     assert not waiting.done()
     cluster.one.wire.says(yes(A))
     await within(waiting)
+
+
+async def test_a_server_that_acknowledges_nothing(cluster: FakeCluster, names: ClusterSubscriber) -> None:
+    """Whatever else it says, who waits hears it; the name stays wanted."""
+    cluster.gives(cluster.one)
+    waiting = names.subscribe(A)
+    assert waiting is not None
+    with pytest.raises(TimeoutError, match=r"127\.0\.0\.1:7000: SSUBSCRIBE of '\{one\}a' was not acknowledged"):
+        await within(waiting)
+    assert names.subscribe(A) is not None
+    cluster.one.wire.says(yes(A))
+    assert names.subscribe(A) is None
+
+
+async def test_a_server_that_stood_still_before_the_slot_moved(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told
+) -> None:
+    """Its replica was promoted meanwhile: what was published there is missed, which is told of."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A, B)
+    names._subscribers[("127.0.0.1", 7000)]._stood_still_at = cluster.loop.time()
+    cluster.one.wire.says(no(A))
+    cluster.gives(cluster.two)
+    await until(lambda: bool(cluster.two.wire.written))
+    cluster.two.wire.says(yes(A), yes(B))
+    await until(lambda: sorted(told.back) == [A, B])
+    # At once, as one channel may be cut off from both.
+    assert told.lost == [A, B]
+    await until(lambda: not names._left)
+    assert told.lost == [A, B]
+
+
+async def test_a_name_that_is_forbidden_for_a_while(cluster: FakeCluster, names: ClusterSubscriber, told: Told) -> None:
+    """It was subscribed, and the connection was lost: it is told to be back when it is."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    names.lost([A])
+    subscriber = names._subscribers[("127.0.0.1", 7000)]
+    subscriber._forget_socket()
+    subscriber.want(A)
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]])
+    cluster.one.wire.says("NOPERM this user has no permissions to access one of the channels used as arguments")
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]] * 2)
+    assert told.back == []
+    cluster.one.wire.says(yes(A))
+    await until(lambda: told.back == [A])

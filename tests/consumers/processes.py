@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,11 +32,26 @@ START = 60.0
 END = 30.0
 
 #: Command lines by name. With patience for clients, who come in crowds and share a busy machine with their servers.
-SERVERS: dict[str, list[str]] = {
-    "daphne": ["daphne", "--bind", HOST, "--websocket_connect_timeout", "60", "--ping-timeout", "120"],
+COMMANDS: dict[str, list[str]] = {
+    "daphne": [
+        "daphne",
+        "--bind",
+        HOST,
+        "--port",
+        "{port}",
+        "--websocket_connect_timeout",
+        "60",
+        "--ping-timeout",
+        "120",
+    ],
     # Runs on uvloop, as it does by itself where uvloop is installed; daphne runs on asyncio.
-    "uvicorn": ["uvicorn", "--host", HOST, "--ws-ping-timeout", "120"],
+    "uvicorn": ["uvicorn", "--host", HOST, "--port", "{port}", "--ws-ping-timeout", "120"],
+    "granian": ["granian", "--interface", "asgi", "--host", HOST, "--port", "{port}"],
+    "hypercorn": ["hypercorn", "--bind", f"{HOST}:{{port}}"],
 }
+
+#: Those that every test of a site runs on.
+SERVERS = ("daphne", "uvicorn")
 
 
 class Process:
@@ -56,6 +72,8 @@ class Process:
                 stderr=log,
                 cwd=ROOT,
                 env={**os.environ, **settings},
+                # A server may have processes of its own: they are ended with it.
+                start_new_session=True,
             )
 
     @property
@@ -83,7 +101,8 @@ class Process:
     def end(self) -> None:
         """End it if it still runs, and remove what it said."""
         # Killed: told to end in good order, daphne waits for ever for a sync consumer whose client leaves just then.
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._directory.cleanup()
 
@@ -114,7 +133,8 @@ class Site:
 
     def _start_on_port(self, kind: str) -> tuple[Process, int]:
         port = free_port()
-        return self._start([*SERVERS[kind], "--port", str(port), f"{PROJECT}.asgi:application"], None), port
+        command = [word.format(port=port) for word in COMMANDS[kind]]
+        return self._start([*command, f"{PROJECT}.asgi:application"], None), port
 
     def _answering(self, kind: str, process: Process, port: int) -> int:
         while not answers(process, port):
@@ -147,7 +167,8 @@ def answers(process: Process, port: int) -> bool:
     deadline = time.monotonic() + START
     while process.running:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            if get(port, "/process") == (200, str(process.pid)):
+            status, answer = get(port, "/process")
+            if status == 200 and str(process.pid) in answer.split():
                 return True
         assert time.monotonic() < deadline, f"no answer within {START:g} s: {process}"
         time.sleep(0.02)

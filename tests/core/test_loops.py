@@ -471,3 +471,19 @@ def test_a_closed_loop_leaves_nothing(redis_server: Any, prefix: str, kind: str,
     assert ended.stderr == ""
     assert ended.stdout == "done\n"
     assert ended.returncode == 0
+
+
+async def test_a_key_that_another_loop_has_just_asked_for_is_kept(make_layer: Any) -> None:
+    """It was to be forgotten; who came in another thread in between counts on the loop that has it."""
+    layer = make_layer()
+    channel = await layer.new_channel()
+    await layer.send(channel, {"n": 1})
+    assert await within(layer.receive(channel)) == {"n": 1}
+    receiver = layer._loops[asyncio.get_running_loop()].receiver
+    [inbox] = receiver.inboxes.values()
+    inbox.disarm()
+    # The other thread has the inbox, and has not yet come to wait on it.
+    assert layer._inboxes.open(inbox.name, layer.client_prefix) is inbox
+    receiver._forget(inbox)
+    receiver.serve(inbox)
+    assert inbox in receiver.wanted(receiver.pumps[0])

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from channels.layers import get_channel_layer
+from django.test import override_settings
 
 from channels_redis_fast import serializers
 from channels_redis_fast.core import RedisChannelLayer
@@ -61,7 +63,7 @@ WRONG: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("option", "value"), WRONG, ids=lambda value: ascii(value)[:30])
 def test_a_wrong_option_is_refused_by_name(option: str, value: Any) -> None:
-    with pytest.raises((TypeError, ValueError, KeyError), match=option) as raised:
+    with pytest.raises((TypeError, ValueError), match=option) as raised:
         RedisChannelLayer(**{option: value})
     assert "s3cret" not in str(raised.value)
 
@@ -80,9 +82,28 @@ def test_encryption_without_cryptography(monkeypatch: pytest.MonkeyPatch) -> Non
     RedisChannelLayer()
 
 
-def test_an_unknown_serializer_is_the_error_of_channels_redis() -> None:
-    with pytest.raises(serializers.SerializerDoesNotExist, match="yaml"):
-        RedisChannelLayer(serializer_format="yaml")
+class Unmakeable:
+    """A serializer that cannot be made, in a way that looks as if the layer were not configured."""
+
+    def __init__(self, **options: Any) -> None:
+        raise KeyError("SECRET_SETTING")
+
+    def serialize(self, message: Any) -> bytes:
+        return b""
+
+    def deserialize(self, message: bytes) -> Any:
+        return {}
+
+
+@pytest.mark.parametrize("backend", ["core.RedisChannelLayer", "pubsub.RedisPubSubChannelLayer"])
+@pytest.mark.parametrize("name", ["yaml", "unmakeable"])
+def test_a_serializer_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, backend: str, name: str) -> None:
+    """``get_channel_layer`` takes a KeyError for a layer that is not configured, and would return None."""
+    monkeypatch.setitem(serializers.registry._registry, "unmakeable", Unmakeable)
+    config = {"BACKEND": f"channels_redis_fast.{backend}", "CONFIG": {"serializer_format": name}}
+    wrong = pytest.raises(ValueError, match=f"'serializer_format'.*'{name}'")
+    with override_settings(CHANNEL_LAYERS={"default": config}), wrong:
+        get_channel_layer()
     assert issubclass(serializers.SerializerDoesNotExist, KeyError)
 
 

@@ -182,6 +182,14 @@ async def test_a_clock_ahead_does_not_drag_the_key_along(make_layer: MakeLayer, 
     assert await receive_many(layer, "general", 2) == [{"n": 1}, {"n": 2}]
 
 
+async def test_a_clock_that_was_set_back_reorders_nothing(make_layer: MakeLayer, raw: redis.Redis, prefix: str) -> None:
+    """Not by as much as messages live."""
+    raw.zadd(f"{prefix}general", {member({"n": 1}): time.time() + 50})
+    layer = make_layer()
+    await layer.send("general", {"n": 2})
+    assert await receive_many(layer, "general", 2) == [{"n": 1}, {"n": 2}]
+
+
 # What is read.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
@@ -63,3 +64,47 @@ RIGHT: list[Any] = [
 def test_what_redis_py_takes_is_taken(kind: str, host: Any) -> None:
     layer = LAYERS[kind](hosts=[host])
     assert "s3cret" not in str(layer)
+
+
+#: Values that redis-py takes unseen, and then fails at the first call, or does something else than was meant.
+WRONG_VALUES: list[tuple[str, Any]] = [
+    *(("socket_timeout", {**PLAIN, "socket_timeout": value}) for value in (0, -1, float("nan"), "soon", [5], True)),
+    *(("socket_connect_timeout", {**PLAIN, "socket_connect_timeout": value}) for value in (0, "soon", float("inf"))),
+    ("health_check_interval", {**PLAIN, "health_check_interval": "often"}),
+    ("health_check_interval", {**PLAIN, "health_check_interval": -1}),
+    *(("db", {**PLAIN, "db": value}) for value in ("abc", -1, 1.5, None)),
+    *(("port", {**PLAIN, "port": value}) for value in (6379.5, True, "x", float("inf"), 0, None)),
+    ("socket_keepalive", {**PLAIN, "socket_keepalive": "maybe"}),
+    ("socket_keepalive_options", {**PLAIN, "socket_keepalive_options": {"TCP_KEEPIDLE": 60}}),
+    ("socket_keepalive_options", {**PLAIN, "socket_keepalive_options": [1]}),
+    ("ssl", {**PLAIN, "ssl": "perhaps"}),
+    ("ssl", {**PLAIN, "ssl": ssl.create_default_context()}),
+    *(("host", {**PLAIN, "host": value}) for value in (None, 5, "", "127.0.0.1:8000", "redis://127.0.0.1", "a b")),
+    ("host", ("127.0.0.1:8000", 6379)),
+    ("host", ("redis://:s3cret@127.0.0.1", 6379)),
+    ("database", "redis://user:s3cret@127.0.0.1/abc"),
+    ("db", {**SET, "db": "abc"}),
+    ("socket_timeout", {**ADDRESS, "socket_timeout": 0}),
+]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize(("key", "host"), WRONG_VALUES, ids=[f"{n}-{key}" for n, (key, _) in enumerate(WRONG_VALUES)])
+def test_a_wrong_value_is_refused_by_name(kind: str, key: str, host: Any) -> None:
+    test_a_wrong_key_is_refused_by_name(kind, key, host)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_text_becomes_numbers_and_truth_values(kind: str) -> None:
+    """As environment variables give it."""
+    text = {"socket_timeout": "5", "health_check_interval": "30", "db": "3", "port": "6380", "ssl": "False"}
+    layer = LAYERS[kind](hosts=[{**PLAIN, **text, "socket_keepalive": "yes"}])
+    [host] = layer.hosts
+    expected = {"socket_timeout": 5.0, "health_check_interval": 30.0, "db": 3, "port": 6380, "ssl": False}
+    assert {name: host[name] for name in expected} == expected
+    assert host["socket_keepalive"] is True
+    assert {type(host[name]) for name in ("socket_timeout", "health_check_interval")} == {float}
+    [dialer] = layer._shards
+    assert dialer.answer_timeout == 5.0
+    for name in ("fe80::1", "localhost", "redis.example.org", "10.0.0.1"):
+        LAYERS[kind](hosts=[(name, 6379), {"host": name}])

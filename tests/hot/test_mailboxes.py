@@ -160,8 +160,8 @@ async def test_a_copy_that_fails_costs_no_waiter(table: Callable[[], Any]) -> No
     for _ in range(600):
         deep = {"x": deep}
     _, second = here.wait("a", "b")
-    with pytest.raises(RecursionError):
-        here.give((["a", "b"], deep))
+    # It is left, for whoever delivers the rest to hear of the error.
+    here.give((["a", "b"], deep))
     assert not second.done()
     assert "b" in here.waiting
 

@@ -220,12 +220,41 @@ async def test_a_group_message_is_decoded_once(make_layer: MakeLayer, monkeypatc
 # What is refused.
 
 
-async def test_a_message_that_is_no_dict(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    for message in ([], "text", None, 5):
-        for call in (layer.send("general", message), layer.group_send("room", message)):  # type: ignore[arg-type]
-            with pytest.raises(AssertionError, match="dict"):
-                await call
+@pytest.mark.parametrize("options", [{}, {"symmetric_encryption_keys": ["s3cret"]}, {"serializer_format": "json"}])
+async def test_a_message_that_is_no_dict(make_layer: MakeLayer, options: dict[str, Any]) -> None:
+    """As in channels_redis, Pub/Sub carries what the serializer takes; each member of a group has its own."""
+    layer = make_layer(**options)
+    channels = [await layer.new_channel() for _ in range(3)]
+    for channel in channels:
+        await layer.group_add("room", channel)
+    messages: list[Any] = [[], ["list", {"nested": 1}], "text", "", 5, 0, 2.5, False]
+    for message in messages:
+        await layer.send(channels[0], message)
+        assert await within(layer.receive(channels[0])) == message
+        await layer.group_send("room", message)
+        got = [await within(layer.receive(channel)) for channel in channels]
+        assert got == [message] * 3
+        assert not isinstance(message, list) or len({id(one) for one in got}) == 3
+    await layer.send_many([(channels[0], "many")])  # type: ignore[list-item]
+    assert await within(layer.receive(channels[0])) == "many"
+    with pytest.raises(TypeError, match="group room"):
+        await layer.group_send("room", object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=re.escape(channels[0])):
+        await layer.send(channels[0], None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{}, {"symmetric_encryption_keys": ["s3cret"]}])
+@pytest.mark.parametrize(
+    "message", [{"seats": {1: "ann", 2: "bob"}}, {1: 2}, {"type": "x", "deep": [{None: {2.5: 1}}]}]
+)
+async def test_keys_that_are_no_text(make_layer: MakeLayer, options: dict[str, Any], message: Any) -> None:
+    """What can be sent can be received."""
+    layer = make_layer(**options)
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    await layer.send(channel, message)
+    await layer.group_send("room", message)
+    assert [await within(layer.receive(channel)) for _ in range(2)] == [message] * 2
 
 
 async def test_a_message_that_cannot_be_packed(make_layer: MakeLayer) -> None:

@@ -103,3 +103,13 @@ def test_a_process_does_not_grow(redis_server: Any, prefix: str, work: str) -> N
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, cwd=ROOT)
     assert ended.stderr == ""
     assert int(ended.stdout) < GROWTH
+
+
+async def test_large_messages_do_not_leave_in_one_write(make_layer: Any) -> None:
+    """A batch is bounded in bytes too."""
+    layer = make_layer()
+    channel = await layer.new_channel()
+    before = layer.stats()["batches"]
+    await layer.send_many([(channel, {"n": n, "text": "x" * 600_000}) for n in range(10)])
+    assert layer.stats()["batches"] - before >= 5
+    assert [(await layer.receive(channel))["n"] for _ in range(10)] == list(range(10))

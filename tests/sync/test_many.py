@@ -149,7 +149,7 @@ def test_refused_before_anything_is_sent(make: Make, place_of: Any, many: Many, 
     layer = make()
     place = place_of(layer)
     target = place.channel if method == "send_many" else place.group
-    bad = (5, {}) if wrong == "name" else (target, "no message")
+    bad = (5, {}) if wrong == "name" else (target, object())
     with pytest.raises((TypeError, AssertionError)):
         many(layer, method, [*numbers(3, target), bad])
     many(layer, "send_many", [(place.channel, {"n": 10})])

@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse
 
 
 def process(request: HttpRequest) -> HttpResponse:
-    """Say which process answers on this port."""
-    return HttpResponse(str(os.getpid()))
+    """Say which process answers on this port, and whose child it is: a server may have workers."""
+    return HttpResponse(f"{os.getpid()} {os.getppid()}")
 
 
 def say(request: HttpRequest, room: str, number: int) -> HttpResponse:

@@ -1,0 +1,70 @@
+"""The consumers of the benchmarks, by who brings a message from the layer to them.
+
+A contender's name ends with its dispatch: `fast` is our layer under Channels' own consumers, `fast-direct` the same
+layer under `channels_redis_fast.consumers`, `fast-relay` under these with relayed frames, and `fast-loop` without any
+consumer: a hand-written loop over the sockets. Knows no layer and no server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+DISPATCHES = ("direct", "relay", "loop")
+ROOM = "bench.room"
+# What is broadcast is a frame already, as most broadcasts are: a handler is one line, and a relay can do without.
+FRAME = "room.frame"
+
+
+def split(layer: str) -> tuple[str, str]:
+    """The layer's own name, and the dispatch above it: "channels" when the name says nothing else."""
+    name, _, dispatch = layer.rpartition("-")
+    return (name, dispatch) if dispatch in DISPATCHES else (layer, "channels")
+
+
+def consumer_base(dispatch: str) -> Any:
+    """The class `AsyncWebsocketConsumer` of Channels, or ours of the same name."""
+    module = "channels.generic.websocket" if dispatch == "channels" else "channels_redis_fast.consumers"
+    base = importlib.import_module(module).AsyncWebsocketConsumer
+    if dispatch == "relay" and not hasattr(base, "relay"):
+        # A class attribute that nobody reads would be measured as a relay otherwise.
+        raise RuntimeError("relayed frames would not be measured: the consumers do not know them")
+    return base
+
+
+def relays() -> bool:
+    """Whether our consumers know relayed frames."""
+    return hasattr(consumer_base("direct"), "relay")
+
+
+def room_consumer(dispatch: str) -> Any:
+    """What a site would write: join the room, pass on what the layer brings, answer the client, leave the room."""
+
+    class RoomConsumer(consumer_base(dispatch)):  # type: ignore[misc]
+        if dispatch == "relay":
+            relay = (FRAME,)
+
+        async def connect(self) -> None:
+            await self.channel_layer.group_add(ROOM, self.channel_name)
+            await self.accept()
+
+        async def disconnect(self, code: int) -> None:
+            await self.channel_layer.group_discard(ROOM, self.channel_name)
+
+        async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+            await self.send(text_data=text_data)
+
+        async def room_frame(self, event: dict[str, Any]) -> None:
+            await self.send(text_data=event["text"])
+
+    return RoomConsumer
+
+
+def frame(number: int) -> dict[str, Any]:
+    """A broadcast, with its number first in the text."""
+    return {"type": FRAME, "text": f'{{"number": {number}, "text": "Hello, is it me you are looking for?"}}'}
+
+
+def number_of(text: str | bytes) -> int:
+    """The number in the text of a `frame`."""
+    return int(text[11 : text.index("," if isinstance(text, str) else b",")])  # type: ignore[arg-type]

@@ -1,0 +1,217 @@
+"""
+The group memberships of a layer's own channels, as this process made them: what an empty server has lost.
+
+A record only; ``restoration`` compares it with the servers. It belongs to the layer and not to an event loop, since a
+channel may be added in one loop (that of the hub, say) and received on in another. Opens nothing.
+
+Rules kept here:
+
+- A channel is recorded while somebody receives on it: waits on it, or has had a message of it and is in its handler.
+  A receive that was cancelled and has no successor ends that; so do ``group_expiry`` seconds without a receive.
+- Memberships are recorded when they are asked for, so in the order in which the server is asked.
+- No more than ``MAX_MEMBERSHIPS`` are recorded. What does not fit is not restored, and one line of the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..hot import Lock
+from ..messages.mailbox import InboxRegistry
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Memberships of all groups together: some 40 megabytes.
+MAX_MEMBERSHIPS = 200_000
+
+#: Seconds between two searches of a full record for channels that have gone.
+SEARCH_INTERVAL = 10.0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """
+    What a server's data are known by: ``identity`` is another one when they may have been lost.
+
+    ``started``: when the server's process began; ``known_at``: when this was asked for (both Unix time).
+    """
+
+    identity: bytes
+    started: float = field(default=0.0, compare=False)
+    known_at: float = field(default_factory=time.time, compare=False)
+
+
+class ChannelRecord:
+    """What is known of one channel that is in groups."""
+
+    __slots__ = ("groups", "is_gone", "name", "received", "seen")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: By the group's key, when the channel was added last (Unix time).
+        self.groups: dict[bytes, float] = {}
+        #: Whether a message was received since the record was last looked at.
+        self.received = False
+        #: Whether the last receive was cancelled.
+        self.is_gone = False
+        #: When (monotonic) somebody was last seen to receive.
+        self.seen = time.monotonic()
+
+    def took(self) -> None:
+        """Called when a message was received."""
+        self.received = True
+        self.is_gone = False
+
+
+class GroupRecord:
+    """What is known of one group that has channels of this layer."""
+
+    __slots__ = ("channels", "dataset", "key", "refreshed", "shard")
+
+    def __init__(self, key: bytes, shard: int) -> None:
+        self.key = key
+        self.shard = shard
+        self.channels: dict[str, ChannelRecord] = {}
+        #: The data in which the members were last known to be; None before that was asked.
+        self.dataset: Dataset | None = None
+        #: When (monotonic) the scores were last renewed.
+        self.refreshed = time.monotonic()
+
+
+class Memberships:
+    """The record of one layer. For any thread."""
+
+    def __init__(self, registry: InboxRegistry, group_expiry: int) -> None:
+        self.group_expiry = group_expiry
+        #: The channels that are in any group, by name. Read without the lock, for each message that is received.
+        self.channels: dict[str, ChannelRecord] = {}
+        self.groups: dict[bytes, GroupRecord] = {}
+        self._lock = Lock()
+        # Weak, since a connection in the hub's loop leads here and must not keep the layer alive.
+        self._inboxes = weakref.ref(registry)
+        self._count = 0
+        self._search_at = 0.0
+        self._has_warned = False
+
+    def add(self, key: bytes, shard: int, channel: str) -> GroupRecord | None:
+        """Record that a channel is added to a group; return the group's record, None if there is no room for it."""
+        with self._lock:
+            group = self.groups.get(key)
+            if group is None or channel not in group.channels:
+                if not self._has_room():
+                    return None
+                if group is None:
+                    group = self.groups[key] = GroupRecord(key, shard)
+                record = self.channels.get(channel)
+                if record is None:
+                    record = self.channels[channel] = ChannelRecord(channel)
+                group.channels[channel] = record
+                self._count += 1
+            group.channels[channel].groups[key] = time.time()
+            return group
+
+    def discard(self, key: bytes, channel: str) -> None:
+        """Forget that a channel is in a group."""
+        with self._lock:
+            self._discard(key, channel)
+
+    def discard_unchanged(self, key: bytes, channels: Iterable[str], since: float) -> None:
+        """Forget those channels of a group that were not added after ``since`` (Unix time)."""
+        with self._lock:
+            group = self.groups.get(key)
+            for channel in channels:
+                if group is not None and channel in group.channels and group.channels[channel].groups[key] <= since:
+                    self._discard(key, channel)
+
+    def clear(self) -> None:
+        """Forget everything, since the layer's data are deleted."""
+        with self._lock:
+            for record in self.channels.values():
+                record.groups.clear()
+            self.channels.clear()
+            self.groups.clear()
+            self._count = 0
+
+    def all_groups(self) -> list[GroupRecord]:
+        """Return the records of all groups, as they are now."""
+        with self._lock:
+            return list(self.groups.values())
+
+    def living(self, group: GroupRecord, added_since: float = 0.0) -> list[str]:
+        """Return the channels of a group that somebody receives on, and that were added at that time or later."""
+        now = time.monotonic()
+        with self._lock:
+            return [
+                channel
+                for channel, record in group.channels.items()
+                if record.groups[group.key] >= added_since and self._lives(record, now)
+            ]
+
+    def received_on(self, group: GroupRecord) -> list[str]:
+        """Return the channels of a group on which somebody has received and still does; forget those long gone."""
+        now = time.monotonic()
+        with self._lock:
+            found = []
+            for channel, record in list(group.channels.items()):
+                was_received_on = self._is_awaited(record) or record.received
+                if not self._lives(record, now):
+                    if now - record.seen > self.group_expiry:
+                        self._discard(group.key, channel)
+                elif was_received_on or record.seen > group.refreshed:
+                    found.append(channel)
+            return found
+
+    def end_round(self) -> None:
+        """Called when all groups were looked at: what is received from now on counts for the next time."""
+        with self._lock:
+            for record in self.channels.values():
+                record.received = False
+
+    def _lives(self, record: ChannelRecord, now: float) -> bool:
+        if self._is_awaited(record):
+            record.seen = now
+            return True
+        if record.received and not record.is_gone:
+            record.seen = now
+        return not record.is_gone and now - record.seen <= self.group_expiry
+
+    def _is_awaited(self, record: ChannelRecord) -> bool:
+        registry = self._inboxes()
+        if registry is None:
+            return False
+        inbox = registry.inboxes.get(record.name[: record.name.find("!") + 1])
+        return inbox is not None and record.name in inbox.waiting
+
+    def _discard(self, key: bytes, channel: str) -> None:
+        group = self.groups.get(key)
+        record = None if group is None else group.channels.pop(channel, None)
+        if group is None or record is None:
+            return
+        self._count -= 1
+        record.groups.pop(key, None)
+        if not record.groups:
+            self.channels.pop(channel, None)
+        if not group.channels:
+            del self.groups[key]
+
+    def _has_room(self) -> bool:
+        now = time.monotonic()
+        if self._count >= MAX_MEMBERSHIPS and now >= self._search_at:
+            self._search_at = now + SEARCH_INTERVAL
+            for record in list(self.channels.values()):
+                if not self._lives(record, now):
+                    for key in list(record.groups):
+                        self._discard(key, record.name)
+        if self._count < MAX_MEMBERSHIPS:
+            return True
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "This process has more than %d group memberships: further ones are not restored should Redis lose them",
+                MAX_MEMBERSHIPS,
+            )
+        return False

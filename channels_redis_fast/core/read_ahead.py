@@ -1,0 +1,77 @@
+"""
+How much of a specific key is read ahead, and how much of it is removed at once. Both are bounded in bytes.
+
+Used by the pump of a single server and by that of a cluster. Knows the sizes of members; no socket, no command.
+
+Rules kept here:
+
+- Nothing is read ahead before the size of a message is known, nor while messages are large.
+- The expected size of a reply is at most ``READ_BYTES``. The expectation rises at once and falls slowly.
+- The number of members grows only while replies are full, so that a key that was idle begins with few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+#: Members read at once from a key: at first, and at most.
+FEWEST_MEMBERS, MOST_MEMBERS = 8, 512
+
+#: By how much the number of members grows after a full reply.
+GROWTH = 4
+
+#: Bytes that a reply is expected to have at most.
+READ_BYTES = 1_000_000
+
+#: Bytes removed by one command, unless a single member is larger.
+REMOVAL_BYTES = 1_000_000
+
+
+class ReadAhead:
+    """How many members of one key to read at once, from what was seen of it."""
+
+    __slots__ = ("_most", "_size")
+
+    def __init__(self) -> None:
+        self._most = FEWEST_MEMBERS
+        # Expected bytes of a member; unknown at first.
+        self._size: float | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of members to read now; 0 when the next one may be too large to be read ahead."""
+        return 0 if self._size is None else min(self._most, int(READ_BYTES / self._size))
+
+    def popped(self, member: bytes) -> None:
+        """Learn from a member that came alone."""
+        self._learn(len(member))
+
+    def read(self, asked: int, members: Sequence[bytes]) -> None:
+        """Learn from the reply to a request for ``asked`` members."""
+        if members:
+            self._learn(sum(map(len, members)) / len(members))
+        if len(members) == asked:
+            self._most = min(self._most * GROWTH, MOST_MEMBERS)
+        else:
+            self._most = max(self._most // 2, FEWEST_MEMBERS)
+
+    def _learn(self, size: float) -> None:
+        self._size = max(size, (size if self._size is None else self._size + size) / 2, 1.0)
+
+
+def take_removals(removals: dict[int, list[bytes]], shard: int) -> list[bytes]:
+    """
+    Take the members that the next command removes out of a shard's list; the others stay there.
+
+    They are those that were delivered first, ``REMOVAL_BYTES`` of them, and at least one if there is any.
+    """
+    members = removals.pop(shard, None)
+    if not members:
+        return []
+    size = 0
+    for at, member in enumerate(members):
+        size += len(member)
+        if size > REMOVAL_BYTES and at:
+            removals[shard] = members[at:]
+            return members[:at]
+    return members
