@@ -39,9 +39,9 @@ logger = logging.getLogger("channels_redis_fast")
 ANSWER_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 5.0
 
-#: A socket that is lost within so many seconds of being opened belongs to the outage before it; that is logged again
-#: after so many seconds.
-SHORT_LIFE, REMIND = 2.0, 60.0
+#: A socket that is lost within so many seconds of being opened has had a short life. So many of these are logged; then,
+#: as long as they go on, one in so many seconds.
+SHORT_LIFE, SHORT_LIVES, REMIND = 2.0, 5, 60.0
 
 #: What a socket does about a peer that has gone without a word, unless the host says otherwise: after 60 seconds of
 #: silence TCP asks, every 15 seconds, 3 times. Systems differ in the names they have.
@@ -111,8 +111,10 @@ class Dialer:
         #: When a refusal was logged last, and how many were not since then.
         self._refusal_logged = float("-inf")
         self._refusals = 0
-        #: Losses since then of sockets that had just been opened.
-        self._unlogged = 0
+        #: Losses of sockets that had just been opened: when the last one was, how many there were since it was quiet,
+        #: how many of these were not logged, and when one last was.
+        self._short_lived_at = self._short_lived_logged = float("-inf")
+        self._short_lived = self._unlogged = 0
 
     async def dial(self, link: SocketOwner, role: str) -> None:
         """
@@ -169,16 +171,26 @@ class Dialer:
         now = time.monotonic()
         # An event loop that was busy notices late, when another may be back already.
         is_known = opened_at < self._out_since and now - self._out_since < self.answer_timeout
-        if now - opened_at < SHORT_LIFE and now - self._out_since < REMIND:
+        if self._is_out or is_known or (now - opened_at < SHORT_LIFE and self._is_one_of_many(now)):
+            return
+        self._is_out = True
+        self._out_since = now
+        label = f"{self._set} at {server}" if server else self.label
+        more = f" (and {self._unlogged} times since the last such line)" if self._unlogged else ""
+        self._unlogged = 0
+        logger.warning("Connection to Redis at %s lost: %s%s", label, error or "closed by the server", more)
+
+    def _is_one_of_many(self, now: float) -> bool:
+        """Count a socket that had a short life; return whether so many have that this one is not logged."""
+        if now - self._short_lived_at >= REMIND:
+            self._short_lived = 0
+        self._short_lived_at = now
+        self._short_lived += 1
+        if self._short_lived > SHORT_LIVES and now - self._short_lived_logged < REMIND:
             self._unlogged += 1
-            is_known = True
-        if not self._is_out and not is_known:
-            self._is_out = True
-            self._out_since = now
-            label = f"{self._set} at {server}" if server else self.label
-            more = f" (and {self._unlogged} times since the last such line)" if self._unlogged else ""
-            self._unlogged = 0
-            logger.warning("Connection to Redis at %s lost: %s%s", label, error or "closed by the server", more)
+            return True
+        self._short_lived_logged = now
+        return False
 
     def refuses(self, what: str, error: Exception) -> None:
         """Log that the server refuses something that is asked again soon: at once, then every ``REMIND`` seconds."""

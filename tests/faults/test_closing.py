@@ -105,7 +105,11 @@ def test_a_close_through_the_hub_that_is_given_up(own_server: Any, prefix: str) 
     layer = RedisChannelLayer(hosts=[server.url], prefix=prefix)
     async_to_sync(layer.send)("other", {"n": 0})
 
+    batches = layer.stats()["batches"]
+
     async def give_up() -> None:
+        # When the send is on its way.
+        await until(lambda: layer.stats()["batches"] > batches)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(layer.close_pools(), SOON)
 

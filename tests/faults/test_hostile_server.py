@@ -14,6 +14,7 @@ import pytest
 from redis.exceptions import ConnectionError, ResponseError
 
 from channels_redis_fast.connection import commands, link
+from channels_redis_fast.connection.dialer import SHORT_LIVES
 from channels_redis_fast.core import pump
 from tests.core.helpers import end, started, until, within
 from tests.fakeserver import FakeServer, fake_server
@@ -77,9 +78,9 @@ async def test_receivers_that_are_answered_in_another_type(
     async with fake_server(lambda command: reply) as fake:
         layer = make_core(**of(fake))
         receiving = [await started(layer.receive(await layer.new_channel())), await started(layer.receive("general"))]
-        await until(lambda: fake.taken >= 5)
+        await until(lambda: fake.taken >= 15)
         assert not any(task.done() for task in receiving)
-        assert len(caplog.records) <= 4
+        assert len(caplog.records) <= 2 * SHORT_LIVES + 2
         await end(*receiving)
 
 
@@ -93,7 +94,7 @@ async def test_a_server_that_hangs_up_at_each_call(make_core: Make, caplog: pyte
         assert f"127.0.0.1:{fake.port}" in str(error)
         assert time.monotonic() - begin > 0.9
         assert fake.taken < 12
-        assert len(caplog.records) <= 4
+        assert len(caplog.records) <= 2 * SHORT_LIVES + 2
 
 
 @pytest.mark.parametrize("begin", [b"$600000000\r\n", b"+", b"-ERR "])
@@ -215,7 +216,7 @@ async def test_a_connection_that_has_gone_without_a_word(make_core: Make, monkey
         return b":0\r\n"
 
     async with fake_server(answer) as fake:
-        layer = make_core(**of(fake, socket_timeout=10))
+        layer = make_core(**of(fake, socket_timeout=60, socket_connect_timeout=1))
         await within(layer.send("general", {}))
         await asyncio.sleep(0.1)
         await within(layer.send("general", {}))
@@ -225,8 +226,6 @@ async def test_a_connection_that_has_gone_without_a_word(make_core: Make, monkey
         sending = await started(layer.send("general", {}))
         await until(lambda: layer.stats()["connections_open"] == 0)
         fake.silent = False
-        begin = time.monotonic()
         await within(sending)
-        assert time.monotonic() - begin < 5
         assert fake.taken >= 2
         assert asked == [b"EVALSHA"] * 3

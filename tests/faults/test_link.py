@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, TimeoutError
 
 from bench.server import Server
 from channels_redis_fast.core import pump
@@ -88,7 +88,7 @@ async def outcome(awaitable: Awaitable[Any], proxy: Proxy) -> bool:
     """Whether a call returned; if it raised, it has to be an error that names the host."""
     try:
         await within(awaitable, SOON)
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError) as error:
         if f"127.0.0.1:{proxy.port}" not in str(error):
             raise
         return False
@@ -173,7 +173,9 @@ async def test_replies_to_group_calls_of_the_core_layer(make_core: Make, server:
             before = proxy.replied
             if sending is not None:
                 proxy.cut_after(sending)
-                assert await outcome(layer.group_send(room, {"n": 1}), proxy) == (not listed <= sending < listed + 4)
+                sent = await outcome(layer.group_send(room, {"n": 1}), proxy)
+                # Cut before the sending was written, it may be written to the next connection.
+                assert sending == listed or sent == (not listed < sending < listed + 4)
             if joining is not None or sending is not None:
                 await until(lambda: proxy.port in lost)
             await within(layer.group_send(room, {"n": 2}))
@@ -183,8 +185,7 @@ async def test_replies_to_group_calls_of_the_core_layer(make_core: Make, server:
             got: list[Any] = []
             await within(receive_into(got, peer, channel))
             expected = [{"n": 1}, {"n": 2}] if sending is not None else [{"n": 2}]
-            # Cut before the sending was even written, it may have not happened.
-            assert got == expected or (sending == listed and got == [{"n": 2}])
+            assert got == expected or (sending == listed and not sent and got == [{"n": 2}])
             await close(layer)
 
     await cut(None, None)

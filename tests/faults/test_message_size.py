@@ -32,7 +32,7 @@ async def test_a_message_that_is_too_large(kind: str, make_core: Make, make_pubs
     assert await within(receiving) == {"n": 1}
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, "1", True])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "many", True])
 @pytest.mark.parametrize("kind", ["core", "pubsub"])
 async def test_a_size_that_is_none(kind: str, value: Any, make_core: Make, make_pubsub: Make) -> None:
     with pytest.raises((TypeError, ValueError), match="max_message_size"):

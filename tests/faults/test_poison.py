@@ -44,13 +44,15 @@ def options_of(case: str) -> dict[str, Any]:
 class Poisoner:
     """Writes what the layers of this case cannot read, as somebody else: to a channel, or to a group."""
 
-    def __init__(self, case: str, make: Make, write: Callable[[bytes], None]) -> None:
+    def __init__(self, case: str, make: Make, write: Callable[[bytes], None], is_pubsub: bool = False) -> None:
         self._layer = make(**FOREIGN) if case == "unknown key" else make() if case == "not encrypted" else None
         self._write = write
+        # A message of Pub/Sub may be a list.
+        self._rubbish = [rubbish for kind, rubbish in RUBBISH.items() if kind != "no dict" or not is_pubsub]
 
     async def send(self, n: int, group: bool, name: str) -> None:
         if self._layer is None:
-            self._write(list(RUBBISH.values())[n % len(RUBBISH)])
+            self._write(self._rubbish[n % len(self._rubbish)])
         elif group:
             await self._layer.group_send(name, {"text": SECRET, "n": n})
         else:
@@ -125,7 +127,7 @@ async def test_on_the_pubsub_layer(
     name = "room" if group else channel
     await layer.group_add("room", channel)
     redis_channel = f"{prefix}__group__room" if group else channel
-    poisoner = Poisoner(case, make_pubsub, lambda payload: raw.publish(redis_channel, payload))
+    poisoner = Poisoner(case, make_pubsub, lambda payload: raw.publish(redis_channel, payload), is_pubsub=True)
     waits = await started(layer.receive(beside))
     for n in range(GOOD):
         if n == GOOD // 2:
