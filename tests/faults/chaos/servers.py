@@ -6,8 +6,8 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import redis
@@ -24,6 +24,18 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 async def in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(None, call, *arguments)
+
+
+class Unsettled(Exception):
+    """The servers did not do among themselves what a round needs, such as a failover, in the time that it takes."""
+
+
+@contextmanager
+def _unsettled() -> Iterator[None]:
+    try:
+        yield
+    except AssertionError as error:
+        raise Unsettled(str(error)) from error
 
 
 class Servers:
@@ -77,15 +89,17 @@ class Servers:
         return self._plain
 
     async def apply(self, fault: Fault) -> None:
-        """Let it happen; returns when it is over and the servers serve."""
-        await getattr(self, f"_{fault.name}")(fault)
+        """Let it happen; returns when it is over and the servers serve. Raises `Unsettled`."""
+        with _unsettled():
+            await getattr(self, f"_{fault.name}")(fault)
 
     async def settle(self) -> None:
-        """Return when all servers are as they were, so that the next round begins from there."""
-        if self._set is not None:
-            await in_thread(self._set.settle)
-        elif self._cluster is not None:
-            await in_thread(self._cluster.settle)
+        """Return when all servers are as they were, so that the next round begins from there. Raises `Unsettled`."""
+        with _unsettled():
+            if self._set is not None:
+                await in_thread(self._set.settle)
+            elif self._cluster is not None:
+                await in_thread(self._cluster.settle)
 
     async def _one(self, fault: Fault) -> Server:
         running = await in_thread(lambda: self.running)
