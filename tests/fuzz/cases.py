@@ -120,6 +120,7 @@ CASES = [
     Case("decoded, large", ("decode",), lambda hot: len(hot.decode(LARGE_BODY, 0)), large=True),
     Case("a copy", ("clone",), lambda hot: hot.clone(MESSAGE)),
     Case("a copy, too deep", ("clone",), lambda hot: hot.clone(DEEP)),
+    Case("a weight", ("footprint",), lambda hot: (hot.footprint(MESSAGE), hot.footprint(DEEP), hot.footprint([b"x"]))),
     Case("commands", ("assemble",), lambda hot: hot.assemble([["SET", "k\xe9", BODY, 2**70, -5, 1.5], ("PING",)])),
     Case("commands, refused", ("assemble",), lambda hot: hot.assemble([["SET", BODY * 9, 1.5, None]])),
     Case("commands, a surrogate", ("assemble",), lambda hot: hot.assemble([["SET", BODY * 9, "\ud800"]])),
@@ -209,7 +210,6 @@ CASES = [
     Case("no letter", ("EnvelopeCodec.decode",), lambda hot: hot.EnvelopeCodec(12).decode(HOSTILE["text"])),
     Case("a reply", ("EnvelopeCodec.decode_all",), replied),
     Case("no reply", ("EnvelopeCodec.decode_all",), lambda hot: hot.EnvelopeCodec(12).decode_all(5)),
-    Case("shared", ("EnvelopeCodec.share",), lambda hot: hot.EnvelopeCodec(12).share(MESSAGE, SEVERAL)),
     Case(
         "a reply, large",
         ("EnvelopeCodec.decode_all",),
