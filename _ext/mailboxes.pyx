@@ -133,6 +133,7 @@ cdef class Mailbox:
         """Take the oldest out."""
         cdef StoredMessage stored
         if self._first >= PyList_GET_SIZE(self._messages):
+            # One that somebody else made.
             raise IndexError("an empty mailbox")
         stored = <StoredMessage>PyList_GET_ITEM(self._messages, self._first)
         self._messages[self._first] = None

@@ -147,6 +147,9 @@ class MailboxTable:
             return None
         if received_at > 0:
             mailbox.last_received = received_at
+        if not mailbox:
+            # One that somebody else made.
+            raise IndexError("an empty mailbox")
         stored = mailbox._messages.popleft()
         stored.holders -= 1
         if not stored.holders:

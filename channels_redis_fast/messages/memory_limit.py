@@ -1,9 +1,9 @@
 """
 The bound on the memory of all mailboxes of a process, whatever layers and event loops they belong to.
 
-Counts bytes and decides what goes; which mailboxes there are, and what is in them, the layers say. Here is what it
-drops: of the mailbox that nobody has received on for longest the oldest messages, then of the next one. The message that
-came last stays, however large it is.
+Counts bytes and decides what goes: the messages of the mailbox that nobody has received on for longest, the oldest
+first, then those of the next one. The last message stays, however large it is. Which mailboxes there are, and what is in
+them, the layers say.
 
 For any thread. No lock is held from one layer to the next.
 """
@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
-#: Bytes that the messages in all mailboxes of a process may take, counted as what Python's objects take (``footprint``).
+#: Bytes that the messages in all mailboxes of a process may take, by what they take as objects (``footprint``).
 MAX_BYTES = 100_000_000
 
 #: Part of that to which messages are dropped, since it takes a look at all mailboxes.

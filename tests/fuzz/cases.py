@@ -19,6 +19,7 @@ from tests.fuzz.lives import (
     again,
     asked,
     capacities,
+    emptied,
     gathered,
     interrupted,
     left,
@@ -28,6 +29,7 @@ from tests.fuzz.lives import (
     replied,
     sender_of,
     served,
+    stored,
     table_of,
     waited,
 )
@@ -154,6 +156,12 @@ CASES = [
     Case("an error twice", ("Waiter.set_exception",), lambda hot: again(hot.Waker(Loop()).waiter(), "set_exception")),
     Case("a waiter of nobody", ("Waiter",), lambda hot: hot.Waiter(None)),
     Case("letters", ("MailboxTable", "MailboxTable.claim", "MailboxTable.hand_out"), served),
+    Case(
+        "messages in mailboxes",
+        ("MailboxTable.put", "MailboxTable.pop", "MailboxTable.clear", "StoredMessage"),
+        stored,
+    ),
+    Case("an empty mailbox", ("Mailbox", "MailboxTable.pop"), emptied),
     Case("a line", ("MailboxTable.line", "MailboxTable.leave", "MailboxTable.next_in_line"), left),
     Case("a letter that is none", ("MailboxTable.hand_out",), lambda hot: refused(hot, [("a", MESSAGE), 5])),
     Case("a letter too deep", ("MailboxTable.hand_out",), lambda hot: refused(hot, [(["a", "f", "g"], DEEP)])),
