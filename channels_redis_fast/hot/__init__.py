@@ -36,6 +36,7 @@ __all__ = [
     "kind",
     "next_prefix",
     "pack",
+    "payload_size",
     "reseed",
     "shard",
     "splice",
@@ -63,7 +64,7 @@ if COMPILED and not TYPE_CHECKING:
         )
         from channels_redis_fast._ext.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
         from channels_redis_fast._ext.names import find, is_group, key, kind, shard, split
-        from channels_redis_fast._ext.pipeline import assemble
+        from channels_redis_fast._ext.pipeline import assemble, payload_size
         from channels_redis_fast._ext.waiters import Waiter, Waker
     except ImportError:
         COMPILED = False
@@ -86,5 +87,5 @@ if TYPE_CHECKING or not COMPILED:
     )
     from channels_redis_fast.hot.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
     from channels_redis_fast.hot.names import find, is_group, key, kind, shard, split
-    from channels_redis_fast.hot.pipeline import assemble
+    from channels_redis_fast.hot.pipeline import assemble, payload_size
     from channels_redis_fast.hot.waiters import Waiter, Waker

@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -33,9 +33,9 @@ def process(monkeypatch: pytest.MonkeyPatch) -> MemoryLimit:
 
 
 @pytest.fixture
-def bound(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def bound(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(memory_limit, "MAX_BYTES", 100_000)
-    yield 100_000
+    return 100_000
 
 
 class Office:

@@ -125,7 +125,7 @@ GONE = """
 
 
 def growth_by_members_that_are_gone(kind: str, hosts: Any, prefix: str, serializer: str) -> int:
-    """Return by how many bytes a process grows with 50 group messages to 3,000 of its channels that nobody receives on."""
+    """Return by how many bytes a process grows with 50 group messages to 3,000 channels that nobody receives on."""
     command = [sys.executable, "-c", textwrap.dedent(GONE), json.dumps(hosts), prefix, kind, serializer]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=ROOT)
     assert ended.stderr == ""

@@ -91,7 +91,7 @@ async def test_what_is_stored_comes_first(table: Callable[[], Any]) -> None:
 async def test_a_lock_is_given_back_whatever_happens(table: Callable[[], Any], hot: Any) -> None:
     here = table()
     here.stored["one"] = hot.Mailbox()
-    with pytest.raises(IndexError, match="^an empty mailbox$"):
+    with pytest.raises(IndexError, match=r"^an empty mailbox$"):
         here.wait("one")
     with pytest.raises(TypeError):
         here.wait([])
