@@ -18,6 +18,8 @@ cdef class EnvelopeCodec:
     cdef readonly bint ordered
     cdef Py_ssize_t prefix_length
 
+    copy = None  # `clone` copies what is decoded here.
+
     def __init__(self, Py_ssize_t prefix_length, /):
         if prefix_length < 0:
             raise ValueError(f"a prefix has no negative length: {prefix_length}")
@@ -46,7 +48,3 @@ cdef class EnvelopeCodec:
             except Exception as error:
                 errors.append(error)
         return letters, errors
-
-    def share(self, message, channels, /):
-        """Return the letters that bring a message to channels; nobody gets what another one has."""
-        return [(channels, message)]

@@ -6,8 +6,9 @@ Other threads: everything here happens under the table's lock. The interpreter's
 allocated here may start the garbage collector, which runs anything.
 """
 
+cimport cython
 from cpython.dict cimport PyDict_Copy, PyDict_DelItem, PyDict_GetItemWithError
-from cpython.list cimport PyList_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.pythread cimport (
     NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
@@ -15,9 +16,15 @@ from cpython.pythread cimport (
 )
 from cpython.tuple cimport PyTuple_GET_SIZE
 
-from channels_redis_fast._ext.envelope cimport clone_message, is_flat
+from time import monotonic
+
+from channels_redis_fast._ext.envelope cimport clone_message, footprint_of_message, is_flat
 from channels_redis_fast._ext.waiters cimport FINISHED, PENDING, Waiter, Waker
 
+
+cdef enum:
+    MAILBOX_BYTES = 500  # with the channel's name
+    MESSAGE_BYTES = 150  # beside the message itself
 
 cdef enum Giving:
     ORIGINAL
@@ -71,8 +78,75 @@ cdef class Lock:
         self.give_back()
 
 
+@cython.final
+@cython.freelist(256)
+cdef class StoredMessage:
+    """StoredMessage(message, deadline, is_shared)
+    --
+
+    A message in a mailbox, or in those of several channels.
+    """
+
+    cdef readonly object message
+    cdef readonly double deadline
+    cdef readonly bint is_shared
+    cdef readonly Py_ssize_t holders
+    cdef readonly Py_ssize_t size
+
+    def __init__(self, message, double deadline, bint is_shared, /):
+        self.message = message
+        self.deadline = deadline
+        self.is_shared = is_shared
+        self.size = footprint_of_message(message) + MESSAGE_BYTES
+
+
+@cython.final
+cdef class Mailbox:
+    """The messages of a channel that nobody has received yet, oldest first."""
+
+    cdef readonly object channel
+    cdef readonly double last_received
+    cdef list _messages
+    cdef Py_ssize_t _first  # what lies before it was taken, and is None
+
+    def __cinit__(self):
+        self.channel = ""
+        self._messages = []
+
+    def __len__(self):
+        return PyList_GET_SIZE(self._messages) - self._first
+
+    def __iter__(self):
+        return iter(self._messages[self._first:])
+
+    cdef int _put(self, StoredMessage stored, bint first) except -1:
+        if not first:
+            self._messages.append(stored)
+        elif self._first:
+            self._first -= 1
+            self._messages[self._first] = stored
+        else:
+            self._messages.insert(0, stored)
+        return 0
+
+    cdef StoredMessage _pop(self):
+        """Take the oldest out."""
+        cdef StoredMessage stored
+        if self._first >= PyList_GET_SIZE(self._messages):
+            # One that somebody else made.
+            raise IndexError("an empty mailbox")
+        stored = <StoredMessage>PyList_GET_ITEM(self._messages, self._first)
+        self._messages[self._first] = None
+        self._first += 1
+        # Moved now and then, not each time: mailboxes may be long.
+        if self._first >= 64 and 2 * self._first > PyList_GET_SIZE(self._messages):
+            del self._messages[:self._first]
+            self._first = 0
+        return stored
+
+
 cdef class MailboxTable:
-    """MailboxTable(lock)
+    """MailboxTable(lock, copy=None)
     --
 
     The receivers that wait, and the messages that do, by channel.
@@ -80,7 +154,9 @@ cdef class MailboxTable:
 
     cdef readonly dict waiting
     cdef readonly dict stored
+    cdef readonly Py_ssize_t held
     cdef Lock _lock
+    cdef object _copy
 
     def __cinit__(self):
         # There is none without these, whatever a subclass forgets.
@@ -88,8 +164,9 @@ cdef class MailboxTable:
         self.waiting = {}
         self.stored = {}
 
-    def __init__(self, Lock lock not None, /):
+    def __init__(self, Lock lock not None, copy=None, /):
         self._lock = lock
+        self._copy = copy
 
     def claim(self, channel, Waker waker not None, /):
         """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one."""
@@ -113,6 +190,48 @@ cdef class MailboxTable:
             return waiter
         finally:
             self._lock.give_back()
+
+    def put(self, channel, StoredMessage stored not None, bint first, /):
+        """Put a message into the mailbox of a channel; return how many are there. The caller holds the lock."""
+        cdef Mailbox mailbox
+        cdef PyObject *found = PyDict_GetItemWithError(self.stored, channel)
+        if found == NULL:
+            mailbox = Mailbox.__new__(Mailbox)
+            mailbox.channel = channel
+            mailbox.last_received = monotonic()
+            self.stored[channel] = mailbox
+            self.held += MAILBOX_BYTES
+        else:
+            mailbox = <Mailbox?><object>found
+        mailbox._put(stored, first)
+        if stored.holders == 0:
+            self.held += stored.size
+        stored.holders += 1
+        return len(mailbox)
+
+    def pop(self, channel, double received_at=0.0, /):
+        """Take the oldest message out of the mailbox of a channel; None if there is none. The caller holds the lock."""
+        cdef Mailbox mailbox
+        cdef StoredMessage stored
+        cdef PyObject *found = PyDict_GetItemWithError(self.stored, channel)
+        if found == NULL:
+            return None
+        mailbox = <Mailbox?><object>found
+        if received_at > 0:
+            mailbox.last_received = received_at
+        stored = mailbox._pop()
+        stored.holders -= 1
+        if stored.holders == 0:
+            self.held -= stored.size
+        if len(mailbox) == 0:
+            PyDict_DelItem(self.stored, channel)
+            self.held -= MAILBOX_BYTES
+        return stored
+
+    def clear(self):
+        """Throw away all messages. The caller holds the lock."""
+        self.stored.clear()
+        self.held = 0
 
     def line(self, channel, /):
         """Return the receivers of a channel, first come first. The caller holds the lock."""
@@ -171,7 +290,7 @@ cdef class MailboxTable:
         """Give a copy of a message to each channel but the first; return those that could not be served."""
         cdef list left = []
         cdef Py_ssize_t i
-        cdef Giving giving = COPY_OF_FLAT if is_flat(message) else COPY
+        cdef Giving giving = COPY_OF_FLAT if self._copy is None and is_flat(message) else COPY
         for i in range(1, PyList_GET_SIZE(address)):
             channel = address[i]
             if not self._give(channel, message, here, giving):
@@ -194,9 +313,9 @@ cdef class MailboxTable:
             message = PyDict_Copy(message)
         elif giving == COPY:
             try:
-                message = clone_message(message)
+                message = clone_message(message) if self._copy is None else self._copy(message)
             except Exception:
-                # Nested too deep: whoever delivers what is left hears of it, and the next letters are given.
+                # Nested too deep, say: whoever delivers what is left hears of it, and the next letters are given.
                 return False
         PyDict_DelItem(self.waiting, channel)
         waiter._finish(FINISHED, message)

@@ -31,6 +31,18 @@ def assemble(object commands, /):
         scratch_close(&out)
 
 
+def payload_size(object commands, /):
+    """About how many bytes `assemble` makes of commands: those of their words that are bytes."""
+    cdef Py_ssize_t size = 0
+    for command in sequence(commands, "commands"):
+        # What is no command, `assemble` says.
+        if type(command) is list or type(command) is tuple:
+            for word in command:
+                if type(word) is bytes:
+                    size += PyBytes_GET_SIZE(word)
+    return size
+
+
 cdef object sequence(object value, str what):
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{what} must be a list or a tuple, not {type(value).__name__}")

@@ -2,13 +2,15 @@
 
 A future wakes its task through a handle of its own in the event loop, which costs more than all the rest of a message's
 way into its receiver. A `Waiter` is the part of a future that one awaiting task needs, and all waiters of a loop that
-are done in one tick are woken by one callback. It knows asyncio's protocol for what a task may await; not channels,
-nor messages.
+are done in one tick are woken by one callback, up to SLICE of them. It knows asyncio's protocol for what a task may
+await; not channels, nor messages.
 
 Rules kept here:
 
 - A task runs in its own context, in the order in which the waiters were done, and never inside the call that ends its
   wait.
+- The loop does what else it has to do between two slices. A task that is cancelled before its slice comes runs with
+  the next one: what it was given goes to its successor, ahead of what comes later.
 - An exception that leaves a task's step (KeyboardInterrupt, say) keeps nobody else from being woken.
 - One task awaits a waiter as a rule, and that one is fast; others may.
 - A task of asyncio's own in C is told that a future is done that always is: it asks what it awaits for the outcome
@@ -28,6 +30,9 @@ cimport cython
 from channels_redis_fast._ext.interpreter cimport PyCFunction_Check, PyCFunction_GET_SELF
 
 
+cdef enum:
+    SLICE = 5000  # waiters woken by one callback
+
 cdef type TASK = Task
 
 
@@ -39,6 +44,7 @@ cdef class Waker:
         self._call_soon = loop.call_soon
         self._run_soon = self._run
         self._done = []
+        self._cancelled = []
 
     def waiter(self):
         """Return a new waiter."""
@@ -52,11 +58,31 @@ cdef class Waker:
         self._done.append(waiter)
         return 0
 
-    def _run(self):
+    cdef int _hurry(self, Waiter waiter) except -1:
+        """Wake a waiter that is done with the next slice, whose task was cancelled meanwhile."""
+        if len(self._done) > SLICE:
+            self._cancelled.append(waiter)
+        return 0
+
+    cdef list _next_slice(self):
+        """Take the waiters that are woken next; if there are more, see to it that their turn comes."""
         cdef list done = self._done
+        if len(done) <= SLICE and not self._cancelled:
+            self._done = []
+            return done
+        # They are in both lists; by the second time they have been woken.
+        done[:0] = self._cancelled
+        self._cancelled = []
+        taken = done[:SLICE]
+        del done[:SLICE]
+        if done:
+            self._call_soon(self._run_soon)
+        return taken
+
+    def _run(self):
+        cdef list done = self._next_slice()
         cdef Py_ssize_t at = 0, count = len(done)
         cdef Waiter waiter
-        self._done = []
         try:
             while at < count:
                 # In bounds: nobody else has this list any more.
@@ -179,9 +205,12 @@ cdef class Waiter:
             raise self._cancelled_error()
         raise InvalidStateError("Exception is not set.")
 
+    @cython.nonecheck(True)
     def cancel(self, msg=None):
         """End the wait by cancellation; return whether it had not ended."""
         if self._state != PENDING:
+            if self._callback is not None:
+                self._waker._hurry(self)
             return False
         self._finish(CANCELLED, msg)
         return True

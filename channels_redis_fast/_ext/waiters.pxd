@@ -16,9 +16,12 @@ cdef class Waker:
     cdef object _call_soon
     cdef object _run_soon
     cdef list _done
+    cdef list _cancelled
     cdef object _a_future
 
     cdef int _add(self, Waiter waiter) except -1
+    cdef int _hurry(self, Waiter waiter) except -1
+    cdef list _next_slice(self)
     cdef int _call(self, object callback, object context, Waiter waiter) except -1
 
 

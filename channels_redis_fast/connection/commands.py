@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, TimeoutError
 
-from ..hot import assemble
+from ..hot import assemble, payload_size
 from ..stats import Stats
 from .dialer import Dialer
 from .link import (
     CLOSE_TIMEOUT,
     CLUSTER_ONLY,
     ELSEWHERE,
+    MAX_BYTES_PER_WRITE,
     MAX_IN_FLIGHT,
     MAX_REQUESTS_PER_WRITE,
     Command,
@@ -422,11 +423,15 @@ class CommandConnection(Connection):
     def _write_some(self, link: Link) -> None:
         commands: list[Command] = []
         expected: list[_Expected] = []
+        size = 0
         for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE)):
             request = self._unwritten.popleft()
             mine = request.commands()
             commands.extend(mine)
             expected.extend([_Expected(self, request)] * len(mine))
+            size += payload_size(mine)
+            if size >= MAX_BYTES_PER_WRITE:
+                break
         try:
             data = assemble(commands)
         except Exception as error:

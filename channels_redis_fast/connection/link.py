@@ -75,8 +75,9 @@ LAST_READ = 0.05
 #: Seconds by which a timer is so late that this process was stopped.
 LATE = 1.0
 
-#: Requests assembled into one buffer, so that a socket that cannot keep up is noticed between two of them.
-MAX_REQUESTS_PER_WRITE = 512
+#: Requests assembled into one buffer, and bytes of them after which it takes no more: so that a socket that cannot keep
+#: up is noticed between two buffers, and few bytes lie in memory twice.
+MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
 Command = tuple[Any, ...] | list[Any]
 

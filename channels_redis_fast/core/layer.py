@@ -405,7 +405,7 @@ class RedisChannelLayer(RedisLayer):
         super().after_fork()
 
     def _make_inboxes(self) -> InboxRegistry:
-        return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats)
+        return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
         return CoreLoop(

@@ -19,7 +19,9 @@ __all__ = [
     "Gatherer",
     "KeyBatch",
     "Lock",
+    "Mailbox",
     "MailboxTable",
+    "StoredMessage",
     "Waiter",
     "Waker",
     "assemble",
@@ -27,12 +29,14 @@ __all__ = [
     "decode",
     "encode",
     "find",
+    "footprint",
     "frames",
     "is_group",
     "key",
     "kind",
     "next_prefix",
     "pack",
+    "payload_size",
     "reseed",
     "shard",
     "splice",
@@ -51,15 +55,16 @@ if COMPILED and not TYPE_CHECKING:
             clone,
             decode,
             encode,
+            footprint,
             frames,
             next_prefix,
             pack,
             reseed,
             splice,
         )
-        from channels_redis_fast._ext.mailboxes import Lock, MailboxTable
+        from channels_redis_fast._ext.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
         from channels_redis_fast._ext.names import find, is_group, key, kind, shard, split
-        from channels_redis_fast._ext.pipeline import assemble
+        from channels_redis_fast._ext.pipeline import assemble, payload_size
         from channels_redis_fast._ext.waiters import Waiter, Waker
     except ImportError:
         COMPILED = False
@@ -73,13 +78,14 @@ if TYPE_CHECKING or not COMPILED:
         clone,
         decode,
         encode,
+        footprint,
         frames,
         next_prefix,
         pack,
         reseed,
         splice,
     )
-    from channels_redis_fast.hot.mailboxes import Lock, MailboxTable
+    from channels_redis_fast.hot.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
     from channels_redis_fast.hot.names import find, is_group, key, kind, shard, split
-    from channels_redis_fast.hot.pipeline import assemble
+    from channels_redis_fast.hot.pipeline import assemble, payload_size
     from channels_redis_fast.hot.waiters import Waiter, Waker

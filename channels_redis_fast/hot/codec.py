@@ -5,7 +5,7 @@ It knows how long the prefixes of a layer are; the layout of the bytes is `envel
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from channels_redis_fast.hot.envelope import ORDERED_FROM, Message, decode, encode, frames, pack
 
@@ -17,6 +17,9 @@ class EnvelopeCodec:
     """msgpack without encryption: the envelope from end to end."""
 
     __slots__ = ("_prefix_length", "ordered")
+
+    #: `clone` copies what is decoded here.
+    copy: Callable[[Message], Message] | None = None
 
     def __init__(self, prefix_length: int, /) -> None:
         if prefix_length < 0:
@@ -46,7 +49,3 @@ class EnvelopeCodec:
             except Exception as error:
                 errors.append(error)
         return letters, errors
-
-    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
-        """Return the letters that bring a message to channels; nobody gets what another one has."""
-        return [(channels, message)]

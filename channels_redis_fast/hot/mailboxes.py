@@ -6,11 +6,13 @@ It knows channels by name and messages as dicts and lists; not where messages co
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from channels_redis_fast.hot.codec import Letter
-from channels_redis_fast.hot.envelope import Message, clone
+from channels_redis_fast.hot.envelope import Message, clone, footprint
 from channels_redis_fast.hot.waiters import _FINISHED, _PENDING, Waiter, Waker
 
 
@@ -37,20 +39,62 @@ class Lock:
         self._lock.release()
 
 
+#: Bytes that a mailbox takes with its channel's name, and those of a stored message beside the message itself.
+MAILBOX_BYTES, MESSAGE_BYTES = 500, 150
+
+
+class StoredMessage:
+    """A message in a mailbox, or in those of several channels: `is_shared`, each receiver gets a copy of it.
+
+    `deadline`: until when it is kept. `holders`: how many mailboxes have it. `size`: about the bytes that it takes.
+    """
+
+    __slots__ = ("deadline", "holders", "is_shared", "message", "size")
+
+    def __init__(self, message: Message, deadline: float, is_shared: bool, /) -> None:
+        self.message = message
+        self.deadline = deadline
+        self.is_shared = is_shared
+        self.holders = 0
+        self.size = footprint(message) + MESSAGE_BYTES
+
+
+class Mailbox:
+    """The messages of a channel that nobody has received yet, oldest first.
+
+    `last_received`: when somebody received on the channel last (monotonic); if never, when the first of these came.
+    """
+
+    __slots__ = ("_messages", "channel", "last_received")
+
+    def __init__(self) -> None:
+        self._messages: deque[StoredMessage] = deque()
+        self.channel = ""
+        self.last_received = 0.0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __iter__(self) -> Iterator[StoredMessage]:
+        return iter(tuple(self._messages))
+
+
 class MailboxTable:
     """The receivers that wait, and the messages that do, by channel.
 
-    `waiting` has the receiver of a channel or a list of several, first come first served, and `stored` its messages
-    with the moment until which each is kept; a channel is in either only while there is something. Both change under
-    the `lock` only.
+    `waiting` has the receiver of a channel or a list of several, first come first served, and `stored` its mailbox; a
+    channel is in either only while there is something. `held` is about the bytes that are stored. All change under the
+    `lock` only. `copy` copies a message to several channels for each of them; without one, `clone` does.
     """
 
-    __slots__ = ("_lock", "stored", "waiting")
+    __slots__ = ("_copy", "_lock", "held", "stored", "waiting")
 
-    def __init__(self, lock: Lock, /) -> None:
+    def __init__(self, lock: Lock, copy: Callable[[Message], Message] | None = None, /) -> None:
         self._lock = lock
+        self._copy = copy or clone
         self.waiting: dict[str, Waiter[Message] | list[Waiter[Message]]] = {}
-        self.stored: dict[str, deque[tuple[float, Message]]] = {}
+        self.stored: dict[str, Mailbox] = {}
+        self.held = 0
 
     def claim(self, channel: str, waker: Waker, /) -> Waiter[Message]:
         """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one.
@@ -72,6 +116,53 @@ class MailboxTable:
             else:
                 self.waiting[channel] = [found, waiter]
         return waiter
+
+    def put(self, channel: str, stored: StoredMessage, first: bool, /) -> int:
+        """Put a message into the mailbox of a channel, at its end or `first`; return how many are there then.
+
+        The caller holds the lock.
+        """
+        mailbox = self.stored.get(channel)
+        if mailbox is None:
+            mailbox = self.stored[channel] = Mailbox()
+            mailbox.channel = channel
+            mailbox.last_received = time.monotonic()
+            self.held += MAILBOX_BYTES
+        if first:
+            mailbox._messages.appendleft(stored)
+        else:
+            mailbox._messages.append(stored)
+        if not stored.holders:
+            self.held += stored.size
+        stored.holders += 1
+        return len(mailbox)
+
+    def pop(self, channel: str, received_at: float = 0.0, /) -> StoredMessage | None:
+        """Take the oldest message out of the mailbox of a channel; None if there is none. The caller holds the lock.
+
+        `received_at`: that this is done for a receiver, at this moment (monotonic).
+        """
+        mailbox = self.stored.get(channel)
+        if mailbox is None:
+            return None
+        if received_at > 0:
+            mailbox.last_received = received_at
+        if not mailbox:
+            # One that somebody else made.
+            raise IndexError("an empty mailbox")
+        stored = mailbox._messages.popleft()
+        stored.holders -= 1
+        if not stored.holders:
+            self.held -= stored.size
+        if not mailbox:
+            del self.stored[channel]
+            self.held -= MAILBOX_BYTES
+        return stored
+
+    def clear(self) -> None:
+        """Throw away all messages. The caller holds the lock."""
+        self.stored.clear()
+        self.held = 0
 
     def line(self, channel: str, /) -> list[Waiter[Message]]:
         """Return the receivers of a channel, first come first. The caller holds the lock."""
@@ -109,7 +200,7 @@ class MailboxTable:
         for address, message in letters:
             channel = address
             if isinstance(address, list):
-                names = [name for name in address[1:] if not self._give(name, clone, message, here)]
+                names = [name for name in address[1:] if not self._give(name, self._copy, message, here)]
                 given += max(len(address) - 1, 0) - len(names)
                 if names:
                     left.append((names, message))
@@ -130,7 +221,7 @@ class MailboxTable:
         try:
             message = copy(message)
         except Exception:
-            # Nested too deep: whoever delivers what is left hears of it, and the next letters are given.
+            # Nested too deep, say: whoever delivers what is left hears of it, and the next letters are given.
             return False
         del self.waiting[channel]
         waiter._finish(_FINISHED, message)

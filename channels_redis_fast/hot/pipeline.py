@@ -5,6 +5,7 @@ It knows the protocol; not what the commands mean.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 Word = bytes | str | int | float
@@ -26,6 +27,20 @@ def assemble(commands: list[list[Word] | tuple[Word, ...]] | tuple[list[Word] | 
         parts.append(b"*%d\r\n" % len(words))
         parts.extend(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
     return b"".join(parts)
+
+
+def payload_size(commands: Sequence[Any], /) -> int:
+    """About how many bytes `assemble` makes of commands: those of their words that are bytes.
+
+    Raises TypeError where the commands are neither list nor tuple. What is wrong with one of them, `assemble` says.
+    """
+    return sum(
+        len(word)
+        for command in _sequence(commands, "commands")
+        if type(command) is list or type(command) is tuple
+        for word in command
+        if type(word) is bytes
+    )
 
 
 def _sequence(value: Any, what: str) -> Any:

@@ -32,6 +32,8 @@ class Codec(Protocol):
 
     #: Whether members sort, byte by byte, in the order in which they were made in this process.
     ordered: bool
+    #: What copies a decoded message, so that nobody gets what another one has; None where ``clone`` does.
+    copy: Callable[[Message], Message] | None
 
     def encode(self, message: Message, channel: str | None, /) -> bytes:
         """Return the member for one message; ``channel`` is its full name, or None on a general channel."""
@@ -45,16 +47,11 @@ class Codec(Protocol):
     def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Letter], list[Exception]]:
         """Return the letters in members, in order, and the errors of those that hold none."""
 
-    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
-        """
-        Return the letters that bring a message to channels; nobody gets what another one has.
-
-        A letter to several channels stands for messages that ``clone`` copies.
-        """
-
 
 class SingleMessageCodec(abc.ABC):
     """What the codecs have in common that take members one after the other."""
+
+    copy: Callable[[Message], Message] | None = None
 
     @abc.abstractmethod
     def decode(self, member: bytes, /) -> Letter:
@@ -65,14 +62,10 @@ class SingleMessageCodec(abc.ABC):
         errors: list[Exception] = []
         for member in members:
             try:
-                address, message = self.decode(member)
-                letters += self.share(message, address) if isinstance(address, list) else [(address, message)]
+                letters.append(self.decode(member))
             except Exception as error:
                 errors.append(error)
         return letters, errors
-
-    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
-        return [(channels, message)]
 
 
 class EncryptedCodec(SingleMessageCodec):
@@ -101,6 +94,8 @@ class SerializerCodec(SingleMessageCodec):
         self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any], ordered: bool
     ) -> None:
         self.ordered = ordered
+        # What another serializer makes may hold more than dicts and lists.
+        self.copy = deepcopy
         self._serialize = serialize
         self._deserialize = deserialize
 
@@ -123,9 +118,6 @@ class SerializerCodec(SingleMessageCodec):
             raise ValueError(f"{CHANNEL_FIELD} must be a channel name or a list of them")
         return address, message
 
-    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
-        return _to_each(message, channels)
-
 
 class PayloadCodec(SingleMessageCodec):
     """
@@ -141,6 +133,7 @@ class PayloadCodec(SingleMessageCodec):
         self._serialize = serialize
         self._deserialize = deserialize
         self._plain = plain
+        self.copy = None if plain else deepcopy
 
     def encode(self, message: Message, channel: str | None, /) -> bytes:
         if self._plain and isinstance(message, dict):
@@ -162,9 +155,6 @@ class PayloadCodec(SingleMessageCodec):
             raise ValueError("a message must not be None")
         return None, message
 
-    def share(self, message: Message, channels: list[str], /) -> list[Letter]:
-        return [(channels, message)] if self._plain else _to_each(message, channels)
-
 
 _FIELD_BYTES = CHANNEL_FIELD.encode()
 
@@ -172,11 +162,6 @@ _FIELD_BYTES = CHANNEL_FIELD.encode()
 def _addressed(message: Message, address: str | list[str]) -> Message:
     # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show others there than it holds.
     return {**dict(message.items()), CHANNEL_FIELD: address}
-
-
-def _to_each(message: Message, channels: list[str]) -> list[Letter]:
-    # What another serializer makes may hold more than dicts and lists.
-    return [(channels[0], message), *((channel, deepcopy(message)) for channel in channels[1:])]
 
 
 def _as_bytes(stored: Any) -> bytes:

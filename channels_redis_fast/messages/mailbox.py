@@ -11,6 +11,8 @@ Rules kept here:
 - A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
 - What a waiter got and could not use, because it was cancelled, goes back to the front.
 - A mailbox holds at most the channel's capacity (the oldest gives way) for at most the expiry.
+- A message to several channels is stored once, and copied for each receiver that takes it.
+- All mailboxes of the process together hold at most ``memory_limit.MAX_BYTES``.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from ..connection.futures import fail
-from ..hot import Lock, MailboxTable, Waiter, Waker, clone
+from ..hot import Lock, Mailbox, MailboxTable, StoredMessage, Waiter, Waker, clone
 from ..stats import Stats
+from . import memory_limit
 from .codec import Letter, Message
+from .memory_limit import PROCESS, Alive, Droppable
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -48,14 +53,27 @@ class MailboxFeeder(Protocol):
 
 
 class MailboxLimits:
-    """What mailboxes have in common: a lock, the limits, the counters."""
+    """
+    What the mailboxes of a layer have in common: a lock, the limits, the counters.
 
-    def __init__(self, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
+    ``copy``: what copies a decoded message, None where it is made of dicts and lists.
+    """
+
+    def __init__(
+        self,
+        expiry: float,
+        capacity_of: Callable[[str], int],
+        stats: Stats,
+        copy: Callable[[Message], Message] | None = None,
+    ) -> None:
         self.lock = Lock()
         self.expiry = expiry
         self.capacity_of = capacity_of
         self.stats = stats
-        self._warn_at = 0.0
+        self.copy = copy
+        self.all: Alive[Mailboxes] = Alive()
+        self._warn_at = self._warn_of_memory_at = 0.0
+        PROCESS.add(self)
 
     def undeliverable(self, channel: str, error: Exception) -> None:
         """Count and log a message that could not be given to a channel. Those behind it are."""
@@ -76,12 +94,48 @@ class MailboxLimits:
                 self.stats.dropped,
             )
 
+    # What the process' limit asks and tells.
+
+    def held(self) -> int:
+        """Return the bytes that are in all mailboxes."""
+        return sum(mailboxes.held for mailboxes in self.all)
+
+    def droppable(self) -> list[Droppable]:
+        """Return all mailboxes."""
+        with self.lock:
+            return [
+                (mailbox.last_received, partial(mailboxes.drop_oldest, mailbox))
+                for mailboxes in self.all
+                for mailbox in mailboxes.stored.values()
+            ]
+
+    def dropped_for_memory(self, count: int) -> None:
+        """Count messages that were dropped since mailboxes take too much memory, and say so now and then."""
+        with self.lock:
+            self.stats.dropped += count
+        now = time.monotonic()
+        if now >= self._warn_of_memory_at:
+            self._warn_of_memory_at = now + WARNING_INTERVAL
+            logger.warning(
+                "The messages that this process has not yet received take more than %d MB: the oldest are dropped, "
+                "first those of channels that nobody receives on (%d so far in this process)",
+                memory_limit.MAX_BYTES // 1_000_000,
+                self.stats.dropped,
+            )
+
 
 class InboxRegistry(MailboxLimits):
     """All inboxes of a core layer."""
 
-    def __init__(self, prefix: bytes, expiry: float, capacity_of: Callable[[str], int], stats: Stats) -> None:
-        super().__init__(expiry, capacity_of, stats)
+    def __init__(
+        self,
+        prefix: bytes,
+        expiry: float,
+        capacity_of: Callable[[str], int],
+        stats: Stats,
+        copy: Callable[[Message], Message] | None = None,
+    ) -> None:
+        super().__init__(expiry, capacity_of, stats, copy)
         self.inboxes: dict[str, Inbox] = {}
         #: Who empties keys in each event loop.
         self.receivers: dict[asyncio.AbstractEventLoop, MailboxFeeder] = {}
@@ -118,7 +172,7 @@ class InboxRegistry(MailboxLimits):
         """Throw away all stored messages."""
         with self.lock:
             for inbox in self.inboxes.values():
-                inbox.stored.clear()
+                inbox.clear()
 
     def sweep(self) -> float | None:
         """Drop what has expired; return the seconds until there is more to drop, None when nothing is stored."""
@@ -131,24 +185,28 @@ class Mailboxes(MailboxTable):
     """
     The mailboxes of channels that have something in common, and the receivers that wait on them.
 
-    ``waiting`` and ``stored`` are the table's, as ``claim`` is, with which a receiver comes. A stored message has its
-    monotonic deadline beside it. ``name``: the channel of messages that name none.
+    ``waiting`` and ``stored`` are the table's, as ``claim`` is, with which a receiver comes. ``name``: the channel of
+    messages that name none.
     """
 
-    __slots__ = ("_limits", "name")
+    __slots__ = ("__weakref__", "_copy_of", "_limits", "name")
 
     def __init__(self, limits: MailboxLimits, name: str = "") -> None:
-        super().__init__(limits.lock)
+        super().__init__(limits.lock, limits.copy)
         self._limits = limits
+        self._copy_of = limits.copy or clone
         self.name = name
+        limits.all.add(self)
 
     def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
         """Called when a receiver has gone; a message that it was given and never saw goes to the next, or back."""
         with self._limits.lock:
             self.leave(channel, waiter)
-            if waiter.has_result():
-                # In which loop this is called is not known for sure.
-                self._hand_over(channel, waiter.take(), None, first=True)
+            if not waiter.has_result():
+                return
+            # In which loop this is called is not known for sure.
+            grown = self._hand_back(channel, waiter.take())
+        PROCESS.grew(grown)
 
     def deliver(self, letters: list[Letter], here: Waker) -> int:
         """
@@ -159,28 +217,45 @@ class Mailboxes(MailboxTable):
         with self._limits.lock:
             # The usual receiver is alone, in this loop, and still there.
             left, given = self.hand_out(letters, here)
+            if not left:
+                return given
+            before = self.held
+            deadline = time.monotonic() + self._limits.expiry
             for address, message in left:
-                shared = isinstance(address, list)
-                failed: tuple[str, Exception] | None = None
-                for channel in address if isinstance(address, list) else [address or self.name]:
-                    try:
-                        self._hand_over(channel, clone(message) if shared else message, here)
-                        given += 1
-                    except Exception as error:
-                        failed = failed or (channel, error)
-                if failed is not None:
-                    # Once, however many channels it was for.
-                    self._limits.undeliverable(*failed)
+                if isinstance(address, list):
+                    given += self._deliver_to_several(address, message, deadline, here)
+                    continue
+                channel = address or self.name
+                try:
+                    self._hand_over(channel, StoredMessage(message, deadline, False), here)
+                    given += 1
+                except Exception as error:
+                    self._limits.undeliverable(channel, error)
+            grown = self.held - before
+        if grown > 0:
+            PROCESS.grew(grown)
         return given
 
     def depth(self, channel: str) -> int:
         """Return how many messages are stored for a channel, not counting what has expired. For any thread."""
-        with self._limits.lock:
-            stored = self.stored.get(channel)
-            # Copied in one go: the receivers of a Pub/Sub layer take from it without the lock.
-            entries = () if stored is None else tuple(stored)
         now = time.monotonic()
-        return sum(deadline > now for deadline, _ in entries)
+        with self._limits.lock:
+            return sum(stored.deadline > now for stored in self.stored.get(channel, ()))
+
+    def forget(self, channel: str) -> None:
+        """Throw away the stored messages of a channel. The caller holds the lock."""
+        while self.pop(channel) is not None:
+            pass
+
+    def drop_oldest(self, mailbox: Mailbox, spare: int) -> int | None:
+        """Drop the oldest message of a mailbox; return the freed bytes, None if it had no more than ``spare``."""
+        with self._limits.lock:
+            # Emptied, it is one no more.
+            if len(mailbox) <= spare or self.stored.get(mailbox.channel) is not mailbox:
+                return None
+            before = self.held
+            self.pop(mailbox.channel)
+            return before - self.held
 
     def drop_expired(self) -> float | None:
         """
@@ -190,14 +265,13 @@ class Mailboxes(MailboxTable):
         """
         now = time.monotonic()
         next_deadline: float | None = None
-        for channel, messages in list(self.stored.items()):
-            while messages and messages[0][0] <= now:
-                messages.popleft()
+        for channel, mailbox in list(self.stored.items()):
+            for stored in mailbox:
+                if stored.deadline > now:
+                    next_deadline = min(next_deadline or stored.deadline, stored.deadline)
+                    break
+                self.pop(channel)
                 self._limits.stats.expired += 1
-            if not messages:
-                del self.stored[channel]
-            elif next_deadline is None or messages[0][0] < next_deadline:
-                next_deadline = messages[0][0]
         return None if next_deadline is None else next_deadline - now
 
     def fail_waiters(self, error: Exception, channel: str | None = None) -> None:
@@ -223,21 +297,51 @@ class Mailboxes(MailboxTable):
                 return self.line(channel)[0].get_loop()
         return None
 
-    def _hand_over(self, channel: str, message: Message, here: Waker | None, first: bool = False) -> None:
-        while (waiter := self.next_in_line(channel)) is not None:
-            if waiter.done():
-                continue
-            loop = waiter.get_loop()
-            if here is not None and loop is here.loop:
-                waiter.set_result(message)
+    def _deliver_to_several(self, channels: list[str], message: Message, deadline: float, here: Waker) -> int:
+        """Give one message to each of several channels; return to how many."""
+        given = 0
+        failed: tuple[str, Exception] | None = None
+        try:
+            # One for all that store it. Somebody has the original, or will have it.
+            stored = StoredMessage(self._copy_of(message), deadline, True)
+            for channel in channels:
+                try:
+                    self._hand_over(channel, stored, here)
+                    given += 1
+                except Exception as error:
+                    failed = failed or (channel, error)
+        except Exception as error:
+            failed = (channels[0], error)
+        if failed is not None:
+            # Once, however many channels it was for.
+            self._limits.undeliverable(*failed)
+        return given
+
+    def _hand_over(self, channel: str, stored: StoredMessage, here: Waker | None, first: bool = False) -> None:
+        if channel in self.waiting:
+            # Copied before anybody leaves the line.
+            message = self._copy_of(stored.message) if stored.is_shared else stored.message
+            while (waiter := self.next_in_line(channel)) is not None:
+                if waiter.done():
+                    continue
+                loop = waiter.get_loop()
+                if here is not None and loop is here.loop:
+                    waiter.set_result(message)
+                    return
+                try:
+                    loop.call_soon_threadsafe(self._arrive, channel, waiter, message)
+                except RuntimeError:
+                    # That loop is closed; its receivers never come back.
+                    continue
                 return
-            try:
-                loop.call_soon_threadsafe(self._arrive, channel, waiter, message)
-            except RuntimeError:
-                # That loop is closed; its receivers never come back.
-                continue
-            return
-        self._store(channel, message, first)
+        self._store(channel, stored, first)
+
+    def _hand_back(self, channel: str, message: Message) -> int:
+        """Give a message that somebody has had and not received to the next, or back; return the bytes stored."""
+        before = self.held
+        stored = StoredMessage(message, time.monotonic() + self._limits.expiry, False)
+        self._hand_over(channel, stored, None, first=True)
+        return self.held - before
 
     def _arrive(self, channel: str, waiter: Waiter[Message], message: Message) -> None:
         """Take a message that another thread handed over."""
@@ -245,33 +349,30 @@ class Mailboxes(MailboxTable):
             waiter.set_result(message)
             return
         with self._limits.lock:
-            self._hand_over(channel, message, None, first=True)
+            grown = self._hand_back(channel, message)
+        PROCESS.grew(grown)
 
-    def _store(self, channel: str, message: Message, first: bool) -> None:
+    def _store(self, channel: str, stored: StoredMessage, first: bool) -> None:
         # Asked first, since a site's own answer may be an error: then nothing is stored.
         capacity = 0 if first else max(self._limits.capacity_of(channel), 1)
-        stored = self.stored.get(channel)
-        if stored is None:
-            stored = self.stored[channel] = deque()
-        entry = (time.monotonic() + self._limits.expiry, message)
-        if first:
-            stored.appendleft(entry)
+        if self.put(channel, stored, first) <= capacity or first:
             return
-        stored.append(entry)
-        while len(stored) > capacity:
-            stored.popleft()
+        while len(self.stored[channel]) > capacity:
+            self.pop(channel)
             self._limits.dropped(channel, capacity)
 
     def _take(self, channel: str) -> Message | None:
-        stored = self.stored[channel]
         now = time.monotonic()
-        while stored:
-            deadline, message = stored.popleft()
-            if not stored:
-                del self.stored[channel]
-            if deadline > now:
-                return message
-            self._limits.stats.expired += 1
+        while (stored := self.pop(channel, now)) is not None:
+            if stored.deadline <= now:
+                self._limits.stats.expired += 1
+            elif not stored.is_shared or not stored.holders:
+                return stored.message
+            else:
+                try:
+                    return self._copy_of(stored.message)
+                except Exception as error:
+                    self._limits.undeliverable(channel, error)
         return None
 
 

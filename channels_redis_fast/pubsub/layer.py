@@ -315,7 +315,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         super().after_fork()
 
     def _make_room(self) -> MailboxLimits:
-        return MailboxLimits(math.inf if self.expiry is None else self.expiry, self._mailbox_capacity(), self._stats)
+        expiry = math.inf if self.expiry is None else self.expiry
+        return MailboxLimits(expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 
     async def _live(self, state: PubSubLoop, channel: str) -> None:
         # More than once, if a flush comes between the acknowledgement and this task's next step.
@@ -423,3 +424,4 @@ class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
         self.channel_layer = channel_layer
         if channel_layer is not None:
             self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)
+            self._limits = self._make_room()

@@ -176,7 +176,7 @@ class PubSubLoop:
             for channel in list(members):
                 self.leave_group(group, channel)
         with self._limits.lock:
-            self.boxes.stored.clear()
+            self.boxes.clear()
         for channel in list(self.channels):
             if not self._is_needed(channel):
                 self._drop(channel)
@@ -235,7 +235,7 @@ class PubSubLoop:
             self._outages.ended(channel)
             self._subscribers[self._shard_of(channel)].unsubscribe(channel.encode())
         with self._limits.lock:
-            self.boxes.stored.pop(channel, None)
+            self.boxes.forget(channel)
 
     def _message(self, name: bytes, payload: bytes) -> None:
         target = name.decode()
@@ -250,7 +250,7 @@ class PubSubLoop:
             self._stats.undecodable += 1
             logger.error("Skipped an undecodable message on %r: %s: %s", target, type(error).__name__, error)
             return
-        letters: list[Letter] = [(target, message)] if members is None else self._codec.share(message, members)
+        letters: list[Letter] = [(target if members is None else members, message)]
         self._stats.deliveries += self.boxes.deliver(letters, self.waker)
         if self.boxes.stored and self._sweep is None and self._limits.expiry < math.inf:
             self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)

@@ -87,3 +87,54 @@ def test_a_process_does_not_grow(redis_server: Any, prefix: str, work: str) -> N
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=ROOT)
     assert ended.stderr == ""
     assert int(ended.stdout) < GROWTH
+
+
+GONE = """
+    import asyncio, gc, json, os, sys
+    from channels_redis_fast.core import RedisChannelLayer
+    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+
+    hosts, prefix, kind, serializer = sys.argv[1:]
+
+    def resident():
+        gc.collect()
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    async def main():
+        layer = globals()[kind](hosts=json.loads(hosts), prefix=prefix, serializer_format=serializer)
+        gone = [await layer.new_channel() for _ in range(3000)]
+        channel = await layer.new_channel()
+        await asyncio.gather(*(layer.group_add("room", name) for name in [*gone, channel]))
+
+        async def send(n):
+            await layer.group_send("room", {"n": n, "type": "chat.message", "user": "alice", "tags": ["a", "b"]})
+            assert (await layer.receive(channel))["n"] == n
+
+        for n in range(5):
+            await send(n)
+        before = resident()
+        for n in range(5, 55):
+            await send(n)
+        print(resident() - before)
+        [own] = {(await layer.receive(name))["tags"].append(name) for name in gone}
+        await layer.close_pools()
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+"""
+
+
+def growth_by_members_that_are_gone(kind: str, hosts: Any, prefix: str, serializer: str) -> int:
+    """Return by how many bytes a process grows with 50 group messages to 3,000 channels that nobody receives on."""
+    command = [sys.executable, "-c", textwrap.dedent(GONE), json.dumps(hosts), prefix, kind, serializer]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=ROOT)
+    assert ended.stderr == ""
+    return int(ended.stdout)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="measured in /proc")
+@pytest.mark.parametrize("serializer", ["msgpack", "json"])
+def test_members_that_are_gone_share_a_message(redis_server: Any, prefix: str, serializer: str) -> None:
+    """Copies for each would take 60 MB; they are made when somebody receives."""
+    growth = growth_by_members_that_are_gone("RedisChannelLayer", hosts_on(redis_server), prefix, serializer)
+    assert growth < GROWTH

@@ -92,11 +92,11 @@ def table_of(hot: Any) -> Any:
 
     class Table(hot.MailboxTable):  # type: ignore[misc]
         def _take(self, channel: str) -> Any:
-            return self.stored.pop(channel)
+            return self.pop(channel, 1.0).message
 
     table = Table(hot.Lock())
     waker, other = hot.Waker(Loop()), hot.Waker(Loop())
-    table.stored["stored"] = {"n": [1]}
+    table.put("stored", hot.StoredMessage({"n": [1]}, 0.0, False), False)
     made = [table.claim(channel, waker) for channel in ("a", "b", "b", "c", "f", "g", "stored")]
     table.claim("d", other)
     made[3].cancel()
@@ -109,6 +109,28 @@ def served(hot: Any) -> Any:
     flat, deep = {"n": 1}, {"n": [1]}
     letters = [("a", deep), (["e", "f", "b"], deep), (["g"], flat), ([], flat), ("c", flat), ("d", flat), (None, flat)]
     return table.hand_out(letters, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
+
+
+def stored(hot: Any) -> Any:
+    """A message in several mailboxes, one of which is long; taken, put back in front, thrown away."""
+    table, _, _ = table_of(hot)
+    body = hot.StoredMessage({"n": [1], "text": "\xe9"}, 1.0, True)
+    counts = [table.put(channel, body, False) for channel in ("x", "y", "z")]
+    for n in range(200):
+        table.put("x", hot.StoredMessage({"n": n}, 2.0, False), False)
+    taken = [table.pop("x", 3.0) for _ in range(150)]
+    counts += [table.put("x", taken[-1], True), table.put("new", taken[-1], True)]
+    seen = len(table.stored["x"]), [one.message for one in table.stored["x"]], table.stored["x"].last_received
+    facts = body.message, body.deadline, body.is_shared, body.holders, body.size, table.held
+    table.clear()
+    return counts, [one.message for one in taken], seen, facts, table.held, table.pop("x")
+
+
+def emptied(hot: Any) -> Any:
+    """A mailbox that somebody made, and that holds nothing."""
+    table, _, _ = table_of(hot)
+    table.stored["x"] = hot.Mailbox()
+    return len(hot.Mailbox()), list(hot.Mailbox()), hot.Mailbox().channel, table.pop("x")
 
 
 def left(hot: Any) -> Any:

@@ -145,16 +145,15 @@ class Delivering(Play):
             """As the package's own: it knows what is stored."""
 
             def _take(self, channel: Any) -> Any:
-                messages = self.stored[channel]
-                message = messages.pop(0)
-                if not messages:
-                    del self.stored[channel]
-                return message
+                return self.pop(channel, 1.0).message
 
+        self.stored_message = hot.StoredMessage
         self.table = Table(self.lock)
+        #: What may lie in several mailboxes.
+        self.bodies: list[Any] = []
 
     def move(self) -> Any:
-        kind = self.source.byte() % 8
+        kind = self.source.byte() % 10
         if kind == 0:
             return self.run()
         if kind < 4:
@@ -169,13 +168,34 @@ class Delivering(Play):
             waiter = self.source.pick(self.waiters)
             return waiter.add_done_callback(self.source.pick(self.callbacks), context=copy_context())
         if kind == 6:
-            self.table.stored.setdefault(self.channel(), []).append(self.source.entries(2))
-            return None
+            return self.store()
+        if kind == 8:
+            taken = self.table.pop(self.channel())
+            return None if taken is None else (taken.message, taken.holders), self.mailboxes()
+        if kind == 9:
+            if self.source.byte() % 8 == 0:
+                self.table.clear()
+            return self.mailboxes()
         letters = [self.letter() for _ in range(self.source.byte() % 5)]
         before = repr(letters)
         with self.lock:
             left = self.table.hand_out(letters, self.source.pick(self.wakers))
         return left, repr(letters) == before, {name: len(self.table.line(name)) for name in self.table.waiting}
+
+    def store(self) -> Any:
+        """Put a new message, or one that others have too, at either end."""
+        if not self.bodies or self.source.byte() % 2:
+            body = self.stored_message(self.source.entries(2), float(self.source.byte()), bool(self.source.byte() % 2))
+            self.bodies.append(body)
+        body = self.source.pick(self.bodies)
+        count = self.table.put(self.channel(), body, bool(self.source.byte() % 2))
+        return count, (body.message, body.deadline, body.is_shared, body.size, body.holders), self.mailboxes()
+
+    def mailboxes(self) -> Any:
+        return self.table.held, {
+            name: (mailbox.channel, len(mailbox), [stored.message for stored in mailbox])
+            for name, mailbox in self.table.stored.items()
+        }
 
     def channel(self) -> Any:
         return self.source.pick(self.CHANNELS) if self.source.byte() < 250 else self.source.value(1)

@@ -55,6 +55,7 @@ def decode(data: bytes) -> None:
     same(lambda hot: hot.encode(message, channel, length)[length:], "encode", message, channel)
     same(lambda hot: hot.pack(message), "pack", message)
     same(lambda hot: hot.clone(message), "clone", message)
+    same(lambda hot: hot.footprint(message), "footprint", message)
     body = guarded(member[length:])
     same(lambda hot: hot.splice(body, channel), "splice", body, channel)
 
@@ -74,7 +75,6 @@ def splice(data: bytes) -> None:
     for channel in groups:
         same(lambda hot, to=channel: hot.splice(body, to), "splice", body, channel)
     same(lambda hot: [member[length:] for member in hot.frames(body, groups, length)], "frames", body, groups, length)
-    same(lambda hot: hot.EnvelopeCodec(length).share(body, groups), "share", body, groups)
 
 
 def encode(data: bytes) -> None:
@@ -86,6 +86,7 @@ def encode(data: bytes) -> None:
     before = text_of(message)
     same(lambda hot: hot.pack(message), "pack", message)
     same(lambda hot: hot.clone(message), "clone", message)
+    same(lambda hot: hot.footprint(message), "footprint", message)
     if same(lambda hot: hot.encode(message, channel, length)[length:], "encode", message, channel):
         member = COMPILED.encode(message, channel, length)
         require(len(member) >= length, "a member is shorter than its prefix", member, length)

@@ -30,13 +30,6 @@ def test_what_cannot_be_decoded_spoils_nothing(hot: Any) -> None:
     assert "must be a map" in str(errors[2])
 
 
-def test_shared(hot: Any) -> None:
-    channels = ["a", "b"]
-    (letter,) = hot.EnvelopeCodec(12).share(MESSAGE, channels)
-    assert letter == (channels, MESSAGE)
-    assert letter[1] is MESSAGE
-
-
 def test_a_negative_length(hot: Any) -> None:
     with pytest.raises(ValueError, match="a prefix has no negative length: -1"):
         hot.EnvelopeCodec(-1)

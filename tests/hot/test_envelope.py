@@ -538,6 +538,35 @@ def test_clone_goes_512_levels_deep(hot: Any, kind: type) -> None:
         hot.clone(nested(513, kind))
 
 
+@given(value=VALUES)
+def test_footprint_is_the_twins(twins: Any, value: Any) -> None:
+    compiled, pure = twins
+    assert compiled.footprint(value) == pure.footprint(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 10_000, "\xe9" * 10_000, b"x" * 10_000, [[]] * 1000, {str(n): n for n in range(1000)}], ids=type
+)
+def test_footprint_is_about_what_it_takes(hot: Any, value: Any) -> None:
+    """At least half of it, and not many times as much."""
+
+    def size_of(value: Any) -> int:
+        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        return sys.getsizeof(value) + sum(map(size_of, inner))
+
+    assert 0.5 * size_of(value) <= hot.footprint(value) <= 5 * size_of(value)
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_footprint_ends(hot: Any, kind: type) -> None:
+    """Whatever refers to itself, or is deep: what a site's own serializer makes may be anything."""
+    assert hot.footprint(nested(700, kind)) > 512 * 60
+    knot: list[Any] = []
+    knot.extend([knot, knot])
+    assert hot.footprint(knot) > 10_000_000
+    assert hot.footprint(object()) == hot.footprint(None)
+
+
 def test_clone_of_what_contains_itself(hot: Any) -> None:
     message: list[Any] = []
     message.append(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +24,11 @@ def table(hot: Any) -> Any:
             self.waker = hot.Waker(asyncio.get_running_loop())
 
         def _take(self, channel: str) -> Any:
-            messages = self.stored[channel]
-            message = messages.pop(0)
-            if not messages:
-                del self.stored[channel]
-            return message
+            return self.pop(channel, 1.0).message
+
+        def store(self, channel: str, *messages: Any) -> None:
+            for message in messages:
+                self.put(channel, hot.StoredMessage(message, 1.0, False), False)
 
         def wait(self, *channels: str) -> list[Any]:
             return [self.claim(channel, self.waker) for channel in channels]
@@ -78,7 +79,7 @@ async def test_a_line_is_left(table: Callable[[], Any]) -> None:
 
 async def test_what_is_stored_comes_first(table: Callable[[], Any]) -> None:
     here = table()
-    here.stored["one"] = [{"n": 1}, None]
+    here.store("one", {"n": 1}, None)
     first, second = here.wait("one", "one")
     assert first.take() == {"n": 1}
     # What was stored and has expired is nothing.
@@ -87,15 +88,82 @@ async def test_what_is_stored_comes_first(table: Callable[[], Any]) -> None:
     assert here.stored == {}
 
 
-async def test_a_lock_is_given_back_whatever_happens(table: Callable[[], Any]) -> None:
+async def test_a_lock_is_given_back_whatever_happens(table: Callable[[], Any], hot: Any) -> None:
     here = table()
-    here.stored["one"] = []
-    with pytest.raises(IndexError):
+    here.stored["one"] = hot.Mailbox()
+    with pytest.raises(IndexError, match=r"^an empty mailbox$"):
         here.wait("one")
     with pytest.raises(TypeError):
         here.wait([])
     with here.lock:
         pass
+
+
+# Storing.
+
+
+async def test_a_mailbox_keeps_the_order(table: Callable[[], Any], hot: Any) -> None:
+    """Whatever was taken from its front, and put back there."""
+    here = table()
+    expected: list[int] = []
+    for n in range(1000):
+        here.store("one", n)
+        expected.append(n)
+        if n % 3:
+            taken = here.pop("one")
+            assert taken.message == expected.pop(0)
+            assert taken.holders == 0
+            if n % 7 == 0:
+                assert here.put("one", taken, True) == len(expected) + 1
+                expected.insert(0, taken.message)
+        assert len(here.stored["one"]) == len(expected)
+    assert [stored.message for stored in here.stored["one"]] == expected
+    assert [here.pop("one").message for _ in expected] == expected
+    assert here.pop("one") is None
+    assert (here.stored, here.held) == ({}, 0)
+
+
+async def test_what_lies_in_several_mailboxes_counts_once(table: Callable[[], Any], hot: Any) -> None:
+    here = table()
+    shared = hot.StoredMessage({"text": "x" * 10_000}, 5.0, True)
+    assert (shared.message, shared.deadline, shared.is_shared) == ({"text": "x" * 10_000}, 5.0, True)
+    assert [here.put(channel, shared, False) for channel in ("a", "b", "b")] == [1, 1, 2]
+    assert shared.holders == 3
+    assert 10_000 < shared.size < here.held < 12_000
+    assert [here.pop(channel) for channel in ("b", "b")] == [shared, shared]
+    assert here.held > 10_000
+    assert here.pop("a") is shared
+    assert (shared.holders, here.held) == (0, 0)
+    here.put("a", shared, False)
+    here.clear()
+    assert (here.stored, here.held) == ({}, 0)
+
+
+async def test_when_somebody_received_last(table: Callable[[], Any]) -> None:
+    here = table()
+    before = time.monotonic()
+    here.store("one", 1, 2, 3)
+    mailbox = here.stored["one"]
+    assert mailbox.channel == "one"
+    assert before <= mailbox.last_received <= time.monotonic()
+    here.pop("one", before + 100)
+    here.pop("one")
+    assert mailbox.last_received == before + 100
+
+
+async def test_another_way_to_copy(hot: Any) -> None:
+    copies: list[Any] = []
+
+    def copy(message: Any) -> Any:
+        copies.append(message)
+        return {**message, "copy": len(copies)}
+
+    table, waker = hot.MailboxTable(hot.Lock(), copy), hot.Waker(asyncio.get_running_loop())
+    waiters = [table.claim(channel, waker) for channel in "abc"]
+    message = {"n": 1}
+    assert table.hand_out([(["a", "b", "c"], message)], waker) == ([], 3)
+    assert [waiter.take() for waiter in waiters] == [message, {"n": 1, "copy": 1}, {"n": 1, "copy": 2}]
+    assert copies == [message, message]
 
 
 # Handing out.
@@ -236,3 +304,11 @@ async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
     table.stored["x"] = 1
     with pytest.raises((AttributeError, NotImplementedError)):
         table.claim("x", waker)
+    message = compiled.StoredMessage({}, 1, False)
+    for arguments in (("x", message, False), ("y", None, False), ([], message, False), ("y", 1, False)):
+        with pytest.raises(TypeError):
+            table.put(*arguments)
+    for channel in ("x", []):
+        with pytest.raises(TypeError):
+            table.pop(channel)
+    assert compiled.MailboxTable.__new__(compiled.MailboxTable).pop("x") is None

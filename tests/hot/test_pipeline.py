@@ -89,3 +89,18 @@ def test_refused_commands(hot: Any, commands: Any, error: type[Exception], text:
     with pytest.raises(error) as caught:
         hot.assemble(commands)
     assert str(caught.value) == text
+
+
+@given(commands=COMMANDS)
+def test_the_size_of_what_is_written(twins: Any, commands: Any) -> None:
+    compiled, pure = twins
+    expected = sum(len(word) for command in commands for word in command if type(word) is bytes)
+    for kind in (list, tuple):
+        assert compiled.payload_size(kind(commands)) == pure.payload_size(kind(commands)) == expected
+
+
+def test_the_size_of_what_is_no_command(hot: Any) -> None:
+    """That it is none is for `assemble` to say, which is called behind."""
+    assert hot.payload_size([[b"abc", "d"], b"efg", None, (b"h",)]) == 4
+    with pytest.raises(TypeError, match=r"^commands must be a list or a tuple, not NoneType$"):
+        hot.payload_size(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import itertools
 import weakref
 from typing import Any
 
@@ -362,6 +363,162 @@ async def test_many_tasks_cancelled_at_any_moment(waker: Any) -> None:
         for k, (task, waiter) in enumerate(zip(tasks, waiters, strict=True)):
             assert task.cancelled() or task.result() == waiter.take() == k
     await end()
+
+
+# Many at once.
+
+
+@pytest.fixture
+def slice_size() -> int:
+    """How many waiters one callback wakes."""
+    return 5000
+
+
+async def turns(condition: Any) -> None:
+    """Let the loop go round until the condition holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it does not come to hold")
+
+
+async def test_many_are_woken_in_slices(hot: Any, slice_size: int) -> None:
+    """In order, and what else the loop has to do comes between two of them."""
+    loop = asyncio.get_running_loop()
+    maker = hot.Waker(loop)
+    count = 4 * slice_size + 1
+    woken: list[int] = []
+    waiters = [maker.waiter() for _ in range(count)]
+    context = contextvars.copy_context()
+    for n, waiter in enumerate(waiters):
+        waiter.add_done_callback(lambda _, n=n: woken.append(n), context=context)
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(len(woken))
+        if len(woken) < count + 1:
+            loop.call_soon(look)
+
+    for waiter in waiters:
+        waiter.set_result(None)
+    look()
+    # Done last, woken last.
+    late = maker.waiter()
+    late.add_done_callback(lambda _: woken.append(count), context=context)
+    await turns(lambda: woken)
+    assert len(woken) < count
+    late.set_result(None)
+    await turns(lambda: seen[-1] == count + 1)
+    assert woken == list(range(count + 1))
+    steps = sorted(set(seen))
+    assert len(steps) >= 5
+    assert max(after - before for before, after in itertools.pairwise(steps)) <= slice_size
+
+
+async def test_a_cancelled_task_does_not_wait_for_its_slice(hot: Any, slice_size: int) -> None:
+    """It ran before whatever was begun after the cancellation, and does: here, whoever takes its place."""
+    maker = hot.Waker(asyncio.get_running_loop())
+    waiters = [maker.waiter() for _ in range(3 * slice_size)]
+    steps: list[Any] = []
+
+    async def wait(n: int) -> None:
+        try:
+            await waiters[n]
+        except asyncio.CancelledError:
+            steps.append(n)
+            raise
+
+    async def successor() -> None:
+        steps.append("successor")
+
+    tasks = [asyncio.create_task(wait(n)) for n in range(len(waiters))]
+    await asyncio.sleep(0)
+    for waiter in waiters:
+        waiter.set_result(None)
+    await turns(tasks[0].done)
+    assert not tasks[-1].done()
+    last = len(waiters) - 1
+    for n in (last, last - 1):
+        tasks[n].cancel()
+    heir = asyncio.create_task(successor())
+    await within(heir)
+    assert steps == [last, last - 1, "successor"]
+    assert waiters[last].has_result()
+    await within(asyncio.wait(tasks))
+    assert [n for n, task in enumerate(tasks) if task.cancelled()] == [last - 1, last]
+
+
+async def test_all_are_cancelled_between_slices(hot: Any, slice_size: int) -> None:
+    """As when a process ends: each hears of it once, and none waits for ever."""
+    maker = hot.Waker(asyncio.get_running_loop())
+    waiters = [maker.waiter() for _ in range(3 * slice_size)]
+    tasks = [asyncio.create_task(take(waiter)) for waiter in waiters]
+    await asyncio.sleep(0)
+    for n, waiter in enumerate(waiters):
+        waiter.set_result(n)
+    await turns(tasks[0].done)
+    asked = [task.cancel() for task in tasks]
+    await within(asyncio.wait(tasks))
+    assert [task.cancelled() for task in tasks] == asked
+    assert 0 < sum(asked) < len(tasks)
+    assert all(waiter.take() == n for n, waiter in enumerate(waiters))
+
+
+def test_a_loop_that_stops_between_slices(hot: Any, slice_size: int) -> None:
+    """It goes on where it was when it runs again; one that is closed is no error."""
+    loop = asyncio.new_event_loop()
+    maker = hot.Waker(loop)
+    woken: list[int] = []
+    count = 3 * slice_size
+
+    def wake(n: int) -> None:
+        woken.append(n)
+        if n == slice_size // 2:
+            loop.stop()
+
+    def wait() -> None:
+        woken.clear()
+        for n in range(count):
+            waiter = maker.waiter()
+            waiter.add_done_callback(lambda _, n=n: wake(n), context=contextvars.copy_context())
+            waiter.set_result(None)
+        loop.run_forever()
+        assert len(woken) == slice_size
+
+    try:
+        wait()
+        loop.run_until_complete(turns(lambda: len(woken) == count))
+        assert woken == list(range(count))
+        wait()
+    finally:
+        loop.close()
+    assert len(woken) == slice_size
+
+
+def test_an_exception_in_a_slice_keeps_nobody_asleep(hot: Any, slice_size: int) -> None:
+    loop = asyncio.new_event_loop()
+    told: list[Any] = []
+    loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    maker = hot.Waker(loop)
+    woken: list[int] = []
+    count = 2 * slice_size + 2
+
+    def wake(n: int) -> None:
+        woken.append(n)
+        if n % slice_size == 1:
+            raise ValueError("stop")
+
+    for n in range(count):
+        waiter = maker.waiter()
+        waiter.add_done_callback(lambda _, n=n: wake(n), context=contextvars.copy_context())
+        waiter.set_result(None)
+    try:
+        loop.run_until_complete(turns(lambda: len(woken) == count))
+    finally:
+        loop.close()
+    assert woken == list(range(count))
+    assert len(told) == 3
 
 
 # What nobody does.

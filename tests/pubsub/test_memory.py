@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, hosts_on
+from tests.core.test_memory import growth_by_members_that_are_gone
 
 GROWTH = 5 * 1024 * 1024
 
@@ -103,6 +104,14 @@ def test_a_process_does_not_grow(redis_server: Any, prefix: str, work: str) -> N
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, cwd=ROOT)
     assert ended.stderr == ""
     assert int(ended.stdout) < GROWTH
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="measured in /proc")
+@pytest.mark.parametrize("serializer", ["msgpack", "json"])
+def test_members_that_are_gone_share_a_message(redis_server: Any, prefix: str, serializer: str) -> None:
+    """Copies for each would take 60 MB; they are made when somebody receives."""
+    growth = growth_by_members_that_are_gone("RedisPubSubChannelLayer", hosts_on(redis_server), prefix, serializer)
+    assert growth < GROWTH
 
 
 async def test_large_messages_do_not_leave_in_one_write(make_layer: Any) -> None:
