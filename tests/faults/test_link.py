@@ -173,7 +173,9 @@ async def test_replies_to_group_calls_of_the_core_layer(make_core: Make, server:
             before = proxy.replied
             if sending is not None:
                 proxy.cut_after(sending)
-                assert await outcome(layer.group_send(room, {"n": 1}), proxy) == (not listed <= sending < listed + 4)
+                was_sent = await outcome(layer.group_send(room, {"n": 1}), proxy)
+                # The end of the connection may be read before the sending is written, which then takes another one.
+                assert was_sent == (not listed <= sending < listed + 4) or sending == listed
             if joining is not None or sending is not None:
                 await until(lambda: proxy.port in lost)
             await within(layer.group_send(room, {"n": 2}))
