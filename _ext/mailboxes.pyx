@@ -190,6 +190,9 @@ cdef class MailboxTable:
         waiter = <Waiter>found
         if waiter._waker is not here or waiter._state != PENDING:
             return False
+        if self.stored and channel in self.stored:
+            # It is called to take that, which comes first.
+            return False
         if giving == COPY_OF_FLAT:
             message = PyDict_Copy(message)
         elif giving == COPY:

@@ -304,6 +304,7 @@ class View:
             self.is_at_end = False
             if isinstance(target, Inbox):
                 target.removals.setdefault(0, []).extend(members)
+                target.delivered.extend(map(hash, members))
                 self._pump.deliver(target, self._without_repeated(members))
             else:
                 self._missed = 0

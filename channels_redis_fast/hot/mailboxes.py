@@ -127,6 +127,9 @@ class MailboxTable:
         waiter = self.waiting.get(channel) if type(channel) is str else None
         if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
             return False
+        if channel in self.stored:
+            # It is called to take that, which comes first.
+            return False
         try:
             message = copy(message)
         except Exception:

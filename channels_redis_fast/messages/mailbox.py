@@ -9,6 +9,9 @@ the ``receiver`` it names.
 Rules kept here:
 
 - A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
+- A waiter of another event loop takes it out of the mailbox itself, when its loop runs: until then it is nobody's, and
+  a loop that stands still holds nothing up. Those behind it in line take it at once where that loop is stopped, and
+  after ``PATIENCE`` where it is busy.
 - What a waiter got and could not use, because it was cancelled, goes back to the front.
 - A mailbox holds at most the channel's capacity (the oldest gives way) for at most the expiry.
 """
@@ -34,6 +37,9 @@ logger = logging.getLogger("channels_redis_fast")
 WARNING_INTERVAL = 60.0
 
 
+#: Seconds after which a message is taken by another loop than that of the first receiver, which is busy.
+PATIENCE = 0.1
+
 #: Members that are remembered of each key after they were delivered: 2 megabytes.
 REMEMBERED = 50_000
 
@@ -43,8 +49,11 @@ class MailboxFeeder(Protocol):
 
     loop: asyncio.AbstractEventLoop
     retired: bool
+    #: How often it was asked to serve a key, and came to it.
+    served: int
 
     def serve(self, inbox: Inbox) -> None: ...
+    def waits_for(self, inbox: Inbox) -> list[tuple[int, bytes]]: ...
 
 
 class MailboxLimits:
@@ -86,7 +95,8 @@ class InboxRegistry(MailboxLimits):
         #: Who empties keys in each event loop.
         self.receivers: dict[asyncio.AbstractEventLoop, MailboxFeeder] = {}
         self._prefix = prefix
-        self._abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
+        #: Receives that were ended without having been heard; see ``abandon_later``.
+        self.abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
 
     def open(self, name: str, client_prefix: str) -> Inbox:
         """
@@ -105,14 +115,22 @@ class InboxRegistry(MailboxLimits):
             return inbox
 
     def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
-        """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
-        self._abandoned.append((inbox, channel, waiter))
+        """
+        ``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock.
+
+        It is done before anything else happens to a mailbox, or in the next step of the receive's loop.
+        """
+        self.abandoned.append((inbox, channel, waiter))
+        with contextlib.suppress(RuntimeError):
+            waiter.get_loop().call_soon_threadsafe(self.clear_abandoned)
 
     def clear_abandoned(self) -> None:
         """Do what was put off."""
-        while self._abandoned:
-            inbox, channel, waiter = self._abandoned.popleft()
-            inbox.abandon(channel, waiter)
+        # Another thread may be faster.
+        with contextlib.suppress(IndexError):
+            while self.abandoned:
+                inbox, channel, waiter = self.abandoned.popleft()
+                inbox.abandon(channel, waiter)
 
     def empty(self) -> None:
         """Throw away all stored messages."""
@@ -147,8 +165,9 @@ class Mailboxes(MailboxTable):
         with self._limits.lock:
             self.leave(channel, waiter)
             if waiter.has_result():
-                # In which loop this is called is not known for sure.
-                self._hand_over(channel, waiter.take(), None, first=True)
+                self._hand_over(channel, waiter.take(), _running_loop(), first=True)
+            else:
+                self._call(channel)
 
     def deliver(self, letters: list[Letter], here: Waker) -> int:
         """
@@ -164,7 +183,7 @@ class Mailboxes(MailboxTable):
                 failed: tuple[str, Exception] | None = None
                 for channel in address if isinstance(address, list) else [address or self.name]:
                     try:
-                        self._hand_over(channel, clone(message) if shared else message, here)
+                        self._hand_over(channel, clone(message) if shared else message, here.loop)
                         given += 1
                     except Exception as error:
                         failed = failed or (channel, error)
@@ -217,39 +236,68 @@ class Mailboxes(MailboxTable):
                         self.leave(channel, waiter)
 
     def waiting_loop(self) -> asyncio.AbstractEventLoop | None:
-        """Return the event loop of one of the waiting receivers, if there is one."""
+        """Return the event loop of one of the waiting receivers, if there is one; one that runs, if there is one."""
         with self._limits.lock:
-            for channel in self.waiting:
-                return self.line(channel)[0].get_loop()
-        return None
+            loops = [waiter.get_loop() for channel in self.waiting for waiter in self.line(channel)]
+        return next((loop for loop in loops if loop.is_running()), loops[0] if loops else None)
 
-    def _hand_over(self, channel: str, message: Message, here: Waker | None, first: bool = False) -> None:
-        while (waiter := self.next_in_line(channel)) is not None:
-            if waiter.done():
-                continue
-            loop = waiter.get_loop()
-            if here is not None and loop is here.loop:
+    def is_awaited(self) -> bool:
+        """Whether a receiver waits for more than what lies there for it."""
+        if not self.stored:
+            return bool(self.waiting)
+        with self._limits.lock:
+            return any(len(self.line(channel)) > len(self.stored.get(channel, ())) for channel in self.waiting)
+
+    def _hand_over(
+        self, channel: str, message: Message, here: asyncio.AbstractEventLoop | None, first: bool = False
+    ) -> None:
+        if first or channel not in self.stored:
+            for waiter in self.line(channel):
+                if waiter.done():
+                    continue
+                if waiter.get_loop() is not here:
+                    break
+                self.leave(channel, waiter)
                 waiter.set_result(message)
                 return
-            try:
-                loop.call_soon_threadsafe(self._arrive, channel, waiter, message)
-            except RuntimeError:
-                # That loop is closed; its receivers never come back.
-                continue
-            return
         self._store(channel, message, first)
+        self._call(channel)
 
-    def _arrive(self, channel: str, waiter: Waiter[Message], message: Message) -> None:
-        """Take a message that another thread handed over."""
-        if not waiter.done():
-            waiter.set_result(message)
+    def _call(self, channel: str) -> None:
+        """Have those who are first in line take what is stored, each in its own event loop."""
+        count = len(self.stored.get(channel, ()))
+        if not count or channel not in self.waiting:
             return
+        loops = [waiter.get_loop() for waiter in self.line(channel) if not waiter.done()]
+        # Those that are stopped take what is left when they go on.
+        loops.sort(key=_stands_still)
+        for loop in loops[:count]:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._collect, channel, loop)
+        for loop in dict.fromkeys(loops[count:]):
+            if loop not in loops[:count]:
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(loop.call_later, PATIENCE, self._collect, channel, loop)
+
+    def _collect(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the oldest message of a channel to the first of its receivers in this event loop."""
         with self._limits.lock:
-            self._hand_over(channel, message, None, first=True)
+            if channel not in self.stored:
+                return
+            for waiter in self.line(channel):
+                if waiter.get_loop() is loop and not waiter.done():
+                    message = self._take(channel)
+                    if message is not None:
+                        self.leave(channel, waiter)
+                        waiter.set_result(message)
+                    return
 
     def _store(self, channel: str, message: Message, first: bool) -> None:
         # Asked first, since a site's own answer may be an error: then nothing is stored.
         capacity = 0 if first else max(self._limits.capacity_of(channel), 1)
+        if channel in self.waiting:
+            # What waits for another loop to run, and would not be here if that was this one.
+            capacity += len(self.line(channel))
         stored = self.stored.get(channel)
         if stored is None:
             stored = self.stored[channel] = deque()
@@ -298,3 +346,14 @@ class Inbox(Mailboxes):
         """Stop emptying the key on behalf of receivers that have left."""
         self.claimed = False
         self.seen = float("-inf")
+
+
+def _stands_still(loop: asyncio.AbstractEventLoop) -> bool:
+    return not loop.is_running()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
