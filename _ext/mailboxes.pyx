@@ -81,6 +81,7 @@ cdef class MailboxTable:
     cdef readonly dict waiting
     cdef readonly dict stored
     cdef Lock _lock
+    cdef Py_ssize_t _claims
 
     def __cinit__(self):
         # There is none without these, whatever a subclass forgets.
@@ -98,6 +99,8 @@ cdef class MailboxTable:
         waiter._waker = waker
         self._lock.take()
         try:
+            self._claims += 1
+            waiter.number = self._claims
             if self.stored and channel in self.stored:
                 message = self._take(channel)
                 if message is not None:

@@ -40,17 +40,18 @@ class Lock:
 class MailboxTable:
     """The receivers that wait, and the messages that do, by channel.
 
-    `waiting` has the receiver of a channel or a list of several, first come first served, and `stored` its messages
-    with the moment until which each is kept; a channel is in either only while there is something. Both change under
-    the `lock` only.
+    `waiting` has the receiver of a channel or a list of several, first come first served, which their `number` tells
+    too; `stored` has its messages, with what the subclass wants to know of each; a channel is in either only while
+    there is something. Both change under the `lock` only.
     """
 
-    __slots__ = ("_lock", "stored", "waiting")
+    __slots__ = ("_claims", "_lock", "stored", "waiting")
 
     def __init__(self, lock: Lock, /) -> None:
         self._lock = lock
+        self._claims = 0
         self.waiting: dict[str, Waiter[Message] | list[Waiter[Message]]] = {}
-        self.stored: dict[str, deque[tuple[float, Message]]] = {}
+        self.stored: dict[str, deque[tuple[float, Message, float]]] = {}
 
     def claim(self, channel: str, waker: Waker, /) -> Waiter[Message]:
         """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one.
@@ -59,6 +60,8 @@ class MailboxTable:
         """
         waiter: Waiter[Message] = Waiter(waker)
         with self._lock:
+            self._claims += 1
+            waiter.number = self._claims
             if channel in self.stored:
                 message = self._take(channel)
                 if message is not None:

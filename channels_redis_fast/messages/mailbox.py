@@ -12,7 +12,8 @@ Rules kept here:
 - A waiter of another event loop takes it out of the mailbox itself, when its loop runs: until then it is nobody's, and
   a loop that stands still holds nothing up. Those behind it in line take it at once where that loop is stopped, and
   after ``PATIENCE`` where it is busy.
-- What a waiter got and could not use, because it was cancelled, goes back to the front.
+- What a waiter got and could not use, because it was cancelled, goes back to the front; of several such messages that
+  of the earlier waiter comes first.
 - A mailbox holds at most the channel's capacity (the oldest gives way) for at most the expiry.
 """
 
@@ -20,7 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -36,6 +39,9 @@ logger = logging.getLogger("channels_redis_fast")
 #: Seconds between two warnings about mailboxes that overflow.
 WARNING_INTERVAL = 60.0
 
+
+#: The place of a message that nobody had before.
+NEW = math.inf
 
 #: Seconds after which a message is taken by another loop than that of the first receiver, which is busy.
 PATIENCE = 0.1
@@ -126,11 +132,13 @@ class InboxRegistry(MailboxLimits):
 
     def clear_abandoned(self) -> None:
         """Do what was put off."""
+        abandoned = []
         # Another thread may be faster.
         with contextlib.suppress(IndexError):
             while self.abandoned:
-                inbox, channel, waiter = self.abandoned.popleft()
-                inbox.abandon(channel, waiter)
+                abandoned.append(self.abandoned.popleft())
+        for inbox, channel, waiter in sorted(abandoned, key=lambda each: each[2].number):
+            inbox.abandon(channel, waiter)
 
     def empty(self) -> None:
         """Throw away all stored messages."""
@@ -150,7 +158,8 @@ class Mailboxes(MailboxTable):
     The mailboxes of channels that have something in common, and the receivers that wait on them.
 
     ``waiting`` and ``stored`` are the table's, as ``claim`` is, with which a receiver comes. A stored message has its
-    monotonic deadline beside it. ``name``: the channel of messages that name none.
+    monotonic deadline beside it, and its place: the number of a receiver that had it before, or ``NEW``.
+    ``name``: the channel of messages that name none.
     """
 
     __slots__ = ("_limits", "name")
@@ -165,7 +174,7 @@ class Mailboxes(MailboxTable):
         with self._limits.lock:
             self.leave(channel, waiter)
             if waiter.has_result():
-                self._hand_over(channel, waiter.take(), _running_loop(), first=True)
+                self._hand_over(channel, waiter.take(), _running_loop(), waiter.number)
             else:
                 self._call(channel)
 
@@ -199,7 +208,7 @@ class Mailboxes(MailboxTable):
             # Copied in one go: the receivers of a Pub/Sub layer take from it without the lock.
             entries = () if stored is None else tuple(stored)
         now = time.monotonic()
-        return sum(deadline > now for deadline, _ in entries)
+        return sum(deadline > now for deadline, _, _ in entries)
 
     def drop_expired(self) -> float | None:
         """
@@ -249,9 +258,9 @@ class Mailboxes(MailboxTable):
             return any(len(self.line(channel)) > len(self.stored.get(channel, ())) for channel in self.waiting)
 
     def _hand_over(
-        self, channel: str, message: Message, here: asyncio.AbstractEventLoop | None, first: bool = False
+        self, channel: str, message: Message, here: asyncio.AbstractEventLoop | None, place: float = NEW
     ) -> None:
-        if first or channel not in self.stored:
+        if place < NEW or channel not in self.stored:
             for waiter in self.line(channel):
                 if waiter.done():
                     continue
@@ -260,7 +269,7 @@ class Mailboxes(MailboxTable):
                 self.leave(channel, waiter)
                 waiter.set_result(message)
                 return
-        self._store(channel, message, first)
+        self._store(channel, message, place)
         self._call(channel)
 
     def _call(self, channel: str) -> None:
@@ -292,18 +301,18 @@ class Mailboxes(MailboxTable):
                         waiter.set_result(message)
                     return
 
-    def _store(self, channel: str, message: Message, first: bool) -> None:
+    def _store(self, channel: str, message: Message, place: float) -> None:
         # Asked first, since a site's own answer may be an error: then nothing is stored.
-        capacity = 0 if first else max(self._limits.capacity_of(channel), 1)
+        capacity = max(self._limits.capacity_of(channel), 1) if place == NEW else 0
         if channel in self.waiting:
             # What waits for another loop to run, and would not be here if that was this one.
             capacity += len(self.line(channel))
         stored = self.stored.get(channel)
         if stored is None:
             stored = self.stored[channel] = deque()
-        entry = (time.monotonic() + self._limits.expiry, message)
-        if first:
-            stored.appendleft(entry)
+        entry = (time.monotonic() + self._limits.expiry, message, place)
+        if place < NEW:
+            stored.insert(sum(1 for _ in itertools.takewhile(lambda other: other[2] < place, stored)), entry)
             return
         stored.append(entry)
         while len(stored) > capacity:
@@ -314,7 +323,7 @@ class Mailboxes(MailboxTable):
         stored = self.stored[channel]
         now = time.monotonic()
         while stored:
-            deadline, message = stored.popleft()
+            deadline, message, _ = stored.popleft()
             if not stored:
                 del self.stored[channel]
             if deadline > now:
