@@ -15,6 +15,7 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from cpython.tuple cimport PyTuple_GET_SIZE
+from libc.math cimport INFINITY
 
 from time import monotonic
 
@@ -81,7 +82,7 @@ cdef class Lock:
 @cython.final
 @cython.freelist(256)
 cdef class StoredMessage:
-    """StoredMessage(message, deadline, is_shared)
+    """StoredMessage(message, deadline, is_shared, place=inf)
     --
 
     A message in a mailbox, or in those of several channels.
@@ -90,13 +91,15 @@ cdef class StoredMessage:
     cdef readonly object message
     cdef readonly double deadline
     cdef readonly bint is_shared
+    cdef readonly double place
     cdef readonly Py_ssize_t holders
     cdef readonly Py_ssize_t size
 
-    def __init__(self, message, double deadline, bint is_shared, /):
+    def __init__(self, message, double deadline, bint is_shared, double place=INFINITY, /):
         self.message = message
         self.deadline = deadline
         self.is_shared = is_shared
+        self.place = place
         self.size = footprint_of_message(message) + MESSAGE_BYTES
 
 
@@ -120,13 +123,20 @@ cdef class Mailbox:
         return iter(self._messages[self._first:])
 
     cdef int _put(self, StoredMessage stored, bint first) except -1:
+        cdef Py_ssize_t position = self._first
         if not first:
             self._messages.append(stored)
-        elif self._first:
+            return 0
+        while (
+            position < PyList_GET_SIZE(self._messages)
+            and (<StoredMessage>PyList_GET_ITEM(self._messages, position)).place < stored.place
+        ):
+            position += 1
+        if position == self._first and self._first:
             self._first -= 1
             self._messages[self._first] = stored
         else:
-            self._messages.insert(0, stored)
+            self._messages.insert(position, stored)
         return 0
 
     cdef StoredMessage _pop(self):
@@ -157,6 +167,7 @@ cdef class MailboxTable:
     cdef readonly Py_ssize_t held
     cdef Lock _lock
     cdef object _copy
+    cdef Py_ssize_t _claims
 
     def __cinit__(self):
         # There is none without these, whatever a subclass forgets.
@@ -175,6 +186,8 @@ cdef class MailboxTable:
         waiter._waker = waker
         self._lock.take()
         try:
+            self._claims += 1
+            waiter.number = self._claims
             if self.stored and channel in self.stored:
                 message = self._take(channel)
                 if message is not None:
@@ -308,6 +321,9 @@ cdef class MailboxTable:
             return False
         waiter = <Waiter>found
         if waiter._waker is not here or waiter._state != PENDING:
+            return False
+        if self.stored and channel in self.stored:
+            # It is called to take that, which comes first.
             return False
         if giving == COPY_OF_FLAT:
             message = PyDict_Copy(message)

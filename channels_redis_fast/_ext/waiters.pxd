@@ -27,6 +27,7 @@ cdef class Waker:
 
 @cython.final
 cdef class Waiter:
+    cdef readonly Py_ssize_t number
     cdef public bint _asyncio_future_blocking
     cdef int _state
     cdef Waker _waker

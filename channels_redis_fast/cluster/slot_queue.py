@@ -233,6 +233,7 @@ class QueuedRequest(Reclaimable):
         "_is_handed_on",
         "_keys",
         "_left",
+        "_not_done",
         "_queue",
         "_redirection",
         "_request",
@@ -247,6 +248,8 @@ class QueuedRequest(Reclaimable):
         self._request = request
         self._left = 0
         self._redirection: Exception | None = None
+        #: Whether its connection writes it again.
+        self._not_done = False
         self._asking = False
         self._is_handed_on = False
         self._keys: list[bytes] = []
@@ -270,6 +273,7 @@ class QueuedRequest(Reclaimable):
     def commands(self) -> Sequence[Command]:
         commands = self._request.commands()
         self._redirection = None
+        self._not_done = False
         if self._asking:
             self._keys = [key for command in commands if command[0] in _SCRIPTS for key in _keys_of(command)]
             commands = [part for command in commands for part in ((b"ASKING",), command)]
@@ -286,9 +290,10 @@ class QueuedRequest(Reclaimable):
         again = False
         if reply.__class__ in REDIRECTIONS:
             self._redirection = self._redirection or reply
-        elif self._redirection is None:
+            self._request.not_done()
+        else:
             again = self._request.reply(reply)
-        if not self._left and not again:
+        if not self._left and not again and not self._not_done:
             if self._redirection is not None:
                 self._is_handed_on = False
                 self._queue.redirected(self, self._redirection)
@@ -299,6 +304,12 @@ class QueuedRequest(Reclaimable):
                         self._queue.say(key)
                 self._leave()
         return again
+
+    def not_done(self) -> None:
+        self._left -= 1
+        self._not_done = True
+        if not (self._asking and self._left % 2):
+            self._request.not_done()
 
     def fail(self, error: Exception) -> None:
         self._request.fail(error)

@@ -19,6 +19,7 @@ from ..hot import assemble, payload_size
 from ..stats import Stats
 from .dialer import Dialer
 from .link import (
+    BACKOFF_LAST,
     CLOSE_TIMEOUT,
     CLUSTER_ONLY,
     ELSEWHERE,
@@ -58,7 +59,11 @@ class Pending(Protocol):
     repeatable: bool
 
     def commands(self) -> Sequence[Command]:
-        """Return the commands to write, just before they are written."""
+        """
+        Return the commands to write, just before they are written: those that were not carried out yet.
+
+        What is ``repeatable`` may give all of them again.
+        """
 
     #: Loop time when a connection was first lost under it; 0.0 before.
     first_lost: float
@@ -70,8 +75,15 @@ class Pending(Protocol):
         Whatever it raises means that the reply is none that its commands can have.
         """
 
+    def not_done(self) -> None:
+        """Take the next reply, which says that its command was not carried out: it is to be written again."""
+
     def fail(self, error: Exception) -> None:
         """Called when no more replies will come; perhaps more than once."""
+
+
+#: Stands for the reply to a command that a server would not carry out.
+_NOT_DONE = object()
 
 
 def _is_number(reply: Any) -> bool:
@@ -112,35 +124,59 @@ class Request:
     ``raises``: whether the first error reply is what the future raises, or one reply among the others.
     """
 
-    __slots__ = ("_commands", "_raises", "_replies", "first_lost", "future", "repeatable")
+    __slots__ = ("_again", "_commands", "_not_done", "_raises", "_replies", "first_lost", "future", "repeatable")
 
     def __init__(
         self, commands: Sequence[Command], future: asyncio.Future[list[Any]], repeatable: bool, raises: bool
     ) -> None:
         self._commands = commands
         self._replies: list[Any] = []
+        #: How many of the replies are ``_NOT_DONE``, and the positions of those commands that were written again.
+        self._not_done = 0
+        self._again: deque[int] = deque()
         self._raises = raises
         self.future = future
         self.repeatable = repeatable
         self.first_lost = 0.0
 
     def commands(self) -> Sequence[Command]:
-        self._replies.clear()
+        if self.repeatable:
+            self._replies.clear()
+            self._not_done = 0
+            self._again.clear()
+        elif self._replies:
+            # What was carried out once is not to be carried out twice; nor what its caller has heard an error of.
+            missing = [] if self.future.done() else [at for at, reply in enumerate(self._replies) if reply is _NOT_DONE]
+            self._again = deque(missing)
+            return [self._commands[at] for at in missing]
         return self._commands
 
     def reply(self, reply: Any) -> bool:
-        name = self._commands[len(self._replies)][0]
+        at = self._again[0] if self._again else len(self._replies)
+        name = self._commands[at][0]
         is_right = _REPLIES.get(name)
         if is_right is not None and not is_right(reply) and not isinstance(reply, Exception):
             raise UnexpectedReply.to(name.decode(), reply)
-        self._replies.append(reply)
-        if len(self._replies) == len(self._commands) and not self.future.done():
+        if self._again:
+            self._again.popleft()
+            self._replies[at] = reply
+            self._not_done -= 1
+        else:
+            self._replies.append(reply)
+        if len(self._replies) == len(self._commands) and not self._not_done and not self.future.done():
             error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
             if error is None or not self._raises:
                 self.future.set_result(self._replies)
             else:
                 self.future.set_exception(error)
         return False
+
+    def not_done(self) -> None:
+        if self._again:
+            self._again.popleft()
+        else:
+            self._replies.append(_NOT_DONE)
+            self._not_done += 1
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -332,21 +368,23 @@ class CommandConnection(Connection):
 
     def not_done(self, request: Pending, error: Exception) -> None:
         """
-        Keep a request that the server would not carry out for the next connection.
+        Keep the next command of a request, which the server would not carry out, for the next connection.
 
-        Where servers have said so for as long as an answer may take, the request fails; at once where the host is
-        not what the option ``hosts`` says.
+        Its other commands have replies of their own. Where servers have said so for as long as an answer may take, the
+        error is its reply; at once where the host is not what the option ``hosts`` says.
         """
         if error.__class__ in CLUSTER_ONLY:
-            request.fail(self.is_in_cluster())
+            self._answer(request, self.is_in_cluster())
             return
         now = self.loop.time()
-        if now - self._not_done_last > self.answer_timeout:
+        if now - self._not_done_last > self.answer_timeout + 2 * BACKOFF_LAST:
+            # Not the pause before another attempt: nobody was told so for that long.
             self._not_done_since = now
         self._not_done_last = now
         if now - self._not_done_since > self.answer_timeout:
-            request.fail(error)
+            self._answer(request, error)
         else:
+            request.not_done()
             self.repeat(request)
         self.look_again(error)
 
@@ -396,6 +434,10 @@ class CommandConnection(Connection):
         """Fail what could not be written, since there will be no other socket."""
         self.closing = True
         self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the event loop was closed"))
+
+    def _answer(self, request: Pending, error: Exception) -> None:
+        if request.reply(error):
+            self.repeat(request)
 
     def _is_kept(self) -> bool:
         return self.keeper is not None and self.keeper.is_wanted(self)

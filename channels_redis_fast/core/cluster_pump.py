@@ -304,6 +304,7 @@ class View:
             self.is_at_end = False
             if isinstance(target, Inbox):
                 target.removals.setdefault(0, []).extend(members)
+                target.delivered.extend(map(hash, members))
                 self._pump.deliver(target, self._without_repeated(members))
             else:
                 self._missed = 0
@@ -348,6 +349,7 @@ class Look:
 
     __slots__ = (
         "_left",
+        "_not_done",
         "_replies",
         "_view",
         "asked",
@@ -363,6 +365,8 @@ class Look:
         self._view = view
         self._replies: list[Any] = []
         self._left = 0
+        #: Whether a command was not carried out, so that all come again: what may not be repeated is one.
+        self._not_done = False
         self.target = target
         self.only_removes = only_removes
         self.removed: list[bytes] = []
@@ -392,6 +396,7 @@ class Look:
             )
         self._replies = []
         self._left = len(commands)
+        self._not_done = False
         return commands
 
     def reply(self, reply: Any) -> bool:
@@ -400,7 +405,7 @@ class Look:
             raise UnexpectedReply.to("a look at a key", reply)
         self._replies.append(reply)
         self._left -= 1
-        if not self._left:
+        if not self._left and not self._not_done:
             error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
             if error is not None:
                 self._view.failed(self, error)
@@ -411,6 +416,10 @@ class Look:
             else:
                 self._view.found(self, self._replies[-1][:1], b"".join(self._replies[-1][1:]))
         return False
+
+    def not_done(self) -> None:
+        self._left -= 1
+        self._not_done = True
 
     def fail(self, error: Exception) -> None:
         # Perhaps one of several commands whose answers are missing.

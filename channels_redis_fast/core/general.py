@@ -67,6 +67,8 @@ class GeneralChannel:
     def __init__(self, receiver: GeneralChannelContext, key: bytes) -> None:
         self.key = key
         self.waiting: deque[Waiter[Popped]] = deque()
+        #: Waiters that have gone without having been heard; see ``abandon_later``.
+        self._abandoned: deque[Waiter[Popped]] = deque()
         self._receiver = receiver
         self._alone = len(receiver.pumps) == 1
         #: Whether the pumps are to wait for this channel.
@@ -85,6 +87,7 @@ class GeneralChannel:
             not self.waiting
             and not self.returning
             and not self.given
+            and not self._abandoned
             and self._trying is None
             and not any(self.key in pump.awaited for pump in self._receiver.pumps)
         )
@@ -93,6 +96,9 @@ class GeneralChannel:
         """Add a waiter. It gets the message, with what is needed to put it back."""
         waiter: Waiter[Popped] = self._receiver.waker.waiter()
         self.waiting.append(waiter)
+        if self._abandoned:
+            # Behind the new one, which gets what one of those had.
+            self._clear_abandoned()
         self._pursue()
         return waiter
 
@@ -113,15 +119,22 @@ class GeneralChannel:
         self.given -= 1
 
     def abandon_later(self, waiter: Waiter[Popped]) -> None:
-        """``abandon``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
+        """
+        ``abandon``, for a receive that the garbage collector ends: in the middle of anything, in any thread.
+
+        It is done before anybody comes or is given anything, or in the next step of the event loop.
+        """
+        self._abandoned.append(waiter)
         try:
-            self._receiver.loop.call_soon_threadsafe(self.abandon, waiter)
+            self._receiver.loop.call_soon_threadsafe(self._clear_abandoned)
         except RuntimeError:
             if waiter.has_result():
                 logger.error("A message on key %r was lost: its event loop was closed", self.key.decode())
 
     def give(self, popped: Popped) -> None:
         """Hand a message to the first waiter that can take it, or put it back."""
+        if self._abandoned:
+            self._clear_abandoned()
         while self.waiting:
             waiter = self.waiting.popleft()
             if not waiter.done():
@@ -176,6 +189,12 @@ class GeneralChannel:
             for pump in pumps:
                 if self.key not in pump.awaited:
                     pump.kick()
+
+    def _clear_abandoned(self) -> None:
+        abandoned, self._abandoned = self._abandoned, deque()
+        # Those who were given nothing first, so that they are given nothing now; then by score.
+        for waiter in sorted(abandoned, key=lambda waiter: float(waiter.take()[3]) if waiter.has_result() else 0.0):
+            self.abandon(waiter)
 
     def _returned(self, popped: Popped, future: asyncio.Future[list[Any]]) -> None:
         error = None if future.cancelled() else future.exception()

@@ -184,6 +184,8 @@ class RedisChannelLayer(RedisLayer):
         """
         state = self._loops[get_running_loop()]
         receiver: Receiver = state.receiver
+        if self._inboxes.abandoned:
+            self._inboxes.clear_abandoned()
         inbox = self._find(receiver.inboxes, channel)
         if inbox is not None and inbox.receiver is receiver:
             # The usual channel: a specific one, on a key that this loop empties already.

@@ -101,7 +101,7 @@ class Pump(Connection):
         self.answer_timeout = receiver.block_time + BLOCK_MARGIN
         self._receiver = receiver
         self._commands = commands
-        self._wake_key = receiver.prefix + b":wake:" + uuid4().hex.encode()
+        self.wake_key = receiver.prefix + b":wake:" + uuid4().hex.encode()
         self._waking = False
         self._blocked = False
         # Replies that the next look has to wait for: a message that was peeked and is not yet known to be
@@ -219,7 +219,7 @@ class Pump(Connection):
         wanted = wanted[self._turn :] + wanted[: self._turn]
         self.awaited = {target.key: target for target in wanted}
         removals = len(expected)
-        commands.append([b"BZPOPMIN", self._wake_key, *self.awaited, self._receiver.block_time])
+        commands.append([b"BZPOPMIN", self.wake_key, *self.awaited, self._receiver.block_time])
         expected.append(_Pop(self))
         for target in wanted:
             if len(self._recent) == RECENT_KEYS:
@@ -239,14 +239,17 @@ class Pump(Connection):
             self._stopped is not None
             or bool(self.tries)
             or any(target.key not in self.awaited for target in wanted)
-            or any(not isinstance(target, Inbox) and not target.waiting for target in self.awaited.values())
+            or any(
+                target.receiver is not self._receiver if isinstance(target, Inbox) else not target.waiting
+                for target in self.awaited.values()
+            )
         )
 
     def _wake(self) -> None:
         # A token and not CLIENT UNBLOCK: it stays until it is popped, also when it comes before the wait.
         self._waking = True
         self._commands.call(
-            (b"ZADD", self._wake_key, 1, b"1"), (b"EXPIRE", self._wake_key, 60), repeatable=True
+            (b"ZADD", self.wake_key, 1, b"1"), (b"EXPIRE", self.wake_key, 60), repeatable=True
         ).add_done_callback(self._woken)
 
     def _woken(self, future: asyncio.Future[list[Any]]) -> None:
@@ -274,7 +277,7 @@ class Pump(Connection):
             self._pause("to wait for messages", reply)
         elif not isinstance(reply, list) or not reply:
             raise UnexpectedReply.to("BZPOPMIN", reply)
-        elif reply[0] == self._wake_key:
+        elif reply[0] == self.wake_key:
             self._waking = False
         elif len(reply) != 3 or not are_strings(reply) or reply[0] not in awaited:
             raise UnexpectedReply.to("BZPOPMIN", reply)

@@ -9,6 +9,7 @@ pumps'.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..hot import Waker
 from ..messages.codec import Codec
-from ..messages.mailbox import Inbox, InboxRegistry
+from ..messages.mailbox import Inbox, InboxRegistry, MailboxFeeder
 from ..stats import Stats
 from .cluster_pump import ClusterPump
 from .general import GeneralChannel, Popped
@@ -27,8 +28,12 @@ from .pump import Pump, Target
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds between looks at whether the loop that empties a key for this one still runs.
-OWNER_CHECK = 1.0
+#: Seconds between looks at whether the loop that empties a key for this one still runs, and the looks in a row that
+#: find it standing still before it loses the key. One would not do: this process may have been stopped.
+OWNER_CHECK, OWNER_CHECKS = 0.25, 2
+
+#: Seconds that the token which ends another loop's wait stays in Redis at most.
+TOKEN_EXPIRY = 60
 
 
 class Receiver:
@@ -51,6 +56,14 @@ class Receiver:
         self.prefix = prefix
         self.block_time = block_time
         self.retired = False
+        #: How often this loop was asked to serve a key, and did something about it.
+        self.served = 0
+        #: Of other loops that empty keys for this one: that number at the last look, and looks since it has changed.
+        self._owners: dict[MailboxFeeder, tuple[int, int]] = {}
+        #: Keys on their way from another loop, which stands still, to this one.
+        self._taking: set[Inbox] = set()
+        #: Of keys that were taken like that: what the other loop had delivered, until when that may come again.
+        self._doubted: dict[Inbox, tuple[frozenset[int], float]] = {}
         #: The keys that this loop empties, by non-local channel name.
         self.inboxes: dict[str, Inbox] = {}
         self.stats: Stats = registry.stats
@@ -73,7 +86,12 @@ class Receiver:
     def serve(self, inbox: Inbox) -> None:
         """See to it that the messages of a key come in, through this loop or through the one that has the key."""
         inbox.claimed = True
+        self.served += 1
         if inbox.receiver is not self and not self._adopt(inbox):
+            for pump in self.pumps:
+                if inbox.key in pump.awaited:
+                    # It was this loop's when that wait began.
+                    pump.kick()
             return
         for pump in self.pumps:
             if not pump.scheduled and inbox.key not in pump.awaited:
@@ -81,6 +99,9 @@ class Receiver:
 
     def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None:
         """Decode members of a specific key and hand them to their channels. One that cannot be read is skipped."""
+        self._inboxes.clear_abandoned()
+        if inbox in self._doubted:
+            members = self._without_delivered(inbox, members)
         letters, errors = self._codec.decode_all(members)
         self.stats.deliveries += inbox.deliver(letters, self.waker)
         for error in errors:
@@ -137,7 +158,7 @@ class Receiver:
             if inbox.waiting or inbox.claimed:
                 inbox.claimed = False
                 inbox.seen = now
-            if inbox.waiting or (not inbox.stored and now - inbox.seen <= self.expiry):
+            if inbox.is_awaited() or (not inbox.stored and now - inbox.seen <= self.expiry):
                 wanted.append(inbox)
             elif not inbox.stored and not inbox.removals:
                 forgotten.append(inbox)
@@ -200,30 +221,93 @@ class Receiver:
         """Take a key over if nobody empties it; return whether this loop does now."""
         with self._inboxes.lock:
             owner = inbox.receiver
-            if owner is not None and owner is not self and owner.loop.is_running():
-                try:
-                    # One that retires has a wait in Redis to end yet, and what that pops comes before what another
-                    # wait would: it hands the key on when it is done.
-                    if not owner.retired:
+            if owner is None or owner is self or owner.loop.is_closed():
+                if owner is not self:
+                    self._own(inbox)
+                return True
+            if self._guard is None:
+                self._guard = self.loop.call_later(OWNER_CHECK, self._check_owners)
+            _, silent = self._owners.setdefault(owner, (owner.served, 0))
+            if owner.loop.is_running() and silent < OWNER_CHECKS:
+                # One that retires has a wait in Redis to end yet, and what that pops comes before what another wait
+                # would: it hands the key on when it is done.
+                if not owner.retired:
+                    with contextlib.suppress(RuntimeError):
                         owner.loop.call_soon_threadsafe(owner.serve, inbox)
-                except RuntimeError:
-                    pass
-                else:
-                    if self._guard is None:
-                        self._guard = self.loop.call_later(OWNER_CHECK, self._check_owners)
-                    return False
-            if owner is not self:
-                inbox.receiver = self
-                inbox.epoch += 1
-                self.inboxes[inbox.name] = inbox
-        return True
+                return False
+        self._take_from(owner, inbox)
+        return False
+
+    def _own(self, inbox: Inbox) -> None:
+        inbox.receiver = self
+        inbox.epoch += 1
+        self.inboxes[inbox.name] = inbox
 
     def _check_owners(self) -> None:
-        # A loop that stops says nothing to anybody; its keys would never be emptied again.
+        # A loop that stops, or is busy for long, says nothing to anybody; its keys would not be emptied meanwhile.
         self._guard = None
-        for inbox in list(self._inboxes.inboxes.values()):
-            if inbox.receiver is not self and inbox.waiting:
-                self.serve(inbox)
+        waited_for = [
+            inbox for inbox in list(self._inboxes.inboxes.values()) if inbox.receiver is not self and inbox.waiting
+        ]
+        before, self._owners = self._owners, {}
+        for owner in {inbox.receiver for inbox in waited_for}:
+            if owner is not None and owner in before:
+                served, silent = before[owner]
+                self._owners[owner] = (served, silent + 1) if owner.served == served else (owner.served, 0)
+        for inbox in waited_for:
+            self.serve(inbox)
+
+    def _take_from(self, owner: MailboxFeeder, inbox: Inbox) -> None:
+        """
+        Take a key from a loop that stands still, when that waits for it no longer.
+
+        The token that ends its wait takes the place of a message, which nobody would read off its connection. A message
+        that is on that connection already comes when the loop goes on.
+        """
+        if inbox in self._taking:
+            return
+        loop, serve = owner.loop, owner.serve
+
+        def ended(future: asyncio.Future[Any]) -> None:
+            self._taking.discard(inbox)
+            if self.retired or any(isinstance(reply, BaseException) for reply in future.result()):
+                # The guard comes back to it.
+                return
+            with self._inboxes.lock:
+                if inbox.receiver is not owner:
+                    return
+                self._own(inbox)
+            if self.distinguishes_equal_messages:
+                # Their removal may not have reached Redis yet.
+                self._doubted[inbox] = (frozenset(inbox.delivered), self.loop.time() + self.expiry)
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(serve, inbox)
+            self.serve(inbox)
+
+        self._taking.add(inbox)
+        tokens = [
+            self.commands[shard].at(key).call((b"ZADD", key, 1, b"1"), (b"EXPIRE", key, TOKEN_EXPIRY), repeatable=True)
+            for shard, key in owner.waits_for(inbox)
+        ]
+        asyncio.gather(*tokens, self._nothing(), return_exceptions=True).add_done_callback(ended)
+
+    def _nothing(self) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = self.loop.create_future()
+        done.set_result(None)
+        return done
+
+    def waits_for(self, inbox: Inbox) -> list[tuple[int, bytes]]:
+        """Return by shard the private keys that end waits in Redis for a key. For any thread."""
+        return [
+            (pump.shard, pump.wake_key) for pump in self.pumps if isinstance(pump, Pump) and inbox.key in pump.awaited
+        ]
+
+    def _without_delivered(self, inbox: Inbox, members: Sequence[bytes]) -> Sequence[bytes]:
+        known, until = self._doubted[inbox]
+        if self.loop.time() > until:
+            del self._doubted[inbox]
+            return members
+        return [member for member in members if hash(member) not in known]
 
     def _hand_on(self, inbox: Inbox) -> None:
         loop = inbox.waiting_loop()
@@ -241,6 +325,7 @@ class Receiver:
                 # Somebody came meanwhile, in another thread, and counts on this loop.
                 return
             self.inboxes.pop(inbox.name, None)
+            self._doubted.pop(inbox, None)
             if inbox.receiver is self:
                 inbox.receiver = None
                 self._inboxes.inboxes.pop(inbox.name, None)

@@ -91,6 +91,10 @@ class ScriptCall(abc.ABC):
         self.done(reply)
         return False
 
+    def not_done(self) -> None:
+        # A call is one command, and the next time it is written as it was.
+        return
+
     def fail(self, error: Exception) -> None:
         self.done(error)
 

@@ -5,10 +5,12 @@ It knows channels by name and messages as dicts and lists; not where messages co
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any
 
 from channels_redis_fast.hot.codec import Letter
@@ -46,15 +48,17 @@ MAILBOX_BYTES, MESSAGE_BYTES = 500, 150
 class StoredMessage:
     """A message in a mailbox, or in those of several channels: `is_shared`, each receiver gets a copy of it.
 
-    `deadline`: until when it is kept. `holders`: how many mailboxes have it. `size`: about the bytes that it takes.
+    `deadline`: until when it is kept. `place`: the number of a receiver that was given it and has gone. `holders`: how
+    many mailboxes have it. `size`: about the bytes that it takes.
     """
 
-    __slots__ = ("deadline", "holders", "is_shared", "message", "size")
+    __slots__ = ("deadline", "holders", "is_shared", "message", "place", "size")
 
-    def __init__(self, message: Message, deadline: float, is_shared: bool, /) -> None:
+    def __init__(self, message: Message, deadline: float, is_shared: bool, place: float = math.inf, /) -> None:
         self.message = message
         self.deadline = deadline
         self.is_shared = is_shared
+        self.place = place
         self.holders = 0
         self.size = footprint(message) + MESSAGE_BYTES
 
@@ -82,15 +86,17 @@ class Mailbox:
 class MailboxTable:
     """The receivers that wait, and the messages that do, by channel.
 
-    `waiting` has the receiver of a channel or a list of several, first come first served, and `stored` its mailbox; a
-    channel is in either only while there is something. `held` is about the bytes that are stored. All change under the
-    `lock` only. `copy` copies a message to several channels for each of them; without one, `clone` does.
+    `waiting` has the receiver of a channel or a list of several, first come first served, which their `number` tells
+    too; `stored` has its mailbox; a channel is in either only while there is something. `held` is about the bytes that
+    are stored. All change under the `lock` only. `copy` copies a message to several channels for each of them; without
+    one, `clone` does.
     """
 
-    __slots__ = ("_copy", "_lock", "held", "stored", "waiting")
+    __slots__ = ("_claims", "_copy", "_lock", "held", "stored", "waiting")
 
     def __init__(self, lock: Lock, copy: Callable[[Message], Message] | None = None, /) -> None:
         self._lock = lock
+        self._claims = 0
         self._copy = copy or clone
         self.waiting: dict[str, Waiter[Message] | list[Waiter[Message]]] = {}
         self.stored: dict[str, Mailbox] = {}
@@ -103,6 +109,8 @@ class MailboxTable:
         """
         waiter: Waiter[Message] = Waiter(waker)
         with self._lock:
+            self._claims += 1
+            waiter.number = self._claims
             if channel in self.stored:
                 message = self._take(channel)
                 if message is not None:
@@ -120,7 +128,7 @@ class MailboxTable:
     def put(self, channel: str, stored: StoredMessage, first: bool, /) -> int:
         """Put a message into the mailbox of a channel, at its end or `first`; return how many are there then.
 
-        The caller holds the lock.
+        Before it stay only those that an earlier receiver was given. The caller holds the lock.
         """
         mailbox = self.stored.get(channel)
         if mailbox is None:
@@ -129,7 +137,8 @@ class MailboxTable:
             mailbox.last_received = time.monotonic()
             self.held += MAILBOX_BYTES
         if first:
-            mailbox._messages.appendleft(stored)
+            ahead = takewhile(lambda other: other.place < stored.place, mailbox._messages)
+            mailbox._messages.insert(sum(1 for _ in ahead), stored)
         else:
             mailbox._messages.append(stored)
         if not stored.holders:
@@ -217,6 +226,9 @@ class MailboxTable:
     def _give(self, channel: Any, copy: Any, message: Message, here: Waker) -> bool:
         waiter = self.waiting.get(channel) if type(channel) is str else None
         if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
+            return False
+        if channel in self.stored:
+            # It is called to take that, which comes first.
             return False
         try:
             message = copy(message)

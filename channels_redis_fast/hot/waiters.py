@@ -93,7 +93,16 @@ class Waker:
 class Waiter(Generic[T]):
     """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_others", "_outcome", "_state", "_waker")
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_callback",
+        "_context",
+        "_others",
+        "_outcome",
+        "_state",
+        "_waker",
+        "number",
+    )
 
     def __init__(self, waker: Waker) -> None:
         self._asyncio_future_blocking = False
@@ -103,6 +112,8 @@ class Waiter(Generic[T]):
         self._outcome: Any = None
         self._state = _PENDING
         self._waker = waker
+        #: Its place among those who came to the same mailboxes; 0 for others.
+        self.number = 0
 
     # What it is for.
 

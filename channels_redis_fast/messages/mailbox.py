@@ -9,7 +9,11 @@ the ``receiver`` it names.
 Rules kept here:
 
 - A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
-- What a waiter got and could not use, because it was cancelled, goes back to the front.
+- A waiter of another event loop takes it out of the mailbox itself, when its loop runs: until then it is nobody's, and
+  a loop that stands still holds nothing up. Those behind it in line take it at once where that loop is stopped, and
+  after ``PATIENCE`` where it is busy.
+- What a waiter got and could not use, because it was cancelled, goes back to the front; of several such messages that
+  of the earlier waiter comes first.
 - A mailbox holds at most the channel's capacity (the oldest gives way) for at most the expiry.
 - A message to several channels is stored once, and copied for each receiver that takes it.
 - All mailboxes of the process together hold at most ``memory_limit.MAX_BYTES``.
@@ -39,6 +43,9 @@ logger = logging.getLogger("channels_redis_fast")
 WARNING_INTERVAL = 60.0
 
 
+#: Seconds after which a message is taken by another loop than that of the first receiver, which is busy.
+PATIENCE = 0.1
+
 #: Members that are remembered of each key after they were delivered: 2 megabytes.
 REMEMBERED = 50_000
 
@@ -48,8 +55,11 @@ class MailboxFeeder(Protocol):
 
     loop: asyncio.AbstractEventLoop
     retired: bool
+    #: How often it was asked to serve a key, and came to it.
+    served: int
 
     def serve(self, inbox: Inbox) -> None: ...
+    def waits_for(self, inbox: Inbox) -> list[tuple[int, bytes]]: ...
 
 
 class MailboxLimits:
@@ -140,7 +150,8 @@ class InboxRegistry(MailboxLimits):
         #: Who empties keys in each event loop.
         self.receivers: dict[asyncio.AbstractEventLoop, MailboxFeeder] = {}
         self._prefix = prefix
-        self._abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
+        #: Receives that were ended without having been heard; see ``abandon_later``.
+        self.abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
 
     def open(self, name: str, client_prefix: str) -> Inbox:
         """
@@ -159,13 +170,23 @@ class InboxRegistry(MailboxLimits):
             return inbox
 
     def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
-        """``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock."""
-        self._abandoned.append((inbox, channel, waiter))
+        """
+        ``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock.
+
+        It is done before anything else happens to a mailbox, or in the next step of the receive's loop.
+        """
+        self.abandoned.append((inbox, channel, waiter))
+        with contextlib.suppress(RuntimeError):
+            waiter.get_loop().call_soon_threadsafe(self.clear_abandoned)
 
     def clear_abandoned(self) -> None:
         """Do what was put off."""
-        while self._abandoned:
-            inbox, channel, waiter = self._abandoned.popleft()
+        abandoned = []
+        # Another thread may be faster.
+        with contextlib.suppress(IndexError):
+            while self.abandoned:
+                abandoned.append(self.abandoned.popleft())
+        for inbox, channel, waiter in sorted(abandoned, key=lambda each: each[2].number):
             inbox.abandon(channel, waiter)
 
     def empty(self) -> None:
@@ -203,9 +224,9 @@ class Mailboxes(MailboxTable):
         with self._limits.lock:
             self.leave(channel, waiter)
             if not waiter.has_result():
+                self._call(channel)
                 return
-            # In which loop this is called is not known for sure.
-            grown = self._hand_back(channel, waiter.take())
+            grown = self._hand_back(channel, waiter.take(), waiter.number)
         PROCESS.grew(grown)
 
     def deliver(self, letters: list[Letter], here: Waker) -> int:
@@ -227,7 +248,7 @@ class Mailboxes(MailboxTable):
                     continue
                 channel = address or self.name
                 try:
-                    self._hand_over(channel, StoredMessage(message, deadline, False), here)
+                    self._hand_over(channel, StoredMessage(message, deadline, False), here.loop)
                     given += 1
                 except Exception as error:
                     self._limits.undeliverable(channel, error)
@@ -291,11 +312,17 @@ class Mailboxes(MailboxTable):
                         self.leave(channel, waiter)
 
     def waiting_loop(self) -> asyncio.AbstractEventLoop | None:
-        """Return the event loop of one of the waiting receivers, if there is one."""
+        """Return the event loop of one of the waiting receivers, if there is one; one that runs, if there is one."""
         with self._limits.lock:
-            for channel in self.waiting:
-                return self.line(channel)[0].get_loop()
-        return None
+            loops = [waiter.get_loop() for channel in self.waiting for waiter in self.line(channel)]
+        return next((loop for loop in loops if loop.is_running()), loops[0] if loops else None)
+
+    def is_awaited(self) -> bool:
+        """Whether a receiver waits for more than what lies there for it."""
+        if not self.stored:
+            return bool(self.waiting)
+        with self._limits.lock:
+            return any(len(self.line(channel)) > len(self.stored.get(channel, ())) for channel in self.waiting)
 
     def _deliver_to_several(self, channels: list[str], message: Message, deadline: float, here: Waker) -> int:
         """Give one message to each of several channels; return to how many."""
@@ -306,7 +333,7 @@ class Mailboxes(MailboxTable):
             stored = StoredMessage(self._copy_of(message), deadline, True)
             for channel in channels:
                 try:
-                    self._hand_over(channel, stored, here)
+                    self._hand_over(channel, stored, here.loop)
                     given += 1
                 except Exception as error:
                     failed = failed or (channel, error)
@@ -317,44 +344,69 @@ class Mailboxes(MailboxTable):
             self._limits.undeliverable(*failed)
         return given
 
-    def _hand_over(self, channel: str, stored: StoredMessage, here: Waker | None, first: bool = False) -> None:
-        if channel in self.waiting:
-            # Copied before anybody leaves the line.
-            message = self._copy_of(stored.message) if stored.is_shared else stored.message
-            while (waiter := self.next_in_line(channel)) is not None:
+    def _hand_over(
+        self, channel: str, stored: StoredMessage, here: asyncio.AbstractEventLoop | None, first: bool = False
+    ) -> None:
+        if channel in self.waiting and (first or channel not in self.stored):
+            for waiter in self.line(channel):
                 if waiter.done():
                     continue
-                loop = waiter.get_loop()
-                if here is not None and loop is here.loop:
-                    waiter.set_result(message)
-                    return
-                try:
-                    loop.call_soon_threadsafe(self._arrive, channel, waiter, message)
-                except RuntimeError:
-                    # That loop is closed; its receivers never come back.
-                    continue
+                if waiter.get_loop() is not here:
+                    break
+                # Copied before anybody leaves the line.
+                message = self._copy_of(stored.message) if stored.is_shared else stored.message
+                self.leave(channel, waiter)
+                waiter.set_result(message)
                 return
         self._store(channel, stored, first)
+        self._call(channel)
 
-    def _hand_back(self, channel: str, message: Message) -> int:
-        """Give a message that somebody has had and not received to the next, or back; return the bytes stored."""
+    def _hand_back(self, channel: str, message: Message, place: int) -> int:
+        """
+        Give a message that somebody has had and not received to the next, or back; return the bytes stored.
+
+        ``place``: the number of who has had it.
+        """
         before = self.held
-        stored = StoredMessage(message, time.monotonic() + self._limits.expiry, False)
-        self._hand_over(channel, stored, None, first=True)
+        stored = StoredMessage(message, time.monotonic() + self._limits.expiry, False, place)
+        self._hand_over(channel, stored, _running_loop(), first=True)
         return self.held - before
 
-    def _arrive(self, channel: str, waiter: Waiter[Message], message: Message) -> None:
-        """Take a message that another thread handed over."""
-        if not waiter.done():
-            waiter.set_result(message)
+    def _call(self, channel: str) -> None:
+        """Have those who are first in line take what is stored, each in its own event loop."""
+        count = len(self.stored.get(channel, ()))
+        if not count or channel not in self.waiting:
             return
+        loops = [waiter.get_loop() for waiter in self.line(channel) if not waiter.done()]
+        # Those that are stopped take what is left when they go on.
+        loops.sort(key=_stands_still)
+        for loop in loops[:count]:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._collect, channel, loop)
+        for loop in dict.fromkeys(loops[count:]):
+            if loop not in loops[:count]:
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(loop.call_later, PATIENCE, self._collect, channel, loop)
+
+    def _collect(self, channel: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the oldest message of a channel to the first of its receivers in this event loop."""
         with self._limits.lock:
-            grown = self._hand_back(channel, message)
-        PROCESS.grew(grown)
+            if channel not in self.stored:
+                return
+            for waiter in self.line(channel):
+                if waiter.get_loop() is loop and not waiter.done():
+                    message = self._take(channel)
+                    if message is not None:
+                        self.leave(channel, waiter)
+                        waiter.set_result(message)
+                    return
 
     def _store(self, channel: str, stored: StoredMessage, first: bool) -> None:
         # Asked first, since a site's own answer may be an error: then nothing is stored.
         capacity = 0 if first else max(self._limits.capacity_of(channel), 1)
+        if channel in self.waiting:
+            # What waits for another loop to run, and would not be here if that was this one.
+            capacity += len(self.line(channel))
         if self.put(channel, stored, first) <= capacity or first:
             return
         while len(self.stored[channel]) > capacity:
@@ -399,3 +451,14 @@ class Inbox(Mailboxes):
         """Stop emptying the key on behalf of receivers that have left."""
         self.claimed = False
         self.seen = float("-inf")
+
+
+def _stands_still(loop: asyncio.AbstractEventLoop) -> bool:
+    return not loop.is_running()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

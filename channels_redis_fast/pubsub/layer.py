@@ -165,6 +165,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         waited out.
         """
         state = self._loops[get_running_loop()]
+        if state.abandoned:
+            state.clear_abandoned()
         if channel not in state.channels:
             _require_text("channel", channel)
             await self._live(state, channel)

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from ..cluster.cluster import Cluster
@@ -60,6 +61,8 @@ class PubSubLoop:
         self._grace = grace
         #: The channels whose receiver has left, and when they are dropped.
         self.leaving: dict[str, asyncio.TimerHandle] = {}
+        #: Receives that were ended without having been heard; see ``left_later``.
+        self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._outages = Outages(self.channels, self.groups, self._tell, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
@@ -119,11 +122,22 @@ class PubSubLoop:
         self._leave(channel)
 
     def left_later(self, channel: str, waiter: Waiter[Message]) -> None:
-        """``left``, for a receive that the garbage collector ends: in the middle of anything, in any thread."""
+        """
+        ``left``, for a receive that the garbage collector ends: in the middle of anything, in any thread.
+
+        It is done before anything else happens to a mailbox, or in the next step of this loop.
+        """
+        self.abandoned.append((channel, waiter))
         try:
-            self.loop.call_soon_threadsafe(self.left, channel, waiter)
+            self.loop.call_soon_threadsafe(self.clear_abandoned)
         except RuntimeError:
             logger.debug("The event loop of channel %r was closed before its receiver", channel)
+
+    def clear_abandoned(self) -> None:
+        """Do what was put off."""
+        abandoned, self.abandoned = self.abandoned, deque()
+        for channel, waiter in sorted(abandoned, key=lambda each: each[1].number):
+            self.left(channel, waiter)
 
     # Groups, by their Redis channel.
 
@@ -238,6 +252,8 @@ class PubSubLoop:
             self.boxes.forget(channel)
 
     def _message(self, name: bytes, payload: bytes) -> None:
+        if self.abandoned:
+            self.clear_abandoned()
         target = name.decode()
         members: list[str] | None = None
         if target not in self.channels:
@@ -276,4 +292,5 @@ class PubSubLoop:
         self._outages.back([name.decode() for name in names])
 
     def _tell(self, channels: Iterable[str], kind: str) -> None:
+        self.clear_abandoned()
         self.boxes.deliver([(channel, {"type": kind}) for channel in channels], self.waker)

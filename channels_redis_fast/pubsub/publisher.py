@@ -31,9 +31,13 @@ class BatchOwner(Protocol):
 
 
 class PublishBatch:
-    """Commands that publish and leave together; each has a waiter of its own."""
+    """
+    Commands that publish and leave together; each has a waiter of its own.
 
-    __slots__ = ("_answered", "_dialect", "_publisher", "connection", "messages", "size", "waiters")
+    Those that a server would not carry out are written again by themselves, in their order.
+    """
+
+    __slots__ = ("_answered", "_dialect", "_not_done", "_publisher", "connection", "messages", "size", "waiters")
 
     repeatable = False
     first_lost = 0.0
@@ -42,6 +46,8 @@ class PublishBatch:
         self._publisher = publisher
         self._dialect = dialect
         self._answered = 0
+        #: Positions of messages that were answered, and not carried out.
+        self._not_done: list[int] = []
         self.connection = connection
         #: Bytes of the payloads in it.
         self.size = 0
@@ -51,7 +57,9 @@ class PublishBatch:
     def commands(self) -> Sequence[Command]:
         self._publisher.seal(self)
         self.connection.stats.batches += 1
-        return self.messages[self._answered :] if self._answered else self.messages
+        if self._answered:
+            self._keep_unanswered()
+        return self.messages
 
     def reply(self, reply: Any) -> bool:
         if reply.__class__ is not int and not isinstance(reply, Exception):
@@ -66,9 +74,26 @@ class PublishBatch:
                 waiter.set_result(None)
         return False
 
+    def not_done(self) -> None:
+        self._not_done.append(self._answered)
+        self._answered += 1
+
     def fail(self, error: Exception) -> None:
         self._publisher.seal(self)
-        fail(self.waiters[self._answered :], error)
+        self._keep_unanswered()
+        self._answered = len(self.messages)
+        fail(self.waiters, error)
+
+    def _unanswered(self) -> list[int]:
+        """Return the positions of the messages of which it is not known what became, or that nothing did."""
+        return [*self._not_done, *range(self._answered, len(self.messages))]
+
+    def _keep_unanswered(self) -> None:
+        kept = self._unanswered()
+        self.messages = [self.messages[position] for position in kept]
+        self.waiters = [self.waiters[position] for position in kept]
+        self._answered = 0
+        self._not_done.clear()
 
 
 class Publisher:
@@ -134,17 +159,21 @@ class NodeBatch(PublishBatch, Reclaimable):
         return False
 
     def fail(self, error: Exception) -> None:
-        first = self._answered
         super().fail(error)
-        self._answered = len(self.messages)
-        for queue in self._queues[first:]:
+        queues, self._queues = self._queues, []
+        for queue in queues:
             queue.answered()
 
     def take_back(self) -> Iterable[SlotQueue]:
         self._publisher.seal(self)
-        for position in range(self._answered, len(self.messages)):
-            self._queues[position].take_back(self._alone(position))
-        return self._queues[self._answered :]
+        self._keep_unanswered()
+        for position, queue in enumerate(self._queues):
+            queue.take_back(self._alone(position))
+        return self._queues
+
+    def _keep_unanswered(self) -> None:
+        self._queues = [self._queues[position] for position in self._unanswered()]
+        super()._keep_unanswered()
 
     def _alone(self, position: int) -> PublishBatch:
         """Return one of the messages as a request of its own."""
