@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -121,6 +122,18 @@ async def test_a_mailbox_keeps_the_order(table: Callable[[], Any], hot: Any) -> 
     assert [here.pop("one").message for _ in expected] == expected
     assert here.pop("one") is None
     assert (here.stored, here.held) == ({}, 0)
+
+
+async def test_what_comes_back_is_in_the_order_of_those_who_had_it(table: Callable[[], Any], hot: Any) -> None:
+    """Whoever goes first; and it is before what nobody had."""
+    here = table()
+    here.store("one", "new")
+    here.store("one", "newer")
+    here.pop("one")
+    for place in (2, 4, 1, 3):
+        here.put("one", hot.StoredMessage(place, 1.0, False, place), True)
+    assert [stored.message for stored in here.stored["one"]] == [1, 2, 3, 4, "newer"]
+    assert [here.pop("one").place for _ in range(5)] == [1, 2, 3, 4, math.inf]
 
 
 async def test_what_lies_in_several_mailboxes_counts_once(table: Callable[[], Any], hot: Any) -> None:
