@@ -238,8 +238,8 @@ cdef class Waiter:
 cdef class Gate:
     """What one task awaits that waits for several things at once. Awaiting it gives nothing: the task looks by itself.
 
-    It can be awaited again and again, and opens for whoever awaits it when one of the waiters that it watches is done,
-    or when it is told to. Nobody hears of it while the task does something else.
+    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task comes
+    through. It can be awaited again and again.
     """
 
     def __init__(self, loop, /):
@@ -250,11 +250,12 @@ cdef class Gate:
         waiter._tell(self, None)
 
     def open(self):
-        """Wake the task now, if it waits here. Not from within a task."""
+        """Wake the task now, if it waits here, else let it through when it comes. Not from within another task."""
         self._open(None)
 
     cdef int _open(self, Waker waker) except -1:
         callback, context = self._callback, self._context
+        self.is_open = True
         if callback is None:
             return 0
         self._callback = self._context = None
@@ -278,8 +279,8 @@ cdef class Gate:
         return self
 
     def __next__(self):
-        if self._waits:
-            self._waits = False
+        if self._waits or self.is_open:
+            self._waits = self.is_open = False
             raise StopIteration
         self._waits = True
         self._asyncio_future_blocking = True

@@ -41,6 +41,7 @@ cdef class Waiter:
 @cython.final
 cdef class Gate:
     cdef public bint _asyncio_future_blocking
+    cdef readonly bint is_open
     cdef bint _waits
     cdef object _loop
     cdef object _callback

@@ -62,13 +62,15 @@ class Source:
         self._task: asyncio.Future[Message] | None = None
 
     def start(self) -> None:
-        """Start the next receive. The gate opens when it has ended, if it has not at once."""
+        """Start the next receive. The gate opens when it has ended."""
         self._task = asyncio.ensure_future(self._receive())
         self._task.add_done_callback(self._ended)
 
     def take(self) -> Message:
         """Return the message, or ``NOTHING`` if there is none yet. Raises what the receive raised."""
-        return self._task.result() if self._task is not None and self._task.done() else NOTHING
+        if self._task is None or not self._task.done():
+            return NOTHING  # type: ignore[no-any-return]
+        return self._task.result()
 
     def cancel(self) -> None:
         """Begin to end the receive."""
@@ -105,7 +107,9 @@ class MailboxSource(Source):
         coming = self._coming = self._reader.claim()
         if coming is None:
             super().start()
-        elif not coming.done():
+        elif coming.done():
+            self._gate.open()
+        else:
             self._gate.watch(coming)
 
     def take(self) -> Message:
@@ -113,7 +117,7 @@ class MailboxSource(Source):
         if coming is None:
             return super().take()
         if not coming.done():
-            return NOTHING
+            return NOTHING  # type: ignore[no-any-return]
         self._coming = self._task = None
         return self._reader.take(coming)
 
@@ -143,21 +147,17 @@ async def dispatch_all(receives: list[Receive], dispatch: Callable[[Message], Aw
         for source in sources:
             source.start()
         while True:
-            idle = True
+            if not gate.is_open:
+                streak = 0
+            elif (streak := streak + 1) >= STREAK:
+                streak = 0
+                await asyncio.sleep(0)
+            await gate
             for source in sources:
                 message = source.take()
                 if message is not NOTHING:
-                    idle = False
                     await dispatch(message)
                     source.start()
-            if idle:
-                streak = 0
-                await gate
-            else:
-                streak += 1
-                if streak >= STREAK:
-                    streak = 0
-                    await asyncio.sleep(0)
     except GeneratorExit:
         for source in sources:
             source.abandon()
@@ -169,7 +169,8 @@ async def dispatch_all(receives: list[Receive], dispatch: Callable[[Message], Aw
 
 def _source(gate: Gate, receive: Receive) -> Source:
     if isinstance(receive, partial) and getattr(receive.func, "__func__", None) in READ:
-        reader = receive.func.__self__._reader(*receive.args)
+        layer: Any = getattr(receive.func, "__self__", None)
+        reader: Reader | None = layer._reader(*receive.args)
         if reader is not None:
             return MailboxSource(gate, receive, reader)
     return Source(gate, receive)

@@ -25,7 +25,17 @@ class Reader:
     ``name`` is the channel's non-local name with the ``!``, which ends with ``client_prefix``.
     """
 
-    __slots__ = ("_channel", "_client_prefix", "_inbox", "_inboxes", "_loop", "_loops", "_memberships", "_name", "_stats")
+    __slots__ = (
+        "_channel",
+        "_client_prefix",
+        "_inbox",
+        "_inboxes",
+        "_loop",
+        "_loops",
+        "_memberships",
+        "_name",
+        "_stats",
+    )
 
     def __init__(
         self,

@@ -185,11 +185,11 @@ class Waiter(Generic[T]):
 class Gate:
     """What one task awaits that waits for several things at once. Awaiting it gives nothing: the task looks by itself.
 
-    It can be awaited again and again, and opens for whoever awaits it when one of the waiters that it watches is done,
-    or when it is told to. Nobody hears of it while the task does something else.
+    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task comes
+    through. It can be awaited again and again.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_loop")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_loop", "is_open")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, /) -> None:
         self._asyncio_future_blocking = False
@@ -197,14 +197,17 @@ class Gate:
         self._cancelled: CancelledError | None = None
         self._context: Context | None = None
         self._loop = loop
+        #: Whether the next wait is none.
+        self.is_open = False
 
     def watch(self, waiter: Waiter[Any], /) -> None:
         """Open, in the callback that wakes its waiters' tasks, when a waiter is done."""
         waiter._tell(self, None)
 
     def open(self) -> None:
-        """Wake the task now, if it waits here. Not from within a task."""
+        """Wake the task now, if it waits here, else let it through when it comes. Not from within another task."""
         callback, context = self._callback, self._context
+        self.is_open = True
         if callback is not None and context is not None:
             self._callback = self._context = None
             context.run(callback, self)
@@ -212,8 +215,10 @@ class Gate:
     # What asyncio's tasks ask of what they await.
 
     def __await__(self) -> Generator[Any, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
+        if not self.is_open:
+            self._asyncio_future_blocking = True
+            yield self
+        self.is_open = False
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop."""
