@@ -92,7 +92,6 @@ cdef class Waker:
             PyContext_Exit(context)
         return 0
 
-
     cdef object _done_future(self):
         if self._a_future is None:
             self._a_future = Future(loop=self.loop)
