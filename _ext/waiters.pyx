@@ -106,17 +106,23 @@ cdef class Waker:
 
     cdef int _call(self, object callback, object context, Waiter waiter) except -1:
         cdef object said = waiter
+        if type(callback) is Gate:
+            (<Gate>callback)._open(self)
+            return 0
         if is_step_of_task(callback):
-            if self._a_future is None:
-                self._a_future = Future(loop=self.loop)
-                self._a_future.set_result(None)
-            said = self._a_future
+            said = self._done_future()
         PyContext_Enter(context)
         try:
             callback(said)
         finally:
             PyContext_Exit(context)
         return 0
+
+    cdef object _done_future(self):
+        if self._a_future is None:
+            self._a_future = Future(loop=self.loop)
+            self._a_future.set_result(None)
+        return self._a_future
 
 
 cdef inline bint is_step_of_task(object callback) noexcept:
@@ -218,15 +224,7 @@ cdef class Waiter:
     @cython.nonecheck(True)
     def add_done_callback(self, callback, /, *, context):
         """Take the callback of a task that waits."""
-        if self._callback is not None:
-            if self._others is None:
-                self._others = []
-            self._others.append((callback, context))
-            return
-        self._callback = callback
-        self._context = context
-        if self._state != PENDING:
-            self._waker._add(self)
+        self._tell(callback, context)
 
     def remove_done_callback(self, callback, /):
         """Forget a callback; return how often it was there."""
@@ -237,6 +235,19 @@ cdef class Waiter:
         self._callback, self._context = kept[0] if kept else (None, None)
         self._others = kept[1:]
         return count - len(kept)
+
+    @cython.nonecheck(True)
+    cdef int _tell(self, object callback, object context) except -1:
+        if self._callback is not None:
+            if self._others is None:
+                self._others = []
+            self._others.append((callback, context))
+            return 0
+        self._callback = callback
+        self._context = context
+        if self._state != PENDING:
+            self._waker._add(self)
+        return 0
 
     cdef object _cancelled_error(self):
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
@@ -250,3 +261,77 @@ cdef class Waiter:
         if self._callback is not None:
             self._waker._add(self)
         return 0
+
+
+cdef class Gate:
+    """What one task awaits that waits for several things at once. Awaiting it gives nothing: the task looks by itself.
+
+    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task comes
+    through. It can be awaited again and again.
+    """
+
+    def __init__(self, loop, /):
+        self._loop = loop
+
+    def watch(self, Waiter waiter not None, /):
+        """Open, in the callback that wakes its waiters' tasks, when a waiter is done."""
+        waiter._tell(self, None)
+
+    def open(self):
+        """Wake the task now, if it waits here, else let it through when it comes. Not from within another task."""
+        self._open(None)
+
+    cdef int _open(self, Waker waker) except -1:
+        callback, context = self._callback, self._context
+        self.is_open = True
+        if callback is None:
+            return 0
+        self._callback = self._context = None
+        said = self
+        if waker is not None and self._cancelled is None and is_step_of_task(callback):
+            said = waker._done_future()
+        PyContext_Enter(context)
+        try:
+            callback(said)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    # What asyncio's tasks ask of what they await.
+
+    def __await__(self):
+        self._waits = False
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._waits or self.is_open:
+            self._waits = self.is_open = False
+            raise StopIteration
+        self._waits = True
+        self._asyncio_future_blocking = True
+        return self
+
+    def get_loop(self):
+        """Return the event loop."""
+        return self._loop
+
+    def result(self):
+        """Raise `asyncio.CancelledError` if the wait was cancelled."""
+        error = self._cancelled
+        if error is not None:
+            self._cancelled = None
+            raise error
+
+    def cancel(self, msg=None):
+        """End the wait by cancellation."""
+        self._cancelled = CancelledError() if msg is None else CancelledError(msg)
+        self._loop.call_soon(self.open)
+        return True
+
+    def add_done_callback(self, callback, /, *, context):
+        """Take the callback of the task that waits."""
+        self._callback = callback
+        self._context = context

@@ -1,8 +1,8 @@
 """The consumers of the benchmarks, by who brings a message from the layer to them.
 
 A contender's name ends with its dispatch: `fast` is our layer under Channels' own consumers, `fast-direct` the same
-layer under `channels_redis_fast.consumers`, `fast-relay` under these with relayed frames, and `fast-loop` without any
-consumer: a hand-written loop over the sockets. Knows no layer and no server.
+layer under `channels_redis_fast.consumers`, and `fast-loop` without any consumer: a hand-written loop over the sockets.
+Knows no layer and no server.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-DISPATCHES = ("direct", "relay", "loop")
+DISPATCHES = ("direct", "loop")
 ROOM = "bench.room"
-# What is broadcast is a frame already, as most broadcasts are: a handler is one line, and a relay can do without.
+# What is broadcast is a frame already, as most broadcasts are: the handler is one line.
 FRAME = "room.frame"
 
 
@@ -25,25 +25,13 @@ def split(layer: str) -> tuple[str, str]:
 def consumer_base(dispatch: str) -> Any:
     """The class `AsyncWebsocketConsumer` of Channels, or ours of the same name."""
     module = "channels.generic.websocket" if dispatch == "channels" else "channels_redis_fast.consumers"
-    base = importlib.import_module(module).AsyncWebsocketConsumer
-    if dispatch == "relay" and not hasattr(base, "relay"):
-        # A class attribute that nobody reads would be measured as a relay otherwise.
-        raise RuntimeError("relayed frames would not be measured: the consumers do not know them")
-    return base
-
-
-def relays() -> bool:
-    """Whether our consumers know relayed frames."""
-    return hasattr(consumer_base("direct"), "relay")
+    return importlib.import_module(module).AsyncWebsocketConsumer
 
 
 def room_consumer(dispatch: str) -> Any:
     """What a site would write: join the room, pass on what the layer brings, answer the client, leave the room."""
 
     class RoomConsumer(consumer_base(dispatch)):  # type: ignore[misc]
-        if dispatch == "relay":
-            relay = (FRAME,)
-
         async def connect(self) -> None:
             await self.channel_layer.group_add(ROOM, self.channel_name)
             await self.accept()

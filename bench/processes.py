@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.dispatch import relays, split
 from bench.upstream import ROOT, ensure_python
 
 
@@ -75,17 +74,15 @@ def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) ->
 
 
 def dispatched(here: Path) -> list[Contender]:
-    """Our layers under other dispatches than Channels' own, relayed frames where our consumers know them. The
-    hand-written loop is a floor, and no product."""
+    """Our layers under other dispatches than Channels' own. The hand-written loop is a floor, and no product."""
     rows = []
     for layer, family, against in (("fast", "core", "upstream"), ("fast-pubsub", "pubsub", "upstream-pubsub")):
         name = "core" if family == "core" else "Pub/Sub"
         rows += [
             Contender(f"{layer}-direct", f"{name}, our consumers", here, family, against),
-            Contender(f"{layer}-relay", f"{name}, relayed frames", here, family, against),
             Contender(f"{layer}-loop", f"{name}, hand-written loop", here, family),
         ]
-    return [row for row in rows if relays() or split(row.layer)[1] != "relay"]
+    return rows
 
 
 def knows(python: Path, module: str) -> bool:

@@ -57,7 +57,7 @@ def _own_costs(layer: str) -> tuple[Promise, Promise]:
 
 def _sites(layer: str, against: str, factor: float) -> tuple[Promise, ...]:
     """Of a site that uses our consumers; `factor` is of its frames per second to sockets."""
-    direct, relay, loop = f"{layer}-direct", f"{layer}-relay", f"{layer}-loop"
+    direct, loop = f"{layer}-direct", f"{layer}-loop"
     return (
         Promise(direct, "consumers-room", layer, 12.0),
         Promise(direct, "consumers-room", "floor-tasks-direct", 1 / 1.6),
@@ -66,7 +66,6 @@ def _sites(layer: str, against: str, factor: float) -> tuple[Promise, ...]:
         Promise(direct, "sockets-200", against, factor),
         Promise(direct, "sockets-200", against, 10.0, metric="p99_us"),
         Promise(direct, "sockets-200", loop, 0.6),
-        Promise(relay, "sockets-200", loop, 0.95),
     )
 
 

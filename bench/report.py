@@ -78,10 +78,8 @@ COLORS = {
     "floor-tasks": "#566573",
     "floor-tasks-direct": "#2c3e50",
     "fast-direct": "#154c79",
-    "fast-relay": "#0b2e4a",
     "fast-loop": "#99a3a4",
     "fast-pubsub-direct": "#145a32",
-    "fast-pubsub-relay": "#0b3d20",
     "fast-pubsub-loop": "#ccd1d1",
 }
 FAMILIES = (("core", "fast", "upstream"), ("Pub/Sub", "fast-pubsub", "upstream-pubsub"))

@@ -17,8 +17,8 @@ from bench import inprocess, sockets
 from bench.cases import CASES
 from bench.contender import BACKENDS, settings_for
 from bench.demo import socket_rows, socket_table
-from bench.dispatch import frame, number_of, relays, room_consumer, split
-from bench.processes import Contender, contenders, dispatched, result_of
+from bench.dispatch import frame, number_of, split
+from bench.processes import Contender, contenders, result_of
 from bench.sizes import CHECK, FULL
 
 SITES = [name for name, case in CASES.items() if case.kind == "sockets"]
@@ -44,19 +44,6 @@ def test_a_name_says_layer_and_dispatch() -> None:
 def test_a_frame_carries_its_number(number: int) -> None:
     text = frame(number)["text"]
     assert number_of(text) == number_of(text.encode()) == number
-
-
-def test_a_relay_is_never_measured_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
-    from channels_redis_fast.consumers import AsyncWebsocketConsumer
-
-    for base in AsyncWebsocketConsumer.__mro__:
-        if "relay" in vars(base):
-            monkeypatch.delattr(base, "relay")
-    with pytest.raises(RuntimeError, match="would not be measured"):
-        room_consumer("relay")
-    assert not [row for row in dispatched(Path(sys.executable)) if split(row.layer)[1] == "relay"]
-    monkeypatch.setattr(AsyncWebsocketConsumer, "relay", (), raising=False)
-    assert len([row for row in dispatched(Path(sys.executable)) if split(row.layer)[1] == "relay"]) == 2
 
 
 @pytest.mark.parametrize("case", CONSUMERS)
@@ -144,7 +131,7 @@ def test_every_site_is_measured_for_upstream_ours_and_the_floor(monkeypatch: pyt
     rows = {row.layer for row in contenders(everyone=True)}
     for case in SITES:
         assert {"upstream", "upstream-pubsub", "fast", "fast-direct", "fast-pubsub-loop"} <= set(FULL[case])
-        assert {layer for layer in FULL[case] if relays() or split(layer)[1] != "relay"} <= rows
+        assert set(FULL[case]) <= rows
     assert set(CHECK["consumers-room"]) <= rows
 
 

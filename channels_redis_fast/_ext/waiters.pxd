@@ -23,6 +23,7 @@ cdef class Waker:
     cdef int _hurry(self, Waiter waiter) except -1
     cdef list _next_slice(self)
     cdef int _call(self, object callback, object context, Waiter waiter) except -1
+    cdef object _done_future(self)
 
 
 @cython.final
@@ -36,5 +37,19 @@ cdef class Waiter:
     cdef object _context
     cdef list _others
 
+    cdef int _tell(self, object callback, object context) except -1
     cdef object _cancelled_error(self)
     cdef int _finish(self, int state, outcome) except -1
+
+
+@cython.final
+cdef class Gate:
+    cdef public bint _asyncio_future_blocking
+    cdef readonly bint is_open
+    cdef bint _waits
+    cdef object _loop
+    cdef object _callback
+    cdef object _context
+    cdef object _cancelled
+
+    cdef int _open(self, Waker waker) except -1

@@ -41,6 +41,7 @@ from .groups import Group, GroupSender
 from .loop import CoreLoop
 from .memberships import Memberships
 from .names import names_of, split_by
+from .reader import Reader
 from .receiver import Receiver
 from .restoration import GroupRestorer
 
@@ -205,17 +206,34 @@ class RedisChannelLayer(RedisLayer):
             await coming
         except GeneratorExit:
             self._inboxes.abandon_later(inbox, channel, coming)
-            self._left(channel)
+            self._memberships.left(channel)
             raise
         except BaseException:
             inbox.abandon(channel, coming)
-            self._left(channel)
+            self._memberships.left(channel)
             raise
         self._stats.receives += 1
         member = self._memberships.channels.get(channel)
         if member is not None:
             member.took()
         return coming.take()
+
+    def _reader(self, channel: str) -> Reader | None:
+        """Return what stands for ``receive`` on a specific channel of this process; None for any other."""
+        local = self._kind(channel)
+        name = channel[:local] if local > 0 else ""
+        if not name.endswith(self._client_prefix + "!"):
+            return None
+        return Reader(
+            get_running_loop(),
+            self._loops,
+            self._inboxes,
+            self._memberships,
+            self._stats,
+            channel,
+            name,
+            self._client_prefix,
+        )
 
     async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
         general = receiver.general(key(self._key_prefix, channel))
@@ -437,12 +455,6 @@ class RedisChannelLayer(RedisLayer):
             elif is_new and state.receives:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(restorer.watch, record)
-
-    def _left(self, channel: str) -> None:
-        """Called when a receive was cancelled."""
-        member = self._memberships.channels.get(channel)
-        if member is not None:
-            member.is_gone = True
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(

@@ -114,6 +114,12 @@ class Memberships:
             group.channels[channel].groups[key] = time.time()
             return group
 
+    def left(self, channel: str) -> None:
+        """Called when a receive on a channel was cancelled."""
+        member = self.channels.get(channel)
+        if member is not None:
+            member.is_gone = True
+
     def discard(self, key: bytes, channel: str) -> None:
         """Forget that a channel is in a group."""
         with self._lock:

@@ -80,7 +80,9 @@ class Waker:
                     at -= 1
                 else:
                     waiter._callback = waiter._context = None
-                if callback is not None and context is not None:
+                if isinstance(callback, Gate):
+                    callback.open()
+                elif callback is not None and context is not None:
                     context.run(callback, waiter)
         except BaseException:
             if at < len(done):
@@ -106,9 +108,9 @@ class Waiter(Generic[T]):
 
     def __init__(self, waker: Waker) -> None:
         self._asyncio_future_blocking = False
-        self._callback: Callable[[Any], Any] | None = None
+        self._callback: Callable[[Any], Any] | Gate | None = None
         self._context: Context | None = None
-        self._others: list[tuple[Callable[[Any], Any], Context]] | None = None
+        self._others: list[tuple[Callable[[Any], Any] | Gate, Context | None]] | None = None
         self._outcome: Any = None
         self._state = _PENDING
         self._waker = waker
@@ -187,6 +189,19 @@ class Waiter(Generic[T]):
 
     def add_done_callback(self, callback: Callable[[Any], Any], /, *, context: Context) -> None:
         """Take the callback of a task that waits."""
+        self._tell(callback, context)
+
+    def remove_done_callback(self, callback: Callable[[Any], Any], /) -> int:
+        """Forget a callback; return how often it was there."""
+        kept = [(self._callback, self._context)] if self._callback is not None else []
+        kept += self._others or []
+        count = len(kept)
+        kept = [entry for entry in kept if entry[0] != callback]
+        self._callback, self._context = kept[0] if kept else (None, None)
+        self._others = kept[1:]
+        return count - len(kept)
+
+    def _tell(self, callback: Callable[[Any], Any] | Gate, context: Context | None) -> None:
         if self._callback is not None:
             if self._others is None:
                 self._others = []
@@ -196,16 +211,6 @@ class Waiter(Generic[T]):
         self._context = context
         if self._state != _PENDING:
             self._waker._add(self)
-
-    def remove_done_callback(self, callback: Callable[[Any], Any], /) -> int:
-        """Forget a callback; return how often it was there."""
-        kept = [(self._callback, self._context)] if self._callback is not None and self._context is not None else []
-        kept += self._others or []
-        count = len(kept)
-        kept = [entry for entry in kept if entry[0] != callback]
-        self._callback, self._context = kept[0] if kept else (None, None)
-        self._others = kept[1:]
-        return count - len(kept)
 
     def _cancelled_error(self) -> CancelledError:
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
@@ -217,3 +222,64 @@ class Waiter(Generic[T]):
         self._outcome = outcome
         if self._callback is not None:
             self._waker._add(self)
+
+
+class Gate:
+    """What one task awaits that waits for several things at once. Awaiting it gives nothing: the task looks by itself.
+
+    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task comes
+    through. It can be awaited again and again.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_loop", "is_open")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, /) -> None:
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[Any], Any] | None = None
+        self._cancelled: CancelledError | None = None
+        self._context: Context | None = None
+        self._loop = loop
+        #: Whether the next wait is none.
+        self.is_open = False
+
+    def watch(self, waiter: Waiter[Any], /) -> None:
+        """Open, in the callback that wakes its waiters' tasks, when a waiter is done."""
+        waiter._tell(self, None)
+
+    def open(self) -> None:
+        """Wake the task now, if it waits here, else let it through when it comes. Not from within another task."""
+        callback, context = self._callback, self._context
+        self.is_open = True
+        if callback is not None and context is not None:
+            self._callback = self._context = None
+            context.run(callback, self)
+
+    # What asyncio's tasks ask of what they await.
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self.is_open:
+            self._asyncio_future_blocking = True
+            yield self
+        self.is_open = False
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        return self._loop
+
+    def result(self) -> None:
+        """Raise `asyncio.CancelledError` if the wait was cancelled."""
+        error = self._cancelled
+        if error is not None:
+            self._cancelled = None
+            raise error
+
+    def cancel(self, msg: Any = None) -> bool:
+        """End the wait by cancellation."""
+        self._cancelled = CancelledError() if msg is None else CancelledError(msg)
+        self._loop.call_soon(self.open)
+        return True
+
+    def add_done_callback(self, callback: Callable[[Any], Any], /, *, context: Context) -> None:
+        """Take the callback of the task that waits."""
+        self._callback = callback
+        self._context = context

@@ -30,6 +30,7 @@ from ..messages.mailbox import MailboxLimits
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
 from .loop import PubSubLoop
+from .reader import Reader
 from .views import ChannelsView, GroupsView, WaitingMessages
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
@@ -183,6 +184,10 @@ class RedisPubSubChannelLayer(RedisLayer):
             raise
         self._stats.receives += 1
         return coming.take()
+
+    def _reader(self, channel: str) -> Reader:
+        """Return what stands for ``receive`` on a channel."""
+        return Reader(get_running_loop(), self._loops, channel, self._stats)
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """

@@ -505,6 +505,35 @@ async def test_backpressure(way: Way, layer: Any) -> None:
         assert [await slow.text() for _ in range(10)] == [f"layer {number}" for number in range(10)]
 
 
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+async def test_a_client_that_does_not_read_fills_its_own_mailbox(
+    way: Way, kind: str, redis_server: Any, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Up to its capacity, the oldest giving way. Others, with the same capacity, miss nothing."""
+
+    class Grouped(echoing(way)):  # type: ignore[misc]
+        groups = ("den",)
+
+    capacity, last = 5, 29
+    with override_settings(CHANNEL_LAYERS=layers_of(kind, redis_server.url, prefix, capacity=capacity)):
+        layer = get_channel_layer()
+        async with socket_of(Grouped) as slow, socket_of(Grouped) as other:
+            await channel_of(slow)
+            await channel_of(other)
+            slow.reads.clear()
+            for number in range(last + 1):
+                await layer.group_send("den", {"type": "told", "text": str(number)})
+                assert await other.text() == f"layer {number}"
+            slow.reads.set()
+            kept = [0, *range(last + 1 - capacity, last + 1)]
+            assert [await slow.text() for _ in kept] == [f"layer {number}" for number in kept]
+            await layer.group_send("den", {"type": "told", "text": "more"})
+            assert await slow.text() == await other.text() == "layer more"
+        await layer.close_pools()
+    [warning] = [record.getMessage() for record in caplog.records if "does not keep up" in record.getMessage()]
+    assert f"capacity {capacity}" in warning
+
+
 async def test_overrides(way: Way, layer: Any) -> None:
     """`dispatch`, `send`, `base_send` and `channel_receive` are the class' own, if it has any."""
 

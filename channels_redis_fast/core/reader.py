@@ -1,0 +1,98 @@
+"""
+The messages of one specific channel, one claim for each: what ``RedisChannelLayer.receive`` does, without a coroutine.
+
+For consumers, who wait for other things as well. Knows the layer; nothing of who reads.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from collections.abc import MutableMapping
+
+from ..hot import Waiter
+from ..messages.codec import Message
+from ..messages.mailbox import Inbox, InboxRegistry
+from ..stats import Stats
+from .loop import CoreLoop
+from .memberships import Memberships
+from .receiver import Receiver
+
+
+class Reader:
+    """
+    Reads one channel in one event loop, a message at a time: each claim is either taken or abandoned.
+
+    ``name`` is the channel's non-local name with the ``!``, which ends with ``client_prefix``.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_client_prefix",
+        "_inbox",
+        "_inboxes",
+        "_loop",
+        "_loops",
+        "_memberships",
+        "_name",
+        "_stats",
+    )
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        loops: MutableMapping[AbstractEventLoop, CoreLoop],
+        inboxes: InboxRegistry,
+        memberships: Memberships,
+        stats: Stats,
+        channel: str,
+        name: str,
+        client_prefix: str,
+    ) -> None:
+        self._loop = loop
+        self._loops = loops
+        self._inboxes = inboxes
+        self._memberships = memberships
+        self._stats = stats
+        self._channel = channel
+        self._name = name
+        self._client_prefix = client_prefix
+        #: Of the last claim; whoever empties it may have let it go since.
+        self._inbox: Inbox | None = None
+
+    def claim(self) -> Waiter[Message]:
+        """Return the waiter for the next message."""
+        state = self._loops[self._loop]
+        receiver: Receiver = state.receiver
+        inbox = self._inbox
+        if inbox is not None and inbox.receiver is receiver:
+            coming: Waiter[Message] = inbox.claim(self._channel, state.waker)
+            if not inbox.claimed:
+                receiver.serve(inbox)
+            return coming
+        inbox = self._inbox = self._inboxes.open(self._name, self._client_prefix)
+        coming = inbox.claim(self._channel, state.waker)
+        receiver.serve(inbox)
+        return coming
+
+    def take(self, coming: Waiter[Message]) -> Message:
+        """Return the message that came. Raises what ended the wait instead."""
+        if not coming.has_result():
+            self.abandon(coming)
+            return coming.take()
+        self._stats.receives += 1
+        member = self._memberships.channels.get(self._channel)
+        if member is not None:
+            member.took()
+        return coming.take()
+
+    def abandon(self, coming: Waiter[Message]) -> None:
+        """End a wait. What it was given and nobody took goes to the next receiver, or back."""
+        assert self._inbox is not None
+        self._inbox.abandon(self._channel, coming)
+        self._memberships.left(self._channel)
+
+    def abandon_later(self, coming: Waiter[Message]) -> None:
+        """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
+        assert self._inbox is not None
+        self._inboxes.abandon_later(self._inbox, self._channel, coming)
+        self._memberships.left(self._channel)

@@ -1,0 +1,61 @@
+"""
+The messages of one subscribed channel, one claim for each: what ``RedisPubSubChannelLayer.receive`` does, without a
+coroutine.
+
+For consumers, who wait for other things as well. Knows the layer; nothing of who reads.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from collections.abc import MutableMapping
+
+from ..hot import Waiter
+from ..messages.codec import Message
+from ..stats import Stats
+from .loop import PubSubLoop
+
+
+class Reader:
+    """Reads one channel in one event loop, a message at a time: each claim is either taken or abandoned."""
+
+    __slots__ = ("_channel", "_loop", "_loops", "_state", "_stats")
+
+    def __init__(
+        self, loop: AbstractEventLoop, loops: MutableMapping[AbstractEventLoop, PubSubLoop], channel: str, stats: Stats
+    ) -> None:
+        self._loop = loop
+        self._loops = loops
+        self._channel = channel
+        self._stats = stats
+        #: Of the last claim.
+        self._state: PubSubLoop | None = None
+
+    def claim(self) -> Waiter[Message] | None:
+        """Return the waiter for the next message; None for a channel that has to be subscribed to first."""
+        state = self._state = self._loops[self._loop]
+        channel = self._channel
+        if channel not in state.channels:
+            return None
+        if channel in state.leaving:
+            state.stay(channel)
+        coming: Waiter[Message] = state.boxes.claim(channel, state.waker)
+        return coming
+
+    def take(self, coming: Waiter[Message]) -> Message:
+        """Return the message that came. Raises what ended the wait instead."""
+        if not coming.has_result():
+            self.abandon(coming)
+        else:
+            self._stats.receives += 1
+        return coming.take()
+
+    def abandon(self, coming: Waiter[Message]) -> None:
+        """End a wait. What it was given and nobody took goes to the next receiver, or back."""
+        assert self._state is not None
+        self._state.left(self._channel, coming)
+
+    def abandon_later(self, coming: Waiter[Message]) -> None:
+        """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
+        assert self._state is not None
+        self._state.left_later(self._channel, coming)
