@@ -40,7 +40,7 @@ async def test_a_grace_time_that_ends_with_the_layer(make_layer: MakeLayer) -> N
     (state,) = layers[0]._loops.values()
     loop.call_later(0, lambda: (layers.clear(), gc.collect()))
     assert state.leaving
-    time.sleep(0.02)
+    time.sleep(0.02)  # noqa: ASYNC251 - the loop is busy
     await until(lambda: not state.leaving)
     await until(lambda: not any(connection.is_open for connection in state.connections()))
     assert errors == []
