@@ -276,11 +276,14 @@ class Mailboxes(MailboxTable):
 
     def fail_waiters(self, error: Exception, channel: str | None = None) -> None:
         """Let every waiting receiver, or every one of a channel, raise ``error``."""
+        waiters: dict[asyncio.AbstractEventLoop, list[Waiter[Message]]] = {}
         with self._limits.lock:
             for name in list(self.waiting) if channel is None else [channel]:
                 while (waiter := self.next_in_line(name)) is not None:
-                    with contextlib.suppress(RuntimeError):
-                        waiter.get_loop().call_soon_threadsafe(fail, [waiter], error)
+                    waiters.setdefault(waiter.get_loop(), []).append(waiter)
+        for loop, of_loop in waiters.items():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(fail, of_loop, error)
 
     def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget the receivers of a loop that closes: a message given to them would be lost."""
