@@ -264,15 +264,9 @@ class Mailboxes(MailboxTable):
         The caller holds the lock.
         """
         now = time.monotonic()
-        next_deadline: float | None = None
-        for channel, mailbox in list(self.stored.items()):
-            for stored in mailbox:
-                if stored.deadline > now:
-                    next_deadline = min(next_deadline or stored.deadline, stored.deadline)
-                    break
-                self.pop(channel)
-                self._limits.stats.expired += 1
-        return None if next_deadline is None else next_deadline - now
+        count, due = self.expire(now)
+        self._limits.stats.expired += count
+        return None if due is None else due - now
 
     def fail_waiters(self, error: Exception, channel: str | None = None) -> None:
         """Let every waiting receiver, or every one of a channel, raise ``error``."""
