@@ -139,13 +139,15 @@ cdef class Mailbox:
             self._messages.insert(position, stored)
         return 0
 
-    cdef StoredMessage _pop(self):
-        """Take the oldest out."""
-        cdef StoredMessage stored
+    cdef StoredMessage _oldest(self):
         if self._first >= PyList_GET_SIZE(self._messages):
             # One that somebody else made.
             raise IndexError("an empty mailbox")
-        stored = <StoredMessage>PyList_GET_ITEM(self._messages, self._first)
+        return <StoredMessage>PyList_GET_ITEM(self._messages, self._first)
+
+    cdef StoredMessage _pop(self):
+        """Take the oldest out."""
+        cdef StoredMessage stored = self._oldest()
         self._messages[self._first] = None
         self._first += 1
         # Moved now and then, not each time: mailboxes may be long.
@@ -240,6 +242,28 @@ cdef class MailboxTable:
             PyDict_DelItem(self.stored, channel)
             self.held -= MAILBOX_BYTES
         return stored
+
+    def expire(self, double now, /):
+        """Throw away what is not kept longer than until now; return how much that was, and when more is due, or None.
+
+        The caller holds the lock.
+        """
+        cdef Py_ssize_t count = 0
+        cdef double due = 0
+        cdef bint is_due = False
+        cdef StoredMessage stored
+        cdef Mailbox mailbox
+        for channel, found in list(self.stored.items()):
+            mailbox = <Mailbox?>found
+            while len(mailbox):
+                stored = mailbox._oldest()
+                if stored.deadline > now:
+                    if not is_due or stored.deadline < due:
+                        is_due, due = True, stored.deadline
+                    break
+                self.pop(channel)
+                count += 1
+        return count, due if is_due else None
 
     def clear(self):
         """Throw away all messages. The caller holds the lock."""

@@ -168,6 +168,23 @@ class MailboxTable:
             self.held -= MAILBOX_BYTES
         return stored
 
+    def expire(self, now: float, /) -> tuple[int, float | None]:
+        """Throw away what is not kept longer than until now; return how much that was, and when more is due, or None.
+
+        The caller holds the lock.
+        """
+        count = 0
+        due: float | None = None
+        for channel, mailbox in list(self.stored.items()):
+            while mailbox:
+                deadline = mailbox._messages[0].deadline
+                if deadline > now:
+                    due = deadline if due is None else min(due, deadline)
+                    break
+                self.pop(channel)
+                count += 1
+        return count, due
+
     def clear(self) -> None:
         """Throw away all messages. The caller holds the lock."""
         self.stored.clear()

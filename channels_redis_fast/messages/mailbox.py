@@ -285,23 +285,20 @@ class Mailboxes(MailboxTable):
         The caller holds the lock.
         """
         now = time.monotonic()
-        next_deadline: float | None = None
-        for channel, mailbox in list(self.stored.items()):
-            for stored in mailbox:
-                if stored.deadline > now:
-                    next_deadline = min(next_deadline or stored.deadline, stored.deadline)
-                    break
-                self.pop(channel)
-                self._limits.stats.expired += 1
-        return None if next_deadline is None else next_deadline - now
+        count, due = self.expire(now)
+        self._limits.stats.expired += count
+        return None if due is None else due - now
 
     def fail_waiters(self, error: Exception, channel: str | None = None) -> None:
         """Let every waiting receiver, or every one of a channel, raise ``error``."""
+        waiters: dict[asyncio.AbstractEventLoop, list[Waiter[Message]]] = {}
         with self._limits.lock:
             for name in list(self.waiting) if channel is None else [channel]:
                 while (waiter := self.next_in_line(name)) is not None:
-                    with contextlib.suppress(RuntimeError):
-                        waiter.get_loop().call_soon_threadsafe(fail, [waiter], error)
+                    waiters.setdefault(waiter.get_loop(), []).append(waiter)
+        for loop, of_loop in waiters.items():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(fail, of_loop, error)
 
     def drop_waiters(self, loop: asyncio.AbstractEventLoop) -> None:
         """Forget the receivers of a loop that closes: a message given to them would be lost."""

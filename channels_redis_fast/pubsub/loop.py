@@ -233,8 +233,10 @@ class PubSubLoop:
 
     def _grace_is_over(self, channel: str) -> None:
         self.leaving.pop(channel, None)
-        if not self._is_needed(channel):
-            self._drop(channel)
+        # When the layer is gone, all of this is on its way out.
+        with contextlib.suppress(ReferenceError):
+            if not self._is_needed(channel):
+                self._drop(channel)
 
     def _is_needed(self, channel: str) -> bool:
         """Whether somebody waits on a channel, or for its subscription."""

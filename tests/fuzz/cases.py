@@ -159,7 +159,7 @@ CASES = [
     Case("letters", ("MailboxTable", "MailboxTable.claim", "MailboxTable.hand_out"), served),
     Case(
         "messages in mailboxes",
-        ("MailboxTable.put", "MailboxTable.pop", "MailboxTable.clear", "StoredMessage"),
+        ("MailboxTable.put", "MailboxTable.pop", "MailboxTable.expire", "MailboxTable.clear", "StoredMessage"),
         stored,
     ),
     Case("an empty mailbox", ("Mailbox", "MailboxTable.pop"), emptied),

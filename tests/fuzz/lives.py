@@ -122,8 +122,10 @@ def stored(hot: Any) -> Any:
     counts += [table.put("x", taken[-1], True), table.put("new", taken[-1], True)]
     seen = len(table.stored["x"]), [one.message for one in table.stored["x"]], table.stored["x"].last_received
     facts = body.message, body.deadline, body.is_shared, body.holders, body.size, table.held
+    expired = table.expire(1.5), table.expire(5.0)
+    table.put("x", body, False)
     table.clear()
-    return counts, [one.message for one in taken], seen, facts, table.held, table.pop("x")
+    return counts, [one.message for one in taken], seen, facts, expired, table.held, table.pop("x")
 
 
 def emptied(hot: Any) -> Any:

@@ -175,7 +175,7 @@ class Delivering(Play):
         if kind == 9:
             if self.source.byte() % 8 == 0:
                 self.table.clear()
-            return self.mailboxes()
+            return self.table.expire(float(self.source.byte())), self.mailboxes()
         letters = [self.letter() for _ in range(self.source.byte() % 5)]
         before = repr(letters)
         with self.lock:

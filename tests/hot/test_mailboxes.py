@@ -164,6 +164,23 @@ async def test_when_somebody_received_last(table: Callable[[], Any]) -> None:
     assert mailbox.last_received == before + 100
 
 
+async def test_what_expires(table: Callable[[], Any], hot: Any) -> None:
+    """Of each mailbox its oldest; what is kept until now is kept no longer."""
+    here = table()
+    assert here.expire(5.0) == (0, None)
+    for channel, deadlines in {"a": (1.0, 2.0, 9.0, 1.0), "b": (5.0, 5.0), "c": (8.0,), "d": (7.0, 3.0)}.items():
+        for deadline in deadlines:
+            here.put(channel, hot.StoredMessage(deadline, deadline, False), False)
+    assert here.expire(0.5) == (0, 1.0)
+    assert here.expire(5.0) == (4, 7.0)
+    left = {channel: [stored.message for stored in mailbox] for channel, mailbox in here.stored.items()}
+    assert left == {"a": [9.0, 1.0], "c": [8.0], "d": [7.0, 3.0]}
+    assert here.expire(math.inf) == (5, None)
+    assert (here.stored, here.held) == ({}, 0)
+    here.put("a", hot.StoredMessage(1, math.inf, False), False)
+    assert here.expire(1e300) == (0, math.inf)
+
+
 async def test_another_way_to_copy(hot: Any) -> None:
     copies: list[Any] = []
 

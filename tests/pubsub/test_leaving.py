@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,23 @@ OwnServer = Callable[..., Server]
 async def leave(layer: RedisPubSubChannelLayer, channel: str) -> None:
     """A receive that waits and is cancelled."""
     await end(await started(layer.receive(channel)))
+
+
+async def test_a_grace_time_that_ends_with_the_layer(make_layer: MakeLayer) -> None:
+    """In the same turn of a loop that was busy. That the layer is gone is no error."""
+    loop, errors = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda loop, context: errors.append(context))
+    layers = [RedisPubSubChannelLayer(hosts=make_layer().hosts, prefix="gone", sync_hub="never")]
+    layers[0].grace = 0.01
+    channel = await layers[0].new_channel()
+    await leave(layers[0], channel)
+    (state,) = layers[0]._loops.values()
+    loop.call_later(0, lambda: (layers.clear(), gc.collect()))
+    assert state.leaving
+    time.sleep(0.02)  # noqa: ASYNC251 - the loop is busy
+    await until(lambda: not state.leaving)
+    await until(lambda: not any(connection.is_open for connection in state.connections()))
+    assert errors == []
 
 
 # Within the grace time.
