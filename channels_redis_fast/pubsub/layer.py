@@ -204,6 +204,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         name, state = self._group_channel(group), self._home(channel)
         try:
             if state is None:
+                self._require_hosts()
                 raise LookupError(channel)
             if state.loop is get_running_loop():
                 await state.join(name, channel)
@@ -223,6 +224,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         name, state = self._group_channel(group), self._home(channel)
         if state is None:
+            self._require_hosts()
             return
         if state.loop is get_running_loop():
             state.leave_group(name, channel)
@@ -299,7 +301,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         A receive that waits goes on waiting, and its channel is subscribed again at once.
         """
         state = self._loops.get(get_running_loop())
-        if state is not None:
+        if state is None:
+            self._require_hosts()
+        else:
             state.clear()
         await self.close_pools()
 

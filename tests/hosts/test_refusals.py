@@ -79,7 +79,7 @@ WRONG_VALUES: list[tuple[str, Any]] = [
     ("socket_keepalive_options", {**PLAIN, "socket_keepalive_options": [1]}),
     ("ssl", {**PLAIN, "ssl": "perhaps"}),
     ("ssl", {**PLAIN, "ssl": ssl.create_default_context()}),
-    *(("host", {**PLAIN, "host": value}) for value in (None, 5, "", "127.0.0.1:8000", "redis://127.0.0.1", "a b")),
+    *(("host", {**PLAIN, "host": value}) for value in (5, "127.0.0.1:8000", "redis://127.0.0.1", "a b")),
     ("host", ("127.0.0.1:8000", 6379)),
     ("host", ("redis://:s3cret@127.0.0.1", 6379)),
     ("database", "redis://user:s3cret@127.0.0.1/abc"),
