@@ -86,16 +86,16 @@ def compare(
     for package, folder in folders.items():
         print(f"{suite.name}, {layer or 'both layers'}: {package} ...", file=sys.stderr, flush=True)
         export(suite, repository, folder)
-        if suite.has_ports:
-            put_ports(folder, ports.redis, ports.sentinel)
+        put_ports(suite, folder, ports.redis, ports.sentinel)
         outcomes[package] = run(package)
-    first = Comparison(suite.name, layer, outcomes[CHANNELS_REDIS], outcomes[HERE])
+    first = Comparison(suite.name, layer, outcomes[CHANNELS_REDIS], outcomes[HERE], inner_parts=suite.inner_parts)
     for package, differing in ((CHANNELS_REDIS, first.better), (HERE, first.worse)):
         again = [test for test in differing if "::" in test]
         if again:
             # A busy machine makes tests fail that wait for a time.
             outcomes[package] = with_second_run(outcomes[package], run(package, again))
-    return Comparison(suite.name, layer or "both", outcomes[CHANNELS_REDIS], outcomes[HERE])
+    there, here = outcomes[CHANNELS_REDIS], outcomes[HERE]
+    return Comparison(suite.name, layer or "both", there, here, inner_parts=suite.inner_parts)
 
 
 def compare_all(suites: Sequence[Suite], sources: Path | None) -> Iterator[Comparison]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 FAILED = frozenset({"failed", "error", "not run"})
 NOT_RUN = "not run"
@@ -33,7 +33,8 @@ class Comparison:
     """
     One suite with one layer, on both packages.
 
-    ``error``: why it could not be run, in one sentence; there are no outcomes then.
+    ``error``: why it could not be run, in one sentence; there are no outcomes then. ``inner_parts``: the functions
+    that test inner parts of channels_redis, and which.
     """
 
     suite: str
@@ -41,6 +42,7 @@ class Comparison:
     there: Outcomes
     here: Outcomes
     error: str = ""
+    inner_parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tests(self) -> list[str]:
@@ -62,7 +64,20 @@ class Comparison:
 
     @property
     def worse(self) -> list[str]:
-        """The tests that fail on this package alone."""
+        """The tests that fail on this package alone, and are not about inner parts of channels_redis."""
+        return [test for test in self._here_alone if not self.inner_part(test)]
+
+    @property
+    def inner(self) -> list[str]:
+        """The tests that fail on this package alone, and are about inner parts of channels_redis."""
+        return [test for test in self._here_alone if self.inner_part(test)]
+
+    def inner_part(self, test: str) -> str | None:
+        """Return what a test looks at of the inner parts of channels_redis; None if at nothing."""
+        return self.inner_parts.get(test.rpartition("::")[2].partition("[")[0])
+
+    @property
+    def _here_alone(self) -> list[str]:
         return [test for test in self.tests if test in self.failed_here - self.failed_there]
 
     @property

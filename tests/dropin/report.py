@@ -29,6 +29,7 @@ def as_text(comparisons: Iterable[Comparison]) -> Iterator[str]:
     for comparison in comparisons:
         lists = {
             "fail here alone": comparison.worse,
+            "fail here alone, about inner parts of channels_redis": comparison.inner,
             "fail on channels_redis alone": comparison.better,
             "fail on both": comparison.failed_on_both,
         }
@@ -43,16 +44,17 @@ def as_markdown(comparisons: Iterable[Comparison], suites: Sequence[Suite] = SUI
     """Return the table of the documentation."""
     found = {suite.name: suite for suite in suites}
     lines = [
-        "| suite | layer | channels_redis 4.3 | channels_redis_fast | fail on both | fail here alone |",
-        "|---|---|---|---|---|---|",
+        "| suite | layer | channels_redis 4.3 | channels_redis_fast | fail on both | fail here, on inner parts "
+        "| else fail here alone |",
+        "|---|---|---|---|---|---|---|",
     ]
     for comparison in comparisons:
         suite = found[comparison.suite]
         title = f"[{suite.name}]({suite.url}) {suite.version}"
         title += f" ({suite.remark})" if suite.remark else ""
         _, layer, there, here = _row(comparison)
-        both, worse = len(comparison.failed_on_both), len(comparison.worse)
-        lines.append(f"| {title} | {layer} | {there} | {here} | {both} | {worse} |")
+        numbers = [len(tests) for tests in (comparison.failed_on_both, comparison.inner, comparison.worse)]
+        lines.append(f"| {title} | {layer} | {there} | {here} | {' | '.join(map(str, numbers))} |")
     return "\n".join(lines)
 
 
@@ -79,4 +81,6 @@ def _row(comparison: Comparison) -> tuple[str, str, str, str]:
 
 def _both(comparison: Comparison, test: str) -> str:
     there, here = comparison.there.get(test, NOT_RUN), comparison.here.get(test, NOT_RUN)
-    return here if there == here else f"{there} there, {here} here"
+    outcome = here if there == here else f"{there} there, {here} here"
+    inner = comparison.inner_part(test)
+    return f"{outcome}: {inner}" if inner else outcome

@@ -12,7 +12,7 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
-from .suites import REDIS_PORT, SENTINEL_PORT, Suite
+from .suites import Suite
 
 
 class Unobtainable(Exception):
@@ -53,15 +53,18 @@ def export(suite: Suite, repository: Path, folder: Path) -> None:
         tar.extractall(folder)
 
 
-def put_ports(folder: Path, redis_port: int, sentinel_port: int) -> None:
-    """In the Python files of a copy, name the ports of our servers in place of the usual ones."""
-    for path in folder.rglob("*.py"):
+def put_ports(suite: Suite, folder: Path, redis: int, sentinel: int) -> None:
+    """Make a suite's replacements in the Python files of a copy. Raises ``Unobtainable`` for one without a place."""
+    unplaced = {text for text, _ in suite.replacements}
+    for path in folder.rglob("*.py") if unplaced else ():
         text = path.read_text(encoding="utf-8")
-        # The longer one first: the shorter is its end.
-        changed = text.replace(str(SENTINEL_PORT), "\0").replace(str(REDIS_PORT), str(redis_port))
-        changed = changed.replace("\0", str(sentinel_port))
-        if changed != text:
-            path.write_text(changed, encoding="utf-8")
+        for old, new in suite.replacements:
+            if old in text:
+                unplaced.discard(old)
+                text = text.replace(old, new.replace("{redis}", str(redis)).replace("{sentinel}", str(sentinel)))
+        path.write_text(text, encoding="utf-8")
+    if unplaced:
+        raise Unobtainable(f"{suite.name}: nothing has {', '.join(map(repr, sorted(unplaced)))}, to be replaced")
 
 
 def _has(repository: Path, commit: str) -> bool:

@@ -8,7 +8,8 @@ which is upstream's, gets that or this package by the same name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 CHANNELS_REDIS, HERE = "channels_redis", "channels_redis_fast"
 #: The packages whose results stand side by side, the one to be replaced first.
@@ -29,8 +30,14 @@ COMMON_REQUIREMENTS = (
     "async-timeout>=5,<6",
 )
 
-#: Where upstream's suite expects its servers.
-REDIS_PORT, SENTINEL_PORT = 6379, 26379
+#: Tests of upstream's suite that look at its inner parts, and what they look at. An `AttributeError` says here what is
+#: there instead (`channels_redis_fast/upstream.py`).
+_INNER_PARTS = {
+    "test_receive_buffer_respects_capacity": "receive_buffer",
+    "test_loop_instance_channel_layer_reference": "_get_layer()",
+    "test_multi_event_loop_garbage_collection": "_layers",
+    "test_auto_reconnect": "_shards[0]._redis",
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,9 @@ class Suite:
 
     ``paths``: what is taken of its repository at ``commit``, all if empty. ``layers``: those that take the place of
     Channels' in-memory layer; none where the suite imports `channels_redis` itself. ``arguments``: pytest's.
-    ``has_ports``: whether its tests name the usual ports of Redis and Sentinel, for which those of our own servers are
-    put into the copy that is run. ``remark``: what the table says of it.
+    ``replacements``: what is put in place of what in the Python files of the copy that is run, where the tests name
+    the usual ports; `{redis}` and `{sentinel}` are those of our servers. ``inner_parts``: functions that test inner
+    parts of channels_redis, and which. ``remark``: what the table says of it.
     """
 
     name: str
@@ -52,7 +60,8 @@ class Suite:
     paths: tuple[str, ...] = ()
     layers: tuple[str, ...] = LAYERS
     arguments: tuple[str, ...] = ()
-    has_ports: bool = False
+    replacements: tuple[tuple[str, str], ...] = ()
+    inner_parts: Mapping[str, str] = field(default_factory=dict)
     remark: str = ""
 
     @property
@@ -70,7 +79,13 @@ SUITES = (
         requirements=("cryptography",),
         paths=("tests", "setup.cfg"),
         layers=(),
-        has_ports=True,
+        replacements=(
+            ("redis://localhost:6379", "redis://localhost:{redis}"),
+            ('("localhost", 26379)', '("localhost", {sentinel})'),
+            # These take the default.
+            ("RedisChannelLayer(expiry=", 'RedisChannelLayer(hosts=["redis://localhost:{redis}"], expiry='),
+        ),
+        inner_parts=_INNER_PARTS,
         remark="both layers, one server and Sentinel",
     ),
     Suite(
