@@ -79,7 +79,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             self._serializer, weakly(self._overridden("serialize")), weakly(self._overridden("deserialize"))
         )
         #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
-        self._shards: list[Dialer] | Seeds = (
+        self._dialers: list[Dialer] | Seeds = (
             Seeds(stand_in(self.hosts[0]), "hosts[0]", self.layer_name)
             if on_cluster
             else [self._dialer(index) for index in range(self.ring_size)]

@@ -393,7 +393,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
-            self._shards,
+            self._dialers,
             self._codec,
             self._limits,
             weakly(self._shard),

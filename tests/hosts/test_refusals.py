@@ -104,7 +104,7 @@ def test_text_becomes_numbers_and_truth_values(kind: str) -> None:
     assert {name: host[name] for name in expected} == expected
     assert host["socket_keepalive"] is True
     assert {type(host[name]) for name in ("socket_timeout", "health_check_interval")} == {float}
-    [dialer] = layer._shards
+    [dialer] = layer._dialers
     assert dialer.answer_timeout == 5.0
     for name in ("fe80::1", "localhost", "redis.example.org", "10.0.0.1"):
         LAYERS[kind](hosts=[(name, 6379), {"host": name}])
