@@ -153,6 +153,8 @@ def test_sources_of_a_suite(repository: Callable[..., Suite], tmp_path: Path) ->
     for _ in range(2):
         export(suite, found, folder)
         assert [path.name for path in folder.iterdir()] == ["a.py"]
+    export(replace(suite, has_settings=False), found, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.py", "pytest.ini"]
     replacements = (("localhost:6379", "localhost:{redis}"), ("26379", "{sentinel}"))
     put_ports(replace(suite, replacements=replacements), folder, 7001, 7002)
     assert (folder / "a.py").read_text() == "'redis://localhost:7001', ('localhost', 7002)"

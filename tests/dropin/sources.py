@@ -51,6 +51,8 @@ def export(suite: Suite, repository: Path, folder: Path) -> None:
             # Paths that lead out of the folder are refused, where Python knows how to.
             tar.extraction_filter = tarfile.data_filter
         tar.extractall(folder)
+    if not suite.has_settings:
+        (folder / "pytest.ini").write_text("[pytest]\n")
 
 
 def put_ports(suite: Suite, folder: Path, redis: int, sentinel: int) -> None:

@@ -49,7 +49,8 @@ class Suite:
     Channels' in-memory layer; none where the suite imports `channels_redis` itself. ``arguments``: pytest's.
     ``replacements``: what is put in place of what in the Python files of the copy that is run, where the tests name
     the usual ports; `{redis}` and `{sentinel}` are those of our servers. ``inner_parts``: functions that test inner
-    parts of channels_redis, and which. ``remark``: what the table says of it.
+    parts of channels_redis, and which. ``has_settings``: whether it has settings of pytest, without which pytest would
+    look for some further up. ``remark``: what the table says of it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Suite:
     arguments: tuple[str, ...] = ()
     replacements: tuple[tuple[str, str], ...] = ()
     inner_parts: Mapping[str, str] = field(default_factory=dict)
+    has_settings: bool = True
     remark: str = ""
 
     @property
@@ -126,5 +128,6 @@ SUITES = (
         "cf7edd226ff491b90feb433359bc7047c31b1ce4",
         requirements=("django-rq<3", "rq<2", "pydantic<2", "async-signals", "fakeredis"),
         arguments=("envelope", "--ds=dev_settings.settings"),
+        has_settings=False,
     ),
 )
