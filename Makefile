@@ -20,7 +20,7 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # What is about servers and sockets is the same for both twins, and runs once.
 ONCE := $(addprefix --ignore=,tests/hosts tests/cluster tests/consumers tests/cli tests/sync tests/packaging tests/typed \
-	tests/test_servers.py tests/test_checks.py tests/test_prometheus.py \
+	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py \
 	$(wildcard tests/test_bench*.py))
 ARGS ?=
 # Of the sessions of noxfile.py: all rows of versions, or only the `ends` of the list; and what makes and tries wheels,
