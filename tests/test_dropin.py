@@ -122,7 +122,6 @@ def test_the_documentation_has_the_table() -> None:
     for suite in SUITES:
         rows = [line for line in table.splitlines() if f"]({suite.url}) {suite.version}" in line]
         assert len(rows) == len(suite.layers or ("both",))
-        assert all(row.endswith("| 0 |") for row in rows)
 
 
 # Sources.
