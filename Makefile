@@ -20,7 +20,7 @@ JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # What is about servers and sockets is the same for both twins, and runs once.
 ONCE := $(addprefix --ignore=,tests/hosts tests/cluster tests/consumers tests/cli tests/sync tests/packaging tests/typed \
-	tests/test_servers.py tests/test_checks.py tests/test_prometheus.py \
+	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py \
 	$(wildcard tests/test_bench*.py))
 ARGS ?=
 # Of the sessions of noxfile.py: all rows of versions, or only the `ends` of the list; and what makes and tries wheels,
@@ -44,6 +44,7 @@ help:
 	@echo 'make sanitize   the tests that need no server, with AddressSanitizer and UBSan'
 	@echo 'make fuzz   the compiled modules against the pure ones       (TARGET=decode SECONDS=600)'
 	@echo 'make chaos  random faults under traffic, and what became of it   (SECONDS=600 SEED=1 SETUP=ring; all by default)'
+	@echo 'make drop-in  other projects'"'"' suites on channels_redis 4.3 and here, side by side   (SOURCES=folder of clones)'
 	@echo 'make clean  remove everything the others made, the venvs too'
 
 demo: $(INSTALLED) upstream
@@ -126,3 +127,11 @@ fuzz: $(INSTALLED)
 # All setups share SECONDS; without SEED it is another one each time. ARGS="--round 3" runs that one alone.
 chaos: $(INSTALLED)
 	@$(PY) -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(addprefix --setup ,$(SETUP)) $(ARGS)
+
+# ---- a drop-in for the code people already have: docs/upgrading.md
+.PHONY: drop-in
+# Git repositories by the suites' names, in place of clones from GitHub. ARGS="--suite channels --write"
+SOURCES ?=
+
+drop-in: $(INSTALLED)
+	@$(PY) -m tests.dropin $(if $(SOURCES),--sources $(SOURCES)) $(ARGS)

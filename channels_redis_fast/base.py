@@ -23,6 +23,7 @@ from . import options, upstream
 from .cluster.seeds import Seeds
 from .connection.dialer import Dialer, create_pool
 from .connection.hosts import decode_hosts, host_label, is_cluster
+from .connection.unset import stand_in, unset_part
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
@@ -78,8 +79,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             self._serializer, weakly(self._overridden("serialize")), weakly(self._overridden("deserialize"))
         )
         #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
-        self._shards: list[Dialer] | Seeds = (
-            Seeds(self.hosts[0], "hosts[0]", self.layer_name)
+        self._dialers: list[Dialer] | Seeds = (
+            Seeds(stand_in(self.hosts[0]), "hosts[0]", self.layer_name)
             if on_cluster
             else [self._dialer(index) for index in range(self.ring_size)]
         )
@@ -89,7 +90,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         )
         self._stats = Stats()
         #: What this layer has in each event loop, and for whose calls that is the way to take.
-        self._loops: LoopStates[Any] = LoopStates(weakly(self._make_state))
+        self._loops: LoopStates[Any] = LoopStates(weakly(self._first_use))
         self._router: CallRouter[Any] = CallRouter(self._loops, self.sync_hub)
         on_fork(self)
 
@@ -136,8 +137,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), its connections unopened.
 
         A layer that overrides this has its sockets opened by the pools that it returns. Its host cannot be a cluster:
-        that has as many pools as servers. Raises ``ValueError`` there.
+        that has as many pools as servers. Raises ``ValueError`` there, and for a host that is empty.
         """
+        unset = unset_part(self.hosts[index], f"hosts[{index}]")
+        if unset is not None:
+            raise ValueError(unset)
         if is_cluster(self.hosts[index]):
             raise ValueError(
                 f"{host_label(self.hosts[index])} has no one pool: the core layer's connection(0) is a client."
@@ -210,7 +214,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         own_pools = self._own_pools()
         make_pool = None if own_pools is None else partial(weakly(own_pools), index)
         host = min(index, len(self.hosts) - 1)
-        return Dialer(self.hosts[host], f"hosts[{host}]", self.layer_name, make_pool)
+        return Dialer(stand_in(self.hosts[host]), f"hosts[{host}]", self.layer_name, make_pool)
 
     def _set_capacities(self, default: int, patterns: Any) -> None:
         # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
@@ -224,6 +228,26 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _mailbox_capacity(self) -> Callable[[str], int]:
         """Return what tells the capacities of mailboxes, which are a loop's as much as the layer's."""
         return weakly(self._current_capacity, instead=1)
+
+    @property
+    def unset_host(self) -> str | None:
+        """What is wrong with the first host that is empty, as a sentence; None where every host has an address."""
+        if self._own_pools() is not None:
+            # Where these lead to does not stand in ``hosts``.
+            return None
+        sentences = (unset_part(host, f"hosts[{index}]") for index, host in enumerate(self.hosts))
+        return next(filter(None, sentences), None)
+
+    def _require_hosts(self) -> None:
+        """Raise ``ValueError`` naming a host that is empty: not when the layer is made, but whenever it is used."""
+        unset = self.unset_host
+        if unset is not None:
+            raise ValueError(unset)
+
+    def _first_use(self, loop: asyncio.AbstractEventLoop) -> Any:
+        """Called for what this layer has in an event loop, before anything is done there."""
+        self._require_hosts()
+        return self._make_state(loop)
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:
         """Return what this layer has in an event loop."""

@@ -41,6 +41,7 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     | id | |
     |---|---|
     | ``channels_redis_fast.E001`` | the layer cannot be made with these options |
+    | ``channels_redis_fast.E002`` | a host is empty, so that the layer raises whenever it is used |
     | ``channels_redis_fast.W001`` | an encryption key is shorter than 32 characters |
     | ``channels_redis_fast.W002`` | a ``group_expiry`` of the settings is less than the session age |
     | ``channels_redis_fast.W003`` | two aliases list the same hosts in different orders |
@@ -72,6 +73,10 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         messages += _check_options(alias, backend, config)
         messages += _check_overrides(alias, backend)
         messages += _check_layer(alias, layers[alias], config)
+        if layers[alias].unset_host is None:
+            messages += _check_passwords(alias, layers[alias])
+        else:
+            messages.append(_unset(alias, layers.pop(alias)))
     messages += _check_orders(layers)
     return messages
 
@@ -171,6 +176,18 @@ def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Itera
             "consumers come back sooner or add themselves to their groups again.",
             id="channels_redis_fast.W002",
         )
+
+
+def _unset(alias: str, layer: RedisLayer) -> CheckMessage:
+    return Error(
+        f"CHANNEL_LAYERS[{alias!r}]: {layer.unset_host}",
+        hint="The layer can be made, so that settings may be read where no Redis server is needed (collectstatic, the "
+        "build of an image), and each of its methods raises this. Where that is all right, silence this check.",
+        id="channels_redis_fast.E002",
+    )
+
+
+def _check_passwords(alias: str, layer: RedisLayer) -> Iterator[CheckMessage]:
     for host in layer.hosts:
         if any(is_plain(server) and has_password(server) for server in _servers(host, layer)):
             yield Warning(
@@ -196,7 +213,7 @@ def _check_orders(layers: dict[str, RedisLayer]) -> Iterator[CheckMessage]:
 
 def _place(host: HostOptions) -> str:
     """Name a shard: two databases of one server are two."""
-    parts = urlsplit(host.get("address", ""))
+    parts = urlsplit(host.get("address") or "")
     path = "" if parts.scheme == "unix" else parts.path.strip("/")
     return f"{host_label(host)}/{dict(parse_qsl(parts.query)).get('db') or path or host.get('db') or 0}"
 
@@ -235,5 +252,5 @@ def has_password(host: HostOptions) -> bool:
     """Return whether a host is connected to with a password, or with what a provider says."""
     if any(host.get(name) for name in ("password", "credential_provider")):
         return True
-    parts = urlsplit(host.get("address", ""))
+    parts = urlsplit(host.get("address") or "")
     return bool(parts.password or dict(parse_qsl(parts.query)).get("password"))

@@ -72,9 +72,11 @@ ABSENT: dict[str, dict[str, str]] = {
         "pools": "connection(index) is a redis-py client of a shard",
     },
     "pubsub": {
+        "_get_layer": "one layer serves every event loop, and is what this would give",
         "_layers": "one layer serves every event loop; close_pools() closes what the running one has open",
         "_lock": "nothing here takes a lock over a subscription",
         "_proxy": "one layer serves every event loop, and needs no proxy",
+        "_shards": "redis.asyncio.Redis(connection_pool=layer.create_pool(index)) is a client of a shard",
         "_redis": "redis.asyncio.Redis(connection_pool=layer.create_pool(index)) is a client of a shard",
     },
 }

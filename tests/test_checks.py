@@ -229,6 +229,36 @@ def test_the_default_group_expiry_is_nobodys_choice() -> None:
     assert check({"chat": {"BACKEND": CORE}}, SESSION_COOKIE_AGE=10**8) == []
 
 
+# E002: an empty host.
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "host", [None, "", (None, None), {"address": None, "password": SECRET}, {"host": ""}], ids=repr
+)
+def test_an_empty_host(backend: str, host: Any) -> None:
+    [message] = check({"chat": {"BACKEND": backend, "CONFIG": {"hosts": [("h", 1), host]}}})
+    assert (message.id, message.level) == ("channels_redis_fast.E002", ERROR)
+    assert "CHANNEL_LAYERS['chat']" in message.msg
+    assert "hosts[1]" in message.msg
+    assert "is empty" in message.msg
+
+
+@BOTH
+def test_an_empty_host_hides_nothing_else(backend: str) -> None:
+    config = {"hosts": [f"redis://:{SECRET}@redis", None], "symmetric_encryption_keys": ["short"]}
+    assert ids(backend, **config) == ["W001", "E002"]
+    orders = {"one": {"BACKEND": backend, "CONFIG": {"hosts": [None]}}, "two": {"BACKEND": backend, "CONFIG": {}}}
+    assert [message.id for message in check(orders)] == ["channels_redis_fast.E002"]
+
+
+def test_an_empty_host_of_a_cluster_and_of_sentinels() -> None:
+    for host in ({"cluster": ["redis://h", ""]}, {"sentinels": [("h", 1), (None, 1)], "master_name": "m"}):
+        [message] = check({"chat": {"BACKEND": CORE, "CONFIG": {"hosts": [host]}}})
+        assert "hosts[0]['" in message.msg
+        assert "][1]" in message.msg
+
+
 # W003: the same hosts in two orders.
 
 ONE, TWO, THREE = ("redis-1", 6379), "redis://redis-2:6379/0", {"host": "redis-3", "port": 6379}

@@ -61,13 +61,17 @@ class Deployment:
         """
         Return a new layer of this deployment, unconnected; ``changes`` are options in place of its own.
 
-        Two of them are to Redis what two processes are. Raises ``UsageError`` for options that are wrong.
+        Two of them are to Redis what two processes are. Raises ``UsageError`` for options that are wrong, an empty host
+        among them.
         """
         try:
-            return self.backend(**{**self.options, **changes})
+            layer = self.backend(**{**self.options, **changes})
         except Exception as error:
             # Whatever a site's own class may raise.
             raise UsageError(f"{self.name}: {self.backend.__name__} cannot be made: {error}") from error
+        if layer.unset_host is not None:
+            raise UsageError(f"{self.name}: {layer.unset_host}")
+        return layer
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

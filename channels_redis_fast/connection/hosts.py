@@ -8,16 +8,23 @@ exist is redis-py's to say (``connection.Dialer`` asks it when the layer is made
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from .keywords import decode_keywords
+from .unset import is_unset, is_unset_address, unset_part
+
+logger = logging.getLogger("channels_redis_fast")
 
 HostOptions = dict[str, Any]
 
 DEFAULT_HOST = "redis://localhost:6379"
 SCHEMES = ("redis", "rediss", "unix")
+
+#: Keywords that say where a server is without ``host`` and ``port``.
+_OTHER_WAYS = frozenset({"address", "path", "master_name"})
 
 
 def decode_hosts(hosts: Any) -> list[HostOptions]:
@@ -26,7 +33,11 @@ def decode_hosts(hosts: Any) -> list[HostOptions]:
 
     A URI becomes ``{"address": uri}`` and a pair ``{"host": host, "port": port}``; a dict is copied. Of a cluster,
     ``{"cluster": [...], **keywords}``, the servers in the list are brought into that form. It is the only host.
-    ``None`` and empty sequences mean ``redis://localhost:6379``, as in channels_redis 4.3.
+    ``None`` and empty sequences mean ``redis://localhost:6379``, as in channels_redis 4.3. A host that is itself empty
+    is kept as it is (``unset`` has the rules), and so are others in the list.
+
+    What redis-py would refuse, or channels_redis forgets, and what can be meant in one way only, is left out with a
+    line in the log: keywords of TLS (``ssl_*``) for a connection without it, and what follows the port in a pair.
 
     Raises ``ValueError`` when ``hosts`` is one string in place of a list, ``TypeError`` or ``ValueError``
     naming ``hosts`` and the position of the entry that is not a host.
@@ -43,7 +54,8 @@ def decode_hosts(hosts: Any) -> list[HostOptions]:
         entries = list(hosts)
     except TypeError:
         raise TypeError(f"Option 'hosts' must be a list of hosts, not {type(hosts).__name__}.") from None
-    decoded = [_decode_host(entry, f"hosts[{index}]") for index, entry in enumerate(entries)]
+    places = [f"hosts[{index}]" for index in range(len(entries))]
+    decoded = [_without_tls(_decode_host(entry, where), where) for entry, where in zip(entries, places, strict=True)]
     if len(decoded) > 1 and any(is_cluster(host) for host in decoded):
         raise ValueError(
             "Option 'hosts': a cluster spreads the load by itself, so it must be the only host in the list."
@@ -60,6 +72,8 @@ def host_label(options: HostOptions) -> str:
     """Name a host for logs and errors: ``host:port``, a socket path, a Sentinel set, a cluster; never a credential."""
     if is_cluster(options):
         return f"cluster:{host_label(options['cluster'][0])}"
+    if unset_part(options, ""):
+        return "(no address)"
     if "master_name" in options:
         return f"sentinel:{options['master_name']}"
     if "address" in options:
@@ -76,13 +90,27 @@ def _decode_host(entry: Any, where: str) -> HostOptions:
     if isinstance(entry, Mapping):
         return _decode_dict(entry, where)
     if isinstance(entry, (tuple, list)):
-        if len(entry) != 2:
-            raise ValueError(f"{where} must be a (host, port) pair; it has {len(entry)} items.")
-        host, port = entry
-        return {"host": _decode_name(host, where), "port": _decode_port(port, where)}
-    if isinstance(entry, str):
+        return _decode_pair(entry, where)
+    if entry is None or isinstance(entry, str):
         return {"address": _decode_address(entry, where)}
     raise TypeError(f"{where} must be a URI, a (host, port) pair or a dict, not {type(entry).__name__}.")
+
+
+def _decode_pair(entry: Sequence[Any], where: str) -> HostOptions:
+    if len(entry) < 2:
+        raise ValueError(f"{where} must be a (host, port) pair; it has {len(entry)} item{'s'[: len(entry) != 1]}.")
+    host, port, *others = entry
+    options = _decode_place({"host": host, "port": port}, where)
+    if others:
+        # Not what they are: a password may be among them.
+        logger.warning(
+            "Option %s: what follows host and port (%s) has no effect on %s, as in channels_redis. Keywords go into a "
+            "dict: {'host': ..., 'port': ..., ...}",
+            where,
+            ", ".join(type(other).__name__ for other in others),
+            host_label(options),
+        )
+    return options
 
 
 def _decode_dict(entry: Mapping[Any, Any], where: str) -> HostOptions:
@@ -98,11 +126,66 @@ def _decode_dict(entry: Mapping[Any, Any], where: str) -> HostOptions:
         options["address"] = _decode_address(options["address"], where)
     if ("master_name" in options) != ("sentinels" in options):
         raise ValueError(f"{where}: 'sentinels' and 'master_name' belong together; one of them is missing.")
+    if not _OTHER_WAYS.isdisjoint(options):
+        # Settings of which one of several ways is filled in.
+        options = {
+            name: value for name, value in options.items() if name not in ("host", "port") or not is_unset(value)
+        }
+    return decode_keywords(_decode_place(options, where), where)
+
+
+def _decode_place(options: HostOptions, where: str) -> HostOptions:
+    decoded = dict(options)
     if "host" in options:
-        options["host"] = _decode_name(options["host"], where)
-    if "port" in options:
-        options["port"] = _decode_port(options["port"], where)
-    return decode_keywords(options, where)
+        decoded["host"] = _decode_name(options["host"], where)
+    # The port of an empty host is empty as well, as a rule.
+    if "port" in options and not (is_unset(options["port"]) and is_unset(options.get("host", "localhost"))):
+        decoded["port"] = _decode_port(options["port"], where)
+    return decoded
+
+
+def _without_tls(options: HostOptions, where: str) -> HostOptions:
+    """Leave the keywords of TLS out of a host that is plainly without it, which redis-py would fail with; say so."""
+    if not _is_plainly_plain(options):
+        return options
+    names: dict[str, None] = {}
+    kept = _strip_tls(options, names)
+    if is_cluster(options):
+        kept["cluster"] = [_strip_tls(server, names) for server in options["cluster"]]
+    if names:
+        logger.warning(
+            "Option %s: %s without effect, since the connection to %s is not encrypted. A URI of one that is begins "
+            "with rediss://",
+            where,
+            ", ".join(map(repr, names)),
+            host_label(kept),
+        )
+    return kept
+
+
+def _strip_tls(options: HostOptions, names: dict[str, None]) -> HostOptions:
+    """Return a host or a server without keywords of TLS, in its URI too; add their names to ``names``."""
+    names.update(dict.fromkeys(name for name in options if name.startswith("ssl_")))
+    kept = {name: value for name, value in options.items() if not name.startswith("ssl_")}
+    if "address" in kept and not is_unset_address(kept["address"]):
+        parts = urlsplit(kept["address"])
+        query = _query(parts.query)
+        plain = [(name, value) for name, value in query if not name.startswith("ssl_")]
+        if len(plain) < len(query):
+            names.update(dict.fromkeys(name for name, _ in query if name.startswith("ssl_")))
+            kept["address"] = urlunsplit(parts._replace(query=urlencode(plain)))
+    return kept
+
+
+def _is_plainly_plain(options: HostOptions) -> bool:
+    """Return whether a host says that it is without TLS: by a scheme, or by ``ssl`` that is False."""
+    if options.get("ssl") or "connection_class" in options:
+        return False
+    # Of a cluster the first URI speaks for all servers.
+    addresses = [server.get("address") for server in options.get("cluster", [options]) if "address" in server]
+    if addresses:
+        return not is_unset_address(addresses[0]) and urlsplit(addresses[0]).scheme != "rediss"
+    return "ssl" in options
 
 
 def _decode_cluster(options: HostOptions, where: str) -> None:
@@ -128,12 +211,14 @@ def _decode_server(server: Any, where: str) -> HostOptions:
             f"{where} must be a URI or a (host, port) pair; what is for all servers stands beside 'cluster'."
         )
     decoded = _decode_host(server, where)
-    if decoded.get("address", "").startswith("unix:"):
+    if str(decoded.get("address")).startswith("unix:"):
         raise ValueError(f"{where}: servers of a cluster are reached by host and port, not by a unix socket.")
     return decoded
 
 
-def _decode_address(address: Any, where: str) -> str:
+def _decode_address(address: Any, where: str) -> str | None:
+    if is_unset_address(address):
+        return address  # type: ignore[no-any-return]
     if not isinstance(address, str):
         raise TypeError(f"{where}: 'address' must be a URI string, not {type(address).__name__}.")
     try:
@@ -151,19 +236,25 @@ def _decode_address(address: Any, where: str) -> str:
         # redis-py leaves it out, and uses database 0. What is there may be a misplaced password, so it is not shown.
         raise ValueError(f"{where}: what follows the host in a URI is the number of a database, and here it is none.")
     # The data path speaks RESP2, and in redis-py a query option wins over the keyword that says so.
-    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "protocol"]
-    if len(query) == len(parse_qsl(parts.query, keep_blank_values=True)):
+    query = [(name, value) for name, value in _query(parts.query) if name != "protocol"]
+    if len(query) == len(_query(parts.query)):
         return address
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-def _decode_name(host: Any, where: str) -> str:
+def _query(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True)
+
+
+def _decode_name(host: Any, where: str) -> str | None:
+    if is_unset(host):
+        return host  # type: ignore[no-any-return]
     if not isinstance(host, str):
         raise TypeError(f"{where}: 'host' must be a string, not {type(host).__name__}.")
     if "://" in host:
         raise ValueError(f"{where}: 'host' is a host's name or address, and this is a URI. Its key is 'address'.")
     is_ipv6 = host.count(":") > 1
-    if not host or any(character in host for character in "/@[] ") or (":" in host and not is_ipv6):
+    if any(character in host for character in "/@[] ") or (":" in host and not is_ipv6):
         raise ValueError(f"{where}: 'host' must be a host's name or address alone; the port has a place of its own.")
     return host
 

@@ -367,8 +367,8 @@ class RedisChannelLayer(RedisLayer):
             raise ValueError(f"There is no shard {index}: this layer has {self.ring_size}.")
         clients = self._loops[get_running_loop()].clients
         if index not in clients:
-            shards = self._shards
-            clients[index] = shards.client() if isinstance(shards, Seeds) else open_client(self.create_pool(index))
+            dialers = self._dialers
+            clients[index] = dialers.client() if isinstance(dialers, Seeds) else open_client(self.create_pool(index))
         return clients[index]
 
     def _own_pools(self) -> Callable[[int], Any] | None:
@@ -430,7 +430,7 @@ class RedisChannelLayer(RedisLayer):
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
         return CoreLoop(
             loop,
-            self._shards,
+            self._dialers,
             self.expiry,
             self._codec.ordered,
             self._stats,

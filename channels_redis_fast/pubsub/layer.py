@@ -211,6 +211,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         name, state = self._group_channel(group), self._home(channel)
         try:
             if state is None:
+                self._require_hosts()
                 raise LookupError(channel)
             if state.loop is get_running_loop():
                 await state.join(name, channel)
@@ -230,6 +231,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         name, state = self._group_channel(group), self._home(channel)
         if state is None:
+            self._require_hosts()
             return
         if state.loop is get_running_loop():
             state.leave_group(name, channel)
@@ -306,7 +308,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         A receive that waits goes on waiting, and its channel is subscribed again at once.
         """
         state = self._loops.get(get_running_loop())
-        if state is not None:
+        if state is None:
+            self._require_hosts()
+        else:
             state.clear()
         await self.close_pools()
 
@@ -397,7 +401,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
-            self._shards,
+            self._dialers,
             self._codec,
             self._limits,
             weakly(self._shard),

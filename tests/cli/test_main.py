@@ -241,6 +241,8 @@ def test_sharded() -> None:
         ({"settings": "x", "prefix": "x"}, "--prefix goes with --hosts"),
         ({"settings": "x", "layer": "core"}, "--layer goes with --hosts"),
         ({"hosts": ["http://a"]}, "--hosts: RedisChannelLayer cannot be made: hosts[0]"),
+        ({"hosts": ["redis://a", ""]}, "--hosts: Option hosts[1]: the address is empty ('')"),
+        ({"cluster": ["redis://a", ""]}, "--cluster: Option hosts[0]['cluster'][1]: the address is empty ('')"),
     ],
 )
 def test_options_that_do_not_go_together(given: dict[str, Any], text: str) -> None:
@@ -296,6 +298,10 @@ def test_options_without_effect_are_no_obstacle(configured: Callable[[Any], None
         ({"default": {"BACKEND": CORE, "CONFIG": 5}}, "['default']: CONFIG must be a dict"),
         ({"default": {"BACKEND": CORE, "CONFIG": {"capacity": -1}}}, "Option 'capacity' must not be negative"),
         ({"default": {"BACKEND": CORE, "CONFIG": {"hosts": "redis://a"}}}, "Option 'hosts' takes a list"),
+        (
+            {"default": {"BACKEND": CORE, "CONFIG": {"hosts": [None]}}},
+            "['default']: Option hosts[0]: the address is empty",
+        ),
         ({"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}, "no layer of channels_redis_fast"),
         ({"default": {"BACKEND": "nowhere.Layer"}}, "'nowhere.Layer' cannot be imported"),
         ({"default": {"BACKEND": "Layer"}}, "'Layer' cannot be imported"),
@@ -306,6 +312,14 @@ def test_settings_that_cannot_be_used(configured: Callable[[Any], None], layers:
     configured(layers)
     with pytest.raises(deployment.UsageError, match=re.escape(text)):
         find(settings="x")
+
+
+@pytest.mark.parametrize("name", ["check", "inspect", "tune", "bench"])
+def test_an_empty_host_ends_every_command_at_once(call: Call, name: str) -> None:
+    code, out, err = call(name, "--hosts", "redis://127.0.0.1:1", "")
+    assert (code, out) == (2, "")
+    assert "hosts[1]: the address is empty" in err
+    assert "environment variable" in err
 
 
 def test_no_deployment(call: Call) -> None:

@@ -618,7 +618,7 @@ async def test_an_attempt_that_is_cancelled_as_it_is_refused_ends(
         raise redis.exceptions.ConnectionError("refused")
 
     with monkeypatch.context() as patched:
-        patched.setattr(layer._shards[0], "_greet", refuse)
+        patched.setattr(layer._dialers[0], "_greet", refuse)
         server.kill()
         await until(lambda: bool(cancelled))
         await within(asyncio.wait(cancelled[:1]), SOON)

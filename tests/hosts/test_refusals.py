@@ -79,7 +79,7 @@ WRONG_VALUES: list[tuple[str, Any]] = [
     ("socket_keepalive_options", {**PLAIN, "socket_keepalive_options": [1]}),
     ("ssl", {**PLAIN, "ssl": "perhaps"}),
     ("ssl", {**PLAIN, "ssl": ssl.create_default_context()}),
-    *(("host", {**PLAIN, "host": value}) for value in (None, 5, "", "127.0.0.1:8000", "redis://127.0.0.1", "a b")),
+    *(("host", {**PLAIN, "host": value}) for value in (5, "127.0.0.1:8000", "redis://127.0.0.1", "a b")),
     ("host", ("127.0.0.1:8000", 6379)),
     ("host", ("redis://:s3cret@127.0.0.1", 6379)),
     ("database", "redis://user:s3cret@127.0.0.1/abc"),
@@ -104,7 +104,7 @@ def test_text_becomes_numbers_and_truth_values(kind: str) -> None:
     assert {name: host[name] for name in expected} == expected
     assert host["socket_keepalive"] is True
     assert {type(host[name]) for name in ("socket_timeout", "health_check_interval")} == {float}
-    [dialer] = layer._shards
+    [dialer] = layer._dialers
     assert dialer.answer_timeout == 5.0
     for name in ("fe80::1", "localhost", "redis.example.org", "10.0.0.1"):
         LAYERS[kind](hosts=[(name, 6379), {"host": name}])

@@ -141,6 +141,12 @@ DIFFERENCES: list[Difference] = [
         r"returned (?P=before)1(?P=after)",
     ),
     Difference(
+        "tls-keywords",
+        r"(core/options/hosts|utils/decode_hosts)/\[\{'address': 'redis://h', 'ssl_cert_reqs': 'none'\}\]",
+        r"returned (?P<before>.*), 'ssl_cert_reqs': 'none'(?P<after>.*)",
+        r"returned (?P=before)(?P=after)",
+    ),
+    Difference(
         "option-numbers",
         r"core/options/((expiry|group_expiry|capacity|random_prefix_length)/'\d+'|capacity/\d+\.0)",
         r"returned .*",
