@@ -25,7 +25,7 @@ Make = Callable[..., Any]
 
 RECEIVER = """
 import asyncio, sys
-from channels_redis_fast import pump
+from channels_redis_fast.core import pump
 from channels_redis_fast.core import RedisChannelLayer
 
 pump.BLOCK_MARGIN = 0.3
