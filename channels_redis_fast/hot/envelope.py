@@ -120,7 +120,7 @@ def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, M
 
     The channel is a str (one receiver), a list (the members of a group on this key) or None (a general channel).
 
-    Keys may be whatever `msgpack.packb` takes for one. Raises what `msgpack.unpackb` does on bytes that are no
+    Keys may be whatever can be hashed. Raises what `msgpack.unpackb` does on bytes that are no
     msgpack; ValueError when they are no map, when the channel is neither a str nor a list of them with at least one,
     and for a negative prefix length.
     """
