@@ -277,7 +277,7 @@ cdef tuple decoded(object member, Py_ssize_t prefix_length):
                 return channel, found
         except Exception:
             pass  # What is wrong, if anything is, msgpack says.
-    message = unpackb(member[prefix_length:])
+    message = unpackb(member[prefix_length:], strict_map_key=False)
     if type(message) is not dict:
         raise ValueError(f"a message must be a map, not {type(message).__name__}")
     if FIELD not in message:

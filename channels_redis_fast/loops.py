@@ -24,7 +24,10 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
+from redis.exceptions import ConnectionError
+
 from .hot import reseed
+from .process import FORKED
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -136,6 +139,8 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
 
     def __missing__(self, loop: asyncio.AbstractEventLoop) -> State:
         notice_fork()
+        if loop in _inherited_loops:
+            raise ConnectionError(f"Redis: {FORKED}")
         state = self[loop] = self._make_state(loop)
         tenancy = self._tenancies[loop] = Tenancy(loop, state, self)
         _before_close(loop, tenancy)
@@ -195,6 +200,9 @@ def keep_for_ever(inherited: Any) -> None:
 #: What there is to close with each loop.
 _tenancies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Tenancy]] = weakref.WeakKeyDictionary()
 _serving: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+#: In a forked child that nobody told of it: its parent's loops. What they wait on is the parent's as well.
+_inherited_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
 def serves_others(loop: asyncio.AbstractEventLoop) -> None:
@@ -312,6 +320,7 @@ def notice_fork() -> None:
     if _owner.process != os.getpid():
         with _owner.noticing:
             if _owner.process != os.getpid():
+                _inherited_loops.update(loop for loop, tenancies in _tenancies.items() if tenancies)
                 _after_fork()
 
 

@@ -27,7 +27,7 @@ FLOORS = (
     ("subscriptions", "sync"),
     ("cluster", "messages", "utils"),
     ("connection", "loops", "serializers"),
-    ("hot", "options", "stats", "upstream"),
+    ("hot", "options", "process", "stats", "upstream"),
 )
 
 #: What each folder, or file at the top, is for: the second line of its box.
@@ -47,6 +47,7 @@ PURPOSES = {
     "serializers": "msgpack, JSON, Fernet",
     "utils": "names of channels_redis",
     "options": "settings, checked",
+    "process": "which process this is",
     "stats": "counters",
     "upstream": "names of channels_redis",
     "checks": "system checks",

@@ -31,6 +31,7 @@ from ..connection.futures import ignore
 from ..connection.link import delays
 from ..connection.script import Script
 from ..loops import run_alone
+from ..process import Process
 from ..stats import Stats
 from .node import ASK_NEXT, Node
 from .seeds import Seeds
@@ -65,6 +66,7 @@ class Cluster:
     ) -> None:
         self.nodes = nodes
         self.loop = loop
+        self._process = Process()
         self.stats = stats
         self.says = says
         self.answer_timeout = nodes.answer_timeout
@@ -86,6 +88,10 @@ class Cluster:
         #: Whether the map may be wrong, and whether something waits for a better one.
         self._is_outdated = self._is_urgent = False
         self._tending: asyncio.Task[None] | None = None
+
+    def inherited(self) -> ConnectionError | None:
+        """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
+        return self._process.left(self.nodes.label)
 
     # What senders, callers and subscribers use.
 

@@ -444,6 +444,11 @@ class CommandConnection(Connection):
 
     def _write(self, at_once: bool = False) -> None:
         self._scheduled = False
+        inherited = self.inherited()
+        if inherited is not None:
+            self._put_first()
+            self._fail_unwritten(inherited)
+            return
         if self._is_held:
             return
         link = self.link

@@ -20,7 +20,7 @@ import logging
 import socket
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,7 +31,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
+from .diagnosis import diagnose
 from .hosts import HostOptions, host_label
+from .resolver import release, resolve_apart
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -42,6 +44,9 @@ CONNECT_TIMEOUT = 5.0
 #: A socket that is lost within so many seconds of being opened has had a short life. So many of these are logged; then,
 #: as long as they go on, one in so many seconds.
 SHORT_LIFE, SHORT_LIVES, REMIND = 2.0, 5, 60.0
+
+#: Seconds after which it is looked again why a server drops connections.
+DIAGNOSE_AGAIN = 10.0
 
 #: What a socket does about a peer that has gone without a word, unless the host says otherwise: after 60 seconds of
 #: silence TCP asks, every 15 seconds, 3 times. Systems differ in the names they have.
@@ -115,6 +120,10 @@ class Dialer:
         #: how many of these were not logged, and when one last was.
         self._short_lived_at = self._short_lived_logged = float("-inf")
         self._short_lived = self._unlogged = 0
+        #: Whether it ever took a connection. As long as it has not: why not, as far as can be seen, and when that was.
+        self._was_reached = False
+        self._diagnosis: str | None = None
+        self._diagnosed = float("-inf")
 
     async def dial(self, link: SocketOwner, role: str) -> None:
         """
@@ -128,6 +137,7 @@ class Dialer:
         except Exception as error:
             # By a pool of the site's own making.
             raise ConnectionError(self._describe(error)) from error
+        resolve_apart(connection)
         try:
             # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
             await _within(self._connect_timeout, self._greet(connection, role))
@@ -143,14 +153,18 @@ class Dialer:
         except (exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
             raise type(error)(self._describe(error)) from error
         except (TimeoutError, asyncio.TimeoutError) as error:
-            raise ConnectionError(f"{self.label}: no connection within {self._connect_timeout:g} s") from error
+            seen = await self._why(connection, error)
+            late = f"no connection within {self._connect_timeout:g} s"
+            raise ConnectionError(f"{self.label}: {seen} ({late})" if seen else f"{self.label}: {late}") from error
         except Exception as error:
             # Not only RedisError and OSError: uvloop has RuntimeError for a socket that closed in the meantime.
             # Some releases of redis-py put what a unix socket's server said into an error of their own.
             is_about_passwords = isinstance(error.__cause__, exceptions.AuthenticationError)
             kind = exceptions.AuthenticationError if is_about_passwords else ConnectionError
-            raise kind(self._describe(error)) from error
+            seen = None if is_about_passwords else await self._why(connection, error)
+            raise kind(f"{self.label}: {seen} ({_cut(error)})" if seen else self._describe(error)) from error
         finally:
+            release(connection)
             # Without waiting, since this may be a cancellation.
             connection._close()
             for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
@@ -215,6 +229,7 @@ class Dialer:
         # Not by redis-py, to which a user that may not name its connections is a user that cannot connect.
         name, connection.client_name = connection.client_name or f"{self._name}:{role}", None
         await connection.connect()
+        self._was_reached = True
         # In one round trip. PING is what a server that loads its data, or has lost its primary, refuses.
         commands: list[tuple[str, ...]] = [("PING",), ("CLIENT", "SETNAME", name)]
         if self.asks_role:
@@ -232,6 +247,22 @@ class Dialer:
                 raise ConnectionError(f"{connection.host}:{connection.port} is a replica, not a primary")
         if self._set is not None:
             self._found(f"{connection.host}:{connection.port}")
+
+    async def _why(self, connection: Any, error: BaseException) -> str | None:
+        """Return what is wrong with a server that was never reached, if that can be seen."""
+        if self._was_reached or self._set is not None or not isinstance(getattr(connection, "host", None), str):
+            return None
+        tls = isinstance(connection, aioredis.SSLConnection)
+        is_late = isinstance(error, (TimeoutError, asyncio.TimeoutError))
+        nobody = any(isinstance(cause, (ConnectionRefusedError, socket.gaierror)) for cause in _causes(error))
+        if nobody or (is_late and not tls):
+            return None
+        now = time.monotonic()
+        if now - self._diagnosed > DIAGNOSE_AGAIN:
+            self._diagnosed = now
+            self._diagnosis = None
+            self._diagnosis = await diagnose(connection.host, int(connection.port), tls)
+        return self._diagnosis
 
     def _all_followers(self) -> list[PrimaryFollower]:
         while True:
@@ -252,6 +283,17 @@ class Dialer:
     def _describe(self, error: BaseException) -> str:
         text = str(error) or type(error).__name__
         return text if self.label in text else f"{self.label}: {text}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cut(error: BaseException) -> str:
+    """Return the first sentence of an error, as servers explain at length."""
+    return (str(error) or type(error).__name__).split(". ")[0][:200]
 
 
 def _keep_alive(sock: Any) -> None:
@@ -346,6 +388,12 @@ class _Sentinel(aioredis.Redis):
         return f"{options['host']}:{options['port']}"
 
 
+def _made_to_resolve_apart(make: Callable[[], Any]) -> Any:
+    connection = make()
+    resolve_apart(connection)
+    return connection
+
+
 def _create_sentinel_pool(options: HostOptions) -> aioredis.ConnectionPool:
     sentinels = list(options.pop("sentinels"))
     # A sentinel that does not answer leaves time to ask the others, so it is not asked twice either.
@@ -355,6 +403,11 @@ def _create_sentinel_pool(options: HostOptions) -> aioredis.ConnectionPool:
     settings = {**patience, **given}
     manager = aioredis.Sentinel([], sentinel_kwargs=settings)  # type: ignore[no-untyped-call]
     manager.sentinels = [_Sentinel(host=address, port=port, **settings) for address, port in sentinels]
+    for sentinel in manager.sentinels:
+        asked = sentinel.connection_pool
+        asked.make_connection = partial(  # type: ignore[method-assign]
+            _made_to_resolve_apart, asked.make_connection
+        )
     return aioredis.SentinelConnectionPool(  # type: ignore[no-untyped-call]
         options.pop("master_name"), manager, **options
     )

@@ -40,6 +40,7 @@ import hiredis
 from redis import exceptions
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
+from ..process import Process
 from ..stats import Stats
 from .dialer import Dialer
 
@@ -391,6 +392,7 @@ class Connection(abc.ABC):
         self.link: Link | None = None
         self.answer_timeout = dialer.answer_timeout
         self.closing = False
+        self._process = Process()
         self._opening: asyncio.Task[None] | None = None
         self._lost_at: float | None = None
         self._opened_at = 0.0
@@ -413,6 +415,10 @@ class Connection(abc.ABC):
     @abc.abstractmethod
     def after_loss(self) -> None:
         """The socket is gone, and everybody who waited for a reply has heard it."""
+
+    def inherited(self) -> ConnectionError | None:
+        """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
+        return self._process.left(self.dialer.label)
 
     @property
     def is_open(self) -> bool:

@@ -172,6 +172,9 @@ class Pump(Connection):
 
     def _ask(self) -> None:
         self.scheduled = False
+        if self.inherited() is not None:
+            # Whoever comes is told.
+            return
         if self._paused is not None and self._stopped is None:
             return
         wanted = [] if self._stopped is not None else self._receiver.wanted(self)

@@ -87,6 +87,10 @@ class Receiver:
         """See to it that the messages of a key come in, through this loop or through the one that has the key."""
         inbox.claimed = True
         self.served += 1
+        inherited = self.commands[0].inherited()
+        if inherited is not None:
+            inbox.fail_waiters(inherited)
+            return
         if inbox.receiver is not self and not self._adopt(inbox):
             for pump in self.pumps:
                 if inbox.key in pump.awaited:
@@ -112,7 +116,14 @@ class Receiver:
     # General channels.
 
     def general(self, key: bytes) -> GeneralChannel:
-        """Return the waiters of the general channel that has this key."""
+        """
+        Return the waiters of the general channel that has this key.
+
+        Raises ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop.
+        """
+        inherited = self.commands[0].inherited()
+        if inherited is not None:
+            raise inherited
         general = self._generals.get(key)
         if general is None:
             general = self._generals[key] = GeneralChannel(self, key)

@@ -123,12 +123,13 @@ def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, M
 
     The channel is a str (one receiver), a list (the members of a group on this key) or None (a general channel).
 
-    Raises what `msgpack.unpackb` does on bytes that are not msgpack; ValueError when they are no map, when the channel
-    is neither a str nor a list of them with at least one, and for a negative prefix length.
+    Keys may be whatever can be hashed. Raises what `msgpack.unpackb` does on bytes that are no
+    msgpack; ValueError when they are no map, when the channel is neither a str nor a list of them with at least one,
+    and for a negative prefix length.
     """
     if prefix_length < 0:
         raise ValueError(f"a prefix has no negative length: {prefix_length}")
-    message = unpackb(member[prefix_length:])
+    message = unpackb(member[prefix_length:], strict_map_key=False)
     if type(message) is not dict:
         raise ValueError(f"a message must be a map, not {type(message).__name__}")
     if _CHANNEL_FIELD not in message:

@@ -168,6 +168,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         state = self._loops[get_running_loop()]
         if state.abandoned:
             state.clear_abandoned()
+        state.check_process()
         if channel not in state.channels:
             _require_text("channel", channel)
             await self._live(state, channel)

@@ -95,8 +95,15 @@ class PubSubLoop:
         """
         # First of all: a name that cannot be written in UTF-8 must not stay.
         name = channel.encode()
+        self.check_process()
         self.channels[channel] = set()
         return self._subscribers[self._shard_of(channel)].subscribe(name)
+
+    def check_process(self) -> None:
+        """Raise ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop."""
+        inherited = self.commands[0].inherited()
+        if inherited is not None:
+            raise inherited
 
     def not_opened(self, channel: str, error: BaseException) -> None:
         """Called when a subscription failed, or that its caller was cancelled."""
@@ -150,6 +157,7 @@ class PubSubLoop:
         if channel not in self.channels:
             raise LookupError(channel)
         name = group.encode()
+        self.check_process()
         members = self.groups.setdefault(group, {})
         is_new = channel not in members
         members[channel] = None

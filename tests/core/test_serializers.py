@@ -246,3 +246,18 @@ async def test_a_token_older_than_expiry_and_tolerance_is_refused(
     else:
         with pytest.raises(fernet.InvalidToken):
             layer.deserialize(stored)
+
+
+@pytest.mark.parametrize("options", [{}, {"symmetric_encryption_keys": ["s3cret"]}])
+async def test_keys_that_are_no_text(make_layer: MakeLayer, options: dict[str, Any]) -> None:
+    """What can be sent can be received, by all ways; channels_redis accepts it from a sender and reads none of it."""
+    layer, peer = make_layer(**options), make_layer(**options)
+    channel = await layer.new_channel()
+    for message in ({"scores": {1: "one", 2.5: [{None: True}]}}, {1: 2, "type": "x"}):
+        await layer.group_add("room", channel)
+        await peer.send(channel, message)
+        await peer.group_send("room", message)
+        await peer.send("general", message)
+        assert await receive_many(layer, channel, 2) == [message, message]
+        assert await within(layer.receive("general")) == message
+    assert layer.stats()["undecodable"] == 0

@@ -172,3 +172,43 @@ def test_a_lock_that_a_thread_of_the_parent_holds(redis_server: Any, prefix: str
     finally:
         release.set()
         thread.join()
+
+
+@pytest.mark.parametrize("kind", [RedisChannelLayer, RedisPubSubChannelLayer])
+def test_an_event_loop_of_the_master_that_goes_on_in_a_worker(redis_server: Any, prefix: str, kind: Any) -> None:
+    """Its sockets are the master's: each call says so, none hangs, and the master hears nothing of it."""
+    layer = kind(hosts=[redis_server.url], prefix=prefix, sync_hub="never")
+    loop = asyncio.new_event_loop()
+
+    async def use(n: int) -> str:
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        await asyncio.sleep(0)
+        await layer.group_send("room", {"n": n})
+        assert await receiving == {"n": n}
+        return str(channel)
+
+    channel = loop.run_until_complete(within(use(0)))
+
+    def work(pipe: Any) -> None:
+        async def error_of(call: Any) -> str:
+            with pytest.raises(redis.exceptions.ConnectionError) as raised:
+                await within(call, 5)
+            return str(raised.value)
+
+        async def calls() -> list[str]:
+            made = [layer.send("general", {}), layer.group_send("room", {}), layer.group_add("room", channel)]
+            return [await error_of(call) for call in (*made, layer.receive(channel), layer.receive("general"))]
+
+        told = loop.run_until_complete(calls())
+        # A loop of its own is another matter.
+        asyncio.run(within(use(1), 10))
+        pipe.send(told)
+
+    [told] = finished([fork(work)])
+    assert len(told) == 5
+    assert all("was forked from one that runs this event loop" in text for text in told)
+    loop.run_until_complete(within(use(2)))
+    assert layer.stats()["reconnects"] == 0
+    loop.close()

@@ -329,11 +329,11 @@ def test_negative_lengths(hot: Any) -> None:
 
 def decode_by_msgpack(member: bytes, prefix_length: int) -> tuple[Any, Any]:
     """What `decode` promises, in the words of its docstring."""
-    message = msgpack.unpackb(member[prefix_length:])
+    message = msgpack.unpackb(member[prefix_length:], strict_map_key=False)
     if not isinstance(message, dict):
         raise ValueError(f"a message must be a map, not {type(message).__name__}")
     channel = message.pop(FIELD, "")
-    if FIELD in msgpack.unpackb(member[prefix_length:]):
+    if FIELD in msgpack.unpackb(member[prefix_length:], strict_map_key=False):
         if not isinstance(channel, str) and not (
             isinstance(channel, list) and channel and all(isinstance(name, str) for name in channel)
         ):

@@ -1,0 +1,70 @@
+"""
+Why a server drops connections before it has answered anything: it speaks TLS, or does not, or is in protected mode.
+
+Asks without a user and a password. Knows what servers do with those who come; not who asks, nor for what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+from .resolver import resolve
+
+#: Seconds that a server has to say something by itself, and for a handshake of TLS.
+WORD_TIMEOUT, HANDSHAKE_TIMEOUT = 0.25, 1.0
+
+
+async def diagnose(host: str, port: int, tls: bool) -> str | None:
+    """Return what is wrong and what to do about it, None if that cannot be seen. ``tls``: whether we spoke TLS."""
+    with contextlib.suppress(OSError, asyncio.TimeoutError, EOFError):
+        if tls:
+            if (await _word(host, port, b"PING\r\n"))[:1] in (b"+", b"-"):
+                return "the server does not speak TLS on this port: write the host with redis://, or without 'ssl'"
+            return None
+        word = await _word(host, port)
+        if word.startswith(b"-DENIED"):
+            return (
+                "the server is in protected mode: it has no password, and takes connections from its own machine "
+                "only. Give it one (requirepass) and put that into the host, or turn protected-mode off where nobody "
+                "else can reach it"
+            )
+        if not word and await _speaks_tls(host, port):
+            return "the server speaks TLS on this port: write the host with rediss://, or with 'ssl': True"
+    return None
+
+
+async def _word(host: str, port: int, said: bytes = b"") -> bytes:
+    """Return what a server says by itself, or to something."""
+    async with _opened(host, port, None) as (reader, writer):
+        writer.write(said)
+        with contextlib.suppress(asyncio.TimeoutError):
+            return await asyncio.wait_for(reader.read(1000), WORD_TIMEOUT)
+        return b""
+
+
+async def _speaks_tls(host: str, port: int) -> bool:
+    # Nothing is sent that would have to be kept from somebody else.
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    try:
+        async with _opened(host, port, anybody):
+            return True
+    except ssl.SSLError as error:
+        # It wants a certificate, or a newer version; what is no TLS at all has a name of its own.
+        return "WRONG_VERSION_NUMBER" not in str(error)
+
+
+@contextlib.asynccontextmanager
+async def _opened(host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[Any]:
+    (address, *_) = await resolve(host, port)
+    opening = asyncio.open_connection(address, port, ssl=tls, server_hostname=host if tls else None)
+    reader, writer = await asyncio.wait_for(opening, HANDSHAKE_TIMEOUT)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()

@@ -1,0 +1,32 @@
+"""The process that something belongs to, and what is said in another. Knows nothing of what it belongs to."""
+
+from __future__ import annotations
+
+import os
+
+from redis.exceptions import ConnectionError
+
+FORKED = (
+    "this process was forked from one that runs this event loop, and cannot use its connections. Run an event loop of "
+    "its own here (asyncio.run), or fork before there is one"
+)
+
+
+class Process:
+    """The process that this was made in."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self) -> None:
+        self._number = os.getpid()
+
+    def left(self, label: str) -> ConnectionError | None:
+        """
+        Return what to raise in a forked process that goes on with its parent's event loop, None in the process itself.
+
+        Nobody has told it that it is one, and it can use nothing there: it shares the parent's sockets, and what its
+        event loop waits on. ``label``: the host that it wants to talk to.
+        """
+        if self._number == os.getpid():
+            return None
+        return ConnectionError(f"{label}: {FORKED}")
