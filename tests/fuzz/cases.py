@@ -20,6 +20,7 @@ from tests.fuzz.lives import (
     asked,
     capacities,
     emptied,
+    gated,
     gathered,
     interrupted,
     left,
@@ -144,6 +145,20 @@ CASES = [
         waited,
     ),
     Case("an interrupted loop", ("Waker",), interrupted),
+    Case(
+        "a gate",
+        (
+            "Gate",
+            "Gate.add_done_callback",
+            "Gate.cancel",
+            "Gate.get_loop",
+            "Gate.open",
+            "Gate.result",
+            "Gate.watch",
+        ),
+        gated,
+    ),
+    Case("a gate that watches nobody", ("Gate.watch",), lambda hot: hot.Gate(Loop()).watch(None)),
     *(
         Case(
             f"{question} of one {state}",

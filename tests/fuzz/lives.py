@@ -5,6 +5,7 @@ Each function makes all it needs and returns what can be compared; `hot` is one 
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
@@ -70,6 +71,33 @@ def interrupted(hot: Any) -> Any:
         except IndexError:
             errors += 1
     return errors
+
+
+def gated(hot: Any) -> Any:
+    """A whole life of a gate: opened by a waiter, by hand, and by a cancellation; also while nobody waits at it."""
+    loop = Loop()
+    gate, waker = hot.Gate(loop), hot.Waker(loop)
+    steps: list[Any] = []
+    waiters = [waker.waiter() for _ in range(3)]
+    for waiter in waiters:
+        gate.watch(waiter)
+    steps.append(next(gate.__await__()) is gate)
+    gate._asyncio_future_blocking = False
+    gate.add_done_callback(lambda done: steps.append(done.result()), context=copy_context())
+    waiters[1].set_result({"n": [1]})
+    loop.run()
+    waiters[0].cancel()
+    steps += [gate.is_open, next(gate, "through"), gate.is_open, next(gate.__await__()) is gate]
+    gate._asyncio_future_blocking = False
+    gate.add_done_callback(steps.append, context=copy_context())
+    gate.cancel("why")
+    loop.run()
+    try:
+        gate.result()
+    except CancelledError as error:
+        steps.append(error.args)
+    gate.open()
+    return len(steps), steps[:3], steps[-1], gate.result(), gate.get_loop() is loop
 
 
 STATES: dict[str, Callable[[Any], Any]] = {
