@@ -69,7 +69,7 @@ def test_a_second_run_can_only_help() -> None:
     assert with_second_run(THERE, second) == {**THERE, "b": "passed"}
 
 
-def test_tests_of_inner_parts() -> None:
+def test_failures_that_are_intended() -> None:
     there = {
         "a.py::test_x[1]": "passed",
         "a.py::T::test_x": "passed",
@@ -77,8 +77,8 @@ def test_tests_of_inner_parts() -> None:
         "b.py::test_x": "passed",
     }
     here = dict.fromkeys(there, "failed") | {"b.py::test_x": "passed"}
-    comparison = Comparison("suite", "core", there, here, inner_parts={"test_x": "_part"})
-    assert comparison.inner == ["a.py::test_x[1]", "a.py::T::test_x"]
+    comparison = Comparison("suite", "core", there, here, intended_failures={"test_x": "_part"})
+    assert comparison.intended == ["a.py::test_x[1]", "a.py::T::test_x"]
     assert comparison.worse == ["a.py::test_y"]
     assert "  a.py::test_x[1]  (passed there, failed here: _part)" in list(report.as_text([comparison]))
 

@@ -88,14 +88,16 @@ def compare(
         export(suite, repository, folder)
         put_ports(suite, folder, ports.redis, ports.sentinel)
         outcomes[package] = run(package)
-    first = Comparison(suite.name, layer, outcomes[CHANNELS_REDIS], outcomes[HERE], inner_parts=suite.inner_parts)
+    first = Comparison(
+        suite.name, layer, outcomes[CHANNELS_REDIS], outcomes[HERE], intended_failures=suite.intended_failures
+    )
     for package, differing in ((CHANNELS_REDIS, first.better), (HERE, first.worse)):
         again = [test for test in differing if "::" in test]
         if again:
             # A busy machine makes tests fail that wait for a time.
             outcomes[package] = with_second_run(outcomes[package], run(package, again))
     there, here = outcomes[CHANNELS_REDIS], outcomes[HERE]
-    return Comparison(suite.name, layer or "both", there, here, inner_parts=suite.inner_parts)
+    return Comparison(suite.name, layer or "both", there, here, intended_failures=suite.intended_failures)
 
 
 def compare_all(suites: Sequence[Suite], sources: Path | None) -> Iterator[Comparison]:

@@ -33,8 +33,8 @@ class Comparison:
     """
     One suite with one layer, on both packages.
 
-    ``error``: why it could not be run, in one sentence; there are no outcomes then. ``inner_parts``: the functions
-    that test inner parts of channels_redis, and which.
+    ``error``: why it could not be run, in one sentence; there are no outcomes then. ``intended_failures``:
+    the functions that are meant to fail on this package, and why.
     """
 
     suite: str
@@ -42,7 +42,7 @@ class Comparison:
     there: Outcomes
     here: Outcomes
     error: str = ""
-    inner_parts: Mapping[str, str] = field(default_factory=dict)
+    intended_failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tests(self) -> list[str]:
@@ -64,17 +64,17 @@ class Comparison:
 
     @property
     def worse(self) -> list[str]:
-        """The tests that fail on this package alone, and are not about inner parts of channels_redis."""
-        return [test for test in self._here_alone if not self.inner_part(test)]
+        """The tests that fail on this package alone, and are not meant to."""
+        return [test for test in self._here_alone if not self.reason(test)]
 
     @property
-    def inner(self) -> list[str]:
-        """The tests that fail on this package alone, and are about inner parts of channels_redis."""
-        return [test for test in self._here_alone if self.inner_part(test)]
+    def intended(self) -> list[str]:
+        """The tests that fail on this package alone, and are meant to."""
+        return [test for test in self._here_alone if self.reason(test)]
 
-    def inner_part(self, test: str) -> str | None:
-        """Return what a test looks at of the inner parts of channels_redis; None if at nothing."""
-        return self.inner_parts.get(test.rpartition("::")[2].partition("[")[0])
+    def reason(self, test: str) -> str | None:
+        """Return why a test is meant to fail on this package; None if it is not."""
+        return self.intended_failures.get(test.rpartition("::")[2].partition("[")[0])
 
     @property
     def _here_alone(self) -> list[str]:

@@ -29,7 +29,7 @@ def as_text(comparisons: Iterable[Comparison]) -> Iterator[str]:
     for comparison in comparisons:
         lists = {
             "fail here alone": comparison.worse,
-            "fail here alone, about inner parts of channels_redis": comparison.inner,
+            "fail here alone, as intended": comparison.intended,
             "fail on channels_redis alone": comparison.better,
             "fail on both": comparison.failed_on_both,
         }
@@ -44,7 +44,7 @@ def as_markdown(comparisons: Iterable[Comparison], suites: Sequence[Suite] = SUI
     """Return the table of the documentation."""
     found = {suite.name: suite for suite in suites}
     lines = [
-        "| suite | layer | channels_redis 4.3 | channels_redis_fast | fail on both | fail here, on inner parts "
+        "| suite | layer | channels_redis 4.3 | channels_redis_fast | fail on both | fail here, as intended "
         "| else fail here alone |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -53,7 +53,7 @@ def as_markdown(comparisons: Iterable[Comparison], suites: Sequence[Suite] = SUI
         title = f"[{suite.name}]({suite.url}) {suite.version}"
         title += f" ({suite.remark})" if suite.remark else ""
         _, layer, there, here = _row(comparison)
-        numbers = [len(tests) for tests in (comparison.failed_on_both, comparison.inner, comparison.worse)]
+        numbers = [len(tests) for tests in (comparison.failed_on_both, comparison.intended, comparison.worse)]
         lines.append(f"| {title} | {layer} | {there} | {here} | {' | '.join(map(str, numbers))} |")
     return "\n".join(lines)
 
@@ -82,5 +82,5 @@ def _row(comparison: Comparison) -> tuple[str, str, str, str]:
 def _both(comparison: Comparison, test: str) -> str:
     there, here = comparison.there.get(test, NOT_RUN), comparison.here.get(test, NOT_RUN)
     outcome = here if there == here else f"{there} there, {here} here"
-    inner = comparison.inner_part(test)
-    return f"{outcome}: {inner}" if inner else outcome
+    reason = comparison.reason(test)
+    return f"{outcome}: {reason}" if reason else outcome
