@@ -41,7 +41,8 @@ _INNER_PARTS = {
 
 #: Tests that connect a client and read on. They expect that what the consumer sends on connecting is there as soon as
 #: the connection is accepted, also what it sends after `group_add`, which does not wait for the server on
-#: channels_redis' Pub/Sub layer. They fail on the core layers of both packages, and pass here with a `group_add` that returns at once.
+#: channels_redis' Pub/Sub layer. They fail on the core layers of both packages, and pass here with a `group_add` that
+#: returns at once.
 _RIGHT_AFTER_A_CONNECT = dict.fromkeys(
     (
         "test_logout_closes_connection",
