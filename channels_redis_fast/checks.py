@@ -222,8 +222,8 @@ def _servers(host: HostOptions, layer: RedisLayer) -> list[HostOptions]:
     """Return how the servers that a host names are connected to: itself, if it is no cluster."""
     if not is_cluster(host):
         return [host]
-    nodes = Seeds(host, "hosts[0]", layer.layer_name)
-    return [nodes.options(address) for address in nodes.seeds]
+    seeds = Seeds(host, "hosts[0]", layer.layer_name)
+    return [seeds.options(address) for address in seeds.addresses]
 
 
 def is_encrypted(host: HostOptions) -> bool:

@@ -13,10 +13,12 @@ from typing import Any
 
 from ..cluster.seeds import Seeds
 from ..cluster.slots import Address, slot_of
-from ..connection.commands import CommandConnection, Pending
+from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
 from ..connection.hosts import HostOptions
-from ..connection.link import CLUSTER_ONLY, Command, Link
+from ..connection.link import Command, Link
+from ..connection.replies import CLUSTER_ONLY
+from ..connection.requests import Pending
 from ..stats import Stats
 
 
@@ -84,15 +86,15 @@ class NodeLine(Line):
     """A connection to one server of a cluster; ``ranges``: the first and last slots that it has, if known."""
 
     def __init__(
-        self, nodes: Seeds, address: Address, index: int, role: str, ranges: Sequence[tuple[int, int]] = ()
+        self, seeds: Seeds, address: Address, index: int, role: str, ranges: Sequence[tuple[int, int]] = ()
     ) -> None:
-        super().__init__(nodes.dialer(address), index, role, nodes.options(address), "hosts[0]")
+        super().__init__(seeds.dialer(address), index, role, seeds.options(address), "hosts[0]")
         self.address = address
         self.ranges = ranges
-        self.nodes = nodes
+        self.seeds = seeds
 
     def another(self) -> Line:
-        return NodeLine(self.nodes, self.address, self.index, self.role, self.ranges)
+        return NodeLine(self.seeds, self.address, self.index, self.role, self.ranges)
 
     @property
     def slots(self) -> int | None:

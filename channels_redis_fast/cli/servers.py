@@ -55,11 +55,11 @@ async def lines(layer: RedisLayer, role: str, told: Told | None = None) -> Async
     opened: list[Line] = []
     try:
         if is_cluster(layer.hosts[0]):
-            nodes = nodes_of(layer)
+            seeds = seeds_of(layer)
             told = told or await ask_cluster(layer, role)
-            primaries = told.primaries or dict.fromkeys(nodes.seeds, Primary())
+            primaries = told.primaries or dict.fromkeys(seeds.addresses, Primary())
             for index, (address, primary) in enumerate(primaries.items()):
-                opened.append(NodeLine(nodes, address, index, role, primary.ranges))
+                opened.append(NodeLine(seeds, address, index, role, primary.ranges))
         else:
             for index, host in enumerate(layer.hosts):
                 where = f"hosts[{index}]"
@@ -72,29 +72,29 @@ async def lines(layer: RedisLayer, role: str, told: Told | None = None) -> Async
 
 async def ask_cluster(layer: RedisLayer, role: str) -> Told:
     """Ask each server that the settings of a layer on a cluster name for that cluster's servers."""
-    nodes = nodes_of(layer)
-    seeds = [NodeLine(nodes, address, index, role) for index, address in enumerate(dict.fromkeys(nodes.seeds))]
+    seeds = seeds_of(layer)
+    asked = [NodeLine(seeds, address, index, role) for index, address in enumerate(dict.fromkeys(seeds.addresses))]
     told = Told()
     try:
-        for seed, reply in zip(seeds, await asyncio.gather(*map(_ask_for_map, seeds)), strict=True):
+        for line, reply in zip(asked, await asyncio.gather(*map(_ask_for_map, asked)), strict=True):
             if isinstance(reply, RedisError):
-                told.errors[seed.address] = reply
+                told.errors[line.address] = reply
             elif not told.primaries:
-                told.primaries = primaries_in(reply, seed.address[0], nodes)
+                told.primaries = primaries_in(reply, line.address[0], seeds)
     finally:
-        await asyncio.gather(*(seed.aclose() for seed in seeds))
+        await asyncio.gather(*(line.aclose() for line in asked))
     return told
 
 
-def nodes_of(layer: RedisLayer) -> Seeds:
+def seeds_of(layer: RedisLayer) -> Seeds:
     """Return the servers of a layer on a cluster, as far as the settings name them."""
     return Seeds(layer.hosts[0], "hosts[0]", layer.layer_name)
 
 
-def primaries_in(reply: list[list[object]], asked: str, nodes: Seeds) -> dict[Address, Primary]:
+def primaries_in(reply: list[list[object]], asked: str, seeds: Seeds) -> dict[Address, Primary]:
     """Return the primaries in a reply of CLUSTER SLOTS that the host ``asked`` gave, by their first slots."""
     primaries: dict[Address, Primary] = {}
-    owners = zip(owners_of(reply, asked, nodes.remap), reply, strict=True)
+    owners = zip(owners_of(reply, asked, seeds.remap), reply, strict=True)
     for (first, last, address), (_, _, _, *replicas) in sorted(owners, key=lambda pair: pair[0][0]):
         primary = primaries.setdefault(address, Primary())
         primary.ranges.append((first, last))
@@ -110,7 +110,7 @@ async def are_current(opened: Sequence[Line]) -> bool:
     if not isinstance(first, NodeLine):
         return True
     reply = await _ask_for_map(first)
-    now = {} if isinstance(reply, RedisError) else primaries_in(reply, first.address[0], first.nodes)
+    now = {} if isinstance(reply, RedisError) else primaries_in(reply, first.address[0], first.seeds)
     here = {line.address: line.ranges for line in opened if isinstance(line, NodeLine)}
     return here == {address: primary.ranges for address, primary in now.items()}
 

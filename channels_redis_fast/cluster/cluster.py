@@ -58,18 +58,18 @@ class Cluster:
 
     def __init__(
         self,
-        nodes: Seeds,
+        seeds: Seeds,
         loop: asyncio.AbstractEventLoop,
         stats: Stats,
         scripts: Sequence[Script] = (),
         says: bool = False,
     ) -> None:
-        self.nodes = nodes
+        self.seeds = seeds
         self.loop = loop
         self._process = Process()
         self.stats = stats
         self.says = says
-        self.answer_timeout = nodes.answer_timeout
+        self.answer_timeout = seeds.answer_timeout
         self.closing = False
         #: What each connection is given that is made from now on.
         self.keeper: Keeper | None = None
@@ -91,7 +91,7 @@ class Cluster:
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return self._process.left(self.nodes.label)
+        return self._process.left(self.seeds.label)
 
     # What senders, callers and subscribers use.
 
@@ -135,7 +135,7 @@ class Cluster:
     @property
     def dialer(self) -> Dialer:
         """What leads to the first of the configured servers: for what is the same for all of them."""
-        return self.nodes.dialer(self.nodes.seeds[0])
+        return self.seeds.dialer(self.seeds.addresses[0])
 
     @property
     def in_flight(self) -> int:
@@ -196,7 +196,7 @@ class Cluster:
     def give_up(self) -> None:
         """Fail what could not be written, since the event loop closes."""
         self.closing = True
-        error = ConnectionError(f"{self.nodes.label}: the event loop was closed")
+        error = ConnectionError(f"{self.seeds.label}: the event loop was closed")
         for queue in self._queues.values():
             queue.fail(error)
         for node in self._servers.values():
@@ -206,7 +206,7 @@ class Cluster:
 
     def _address(self, host: str, port: int, asked: Node) -> Address:
         address = (host or asked.address[0], port)
-        return address if self.nodes.remap is None else self.nodes.remap(address)
+        return address if self.seeds.remap is None else self.seeds.remap(address)
 
     def _tend(self) -> None:
         if self._tending is None and not self.closing:
@@ -257,13 +257,13 @@ class Cluster:
                 asked[call] = node
             left = end - self.loop.time()
             if not asked or (node is None and left <= 0):
-                return error or ConnectionError(f"{self.nodes.label}: no server has answered for {MAP_TIMEOUT:g} s")
+                return error or ConnectionError(f"{self.seeds.label}: no server has answered for {MAP_TIMEOUT:g} s")
             patience = left if node is None else ASK_NEXT
             done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for call in done:
                 answered = asked.pop(call)
                 try:
-                    self._apply(owners_of(call.result()[0], answered.address[0], self.nodes.remap))
+                    self._apply(owners_of(call.result()[0], answered.address[0], self.seeds.remap))
                 except RedisError as reason:
                     error = _describe(reason, answered)
                 else:
@@ -274,7 +274,7 @@ class Cluster:
         known = list(self._servers.values())
         random.shuffle(known)
         known.sort(key=lambda node: (not node.is_open, node.is_silent()))
-        return dict.fromkeys((*known, *map(self.node, self.nodes.seeds)))
+        return dict.fromkeys((*known, *map(self.node, self.seeds.addresses)))
 
     def _apply(self, ranges: Iterator[tuple[int, int, Address]]) -> None:
         self.is_mapped = True

@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..connection.commands import CommandConnection, Keeper, Pending, Request
-from ..connection.link import CLUSTER_ONLY, Link
+from ..connection.commands import CommandConnection, Keeper
+from ..connection.link import Link
+from ..connection.replies import CLUSTER_ONLY
+from ..connection.requests import Pending, Request
 from ..connection.script import Script
 from ..stats import Stats
 from .seeds import Seeds
@@ -30,7 +32,7 @@ class NodeOwner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     stats: Stats
-    nodes: Seeds
+    seeds: Seeds
     keeper: Keeper | None
 
     def doubt(self) -> None:
@@ -41,7 +43,7 @@ class Node(CommandConnection):
     """The command connection to one server of a cluster."""
 
     def __init__(self, cluster: NodeOwner, address: Address, scripts: Sequence[Script]) -> None:
-        super().__init__(cluster.nodes.dialer(address), cluster.loop, cluster.stats, scripts)
+        super().__init__(cluster.seeds.dialer(address), cluster.loop, cluster.stats, scripts)
         self.address = address
         #: When it was last needed though it had no slots.
         self.asked_at = float("-inf")

@@ -38,11 +38,11 @@ class Seeds:
         self._layer = layer
         self._dialers: dict[Address, Dialer] = {}
         seeds = [_parts(seed, where) for seed in host["cluster"]]
-        self.seeds: list[Address] = [(str(parts.pop("host")), int(parts.pop("port"))) for parts in seeds]
+        self.addresses: list[Address] = [(str(parts.pop("host")), int(parts.pop("port"))) for parts in seeds]
         common = next((parts for parts, seed in zip(seeds, host["cluster"], strict=True) if "address" in seed), {})
         self._options = {**{name: host[name] for name in host if name not in _OF_THE_CLUSTER}, **common}
         #: Seconds that an answer may take.
-        self.answer_timeout = self.dialer(self.seeds[0]).answer_timeout
+        self.answer_timeout = self.dialer(self.addresses[0]).answer_timeout
 
     def options(self, address: Address) -> HostOptions:
         """Return redis-py's keywords for a connection to one of the servers."""
@@ -56,7 +56,7 @@ class Seeds:
         Raises ``TypeError`` for a keyword that redis-py has for connections and not for this client.
         """
         remap = {} if self.remap is None else {"address_remap": self.remap}
-        return open_cluster_client(self.seeds, {**self._options, **remap})
+        return open_cluster_client(self.addresses, {**self._options, **remap})
 
     def dialer(self, address: Address) -> Dialer:
         """Return the dialer of one of the servers."""

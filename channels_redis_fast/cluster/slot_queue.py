@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from redis.exceptions import AskError, ConnectionError, MovedError
 
-from ..connection.commands import Pending, Request
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
-from ..connection.link import REDIRECTIONS, Command
+from ..connection.link import Command
+from ..connection.replies import REDIRECTIONS
+from ..connection.requests import Pending, Request
 from ..stats import Stats
 from .node import Node
 from .seeds import Seeds
@@ -30,7 +31,7 @@ class SlotOwners(Protocol):
 
     loop: asyncio.AbstractEventLoop
     stats: Stats
-    nodes: Seeds
+    seeds: Seeds
     answer_timeout: float
     says: bool
 
@@ -175,7 +176,7 @@ class SlotQueue:
         for queued in late:
             (self._returned if queued in self._returned else self._held).remove(queued)
             queued.fail(
-                queued.reason or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {self.slot}")
+                queued.reason or ConnectionError(f"{self._cluster.seeds.label}: no server has slot {self.slot}")
             )
         asked, self._asked = self._asked, None
         if asked is not None and self._returned:

@@ -28,16 +28,8 @@ from uuid import uuid4
 from redis.exceptions import NoPermissionError
 
 from ..connection.commands import CommandConnection
-from ..connection.link import (
-    CLOSE_TIMEOUT,
-    CLUSTER_ONLY,
-    NOT_DONE,
-    Answerable,
-    Command,
-    Connection,
-    UnexpectedReply,
-    are_strings,
-)
+from ..connection.link import CLOSE_TIMEOUT, Answerable, Command, Connection
+from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply, are_strings
 from ..hot import assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
 from ..stats import Stats

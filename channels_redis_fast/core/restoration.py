@@ -32,7 +32,8 @@ from ..cluster.cluster import Cluster
 from ..cluster.node import Node
 from ..cluster.slots import slot_of
 from ..connection.commands import CommandConnection
-from ..connection.link import NOT_DONE, REDIRECTIONS, Command
+from ..connection.link import Command
+from ..connection.replies import NOT_DONE, REDIRECTIONS
 from ..hot import assemble
 from .memberships import Dataset, GroupRecord, Memberships
 

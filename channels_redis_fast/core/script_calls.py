@@ -25,7 +25,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
-from ..connection.link import Command, UnexpectedReply
+from ..connection.link import Command
+from ..connection.replies import UnexpectedReply
 from ..connection.script import Script
 
 logger = logging.getLogger("channels_redis_fast")

@@ -17,7 +17,8 @@ from redis.exceptions import NoPermissionError
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
-from ..connection.link import Command, UnexpectedReply, are_strings, reply_error
+from ..connection.link import Command
+from ..connection.replies import UnexpectedReply, are_strings, reply_error
 from ..hot import Batch, Gatherer, KeyBatch, Waker
 from ..stats import Stats
 from . import scripts

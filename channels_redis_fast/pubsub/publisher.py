@@ -15,7 +15,8 @@ from ..cluster.slot_queue import Reclaimable, SlotQueue
 from ..cluster.slots import slot_of
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
-from ..connection.link import REDIRECTIONS, Command, UnexpectedReply
+from ..connection.link import Command
+from ..connection.replies import REDIRECTIONS, UnexpectedReply
 from ..hot import Waiter, Waker
 from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 

@@ -379,5 +379,5 @@ class ClusterSubscriber:
             return
         trouble = place.trouble or (None if home is None else home.trouble or home.overdue(name))
         self._acknowledgements.fail(
-            name, trouble or ConnectionError(f"{self._cluster.nodes.label}: no server has slot {place.slot}")
+            name, trouble or ConnectionError(f"{self._cluster.seeds.label}: no server has slot {place.slot}")
         )

@@ -14,7 +14,7 @@ from redis.exceptions import MovedError
 
 from ..cluster.node import DOUBT, Node
 from ..cluster.slots import slot_of
-from ..connection.link import REDIRECTIONS
+from ..connection.replies import REDIRECTIONS
 from .dialect import SHARDED
 from .subscriber import Sent, Subscriber
 

@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 from redis.exceptions import NoPermissionError, TimeoutError
 
 from ..connection.dialer import Dialer
-from ..connection.link import CLUSTER_ONLY, Command, Connection, PushLink, delays
+from ..connection.link import Command, Connection, PushLink, delays
+from ..connection.replies import CLUSTER_ONLY
 from ..hot import assemble
 from ..stats import Stats
 from .acknowledgements import Acknowledgements

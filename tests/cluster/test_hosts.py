@@ -67,16 +67,16 @@ def test_a_ring_with_a_cluster_is_refused(kind: str, other: Any) -> None:
         LAYERS[kind](hosts=[{"cluster": [URL]}, other])
 
 
-def nodes_of(host: dict[str, Any]) -> Seeds:
+def seeds_of(host: dict[str, Any]) -> Seeds:
     (decoded,) = decode_hosts([host])
     assert host_label(decoded).startswith("cluster:")
     return Seeds(decoded, "hosts[0]", "core")
 
 
 def test_what_a_uri_says_of_users_and_tls_is_for_all_servers() -> None:
-    nodes = nodes_of({"cluster": [("h0", 6999), "rediss://user:s3cret@h1:7000"], "ssl_ca_certs": "ca.crt"})
-    assert nodes.seeds == [("h0", 6999), ("h1", 7000)]
-    options = nodes.options(("10.0.0.9", 7005))
+    seeds = seeds_of({"cluster": [("h0", 6999), "rediss://user:s3cret@h1:7000"], "ssl_ca_certs": "ca.crt"})
+    assert seeds.addresses == [("h0", 6999), ("h1", 7000)]
+    options = seeds.options(("10.0.0.9", 7005))
     assert (options["host"], options["port"]) == ("10.0.0.9", 7005)
     assert (options["username"], options["password"]) == ("user", "s3cret")
     assert options["connection_class"].__name__ == "SSLConnection"
@@ -84,10 +84,10 @@ def test_what_a_uri_says_of_users_and_tls_is_for_all_servers() -> None:
 
 
 def test_a_keyword_beside_the_cluster_is_for_all_servers() -> None:
-    nodes = nodes_of({"cluster": ["redis://h1"], "username": "user", "password": "s3cret", "socket_timeout": 3})
-    assert nodes.seeds == [("h1", 6379)]
-    assert nodes.answer_timeout == 3
-    assert nodes.options(("h7", 1)) == {
+    seeds = seeds_of({"cluster": ["redis://h1"], "username": "user", "password": "s3cret", "socket_timeout": 3})
+    assert seeds.addresses == [("h1", 6379)]
+    assert seeds.answer_timeout == 3
+    assert seeds.options(("h7", 1)) == {
         "host": "h7",
         "port": 1,
         "username": "user",
@@ -97,6 +97,6 @@ def test_a_keyword_beside_the_cluster_is_for_all_servers() -> None:
 
 
 def test_a_server_has_one_dialer() -> None:
-    nodes = nodes_of({"cluster": [("h1", 7000)]})
-    assert nodes.dialer(("h1", 7000)) is nodes.dialer(("h1", 7000))
-    assert nodes.dialer(("h1", 7000)).label == "h1:7000"
+    seeds = seeds_of({"cluster": [("h1", 7000)]})
+    assert seeds.dialer(("h1", 7000)) is seeds.dialer(("h1", 7000))
+    assert seeds.dialer(("h1", 7000)).label == "h1:7000"

@@ -15,7 +15,8 @@ import pytest
 from channels_redis_fast.cluster.node import Node
 from channels_redis_fast.cluster.slots import slot_of
 from channels_redis_fast.connection.dialer import Dialer
-from channels_redis_fast.connection.link import PushLink, reply_error
+from channels_redis_fast.connection.link import PushLink
+from channels_redis_fast.connection.replies import reply_error
 from channels_redis_fast.pubsub.outages import Outages
 from channels_redis_fast.stats import Stats
 from channels_redis_fast.subscriptions.gaps import SubscriptionGaps

@@ -39,7 +39,7 @@ class FakeCluster:
         self.owners: dict[int, Server] = {}
         self.doubts = 0
         self.asked: list[asyncio.Future[Any]] = []
-        self.nodes = type("Nodes", (), {"label": "cluster:127.0.0.1:7000"})
+        self.seeds = type("Seeds", (), {"label": "cluster:127.0.0.1:7000"})
 
     def follow(self, follower: Callable[[], None]) -> None:
         self.changed = follower

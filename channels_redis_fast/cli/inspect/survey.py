@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from ...connection.link import REDIRECTIONS, Command
+from ...connection.link import Command
+from ...connection.replies import REDIRECTIONS
 from ...core import RedisChannelLayer
 from ...messages.codec import CHANNEL_FIELD
 from ..line import Line

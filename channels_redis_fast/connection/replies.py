@@ -1,0 +1,86 @@
+"""
+What a server may answer: errors as redis-py's exceptions, and what these say of a request. Text only, no I/O.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+from redis import exceptions
+from redis.exceptions import ConnectionError, RedisError
+
+#: Characters of an error reply that are kept: enough for the longest of Redis' own.
+MAX_ERROR_TEXT = 1000
+
+_ERRORS: dict[str, type[RedisError]] = {
+    "MOVED": exceptions.MovedError,
+    "ASK": exceptions.AskError,
+    "TRYAGAIN": exceptions.TryAgainError,
+    "CLUSTERDOWN": exceptions.ClusterDownError,
+    "CROSSSLOT": exceptions.ClusterCrossSlotError,
+    "NOSCRIPT": exceptions.NoScriptError,
+    "READONLY": exceptions.ReadOnlyError,
+    "UNBLOCKED": exceptions.ReadOnlyError,
+    "LOADING": exceptions.BusyLoadingError,
+    "MASTERDOWN": exceptions.MasterDownError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "WRONGPASS": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+    "OOM": exceptions.OutOfMemoryError,
+}
+
+
+#: Errors of a server that is not the one to talk to, or not yet. What it was asked to do, it has not done.
+NOT_DONE: frozenset[Any] = frozenset(
+    (exceptions.ReadOnlyError, exceptions.BusyLoadingError, exceptions.MasterDownError)
+)
+
+
+#: Where a request is to go instead, or that it can go nowhere yet: answers of a cluster. Nothing was done.
+REDIRECTIONS: frozenset[Any] = frozenset(
+    (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError, exceptions.ClusterDownError)
+)
+
+#: What only a server of a cluster answers.
+CLUSTER_ONLY = REDIRECTIONS | {exceptions.ClusterCrossSlotError}
+
+#: Answers that say that a request was not carried out, and might be elsewhere or later.
+ELSEWHERE = NOT_DONE | CLUSTER_ONLY
+
+
+def reply_error(text: str) -> Exception:
+    """
+    Return the redis-py exception for an error reply; unknown codes give ``ResponseError``.
+
+    A text of more than ``MAX_ERROR_TEXT`` characters is cut: it ends in logs.
+    """
+    if len(text) > MAX_ERROR_TEXT:
+        text = f"{text[:MAX_ERROR_TEXT]}... ({len(text)} characters)"
+    code, _, rest = text.partition(" ")
+    kind = _ERRORS.get(code)
+    if kind is not None and issubclass(kind, exceptions.AskError):
+        # It reads slot and address from what follows.
+        return kind(rest)
+    if kind is None:
+        # Redis 6 puts what a script's command was answered into a sentence of its own.
+        inner = (code for code in ("READONLY", "OOM") if f"-{code} " in text)
+        kind = _ERRORS.get(next(inner, ""), exceptions.ResponseError)
+    return kind(text)
+
+
+_STRINGS = frozenset((bytes,))
+
+
+class UnexpectedReply(ConnectionError):
+    """A reply that no command of ours can have had: whoever answers does not speak for Redis, or not to us."""
+
+    @classmethod
+    def to(cls, what: str, reply: Any) -> UnexpectedReply:
+        """Return one that names what was asked and shows the beginning of the reply."""
+        return cls(f"unexpected reply to {what}: {reprlib.repr(reply)}")
+
+
+def are_strings(reply: Any) -> bool:
+    """Return whether a reply is a list of strings, which may be empty."""
+    return isinstance(reply, list) and {*map(type, reply)} <= _STRINGS
