@@ -9,6 +9,7 @@ exist is redis-py's to say (``connection.Dialer`` asks it when the layer is made
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -141,6 +142,10 @@ def _decode_place(options: HostOptions, where: str) -> HostOptions:
     # The port of an empty host is empty as well, as a rule.
     if "port" in options and not (is_unset(options["port"]) and is_unset(options.get("host", "localhost"))):
         decoded["port"] = _decode_port(options["port"], where)
+    for name, types in (("path", (str, bytes, os.PathLike)), ("master_name", (str, bytes))):
+        value = options.get(name)
+        if value is not None and not isinstance(value, types):
+            raise TypeError(f"{where}: {name!r} must be a string, not {type(value).__name__}.")
     return decoded
 
 

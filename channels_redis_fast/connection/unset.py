@@ -69,7 +69,8 @@ def _empty_parts(host: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield "", "master_name", repr(host["master_name"])
         if is_unset(host["sentinels"]) or not host["sentinels"]:
             yield "", "list of sentinels", repr(host["sentinels"])
-        else:
+        elif isinstance(host["sentinels"], (tuple, list)):
+            # What is no list is redis-py's to refuse, too.
             yield from _empty_sentinels(host["sentinels"])
     elif "path" in host:
         if is_unset(host["path"]):

@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoPermissionError, TimeoutError
+from redis.exceptions import ConnectionError, NoPermissionError, TimeoutError
 
 from ..connection.dialer import Dialer
 from ..connection.link import Command, Connection, PushLink, delays
@@ -423,6 +423,8 @@ class Subscriber(Connection):
 
     def _overdue(self, name: bytes) -> Exception:
         """Return what to raise where the server has not acknowledged a name in time."""
+        if self.link is None:
+            return ConnectionError(f"Redis at {self.dialer.label}: no connection for {self.answer_timeout:g} s")
         what = "refused" if name in self._refused else "not acknowledged"
         command = self._dialect.subscribe.decode()
         return TimeoutError(

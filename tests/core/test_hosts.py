@@ -56,7 +56,6 @@ WRONG: list[Any] = [
     5,
     {"host": "localhost"},
     [5],
-    [None],
     [b"redis://localhost"],
     ["localhost:6379"],
     ["http://localhost"],
@@ -66,7 +65,6 @@ WRONG: list[Any] = [
     ["redis://localhost?no_such_option=1"],
     ["redis://localhost?socket_timeout=soon"],
     [("localhost",)],
-    [("localhost", 6379, 0)],
     [("localhost", "port")],
     [("localhost", 70000)],
     [("localhost", None)],
@@ -82,6 +80,9 @@ WRONG: list[Any] = [
     [{"master_name": "m", "sentinels": [("localhost", 26379)], "no_such_option": 1}],
     [{"master_name": "m", "sentinels": [("localhost", 26379)], "sentinel_kwargs": {"no_such_option": 1}}],
     [{"master_name": "m", "sentinels": 5}],
+    [{"master_name": "m", "sentinels": [5]}],
+    [{"master_name": 5, "sentinels": [("localhost", 26379)]}],
+    [{"path": 5}],
     [{"master_name": "m", "sentinels": ["localhost:26379"]}],
 ]
 
