@@ -193,6 +193,11 @@ class Cluster:
         for queue in list(self._waiting):
             self.wait(queue)
 
+    def keep_open(self) -> None:
+        """Open sockets to the servers that the keeper wants one to: somebody receives."""
+        for node in self._servers.values():
+            node.keep_open()
+
     def give_up(self) -> None:
         """Fail what could not be written, since the event loop closes."""
         self.closing = True

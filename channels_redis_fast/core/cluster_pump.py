@@ -122,6 +122,9 @@ class ClusterPump:
         self.scheduled = False
         wanted = [] if self._stopped is not None else self._receiver.wanted(self)
         self.awaited = {target.key: target for target in wanted}
+        if self.awaited and not self._views:
+            # Perhaps after a close. What groups have lost is found out by the servers that have them.
+            self._cluster.keep_open()
         for key, target in self.awaited.items():
             view = self._views.get(key)
             if view is None:

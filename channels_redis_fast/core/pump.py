@@ -132,6 +132,8 @@ class Pump(Connection):
 
     def opened(self) -> None:
         self._waking = False
+        # Where groups were lost together with the messages, only a socket for commands finds that out.
+        self._commands.keep_open()
         self._doubted.clear()
         if self._receiver.distinguishes_equal_messages:
             self._doubted = {

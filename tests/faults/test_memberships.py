@@ -97,6 +97,28 @@ async def test_groups_are_restored_before_anything_else_is_sent(
     assert await within(layer.receive(channel)) == {"type": "hello"}
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_a_layer_that_was_closed_and_only_receives(
+    own_server: Callable[..., Server], make_core: Make, shards: int
+) -> None:
+    """It sends nothing by which it would notice what was lost."""
+    servers = [own_server() for _ in range(shards)]
+    layer, peer = [make_core(hosts=[server.url for server in servers]) for _ in range(2)]
+    channel = await layer.new_channel()
+    owner = servers[layer.consistent_hash("room")]
+    async with received_on(layer, channel) as received:
+        await layer.group_add("room", channel)
+        for n in range(3):
+            await layer.close_pools()
+            await restart(owner)
+            await until(lambda: members(owner, layer) == {channel})
+            await peer.group_send("room", {"n": n})
+            await until(lambda n=n: len(received) == n + 1)  # type: ignore[misc]
+    # Nobody receives: closed means closed.
+    await layer.close_pools()
+    await until(lambda: layer.stats()["connections_open"] == 0)
+
+
 @pytest.mark.parametrize("recent", [60.0, 0.0])
 async def test_only_recent_members_are_restored_in_a_group_that_has_survived(
     own_server: Callable[..., Server], make_core: Make, monkeypatch: pytest.MonkeyPatch, recent: float
