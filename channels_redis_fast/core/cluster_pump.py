@@ -42,9 +42,8 @@ logger = logging.getLogger("channels_redis_fast")
 #: Seconds that a key nobody wants stays subscribed: a general channel's receiver comes back when it has done its work.
 LINGER = 10.0
 
-#: How many of the members removed last are remembered of a key, and the seconds for which a new server may have them
-#: still: as a replica it had not heard of the removal.
-REMEMBERED, DOUBTFUL = 10_000, 5.0
+#: Seconds for which a new server may have members that were removed from the last: as a replica it had not heard of it.
+DOUBTFUL = 5.0
 
 
 #: Seconds by which a worker that came too late waits longer the next time, on average half of it, and how often.
@@ -221,13 +220,11 @@ class View:
     """What is going on about one key."""
 
     __slots__ = (
-        "_doubtful_until",
         "_is_looking",
         "_is_pausing",
         "_leaving",
         "_missed",
         "_pump",
-        "_removed",
         "_server",
         "_was_told",
         "ahead",
@@ -249,10 +246,7 @@ class View:
         self._was_told = False
         self._missed = 0
         self._leaving: asyncio.TimerHandle | None = None
-        #: Hashes of the members removed lately, by the server that they were removed from.
-        self._removed: deque[int] = deque(maxlen=REMEMBERED)
         self._server: object = None
-        self._doubtful_until = float("-inf")
 
     def change(self, target: Target) -> None:
         """Called when the key is wanted by somebody else now."""
@@ -297,8 +291,6 @@ class View:
         self._is_looking = False
         target = look.target
         if isinstance(target, Inbox):
-            if look.removed:
-                self._removed.extend(map(hash, look.removed))
             if not self._pump.is_mine(target) or target.epoch != look.epoch:
                 # Another loop empties this key by now, and will read them itself.
                 members = []
@@ -308,8 +300,8 @@ class View:
             self.is_at_end = False
             if isinstance(target, Inbox):
                 target.removals.setdefault(0, []).extend(members)
-                target.delivered.extend(map(hash, members))
-                self._pump.deliver(target, self._without_repeated(members))
+                self._doubt_another_server(target)
+                self._pump.deliver(target, members)
             else:
                 self._missed = 0
                 self._pump.deliver_general(target, members[0], score)
@@ -336,16 +328,12 @@ class View:
         self._is_pausing = False
         self._pump.kick()
 
-    def _without_repeated(self, members: list[bytes]) -> list[bytes]:
-        server, now = self._pump.server_of(self.key), self._pump.loop.time()
+    def _doubt_another_server(self, inbox: Inbox) -> None:
+        server = self._pump.server_of(self.key)
         if server is not self._server:
             if self._server is not None and self._pump.distinguishes_equal_messages:
-                self._doubtful_until = now + DOUBTFUL
+                inbox.delivered.doubt(DOUBTFUL)
             self._server = server
-        if now > self._doubtful_until or not self._removed:
-            return members
-        known = set(self._removed)
-        return [member for member in members if hash(member) not in known]
 
 
 class Look:

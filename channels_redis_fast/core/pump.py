@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence, Sized
+from collections.abc import Sized
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -69,7 +69,7 @@ class ReceiverContext(MailboxFeeder, Protocol):
 
     def wanted(self, pump: Any) -> list[Target]: ...
     def unreachable(self, pump: Any, error: Exception) -> bool: ...
-    def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None: ...
+    def deliver(self, inbox: Inbox, members: list[bytes]) -> None: ...
     def deliver_general(self, general: Any, pump: Any, member: bytes, score: bytes) -> None: ...
 
 
@@ -102,9 +102,6 @@ class Pump(Connection):
         self._turn = 0
         # Which are few, so that what is read ahead is bounded in total too.
         self._recent: dict[Inbox, ReadAhead] = {}
-        #: After a connection was lost: what was delivered before, by key, and until when it may come again.
-        self._doubted: dict[Inbox, frozenset[int]] = {}
-        self._doubtful_until = float("-inf")
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
 
@@ -134,12 +131,10 @@ class Pump(Connection):
         self._waking = False
         # Where groups were lost together with the messages, only a socket for commands finds that out.
         self._commands.keep_open()
-        self._doubted.clear()
         if self._receiver.distinguishes_equal_messages:
-            self._doubted = {
-                inbox: frozenset(inbox.delivered) for inbox in self._receiver.inboxes.values() if inbox.delivered
-            }
-            self._doubtful_until = self.loop.time() + self._receiver.expiry
+            # This may be another server, which has not heard of the last removals.
+            for inbox in self._receiver.inboxes.values():
+                inbox.delivered.doubt(self._receiver.expiry)
         self.kick()
 
     def writable(self) -> None:
@@ -287,7 +282,7 @@ class Pump(Connection):
                 ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:
                     del self._recent[next(iter(self._recent))]
-                self._deliver(target, [member])
+                self._receiver.deliver(target, [member])
             else:
                 self._receiver.deliver_general(target, self, member, score)
 
@@ -304,7 +299,7 @@ class Pump(Connection):
             # Another loop empties this key by now, and will read them itself.
             return
         inbox.removals.setdefault(self.shard, []).extend(reply)
-        self._deliver(inbox, reply)
+        self._receiver.deliver(inbox, reply)
 
     def tried(self, channel: General, reply: Any) -> None:
         """Take the answer of a pop that did not wait: [member, score], or nothing."""
@@ -333,18 +328,6 @@ class Pump(Connection):
         if isinstance(reply, Exception):
             self._pause("to remove delivered messages", reply)
         self._answered()
-
-    def _deliver(self, inbox: Inbox, members: list[bytes]) -> None:
-        hashes = list(map(hash, members))
-        if self._doubted:
-            if self.loop.time() > self._doubtful_until:
-                self._doubted.clear()
-            known = self._doubted.get(inbox, frozenset())
-            if not known.isdisjoint(hashes):
-                members = [member for member, value in zip(members, hashes, strict=True) if value not in known]
-        inbox.delivered.extend(hashes)
-        if members:
-            self._receiver.deliver(inbox, members)
 
     def _answered(self) -> None:
         self._due -= 1

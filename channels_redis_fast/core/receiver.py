@@ -62,8 +62,6 @@ class Receiver:
         self._owners: dict[MailboxFeeder, tuple[int, int]] = {}
         #: Keys on their way from another loop, which stands still, to this one.
         self._taking: set[Inbox] = set()
-        #: Of keys that were taken like that: what the other loop had delivered, until when that may come again.
-        self._doubted: dict[Inbox, tuple[frozenset[int], float]] = {}
         #: The keys that this loop empties, by non-local channel name.
         self.inboxes: dict[str, Inbox] = {}
         self.stats: Stats = registry.stats
@@ -101,12 +99,14 @@ class Receiver:
             if not pump.scheduled and inbox.key not in pump.awaited:
                 pump.kick()
 
-    def deliver(self, inbox: Inbox, members: Sequence[bytes]) -> None:
-        """Decode members of a specific key and hand them to their channels. One that cannot be read is skipped."""
+    def deliver(self, inbox: Inbox, members: list[bytes]) -> None:
+        """
+        Decode members of a specific key and hand them to their channels.
+
+        One that cannot be read is skipped, as is one that was delivered before.
+        """
         self._inboxes.clear_abandoned()
-        if inbox in self._doubted:
-            members = self._without_delivered(inbox, members)
-        letters, errors = self._codec.decode_all(members)
+        letters, errors = self._codec.decode_all(inbox.delivered.new(members))
         self.stats.deliveries += inbox.deliver(letters, self.waker)
         for error in errors:
             self._undecodable(inbox.key, error)
@@ -290,7 +290,7 @@ class Receiver:
                 self._own(inbox)
             if self.distinguishes_equal_messages:
                 # Their removal may not have reached Redis yet.
-                self._doubted[inbox] = (frozenset(inbox.delivered), self.loop.time() + self.expiry)
+                inbox.delivered.doubt(self.expiry)
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(serve, inbox)
             self.serve(inbox)
@@ -313,13 +313,6 @@ class Receiver:
             (pump.shard, pump.wake_key) for pump in self.pumps if isinstance(pump, Pump) and inbox.key in pump.awaited
         ]
 
-    def _without_delivered(self, inbox: Inbox, members: Sequence[bytes]) -> Sequence[bytes]:
-        known, until = self._doubted[inbox]
-        if self.loop.time() > until:
-            del self._doubted[inbox]
-            return members
-        return [member for member in members if hash(member) not in known]
-
     def _hand_on(self, inbox: Inbox) -> None:
         loop = inbox.waiting_loop()
         heir = None if loop is None else self._inboxes.receivers.get(loop)
@@ -336,7 +329,6 @@ class Receiver:
                 # Somebody came meanwhile, in another thread, and counts on this loop.
                 return
             self.inboxes.pop(inbox.name, None)
-            self._doubted.pop(inbox, None)
             if inbox.receiver is self:
                 inbox.receiver = None
                 self._inboxes.inboxes.pop(inbox.name, None)

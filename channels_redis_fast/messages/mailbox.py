@@ -35,6 +35,7 @@ from ..hot import Lock, Mailbox, MailboxTable, StoredMessage, Waiter, Waker, clo
 from ..stats import Stats
 from . import memory_limit
 from .codec import Letter, Message
+from .delivered import DeliveredMembers
 from .memory_limit import PROCESS, Alive, Droppable
 
 logger = logging.getLogger("channels_redis_fast")
@@ -45,9 +46,6 @@ WARNING_INTERVAL = 60.0
 
 #: Seconds after which a message is taken by another loop than that of the first receiver, which is busy.
 PATIENCE = 0.1
-
-#: Members that are remembered of each key after they were delivered: 2 megabytes.
-REMEMBERED = 50_000
 
 
 class MailboxFeeder(Protocol):
@@ -438,8 +436,7 @@ class Inbox(Mailboxes):
         self.epoch = 0
         #: By shard, members that were delivered and are not yet known to be removed from Redis.
         self.removals: dict[int, list[bytes]] = {}
-        #: Hashes of the members delivered last: a server that takes another's place may have them still.
-        self.delivered: deque[int] = deque(maxlen=REMEMBERED)
+        self.delivered = DeliveredMembers()
         #: Whether somebody received since the pump last looked, and when (monotonic) it last saw that.
         self.claimed = False
         self.seen = 0.0

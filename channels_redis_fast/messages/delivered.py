@@ -1,0 +1,42 @@
+"""
+The members of a Redis key that were delivered last, so that none of them is delivered again.
+
+A member that was delivered can come again where its removal has not reached whoever is asked next: a replica that was
+promoted, a server that was read by another event loop. Knows members by their hashes; no connection, no message.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+#: Members that are remembered of each key: 2 megabytes.
+REMEMBERED = 50_000
+
+
+class DeliveredMembers:
+    """The members of one key. They have to differ, as they do with a random prefix."""
+
+    __slots__ = ("_doubted", "_hashes", "_until")
+
+    def __init__(self) -> None:
+        self._hashes: deque[int] = deque(maxlen=REMEMBERED)
+        self._doubted: frozenset[int] = frozenset()
+        self._until = 0.0
+
+    def doubt(self, seconds: float) -> None:
+        """Called when what was delivered up to now may come again, for so many seconds. From any thread."""
+        self._doubted = frozenset(self._hashes)
+        self._until = time.monotonic() + seconds
+
+    def new(self, members: list[bytes]) -> list[bytes]:
+        """Return those members that were not delivered before, and remember them as delivered."""
+        hashes = list(map(hash, members))
+        doubted = self._doubted
+        if doubted:
+            if time.monotonic() > self._until:
+                self._doubted = frozenset()
+            elif not doubted.isdisjoint(hashes):
+                members = [member for member, value in zip(members, hashes, strict=True) if value not in doubted]
+        self._hashes.extend(hashes)
+        return members
