@@ -14,14 +14,17 @@ RUN_NOX := PATH="$$PATH:$(PYENV)" $(NOX)
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
 TREES := channels_redis_fast bench docs tests noxfile.py setup.py
-# Most of the suite's time is waiting, so two processes share it. JOBS=0 runs it in one.
-JOBS ?= 2
+# Most of the suite's time is waiting, so three processes share it, on two processors too. JOBS=0 runs it in one.
+JOBS ?= 3
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
 SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
-# What is about servers and sockets is the same for both twins, and runs once.
+# What is about servers and sockets is the same for both twins, and runs once; of the faults, those go through the twins
+# in which messages are unreadable, or come to receivers that are many, cancelled or gone.
+TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
 ONCE := $(addprefix --ignore=,tests/hosts tests/cluster tests/consumers tests/cli tests/sync tests/packaging tests/typed \
-	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py \
-	$(wildcard tests/test_bench*.py))
+	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
+	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
+	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
 ARGS ?=
 # Of the sessions of noxfile.py: all rows of versions, or only the `ends` of the list; and what makes and tries wheels,
 # of all Pythons, or with STEPS="sdist wheel-3.11 packages installed-3.11" of one.

@@ -32,7 +32,7 @@ ROW_TESTS = [
     *("test_checks.py", "test_prometheus.py"),
 ]
 #: As in the Makefile, which says why.
-SPREAD = ["-n", "2", "--dist", "loadfile", "--max-worker-restart=0"]
+SPREAD = ["-n", "3", "--dist", "loadfile", "--max-worker-restart=0"]
 #: These measure memory, and it grows with what coverage.py remembers; and the last one forks while other threads are in
 #: calls, at which coverage.py takes a lock: where one of them has it, the child waits for it for ever.
 UNTRACED = ["core/test_memory.py", "pubsub/test_memory.py", "faults/test_sync_calls.py", "sync/test_processes.py"]
