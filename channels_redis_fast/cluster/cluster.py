@@ -194,7 +194,7 @@ class Cluster:
             self.wait(queue)
 
     def keep_open(self) -> None:
-        """Open sockets to the servers that the keeper wants one to: somebody receives."""
+        """Called when somebody receives: open sockets to the servers that the keeper wants one to."""
         for node in self._servers.values():
             node.keep_open()
 

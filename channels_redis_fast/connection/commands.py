@@ -147,8 +147,6 @@ class CommandConnection(Connection):
         #: What is done on a new socket ahead of the requests, which wait meanwhile.
         self.keeper: Keeper | None = None
         self._is_held = False
-        #: Whether a socket is wanted again after ``aclose``.
-        self._is_to_reopen = False
         #: When a server first answered that it is not the one to talk to, and when one last did.
         self._not_done_since = self._not_done_last = float("-inf")
 
@@ -308,18 +306,13 @@ class CommandConnection(Connection):
             self.closing = False
 
     def resume(self) -> None:
-        """Open a socket again after ``aclose``, if something was handed in meanwhile, or ``keep_open`` asked for it."""
+        """Open a socket again after ``aclose``, if something was handed in meanwhile."""
         if self._unwritten:
             self.connect()
-        elif self._is_to_reopen:
-            self.keep_open()
-        self._is_to_reopen = False
 
     def keep_open(self) -> None:
-        """Open a socket, if there is none and the keeper wants one: somebody receives."""
-        if self.closing:
-            self._is_to_reopen = True
-        elif self._is_kept():
+        """Called when somebody receives: open a socket, if there is none and the keeper wants one."""
+        if self._is_kept():
             self.connect()
 
     def give_up(self) -> None:

@@ -88,6 +88,8 @@ class CoreLoop:
             # Also when all tasks of the loop are cancelled: what was handed in meanwhile waits for this.
             for connection in self.commands:
                 connection.resume()
+            if "receiver" in vars(self):
+                self.receiver.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""

@@ -210,6 +210,12 @@ class Receiver:
                 if not self.retired and self.wanted(pump):
                     pump.kick()
 
+    def resume(self) -> None:
+        """Called when the sockets for commands were closed: as long as somebody receives, groups count on them."""
+        if not self.retired and any(self.wanted(pump) for pump in self.pumps):
+            for connection in self.commands:
+                connection.keep_open()
+
     async def retire(self) -> None:
         """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""
         self.retired = True
