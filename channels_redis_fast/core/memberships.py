@@ -147,15 +147,23 @@ class Memberships:
         with self._lock:
             return list(self.groups.values())
 
-    def living(self, group: GroupRecord, added_since: float = 0.0) -> list[str]:
-        """Return the channels of a group that somebody receives on, and that were added at that time or later."""
+    def living(self, group: GroupRecord, added_since: float = 0.0) -> tuple[list[str], list[str]]:
+        """
+        Return the channels of a group that were added at that time or later.
+
+        First those that somebody receives on, then those whose last receive was cancelled.
+        """
         now = time.monotonic()
+        living: list[str] = []
+        gone: list[str] = []
         with self._lock:
-            return [
-                channel
-                for channel, record in group.channels.items()
-                if record.groups[group.key] >= added_since and self._lives(record, now)
-            ]
+            for channel, record in group.channels.items():
+                if record.groups[group.key] >= added_since:
+                    if self._lives(record, now):
+                        living.append(channel)
+                    elif record.is_gone:
+                        gone.append(channel)
+        return living, gone
 
     def received_on(self, group: GroupRecord) -> list[str]:
         """Return the channels of a group on which somebody has received and still does; forget those long gone."""

@@ -12,6 +12,7 @@ Rules kept here:
 - A group whose key is missing, or that was made anew since the data were lost, is restored in full. In one that has
   survived, only what was added in the ``RECENT`` seconds before the loss: what is older and missing, some other process
   has removed.
+- A channel whose last receive was cancelled is restored if somebody receives on it again within ``RETURN_TIME``.
 - Members are added only if they are missing, so that processes and event loops that do so at once do no harm.
 - A server that deletes its data and goes on (FLUSHALL, ``flush``) is no restart.
 """
@@ -32,6 +33,7 @@ from ..cluster.cluster import Cluster
 from ..cluster.node import Node
 from ..cluster.slots import slot_of
 from ..connection.commands import CommandConnection
+from ..connection.futures import ignore
 from ..connection.link import Command
 from ..connection.replies import NOT_DONE, REDIRECTIONS
 from ..hot import assemble
@@ -53,6 +55,9 @@ RETRY, RETRY_SOON = 5.0, 0.1
 
 #: How often the scores of members are renewed before they expire, and the seconds between two looks at least.
 RENEWALS, RENEW_INTERVAL = 4, 0.1
+
+#: Seconds in which a consumer whose receive was cancelled may come back to be restored.
+RETURN_TIME = 1.0
 
 #: Seconds for which a membership that the server does not have is believed to be on its way there.
 UNDER_WAY = 60.0
@@ -186,6 +191,28 @@ class GroupRestorer:
                 return
         connection.release()
 
+    def look_for_returned(self, group: GroupRecord, channels: list[str]) -> None:
+        """
+        Restore channels a little later, if somebody receives on them again by then.
+
+        Between a receive that was cancelled and its successor nobody does, for a moment.
+        """
+        dataset = group.dataset
+
+        def look() -> None:
+            if self._is_closed or group.dataset is not dataset:
+                return
+            returned = set(self._memberships.living(group)[0]).intersection(channels)
+            if returned:
+                members = [part for channel in returned for part in (time.time(), channel)]
+                self._shards[group.shard].at(group.key).call(
+                    [b"ZADD", group.key, b"NX", *members],
+                    (b"EXPIRE", group.key, self._memberships.group_expiry),
+                    repeatable=True,
+                ).add_done_callback(ignore)
+
+        self._loop.call_later(RETURN_TIME, look)
+
     def write(self, connection: CommandConnection, commands: list[Command], done: Callable[[list[Any]], None]) -> None:
         """Write commands ahead of all requests; ``done`` gets their replies, unless the connection is lost."""
         self._write(connection, commands, lambda _, replies: done(replies))
@@ -289,6 +316,8 @@ class _Comparison:
         self._commands: list[Command] = []
         self._restored = 0
         self._restored_groups: set[bytes] = set()
+        #: By group, channels whose last receive was cancelled.
+        self._gone: dict[bytes, list[str]] = {}
         self._failed: set[bytes] = set()
         self._error: Exception | None = None
         self._look()
@@ -303,7 +332,9 @@ class _Comparison:
             if isinstance(reply, Exception):
                 self._fail(group.key, reply)
                 continue
-            channels = self._memberships.living(group, self._added_since(group, reply))
+            channels, gone = self._memberships.living(group, self._added_since(group, reply))
+            if gone:
+                self._gone[group.key] = gone
             now = time.time()
             for start in range(0, len(channels), AT_ONCE):
                 members = [part for channel in channels[start : start + AT_ONCE] for part in (now, channel)]
@@ -347,6 +378,8 @@ class _Comparison:
         for group in self._groups:
             if group.key not in self._failed:
                 group.dataset = self._dataset
+                if group.key in self._gone:
+                    self._restorer.look_for_returned(group, self._gone[group.key])
         label = self._connection.dialer.label
         if self._restored:
             logger.warning(

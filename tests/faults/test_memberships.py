@@ -150,6 +150,24 @@ async def test_a_restart_that_loses_nothing_says_nothing(
     assert not warnings(caplog)
 
 
+async def test_a_consumer_between_two_receives(own_server: Callable[..., Server], make_core: Make) -> None:
+    """Its receive was cancelled when the groups were restored, and the next one comes a moment later."""
+    server = own_server()
+    layer = make_core(hosts=[server.url])
+    steady, between, gone = [await layer.new_channel() for _ in range(3)]
+    for channel in (steady, between, gone):
+        await layer.group_add("room", channel)
+    for channel in (between, gone):
+        await end(await started(layer.receive(channel)))
+    async with received_on(layer, steady):
+        await restart(server)
+        await until(lambda: members(server, layer) == {steady})
+        async with received_on(layer, between) as received:
+            await until(lambda: members(server, layer) == {steady, between})
+            await layer.group_send("room", {"type": "hello"})
+            await until(lambda: received == [{"type": "hello"}])
+
+
 async def test_who_counts_as_receiving(own_server: Callable[..., Server], make_core: Make) -> None:
     """A consumer in its handler does; one whose receive was cancelled does not, unless another came after it."""
     server = own_server()
