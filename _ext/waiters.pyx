@@ -111,18 +111,23 @@ cdef class Waker:
             return 0
         if is_step_of_task(callback):
             said = self._done_future()
-        PyContext_Enter(context)
-        try:
-            callback(said)
-        finally:
-            PyContext_Exit(context)
-        return 0
+        return call_in(context, callback, said)
 
     cdef object _done_future(self):
         if self._a_future is None:
             self._a_future = Future(loop=self.loop)
             self._a_future.set_result(None)
         return self._a_future
+
+
+cdef inline int call_in(object context, object callback, object said) except -1:
+    """Call back in a context."""
+    PyContext_Enter(context)
+    try:
+        callback(said)
+    finally:
+        PyContext_Exit(context)
+    return 0
 
 
 cdef inline bint is_step_of_task(object callback) noexcept:
@@ -290,12 +295,7 @@ cdef class Gate:
         said = self
         if waker is not None and self._cancelled is None and is_step_of_task(callback):
             said = waker._done_future()
-        PyContext_Enter(context)
-        try:
-            callback(said)
-        finally:
-            PyContext_Exit(context)
-        return 0
+        return call_in(context, callback, said)
 
     # What asyncio's tasks ask of what they await.
 

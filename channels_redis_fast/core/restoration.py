@@ -202,14 +202,11 @@ class GroupRestorer:
         def look() -> None:
             if self._is_closed or group.dataset is not dataset:
                 return
-            returned = set(self._memberships.living(group)[0]).intersection(channels)
+            living = set(self._memberships.living(group)[0])
+            returned = [channel for channel in channels if channel in living]
             if returned:
-                members = [part for channel in returned for part in (time.time(), channel)]
-                self._shards[group.shard].at(group.key).call(
-                    [b"ZADD", group.key, b"NX", *members],
-                    (b"EXPIRE", group.key, self._memberships.group_expiry),
-                    repeatable=True,
-                ).add_done_callback(ignore)
+                commands = _additions(group, returned, self._memberships.group_expiry)
+                self._shards[group.shard].at(group.key).call(*commands, repeatable=True).add_done_callback(ignore)
 
         self._loop.call_later(RETURN_TIME, look)
 
@@ -335,11 +332,7 @@ class _Comparison:
             channels, gone = self._memberships.living(group, self._added_since(group, reply))
             if gone:
                 self._gone[group.key] = gone
-            now = time.time()
-            for start in range(0, len(channels), AT_ONCE):
-                members = [part for channel in channels[start : start + AT_ONCE] for part in (now, channel)]
-                self._commands.append([b"ZADD", group.key, b"NX", *members])
-                self._commands.append((b"EXPIRE", group.key, self._memberships.group_expiry))
+            self._commands += _additions(group, channels, self._memberships.group_expiry)
         self._at += AT_ONCE
         self._restore()
 
@@ -421,6 +414,16 @@ class _Replies:
 
     def lost(self, error: Exception) -> None:
         """Called when the connection is lost; the next one begins anew."""
+
+
+def _additions(group: GroupRecord, channels: Sequence[str], expiry: int) -> list[Command]:
+    """Return the commands that add channels to a group where they are missing, in parts."""
+    now = time.time()
+    commands: list[Command] = []
+    for start in range(0, len(channels), AT_ONCE):
+        members = [part for channel in channels[start : start + AT_ONCE] for part in (now, channel)]
+        commands += [[b"ZADD", group.key, b"NX", *members], (b"EXPIRE", group.key, expiry)]
+    return commands
 
 
 def _field(reply: Any, name: bytes) -> bytes:
