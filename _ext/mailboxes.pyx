@@ -225,7 +225,7 @@ cdef class MailboxTable:
         return len(mailbox)
 
     def pop(self, channel, double received_at=0.0, /):
-        """Take the oldest message out of the mailbox of a channel; None if there is none. The caller holds the lock."""
+        """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock."""
         cdef Mailbox mailbox
         cdef StoredMessage stored
         cdef PyObject *found = PyDict_GetItemWithError(self.stored, channel)
@@ -355,7 +355,7 @@ cdef class MailboxTable:
             try:
                 message = clone_message(message) if self._copy is None else self._copy(message)
             except Exception:
-                # Nested too deep, say: whoever delivers what is left hears of it, and the next letters are given.
+                # Nested too deep, for example. The caller reports it with what is left; the next letters are given.
                 return False
         PyDict_DelItem(self.waiting, channel)
         waiter._finish(FINISHED, message)

@@ -114,7 +114,7 @@ async def broadcast(layer: Any, member: Member, number: int) -> float:
 async def rooms(layer: Any, *, context: dict[str, Any], loop: str, count: int, server: str, clients: int) -> Result:
     """`count` broadcasts to a room of so many sockets, each when the last is with every client.
 
-    The measured time is that of the broadcasts: how the clients tell of the last frame is not part of it.
+    The measured time is that of the broadcasts. The clients' report of the last frame is not part of it.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The server inherits it; upstream needs a connection to Redis for each socket too.

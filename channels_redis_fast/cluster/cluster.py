@@ -194,7 +194,7 @@ class Cluster:
             self.wait(queue)
 
     def keep_open(self) -> None:
-        """Called when somebody receives: open sockets to the servers that the keeper wants one to."""
+        """Open sockets to the servers that the keeper wants one to. Called when somebody receives."""
         for node in self._servers.values():
             node.keep_open()
 

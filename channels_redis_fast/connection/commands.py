@@ -236,7 +236,7 @@ class CommandConnection(Connection):
             request.fail(error)
 
     def unexpected(self, request: Pending, reply: Any, cause: Exception) -> UnexpectedReply:
-        """Fail a request whose reply is none that it can have had; return what the socket is dropped for."""
+        """Fail a request because its reply makes no sense. Return the error that the socket is dropped with."""
         error = cause if isinstance(cause, UnexpectedReply) else UnexpectedReply.to("a command", reply)
         request.fail(UnexpectedReply(f"{self.dialer.label}: {error}"))
         return error
@@ -311,7 +311,7 @@ class CommandConnection(Connection):
             self.connect()
 
     def keep_open(self) -> None:
-        """Called when somebody receives: open a socket, if there is none and the keeper wants one."""
+        """Open a socket if there is none and the keeper wants one. Called when somebody receives."""
         if self._is_kept():
             self.connect()
 

@@ -147,7 +147,7 @@ class MailboxTable:
         return len(mailbox)
 
     def pop(self, channel: str, received_at: float = 0.0, /) -> StoredMessage | None:
-        """Take the oldest message out of the mailbox of a channel; None if there is none. The caller holds the lock.
+        """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock.
 
         `received_at`: that this is done for a receiver, at this moment (monotonic).
         """
@@ -250,7 +250,7 @@ class MailboxTable:
         try:
             message = copy(message)
         except Exception:
-            # Nested too deep, say: whoever delivers what is left hears of it, and the next letters are given.
+            # Nested too deep, for example. The caller reports it with what is left; the next letters are given.
             return False
         del self.waiting[channel]
         waiter._finish(_FINISHED, message)
