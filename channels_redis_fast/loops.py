@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 from redis.exceptions import ConnectionError
 
 from .hot import reseed
-from .process import FORKED
+from .process import FORKED, Process
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -303,7 +303,7 @@ class _Owner:
     """The process that everything here belongs to, and who finds out that this is another one."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
+        self.process = Process()
         self.noticing = threading.RLock()
 
 
@@ -317,9 +317,9 @@ def notice_fork() -> None:
     A fork by C code runs no hooks of Python's: uWSGI forks its workers like this. Called wherever something that does
     not outlive a fork is looked up and not found at once; that is where a process begins.
     """
-    if _owner.process != os.getpid():
+    if not _owner.process.is_current:
         with _owner.noticing:
-            if _owner.process != os.getpid():
+            if not _owner.process.is_current:
                 _inherited_loops.update(loop for loop, tenancies in _tenancies.items() if tenancies)
                 _after_fork()
 
@@ -339,7 +339,7 @@ def _after_fork() -> None:
     for forkable in list(_forkables):
         forkable.after_fork()
     # Last: other threads wait until all is done.
-    _owner.process = os.getpid()
+    _owner.process = Process()
 
 
 if hasattr(os, "register_at_fork"):

@@ -20,6 +20,11 @@ class Process:
     def __init__(self) -> None:
         self._number = os.getpid()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the one that asks; not so in a forked child."""
+        return self._number == os.getpid()
+
     def left(self, label: str) -> ConnectionError | None:
         """
         Return what to raise in a forked process that goes on with its parent's event loop, None in the process itself.
@@ -27,6 +32,6 @@ class Process:
         Nobody has told it that it is one, and it can use nothing there: it shares the parent's sockets, and what its
         event loop waits on. ``label``: the host that it wants to talk to.
         """
-        if self._number == os.getpid():
+        if self.is_current:
             return None
         return ConnectionError(f"{label}: {FORKED}")

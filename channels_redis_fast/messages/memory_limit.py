@@ -10,11 +10,12 @@ For any thread. No lock is held from one layer to the next.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
+
+from ..process import Process
 
 T = TypeVar("T")
 
@@ -64,16 +65,16 @@ class MemoryLimit:
 
     def __init__(self) -> None:
         self._layers: Alive[Storing] = Alive()
-        self._pid = os.getpid()
+        self._process = Process()
         # Bytes that may be held: nothing is subtracted until they are counted again.
         self._at_most = 0
 
     def add(self, layer: Storing) -> None:
         """Count one more layer's mailboxes."""
-        if self._pid != os.getpid():
+        if not self._process.is_current:
             # A forked child must not touch its parent's: a lock may be held for ever.
             self._layers = Alive()
-            self._pid = os.getpid()
+            self._process = Process()
             self._at_most = 0
         self._layers.add(layer)
 
