@@ -74,13 +74,13 @@ class CoreLoop:
 
     def connections(self) -> list[Closable]:
         """Return all connections, those without a socket too."""
-        pumps = self.receiver.pumps if "receiver" in vars(self) else []
+        pumps = self.receiver.pumps if self.receives else []
         return [*self.commands, *pumps]
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
         try:
-            if "receiver" in vars(self):
+            if self.receives:
                 await self.receiver.disconnect()
             await self._close_commands()
             await self._close_clients()
@@ -88,14 +88,14 @@ class CoreLoop:
             # Also when all tasks of the loop are cancelled: what was handed in meanwhile waits for this.
             for connection in self.commands:
                 connection.resume()
-            if "receiver" in vars(self):
+            if self.receives:
                 self.receiver.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
         if self.restorer is not None:
             self.restorer.close()
-        if "receiver" in vars(self):
+        if self.receives:
             await self.receiver.retire()
         await self._close_commands()
         await self._close_clients()
