@@ -69,14 +69,14 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             self.ring_size = len(self.hosts)
         on_cluster = is_cluster(self.hosts[0])
         self._check_ring_size(on_cluster)
-        if on_cluster and self._overridden("create_pool") is not None:
+        if on_cluster and self._replaced("create_pool") is not None:
             raise ValueError(
                 f"{type(self).__name__}.create_pool makes the pool of one host and cannot serve a cluster, which has "
                 "many: put what it does into the host's keywords, or list hosts that are no cluster."
             )
         self._serializer = make_serializer(serializer_format, **serializer_options)
         self._codec = self.choose_codec(
-            self._serializer, weakly(self._overridden("serialize")), weakly(self._overridden("deserialize"))
+            self._serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize"))
         )
         #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
         self._dialers: list[Dialer] | Seeds = (
@@ -86,7 +86,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         )
         # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
         self._shard_of: Callable[[str, int], int] = (
-            shard if self._overridden("consistent_hash") is None else self._own_shard
+            shard if self._replaced("consistent_hash") is None else self._own_shard
         )
         self._stats = Stats()
         #: What this layer has in each event loop, and for whose calls that is the way to take.
@@ -208,7 +208,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _own_pools(self) -> Callable[[int], Any] | None:
         """Return what gives the pool of a shard where a subclass says so, by ``create_pool`` or ``connection``."""
-        return self._overridden("create_pool")  # type: ignore[no-any-return]
+        return self._replaced("create_pool")  # type: ignore[no-any-return]
 
     def _dialer(self, index: int) -> Dialer:
         own_pools = self._own_pools()
@@ -219,7 +219,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _set_capacities(self, default: int, patterns: Any) -> None:
         # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
         self._capacities = CapacityTable(patterns, default)
-        self._capacity_of = self._overridden("get_capacity") or self._capacities.lookup
+        self._capacity_of = self._replaced("get_capacity") or self._capacities.lookup
         self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
 
     def _current_capacity(self, channel: str) -> int:
@@ -264,14 +264,23 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _own_shard(self, value: str, ring_size: int) -> int:
         return self.consistent_hash(value)
 
-    def _overridden(self, name: str) -> Any:
-        """Return a method of this layer if it is not the one defined here, else None."""
+    def _replaced(self, name: str) -> Any:
+        """
+        Return a method of this layer if something has replaced the one defined here, else None.
+
+        A subclass, or a wrapper that was assigned to the class or the layer, as tracing does: what it is to see must
+        not pass it by. ``overrides`` does not count such wrappers.
+        """
         method = getattr(self, name)
         return None if getattr(method, "__func__", None) is getattr(RedisLayer, name) else method
 
 
 def overrides(layer: type, name: str) -> bool:
-    """Return whether a layer's class has a method or a property from a subclass of this package's layers."""
+    """
+    Return whether a subclass of this package's layers defines a method or a property.
+
+    A wrapper assigned to one of these layers does not count: it watches a method, and configures nothing by it.
+    """
     owner = next((base for base in layer.__mro__ if name in vars(base)), None)
     return owner is not None and not owner.__module__.startswith(("channels_redis_fast.", "channels."))
 

@@ -104,7 +104,7 @@ class RedisChannelLayer(RedisLayer):
         self.client_prefix = unique_name()
         self._key_prefix = self.prefix.encode()
         self._kind, self._is_group, self._find = names_of(type(self))
-        own_hash = self._overridden("consistent_hash") is not None
+        own_hash = self._replaced("consistent_hash") is not None
         self._group_sender = GroupSender(
             self._codec,
             split_by(self.consistent_hash) if own_hash else split,
