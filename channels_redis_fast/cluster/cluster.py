@@ -25,10 +25,10 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
 
+from ..connection.backoff import delays
 from ..connection.commands import CommandConnection, Keeper
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
-from ..connection.link import delays
 from ..connection.script import Script
 from ..loops import run_alone
 from ..process import Process

@@ -17,17 +17,10 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from ..hot import assemble, payload_size
 from ..stats import Stats
+from .backoff import BACKOFF_LAST
 from .dialer import Dialer
-from .link import (
-    BACKOFF_LAST,
-    CLOSE_TIMEOUT,
-    MAX_BYTES_PER_WRITE,
-    MAX_IN_FLIGHT,
-    MAX_REQUESTS_PER_WRITE,
-    Command,
-    Connection,
-    Link,
-)
+from .link import MAX_IN_FLIGHT, Command, Link
+from .reconnecting import CLOSE_TIMEOUT, Connection
 from .replies import CLUSTER_ONLY, ELSEWHERE, UnexpectedReply
 from .requests import Pending, Request
 from .script import Script
@@ -40,6 +33,9 @@ MAX_MESSAGES = 1000
 #: idle machine. On one where all processors are busy anyway, 64 would cost a tenth less with 50 senders and receivers.
 EARLY = 32
 
+#: Requests assembled into one buffer, and bytes of them after which it takes no more: so that a socket that cannot keep
+#: up is noticed between two buffers, and few bytes lie in memory twice.
+MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
 #: Seconds without a byte after which the end of a connection is looked for before a write. A loop that goes round has
 #: heard of it by then; one that was busy, or did not run, has not.

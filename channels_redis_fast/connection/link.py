@@ -1,33 +1,26 @@
 """
-Sockets: writing whole ticks at once, replies in order, coming back after a loss.
+One live socket: writing commands, pairing the replies with them in order, noticing that nothing comes any more.
 
 A ``Dialer`` opens a socket with redis-py and hands it over; from there on bytes go from ``Link.write`` to the
-socket and from the socket through hiredis to whoever waits. Knows no channel and no message: what is written
-comes with ``Answerable`` objects, what they mean is their business.
+socket and from the socket through hiredis to whoever waits. Knows no channel and no message, and no other socket: what
+is written comes with ``Answerable`` objects, what they mean is their business.
 
 Rules kept here:
 
 - Replies resolve in the order of the commands, and one that misbehaves disturbs no other.
-- Commands handed in during one tick of the event loop leave in one write, but for those that are told not to wait.
-- What was not written when a connection dies goes out on the next one; what was written and not answered is
-  repeated only if it is ``repeatable``, and fails otherwise, since it may have happened.
 - A connection never dies of idleness here: only an answer overdue kills it. Bytes that move, in either direction, are
   activity; the time in which this process did not run is none; and no reply is read without end.
 """
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import contextlib
-import contextvars
-import random
 import reprlib
 import select
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 try:
@@ -37,20 +30,11 @@ except ImportError:  # Windows: what the kernel has not sent is not known there.
     fcntl = termios = None  # type: ignore[assignment]
 
 import hiredis
-from redis import exceptions
-from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, TimeoutError
 
-from ..process import Process
 from ..stats import Stats
-from .dialer import Dialer
+from .overdue import LAST_READ, OverdueCheck
 from .replies import UnexpectedReply, reply_error
-
-#: Seconds that closing may wait for a server that does not answer.
-CLOSE_TIMEOUT = 1.0
-
-#: Seconds between attempts to come back: doubled from the first to the last, with jitter.
-BACKOFF_FIRST, BACKOFF_LAST = 0.01, 0.8
-BACKOFF_SOON = 0.05
 
 #: Commands that may be written and unanswered on one connection; more wait their turn in the process.
 MAX_IN_FLIGHT = 4096
@@ -66,17 +50,6 @@ MAX_LINE = 1024 * 1024
 
 #: How often, in the time that an answer may take, a connection is looked at.
 LOOKS = 4
-
-#: Seconds that a connection whose answer is overdue is still read. A process that was stopped, or a loop that was busy,
-#: finds its timers due before it has read what came meanwhile.
-LAST_READ = 0.05
-
-#: Seconds by which a timer is so late that this process was stopped.
-LATE = 1.0
-
-#: Requests assembled into one buffer, and bytes of them after which it takes no more: so that a socket that cannot keep
-#: up is noticed between two buffers, and few bytes lie in memory twice.
-MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
 Command = tuple[Any, ...] | list[Any]
 
@@ -125,9 +98,7 @@ class Link(asyncio.Protocol):
         #: Bytes written, and how many of them had left and had not at the last look.
         self._written = self._gone = self._unsent = 0
         self._watch: asyncio.TimerHandle | None = None
-        #: When ``_watch`` is due.
-        self._due = 0.0
-        self._is_last_read = False
+        self._overdue = OverdueCheck()
         self._reason: Exception | None = None
         self._transport: Any = None
         self._writer: Any = None
@@ -257,29 +228,25 @@ class Link(asyncio.Protocol):
         return self._partial > 0 and now - self._begun > self._answer_timeout + self._partial / MIN_REPLY_RATE
 
     def _look_in(self, seconds: float) -> None:
-        self._due = self._loop.time() + seconds
         self._watch = self._loop.call_later(seconds, self._check_answers)
 
     def _check_answers(self) -> None:
         self._watch = None
-        is_last_read, self._is_last_read = self._is_last_read, False
         if not self.in_flight:
             # The next write begins to count anew.
             self._unsent = 0
+            self._overdue.reset()
             return
         now = self._loop.time()
         if self._has_sent_more():
             self.heard = now
         left = self.heard + self._answer_timeout - now
-        if left > 0 and not self.drips(now):
-            self._look_in(min(left, self._answer_timeout / LOOKS))
-        elif is_last_read and now - self._due < LATE:
+        is_overdue = left <= 0 or self.drips(now)
+        if self._overdue.confirms(is_overdue, now):
             reason = "no answer" if left <= 0 else "no whole reply"
             self.abort(TimeoutError(f"{reason} for {self._answer_timeout:g} s"))
         else:
-            # Due, or due late: then this process did not run in between, and what came in that time is unread.
-            self._is_last_read = True
-            self._look_in(LAST_READ)
+            self._look_in(LAST_READ if is_overdue else min(left, self._answer_timeout / LOOKS))
 
     def _has_sent_more(self) -> bool:
         """Whether some of what had not left at the last look has left since."""
@@ -303,175 +270,6 @@ class PushLink(Link):
         self.on_push(reply)
 
 
-class Connection(abc.ABC):
-    """A connection that comes back: at most one socket to one host, in one event loop."""
-
-    link_class: type[Link] = Link
-
-    #: What this connection is for, as the server's CLIENT LIST shows it.
-    role: str
-
-    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, stats: Stats) -> None:
-        self.dialer = dialer
-        self.loop = loop
-        self.stats = stats
-        self.link: Link | None = None
-        self.answer_timeout = dialer.answer_timeout
-        self.closing = False
-        self._process = Process()
-        self._opening: asyncio.Task[None] | None = None
-        self._lost_at: float | None = None
-        self._opened_at = 0.0
-        #: How many sockets in a row were lost soon after they were opened.
-        self._short_lives = 0
-        dialer.watch(self)
-
-    @abc.abstractmethod
-    def opened(self) -> None:
-        """A socket is there."""
-
-    @abc.abstractmethod
-    def writable(self) -> None:
-        """The socket takes more, or commands have been answered."""
-
-    @abc.abstractmethod
-    def refused(self, error: Exception) -> bool:
-        """An attempt to open failed; return whether to try again."""
-
-    @abc.abstractmethod
-    def after_loss(self) -> None:
-        """The socket is gone, and everybody who waited for a reply has heard it."""
-
-    def inherited(self) -> ConnectionError | None:
-        """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return self._process.left(self.dialer.label)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a socket."""
-        return self.link is not None
-
-    @property
-    def is_opening(self) -> bool:
-        """Whether an attempt to open a socket is under way."""
-        return self._opening is not None
-
-    def connect(self) -> None:
-        """Begin to open a socket, unless there is one or an attempt is under way."""
-        if self.link is None and self._opening is None and not self.closing:
-            # An empty context: the connection outlives the request in which it is first needed.
-            context = contextvars.Context()
-            self._opening = context.run(self.loop.create_task, self._open())
-            self._opening.add_done_callback(self._opening_is_over, context=context)
-
-    async def aclose(self) -> None:
-        """Close the socket and wait until it is gone. A later ``connect`` opens another."""
-        self.closing = True
-        try:
-            if self._opening is not None:
-                self._opening.cancel()
-                await asyncio.wait([self._opening])
-            if self.link is not None:
-                link = self.link
-                link.close()
-                try:
-                    # wait() and not wait_for(): a TLS peer that never answers close_notify must not hold the loop.
-                    await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
-                finally:
-                    if not link.closed.done():
-                        # Whoever is cancelled here leaves nothing half closed.
-                        link.leaving = ConnectionError("closing")
-                        link.abort(link.leaving)
-                await link.closed
-        finally:
-            self.closing = False
-
-    def look_again(self, error: Exception) -> None:
-        """Leave a server that answered that it is not the one to talk to, or not yet."""
-        if isinstance(error, exceptions.ReadOnlyError):
-            self.dialer.asks_role = True
-        if self.link is not None:
-            # The answers on their way say what else was not done.
-            self.link.leave(error)
-
-    def is_in_cluster(self) -> ConnectionError:
-        """Return what to raise where the host turns out to be a server of a cluster."""
-        return ConnectionError(
-            f"{self.dialer.label} is a server of a Redis Cluster: in the option 'hosts' it has to be "
-            "{'cluster': [" + repr(f"redis://{self.dialer.label}") + "]}"
-        )
-
-    def moved(self) -> None:
-        """Called when the host's primary is another server; what is connected to the old one leaves it."""
-        if self.link is not None and self.link.server != self.dialer.primary:
-            self.leave_server(self.link)
-
-    def leave_server(self, link: Link) -> None:
-        """Drop the socket to a server that is no primary any more."""
-        link.abort(ConnectionError("the primary has moved"))
-
-    def trouble_lasts(self) -> bool:
-        """Whether there was never a connection, or none for longer than an answer may take."""
-        return self._lost_at is None or time.monotonic() - self._lost_at > self.answer_timeout
-
-    async def _open(self) -> None:
-        try:
-            for delay in delays():
-                if self._short_lives:
-                    # A server that takes connections only to drop them is not asked again at once.
-                    pause = min(BACKOFF_SOON * 2.0 ** min(self._short_lives - 1, 10), BACKOFF_LAST)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                link = self.link_class(self.loop, self.answer_timeout, self.stats, self.writable, self._lost)
-                try:
-                    await self.dialer.dial(link, self.role)
-                except (RedisError, OSError, ValueError) as error:
-                    if isinstance(error, exceptions.BusyLoadingError) and self._lost_at is None:
-                        # It is there and will be ready: the same as if it had been there before.
-                        self._lost_at = time.monotonic()
-                    if not self.refused(error):
-                        return
-                    await asyncio.sleep(delay)
-                else:
-                    break
-        except asyncio.CancelledError:
-            # Somebody cancelled every task of the loop; those who wait for this socket are none of them.
-            if not self.closing:
-                self.loop.call_soon(self.after_loss)
-            raise
-        finally:
-            self._opening = None
-        self.link = link
-        self._opened_at = time.monotonic()
-        if self._lost_at is not None:
-            self._lost_at = None
-            self.stats.reconnects += 1
-            self.dialer.restored()
-        self.opened()
-
-    def _opening_is_over(self, opening: asyncio.Task[None]) -> None:
-        if self._opening is opening:
-            # Cancelled before its first step, it has not come to say so itself.
-            self._opening = None
-            if not self.closing:
-                self.after_loss()
-
-    def _lost(self, error: Exception | None) -> None:
-        link, self.link = self.link, None
-        if link is None:
-            return
-        if not self.closing:
-            self._lost_at = time.monotonic()
-            lived = self._lost_at - self._opened_at
-            is_short = lived < (BACKOFF_LAST if self._short_lives else BACKOFF_SOON)
-            self._short_lives = self._short_lives + 1 if is_short else 0
-            self.dialer.lost(error, self._opened_at, link.server)
-        reason = ConnectionError(f"{self.dialer.label}: connection lost ({error or 'closed'}) before the reply")
-        unanswered, link.in_flight = link.in_flight, deque()
-        for request in unanswered:
-            request.lost(reason)
-        self.after_loss()
-
-
 def _readable(descriptor: int) -> Any:
     if not hasattr(select, "poll"):
         return select.select([descriptor], [], [], 0)[0]
@@ -491,11 +289,3 @@ def unsent_bytes(transport: Any) -> int:
         with contextlib.suppress(OSError, ValueError):
             waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     return int(waiting)
-
-
-def delays() -> Iterator[float]:
-    """Yield the seconds between attempts."""
-    delay = BACKOFF_FIRST
-    while True:
-        yield delay * random.uniform(0.5, 1.0)
-        delay = min(delay * 2, BACKOFF_LAST)

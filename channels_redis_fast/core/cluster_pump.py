@@ -30,7 +30,8 @@ from redis.exceptions import ConnectionError, NoPermissionError
 from ..cluster.cluster import Cluster
 from ..cluster.slots import slot_of
 from ..connection.futures import ignore
-from ..connection.link import CLOSE_TIMEOUT, Command
+from ..connection.link import Command
+from ..connection.reconnecting import CLOSE_TIMEOUT
 from ..connection.replies import UnexpectedReply, are_strings
 from ..messages.mailbox import Inbox
 from ..subscriptions.cluster_subscriber import ClusterSubscriber

@@ -28,7 +28,8 @@ from uuid import uuid4
 from redis.exceptions import NoPermissionError
 
 from ..connection.commands import CommandConnection
-from ..connection.link import CLOSE_TIMEOUT, Answerable, Command, Connection
+from ..connection.link import Answerable, Command
+from ..connection.reconnecting import CLOSE_TIMEOUT, Connection
 from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply, are_strings
 from ..hot import assemble
 from ..messages.mailbox import Inbox, MailboxFeeder

@@ -30,8 +30,9 @@ from redis.exceptions import ConnectionError, MovedError
 from ..cluster.cluster import MAP_INTERVAL, Cluster
 from ..cluster.node import Node
 from ..cluster.slots import Address, slot_of
+from ..connection.backoff import delays
 from ..connection.futures import ignore
-from ..connection.link import Link, delays
+from ..connection.link import Link
 from ..loops import run_alone
 from .acknowledgements import Acknowledgements
 from .gaps import MOVE_TIME, SubscriptionGaps

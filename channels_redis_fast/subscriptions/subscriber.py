@@ -30,8 +30,11 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError, NoPermissionError, TimeoutError
 
+from ..connection.backoff import delays
 from ..connection.dialer import Dialer
-from ..connection.link import Command, Connection, PushLink, delays
+from ..connection.link import Command, PushLink
+from ..connection.overdue import LAST_READ, OverdueCheck
+from ..connection.reconnecting import Connection
 from ..connection.replies import CLUSTER_ONLY
 from ..hot import assemble
 from ..stats import Stats
@@ -45,9 +48,6 @@ MAX_NAMES = 1000
 
 #: Refused names that are asked for again in a second, since a refusal for one of them makes each a command of its own.
 REPEATS_PER_SECOND = 5000
-
-#: Seconds between two looks at what is overdue, so that what waits in the socket is read before anybody gives up.
-LAST_LOOK = 0.1
 
 #: Names in one line of the log.
 NAMES_IN_LOG = 3
@@ -115,11 +115,10 @@ class Subscriber(Connection):
         self._answered_at = 0.0
         #: When it has acknowledged a name last.
         self._acknowledged_at = 0.0
-        #: Whether the server seemed gone at the last look, and is looked at once more.
-        self._seems_gone = False
-        #: The timer that looks for who waits too long, and whether it has seen somebody and looks once more.
+        self._silence = OverdueCheck()
+        #: The timer that looks for who waits too long.
         self._patience: asyncio.TimerHandle | None = None
-        self._seems_overdue = False
+        self._delay = OverdueCheck()
 
     def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
         """
@@ -396,7 +395,7 @@ class Subscriber(Connection):
         self._subscribed.clear()
         self._outstanding.clear()
         self._sent.clear()
-        self._seems_gone = False
+        self._silence.reset()
         self._pausing.clear()
         if self._pause is not None:
             self._pause.cancel()
@@ -408,18 +407,14 @@ class Subscriber(Connection):
         """Let those who wait too long hear it, unless the server is at work."""
         self._patience = None
         oldest, now = self._acknowledgements.oldest(), self.loop.time()
-        seemed_overdue, self._seems_overdue = self._seems_overdue, False
         if oldest is None:
+            self._delay.reset()
             return
         left = max(oldest, self._acknowledged_at) + self.answer_timeout - now
-        if left <= 0 and seemed_overdue:
+        if self._delay.confirms(left <= 0, now):
             for name in self._acknowledgements.overdue(now - self.answer_timeout):
                 self._acknowledgements.fail(name, self._overdue(name))
-            left = LAST_LOOK
-        elif left <= 0:
-            self._seems_overdue = True
-            left = LAST_LOOK
-        self._patience = self.loop.call_later(left, self._check_patience)
+        self._patience = self.loop.call_later(max(left, LAST_READ), self._check_patience)
 
     def _overdue(self, name: bytes) -> Exception:
         """Return what to raise where the server has not acknowledged a name in time."""
@@ -441,20 +436,18 @@ class Subscriber(Connection):
             trouble = f"silent for {now - link.heard:.1f} s"
         elif self._sent and now - self._answered_at >= self.answer_timeout:
             trouble = f"no answer to {self._sent[0].command.decode()} for {now - self._answered_at:.1f} s"
-        seemed_gone, self._seems_gone = self._seems_gone, trouble is not None
+        if self._silence.confirms(trouble is not None, now):
+            link.abort(TimeoutError(trouble))
+            return
         if trouble is not None:
-            if seemed_gone:
-                link.abort(TimeoutError(trouble))
-                return
-            # Perhaps it was this process that stood still, and the answer is in the socket.
-            self._watch = self.loop.call_later(LAST_LOOK, self._check_silence)
+            self._watch = self.loop.call_later(LAST_READ, self._check_silence)
             return
         if now - link.heard >= self._ping_interval and self._pinged <= link.heard:
             self._pinged = now
             self._expect(Sent(PING, deque()))
             link.write(assemble([(PING,)]), [])
         left = self._ping_interval if self._pinged > link.heard else link.heard + self._ping_interval - now
-        self._watch = self.loop.call_later(max(left, LAST_LOOK), self._check_silence)
+        self._watch = self.loop.call_later(max(left, LAST_READ), self._check_silence)
 
     def _ponged(self, seconds: float) -> None:
         """Called when the server has answered a PING after ``seconds``."""

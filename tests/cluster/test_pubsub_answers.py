@@ -16,6 +16,7 @@ from channels_redis_fast.cluster.node import Node
 from channels_redis_fast.cluster.slots import slot_of
 from channels_redis_fast.connection.dialer import Dialer
 from channels_redis_fast.connection.link import PushLink
+from channels_redis_fast.connection.overdue import LATE
 from channels_redis_fast.connection.replies import reply_error
 from channels_redis_fast.pubsub.outages import Outages
 from channels_redis_fast.stats import Stats
@@ -267,6 +268,23 @@ async def test_a_server_that_stood_still(place: Place) -> None:
     assert place.subscriber.stood_still()
     place.subscriber._stood_still_at -= 60
     assert not place.subscriber.stood_still()
+
+
+async def test_a_process_that_was_stopped_reads_before_it_gives_up(place: Place) -> None:
+    """Also when it was stopped between the two checks that find the server silent."""
+    subscriber, aborted = place.subscriber, list[Exception]()
+    cast(Any, subscriber.link).abort = aborted.append
+    now = asyncio.get_running_loop().time()
+    cast(Any, subscriber.link).heard = now - 100
+    subscriber._pinged = now - 90
+    subscriber._check_silence()
+    assert subscriber._silence._due is not None
+    subscriber._silence._due -= 2 * LATE
+    for _ in range(2):
+        assert aborted == []
+        subscriber._watch.cancel()  # type: ignore[union-attr]
+        subscriber._check_silence()
+    assert [str(error)[:6] for error in aborted] == ["silent"]
 
 
 async def test_a_name_that_is_forbidden(place: Place) -> None:

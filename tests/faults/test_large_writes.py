@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast.connection.link import MAX_BYTES_PER_WRITE, Link
+from channels_redis_fast.connection.commands import MAX_BYTES_PER_WRITE
+from channels_redis_fast.connection.link import Link
 from channels_redis_fast.core import RedisChannelLayer
 from tests.core.helpers import receive_many, started, until, within
 

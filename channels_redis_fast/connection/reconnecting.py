@@ -1,0 +1,205 @@
+"""
+A connection that reconnects: when it opens a socket, when it tries again, and how it closes.
+
+``CommandConnection`` (``commands.py``), the receivers' pumps and the subscribers say what is written to the socket and
+what an open or a lost one means to them. Knows no command, no channel and no message.
+
+Rules kept here:
+
+- There is at most one socket, or one attempt to open one. Attempts back off, with jitter, and so do connections that
+  are lost soon after they were opened.
+- When a socket is lost, all that waited for a reply on it is failed before the connection acts on the loss.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextvars
+import random
+import time
+from collections import deque
+
+from redis import exceptions
+from redis.exceptions import ConnectionError, RedisError
+
+from ..process import Process
+from ..stats import Stats
+from .backoff import BACKOFF_LAST, delays
+from .dialer import Dialer
+from .link import Link
+
+#: Seconds that closing may wait for a server that does not answer.
+CLOSE_TIMEOUT = 1.0
+
+#: A socket that lived shorter than so many seconds has had a short life: the first pause after one.
+BACKOFF_SOON = 0.05
+
+
+class Connection(abc.ABC):
+    """A connection that comes back: at most one socket to one host, in one event loop."""
+
+    link_class: type[Link] = Link
+
+    #: What this connection is for, as the server's CLIENT LIST shows it.
+    role: str
+
+    def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, stats: Stats) -> None:
+        self.dialer = dialer
+        self.loop = loop
+        self.stats = stats
+        self.link: Link | None = None
+        self.answer_timeout = dialer.answer_timeout
+        self.closing = False
+        self._process = Process()
+        self._opening: asyncio.Task[None] | None = None
+        self._lost_at: float | None = None
+        self._opened_at = 0.0
+        #: How many sockets in a row were lost soon after they were opened.
+        self._short_lives = 0
+        dialer.watch(self)
+
+    @abc.abstractmethod
+    def opened(self) -> None:
+        """A socket is there."""
+
+    @abc.abstractmethod
+    def writable(self) -> None:
+        """The socket takes more, or commands have been answered."""
+
+    @abc.abstractmethod
+    def refused(self, error: Exception) -> bool:
+        """An attempt to open failed; return whether to try again."""
+
+    @abc.abstractmethod
+    def after_loss(self) -> None:
+        """The socket is gone, and everybody who waited for a reply has heard it."""
+
+    def inherited(self) -> ConnectionError | None:
+        """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
+        return self._process.left(self.dialer.label)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket."""
+        return self.link is not None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether an attempt to open a socket is under way."""
+        return self._opening is not None
+
+    def connect(self) -> None:
+        """Begin to open a socket, unless there is one or an attempt is under way."""
+        if self.link is None and self._opening is None and not self.closing:
+            # An empty context: the connection outlives the request in which it is first needed.
+            context = contextvars.Context()
+            self._opening = context.run(self.loop.create_task, self._open())
+            self._opening.add_done_callback(self._opening_is_over, context=context)
+
+    async def aclose(self) -> None:
+        """Close the socket and wait until it is gone. A later ``connect`` opens another."""
+        self.closing = True
+        try:
+            if self._opening is not None:
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
+            if self.link is not None:
+                link = self.link
+                link.close()
+                try:
+                    # wait() and not wait_for(): a TLS peer that never answers close_notify must not hold the loop.
+                    await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
+                finally:
+                    if not link.closed.done():
+                        # Whoever is cancelled here leaves nothing half closed.
+                        link.leaving = ConnectionError("closing")
+                        link.abort(link.leaving)
+                await link.closed
+        finally:
+            self.closing = False
+
+    def look_again(self, error: Exception) -> None:
+        """Leave a server that answered that it is not the one to talk to, or not yet."""
+        if isinstance(error, exceptions.ReadOnlyError):
+            self.dialer.asks_role = True
+        if self.link is not None:
+            # The answers on their way say what else was not done.
+            self.link.leave(error)
+
+    def is_in_cluster(self) -> ConnectionError:
+        """Return what to raise where the host turns out to be a server of a cluster."""
+        return ConnectionError(
+            f"{self.dialer.label} is a server of a Redis Cluster: in the option 'hosts' it has to be "
+            "{'cluster': [" + repr(f"redis://{self.dialer.label}") + "]}"
+        )
+
+    def moved(self) -> None:
+        """Called when the host's primary is another server; what is connected to the old one leaves it."""
+        if self.link is not None and self.link.server != self.dialer.primary:
+            self.leave_server(self.link)
+
+    def leave_server(self, link: Link) -> None:
+        """Drop the socket to a server that is no primary any more."""
+        link.abort(ConnectionError("the primary has moved"))
+
+    def trouble_lasts(self) -> bool:
+        """Whether there was never a connection, or none for longer than an answer may take."""
+        return self._lost_at is None or time.monotonic() - self._lost_at > self.answer_timeout
+
+    async def _open(self) -> None:
+        try:
+            for delay in delays():
+                if self._short_lives:
+                    # A server that takes connections only to drop them is not asked again at once.
+                    pause = min(BACKOFF_SOON * 2.0 ** min(self._short_lives - 1, 10), BACKOFF_LAST)
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                link = self.link_class(self.loop, self.answer_timeout, self.stats, self.writable, self._lost)
+                try:
+                    await self.dialer.dial(link, self.role)
+                except (RedisError, OSError, ValueError) as error:
+                    if isinstance(error, exceptions.BusyLoadingError) and self._lost_at is None:
+                        # It is there and will be ready: the same as if it had been there before.
+                        self._lost_at = time.monotonic()
+                    if not self.refused(error):
+                        return
+                    await asyncio.sleep(delay)
+                else:
+                    break
+        except asyncio.CancelledError:
+            # Somebody cancelled every task of the loop; those who wait for this socket are none of them.
+            if not self.closing:
+                self.loop.call_soon(self.after_loss)
+            raise
+        finally:
+            self._opening = None
+        self.link = link
+        self._opened_at = time.monotonic()
+        if self._lost_at is not None:
+            self._lost_at = None
+            self.stats.reconnects += 1
+            self.dialer.restored()
+        self.opened()
+
+    def _opening_is_over(self, opening: asyncio.Task[None]) -> None:
+        if self._opening is opening:
+            # Cancelled before its first step, it has not come to say so itself.
+            self._opening = None
+            if not self.closing:
+                self.after_loss()
+
+    def _lost(self, error: Exception | None) -> None:
+        link, self.link = self.link, None
+        if link is None:
+            return
+        if not self.closing:
+            self._lost_at = time.monotonic()
+            lived = self._lost_at - self._opened_at
+            is_short = lived < (BACKOFF_LAST if self._short_lives else BACKOFF_SOON)
+            self._short_lives = self._short_lives + 1 if is_short else 0
+            self.dialer.lost(error, self._opened_at, link.server)
+        reason = ConnectionError(f"{self.dialer.label}: connection lost ({error or 'closed'}) before the reply")
+        unanswered, link.in_flight = link.in_flight, deque()
+        for request in unanswered:
+            request.lost(reason)
+        self.after_loss()
