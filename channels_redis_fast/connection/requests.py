@@ -1,9 +1,10 @@
 """
-What is handed to a connection: one or more commands that leave together, and who hears the replies.
+What is handed to a connection: one or more commands that leave together, and what takes their replies.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from .replies import UnexpectedReply, are_strings
 
 
 class Pending(Protocol):
-    """Commands that were handed in, and what becomes of their replies."""
+    """Commands that were handed in, and what takes their replies."""
 
     #: Whether doing them twice is the same as once, so that they survive the loss of a connection.
     repeatable: bool
@@ -60,32 +61,41 @@ _REPLIES: dict[bytes, Callable[[Any], bool]] = {
     **dict.fromkeys(
         (b"ZADD", b"ZREM", b"ZREMRANGEBYSCORE", b"ZCARD", b"ZCOUNT", b"EXPIRE", b"UNLINK", b"SPUBLISH"), _is_number
     ),
-    **dict.fromkeys((b"ZRANGE", b"ZRANGEBYSCORE", b"ZREVRANGE", b"TIME"), are_strings),
+    **dict.fromkeys((b"ZRANGE", b"ZRANGEBYSCORE", b"ZREVRANGE", b"ZPOPMIN", b"TIME"), are_strings),
     b"SCAN": _is_scan,
 }
 
 
-class Request:
+class Exchange(abc.ABC):
     """
-    Commands that leave together, and one future for all their replies.
+    Commands that leave together, and replies that are taken together, when the last has come.
 
-    ``raises``: whether the first error reply is what the future raises, or one reply among the others.
+    Commands that a server did not carry out are written again: all of them where that is ``repeatable``, else those
+    alone.
     """
 
-    __slots__ = ("_again", "_commands", "_not_done", "_raises", "_replies", "first_lost", "future", "repeatable")
+    __slots__ = ("_again", "_commands", "_not_done", "_replies", "first_lost", "repeatable")
 
-    def __init__(
-        self, commands: Sequence[Command], future: asyncio.Future[list[Any]], repeatable: bool, raises: bool
-    ) -> None:
+    def __init__(self, commands: Sequence[Command], repeatable: bool) -> None:
         self._commands = commands
         self._replies: list[Any] = []
         #: How many of the replies are ``_NOT_DONE``, and the positions of those commands that were written again.
         self._not_done = 0
         self._again: deque[int] = deque()
-        self._raises = raises
-        self.future = future
         self.repeatable = repeatable
         self.first_lost = 0.0
+
+    @abc.abstractmethod
+    def is_over(self) -> bool:
+        """Whether nobody wants the replies any more."""
+
+    @abc.abstractmethod
+    def finish(self, replies: list[Any], error: Exception | None) -> None:
+        """Take all the replies in order, and the first error reply among them. Not called when ``is_over``."""
+
+    @abc.abstractmethod
+    def abort(self, error: Exception) -> None:
+        """Called when no more replies will come. Not called when ``is_over``."""
 
     def commands(self) -> Sequence[Command]:
         if self.repeatable:
@@ -94,7 +104,7 @@ class Request:
             self._again.clear()
         elif self._replies:
             # What was carried out once is not to be carried out twice; nor what its caller has heard an error of.
-            missing = [] if self.future.done() else [at for at, reply in enumerate(self._replies) if reply is _NOT_DONE]
+            missing = [] if self.is_over() else [at for at, reply in enumerate(self._replies) if reply is _NOT_DONE]
             self._again = deque(missing)
             return [self._commands[at] for at in missing]
         return self._commands
@@ -111,12 +121,8 @@ class Request:
             self._not_done -= 1
         else:
             self._replies.append(reply)
-        if len(self._replies) == len(self._commands) and not self._not_done and not self.future.done():
-            error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
-            if error is None or not self._raises:
-                self.future.set_result(self._replies)
-            else:
-                self.future.set_exception(error)
+        if len(self._replies) == len(self._commands) and not self._not_done and not self.is_over():
+            self.finish(self._replies, next((reply for reply in self._replies if isinstance(reply, Exception)), None))
         return False
 
     def not_done(self) -> None:
@@ -127,5 +133,34 @@ class Request:
             self._not_done += 1
 
     def fail(self, error: Exception) -> None:
-        if not self.future.done():
+        if not self.is_over():
+            self.abort(error)
+
+
+class Request(Exchange):
+    """
+    Commands that leave together, and one future for all their replies.
+
+    ``raises``: whether the first error reply is what the future raises, or one reply among the others.
+    """
+
+    __slots__ = ("_raises", "future")
+
+    def __init__(
+        self, commands: Sequence[Command], future: asyncio.Future[list[Any]], repeatable: bool, raises: bool
+    ) -> None:
+        super().__init__(commands, repeatable)
+        self._raises = raises
+        self.future = future
+
+    def is_over(self) -> bool:
+        return self.future.done()
+
+    def finish(self, replies: list[Any], error: Exception | None) -> None:
+        if error is None or not self._raises:
+            self.future.set_result(replies)
+        else:
             self.future.set_exception(error)
+
+    def abort(self, error: Exception) -> None:
+        self.future.set_exception(error)

@@ -22,7 +22,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from redis.exceptions import ConnectionError, NoPermissionError
@@ -32,7 +32,7 @@ from ..cluster.slots import slot_of
 from ..connection.futures import ignore
 from ..connection.link import Command
 from ..connection.reconnecting import CLOSE_TIMEOUT
-from ..connection.replies import UnexpectedReply, are_strings
+from ..connection.requests import Exchange
 from ..messages.mailbox import Inbox
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from .pump import ERROR_PAUSE, General, ReceiverContext, Target
@@ -337,88 +337,54 @@ class View:
             self._server = server
 
 
-class Look:
+class Look(Exchange):
     """One look at a key: removes what was delivered, and asks for what is there."""
 
-    __slots__ = (
-        "_left",
-        "_not_done",
-        "_replies",
-        "_view",
-        "asked",
-        "epoch",
-        "first_lost",
-        "only_removes",
-        "removed",
-        "repeatable",
-        "target",
-    )
+    __slots__ = ("_is_over", "_view", "asked", "epoch", "only_removes", "removed", "target")
 
     def __init__(self, view: View, target: Target, only_removes: bool) -> None:
         self._view = view
-        self._replies: list[Any] = []
-        self._left = 0
-        #: Whether a command was not carried out, so that all come again: what may not be repeated is one.
-        self._not_done = False
+        self._is_over = False
         self.target = target
         self.only_removes = only_removes
         self.removed: list[bytes] = []
         self.epoch = 0
         #: How many members of a specific key are read at once.
         self.asked = 0
-        #: What was popped may be lost with a connection. What is read is still there.
-        self.repeatable = isinstance(target, Inbox)
-        self.first_lost = 0.0
+        commands: list[Command] = []
         if isinstance(target, Inbox):
             self.removed = take_removals(target.removals, 0)
             self.epoch = target.epoch
+            if self.removed:
+                commands.append([b"ZREM", target.key, *self.removed])
             if target.removals:
                 # It would read again what is still to be removed.
                 self.only_removes = True
             elif not only_removes:
                 self.asked = max(view.ahead.count, 1)
+                commands.append((b"ZRANGE", target.key, 0, self.asked - 1))
+        elif not only_removes:
+            commands.append((b"ZPOPMIN", target.key))
+        # What was popped may be lost with a connection. What is read is still there.
+        super().__init__(commands, repeatable=isinstance(target, Inbox))
 
-    def commands(self) -> Sequence[Command]:
-        commands: list[Command] = []
-        if self.removed:
-            commands.append([b"ZREM", self.target.key, *self.removed])
-        if not self.only_removes:
-            is_peek = isinstance(self.target, Inbox)
-            commands.append(
-                (b"ZRANGE", self.target.key, 0, self.asked - 1) if is_peek else (b"ZPOPMIN", self.target.key)
-            )
-        self._replies = []
-        self._left = len(commands)
-        self._not_done = False
-        return commands
+    def is_over(self) -> bool:
+        return self._is_over
 
-    def reply(self, reply: Any) -> bool:
-        is_last = self._left == 1 and not self.only_removes
-        if not isinstance(reply, Exception) and not (are_strings(reply) if is_last else isinstance(reply, int)):
-            raise UnexpectedReply.to("a look at a key", reply)
-        self._replies.append(reply)
-        self._left -= 1
-        if not self._left and not self._not_done:
-            error = next((reply for reply in self._replies if isinstance(reply, Exception)), None)
-            if error is not None:
-                self._view.failed(self, error)
-            elif self.only_removes:
-                self._view.found(self, [], b"")
-            elif self.repeatable:
-                self._view.found(self, self._replies[-1], b"")
-            else:
-                self._view.found(self, self._replies[-1][:1], b"".join(self._replies[-1][1:]))
-        return False
-
-    def not_done(self) -> None:
-        self._left -= 1
-        self._not_done = True
-
-    def fail(self, error: Exception) -> None:
-        # Perhaps one of several commands whose answers are missing.
-        if self._left >= 0:
-            self._left = -1
+    def finish(self, replies: list[Any], error: Exception | None) -> None:
+        self._is_over = True
+        if error is not None:
             self._view.failed(self, error)
+        elif self.only_removes:
+            self._view.found(self, [], b"")
+        elif self.repeatable:
+            self._view.found(self, replies[-1], b"")
+        else:
+            self._view.found(self, replies[-1][:1], b"".join(replies[-1][1:]))
+
+    def abort(self, error: Exception) -> None:
+        self._is_over = True
+        self._view.failed(self, error)
 
 
 def _nothing(names: Iterable[bytes]) -> None:
