@@ -22,7 +22,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from redis.exceptions import ConnectionError, MovedError
@@ -31,12 +31,12 @@ from ..cluster.cluster import MAP_INTERVAL, Cluster
 from ..cluster.node import Node
 from ..cluster.slots import Address, slot_of
 from ..connection.backoff import delays
-from ..connection.futures import ignore
 from ..connection.link import Link
 from ..loops import run_alone
 from .acknowledgements import Acknowledgements
 from .gaps import MOVE_TIME, SubscriptionGaps
 from .node_subscriber import Names, NodeSubscriber
+from .resumption import Resumable
 
 #: Seconds between two looks at what waits, while something does.
 LOOK_INTERVAL = 0.1
@@ -56,7 +56,7 @@ class Place:
         self.trouble: Exception | None = None
 
 
-class ClusterSubscriber:
+class ClusterSubscriber(Resumable):
     """
     All sharded subscriptions in one event loop.
 
@@ -130,6 +130,10 @@ class ClusterSubscriber:
         """Return whether somebody waits for the acknowledgement of a name."""
         return self._acknowledgements.is_awaited(name)
 
+    def wanted(self) -> Collection[bytes]:
+        """Return the names that are to be subscribed."""
+        return [name for place in self._places.values() for name in place.names]
+
     async def stop(self) -> None:
         """Close the sockets; what is wanted stays wanted."""
         for timer in (self._watch, self._retry, self._doubt):
@@ -145,23 +149,6 @@ class ClusterSubscriber:
         await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
 
     aclose = stop
-
-    def reopen(self) -> None:
-        """Begin to open sockets again after ``stop``, if anything is wanted."""
-        for name in [name for place in self._places.values() for name in place.names]:
-            acknowledged = self.subscribe(name)
-            if acknowledged is not None:
-                acknowledged.add_done_callback(ignore)
-
-    async def resume(self) -> None:
-        """
-        Open sockets again after ``stop``, if anything is wanted.
-
-        Returns when all of that is acknowledged, or a server cannot be reached at the first attempt; the attempts go
-        on then.
-        """
-        names = [name for place in self._places.values() for name in place.names]
-        await self._acknowledgements.wait_for([self.subscribe(name) for name in names])
 
     # What the connections report.
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError, NoPermissionError, TimeoutError
@@ -40,6 +40,7 @@ from ..hot import assemble
 from ..stats import Stats
 from .acknowledgements import Acknowledgements
 from .dialect import PLAIN, Dialect, passes
+from .resumption import Resumable
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -62,7 +63,7 @@ class Sent(NamedTuple):
     names: deque[bytes]
 
 
-class Subscriber(Connection):
+class Subscriber(Connection, Resumable):
     """The subscribing connection of one shard."""
 
     link_class = PushLink
@@ -164,6 +165,10 @@ class Subscriber(Connection):
         """Whether somebody waits for the acknowledgement of a name."""
         return self._acknowledgements.is_awaited(name)
 
+    def wanted(self) -> Collection[bytes]:
+        """Return the names that are to be subscribed."""
+        return self._wanted
+
     async def stop(self) -> None:
         """Close the socket; what is wanted stays wanted."""
         for timer in (self._watch, self._patience):
@@ -171,20 +176,6 @@ class Subscriber(Connection):
                 timer.cancel()
         self._watch = self._patience = None
         await self.aclose()
-
-    def reopen(self) -> None:
-        """Begin to open a socket again after ``stop``, if anything is wanted."""
-        for name in list(self._wanted):
-            self.want(name)
-
-    async def resume(self) -> None:
-        """
-        Open a socket again after ``stop``, if anything is wanted.
-
-        Returns when the server has acknowledged all of that, or cannot be reached at the first attempt; the
-        attempts go on then.
-        """
-        await self._acknowledgements.wait_for([self.subscribe(name) for name in list(self._wanted)])
 
     # What the connection reports.
 
