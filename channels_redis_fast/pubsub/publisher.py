@@ -25,7 +25,7 @@ MAX_BYTES = 1_000_000
 
 
 class BatchOwner(Protocol):
-    """What fills batches."""
+    """What fills batches, or sends the messages of one again by themselves."""
 
     def seal(self, batch: PublishBatch) -> None:
         """Take no more messages into a batch that is being written, or never will be."""
@@ -38,7 +38,17 @@ class PublishBatch:
     Those that a server would not carry out are written again by themselves, in their order.
     """
 
-    __slots__ = ("_answered", "_dialect", "_not_done", "_publisher", "connection", "messages", "size", "waiters")
+    __slots__ = (
+        "_answered",
+        "_dialect",
+        "_not_done",
+        "_publisher",
+        "connection",
+        "messages",
+        "queues",
+        "size",
+        "waiters",
+    )
 
     repeatable = False
     first_lost = 0.0
@@ -54,6 +64,8 @@ class PublishBatch:
         self.size = 0
         self.messages: list[Command] = []
         self.waiters: list[Waiter[None]] = []
+        #: On a cluster the queue that has counted each message; empty where there are none.
+        self.queues: list[SlotQueue] = []
 
     def commands(self) -> Sequence[Command]:
         self._publisher.seal(self)
@@ -97,60 +109,14 @@ class PublishBatch:
         self._not_done.clear()
 
 
-class Publisher:
-    """Fills the batches of one shard in one event loop."""
-
-    def __init__(self, connection: CommandConnection, waker: Waker, dialect: Dialect = PLAIN) -> None:
-        self._connection = connection
-        self._dialect = dialect
-        self._command = dialect.publish
-        self._new_waiter = waker.waiter
-        self._batch: PublishBatch | None = None
-        self._early = EARLY
-
-    def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
-        """Add one message to the tick's batch. The waiter raises redis-py's errors."""
-        batch = self._batch
-        if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
-            batch = self._batch = PublishBatch(self, self._connection, self._dialect)
-            self._connection.submit(batch)
-        waiter: Waiter[None] = self._new_waiter()
-        batch.messages.append((self._command, channel, payload))
-        batch.waiters.append(waiter)
-        batch.size += len(payload)
-        if len(batch.messages) >= self._early:
-            self._early = min(2 * self._early, MAX_MESSAGES)
-            self._connection.write_now()
-        elif batch.size >= MAX_BYTES:
-            self._connection.write_now()
-        return waiter
-
-    def seal(self, batch: PublishBatch) -> None:
-        """Take no more messages into a batch that is being written, or never will be."""
-        if len(batch.messages) < self._early:
-            self._early = EARLY
-        if self._batch is batch:
-            self._batch = None
-
-
 class NodeBatch(PublishBatch, Reclaimable):
     """Commands that publish on the channels of one server of a cluster; each is on its channel's queue."""
 
-    __slots__ = ("_queues",)
-
-    def __init__(self, publisher: BatchOwner, node: Node) -> None:
-        super().__init__(publisher, node, SHARDED)
-        self._queues: list[SlotQueue] = []
-
-    def add(self, queue: SlotQueue, command: Command, waiter: Waiter[None]) -> None:
-        """Take one more message, whose queue has counted it."""
-        self._queues.append(queue)
-        self.messages.append(command)
-        self.waiters.append(waiter)
+    __slots__ = ()
 
     def reply(self, reply: Any) -> bool:
         position = self._answered
-        queue = self._queues[position]
+        queue = self.queues[position]
         if reply.__class__ in REDIRECTIONS:
             self._answered += 1
             queue.came_back(self._alone(position), reply)
@@ -161,64 +127,118 @@ class NodeBatch(PublishBatch, Reclaimable):
 
     def fail(self, error: Exception) -> None:
         super().fail(error)
-        queues, self._queues = self._queues, []
+        queues, self.queues = self.queues, []
         for queue in queues:
             queue.answered()
 
     def take_back(self) -> Iterable[SlotQueue]:
         self._publisher.seal(self)
         self._keep_unanswered()
-        for position, queue in enumerate(self._queues):
+        for position, queue in enumerate(self.queues):
             queue.take_back(self._alone(position))
-        return self._queues
+        return self.queues
 
     def _keep_unanswered(self) -> None:
-        self._queues = [self._queues[position] for position in self._unanswered()]
+        self.queues = [self.queues[position] for position in self._unanswered()]
         super()._keep_unanswered()
 
     def _alone(self, position: int) -> PublishBatch:
         """Return one of the messages as a request of its own."""
-        batch = PublishBatch(self._publisher, self._queues[position], SHARDED)
+        batch = PublishBatch(self._publisher, self.queues[position], self._dialect)
         batch.messages.append(self.messages[position])
         batch.waiters.append(self.waiters[position])
         return batch
 
 
-class NodePublisher:
+class Publisher:
     """
-    Fills the batches of a cluster in one event loop: one for each server. Stands where a server has a ``Publisher``.
+    Fills the batches of one connection in one event loop.
+
+    When a batch is full and when it is written before the tick ends is decided here, for servers and for clusters. The
+    rule is that of ``hot``'s ``Gatherer``, which fills those of the core layer.
+    """
+
+    def __init__(
+        self,
+        connection: CommandConnection,
+        waker: Waker,
+        dialect: Dialect = PLAIN,
+        batch_class: type[PublishBatch] = PublishBatch,
+    ) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._command = dialect.publish
+        self._new_waiter = waker.waiter
+        self._batch_class = batch_class
+        self._batch: PublishBatch | None = None
+        self._early = EARLY
+
+    def publish(self, channel: bytes, payload: bytes, queue: SlotQueue | None = None) -> Waiter[None]:
+        """
+        Add one message to the tick's batch. The waiter raises redis-py's errors.
+
+        ``queue``: that of the channel's slot, on a cluster; it has counted the message.
+        """
+        batch = self._batch
+        if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
+            batch = self._batch = self._batch_class(self, self._connection, self._dialect)
+            self._connection.submit(batch)
+        waiter: Waiter[None] = self._new_waiter()
+        batch.messages.append((self._command, channel, payload))
+        batch.waiters.append(waiter)
+        batch.size += len(payload)
+        if queue is not None:
+            batch.queues.append(queue)
+        if len(batch.messages) >= self._early:
+            early = min(2 * self._early, MAX_MESSAGES)
+            self._connection.write_now()
+            # Afterwards: the batch that was just written is not a small one.
+            self._early = early
+        elif batch.size >= MAX_BYTES:
+            self._connection.write_now()
+        return waiter
+
+    def seal(self, batch: PublishBatch) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+        if self._batch is batch:
+            self._batch = None
+            if len(batch.messages) < self._early:
+                self._early = EARLY
+
+
+class ClusterPublisher:
+    """
+    Publishes on a cluster in one event loop: a ``Publisher`` for each server. Stands where a single server has one.
 
     What a server did not do goes on by itself, through the queue of its slot, which keeps the order of the slot.
     """
 
     def __init__(self, cluster: Cluster, waker: Waker) -> None:
         self._cluster = cluster
-        self._new_waiter = waker.waiter
-        self._batches: dict[CommandConnection | SlotQueue, NodeBatch] = {}
+        self._waker = waker
+        self._publishers: dict[Node, Publisher] = {}
+        cluster.follow(self._forget_servers)
 
     def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
         """Add one message to the tick's batch for the channel's server. The waiter raises redis-py's errors."""
         queue = self._cluster.queue(slot_of(channel))
-        waiter: Waiter[None] = self._new_waiter()
-        command = (b"SPUBLISH", channel, payload)
         node = queue.enter()
         if node is None:
+            waiter: Waiter[None] = self._waker.waiter()
             alone = PublishBatch(self, queue, SHARDED)
-            alone.messages.append(command)
+            alone.messages.append((SHARDED.publish, channel, payload))
             alone.waiters.append(waiter)
             queue.submit(alone)
             return waiter
-        batch = self._batches.get(node)
-        if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
-            batch = self._batches[node] = NodeBatch(self, node)
-            node.submit(batch)
-        batch.add(queue, command, waiter)
-        batch.size += len(payload)
-        if len(batch.messages) == EARLY or batch.size >= MAX_BYTES:
-            node.write_now()
-        return waiter
+        publisher = self._publishers.get(node)
+        if publisher is None:
+            publisher = self._publishers[node] = Publisher(node, self._waker, SHARDED, NodeBatch)
+        return publisher.publish(channel, payload, queue)
 
     def seal(self, batch: PublishBatch) -> None:
-        """Take no more messages into a batch that is being written, or never will be."""
-        if self._batches.get(batch.connection) is batch:
-            del self._batches[batch.connection]
+        """Called for a message that goes alone: no other is ever put beside it."""
+
+    def _forget_servers(self) -> None:
+        """Called when slots have changed hands: let go of servers that have none any more."""
+        primaries = set(self._cluster.primaries())
+        self._publishers = {node: publisher for node, publisher in self._publishers.items() if node in primaries}
