@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError, OutOfMemoryError
 from ..connection.futures import fail
 from ..hot import Waiter, Waker
 from ..messages.codec import Message
+from ..messages.mailbox import is_collected
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -67,7 +68,7 @@ class GeneralChannel:
     def __init__(self, receiver: GeneralChannelContext, key: bytes) -> None:
         self.key = key
         self.waiting: deque[Waiter[Popped]] = deque()
-        #: Waiters that have gone without having been heard; see ``abandon_later``.
+        #: Waiters of receives that the garbage collector has ended; see ``abandon_later``.
         self._abandoned: deque[Waiter[Popped]] = deque()
         self._receiver = receiver
         self._alone = len(receiver.pumps) == 1
@@ -113,6 +114,13 @@ class GeneralChannel:
             self.give(waiter.take())
         elif not self.waiting:
             self._leave()
+
+    def ended(self, waiter: Waiter[Popped], error: BaseException) -> None:
+        """Called when a receive has raised ``error`` instead of returning a message."""
+        if is_collected(error):
+            self.abandon_later(waiter)
+        else:
+            self.abandon(waiter)
 
     def took(self) -> None:
         """Called when a receiver has what it was given."""

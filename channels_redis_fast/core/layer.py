@@ -204,12 +204,8 @@ class RedisChannelLayer(RedisLayer):
             receiver.serve(inbox)
         try:
             await coming
-        except GeneratorExit:
-            self._inboxes.abandon_later(inbox, channel, coming)
-            self._memberships.left(channel)
-            raise
-        except BaseException:
-            inbox.abandon(channel, coming)
+        except BaseException as error:
+            self._inboxes.ended(inbox, channel, coming, error)
             self._memberships.left(channel)
             raise
         self._stats.receives += 1
@@ -240,11 +236,8 @@ class RedisChannelLayer(RedisLayer):
         popped = general.wait()
         try:
             await popped
-        except GeneratorExit:
-            general.abandon_later(popped)
-            raise
-        except BaseException:
-            general.abandon(popped)
+        except BaseException as error:
+            general.ended(popped, error)
             raise
         general.took()
         self._stats.receives += 1

@@ -148,7 +148,7 @@ class InboxRegistry(MailboxLimits):
         #: Who empties keys in each event loop.
         self.receivers: dict[asyncio.AbstractEventLoop, MailboxFeeder] = {}
         self._prefix = prefix
-        #: Receives that were ended without having been heard; see ``abandon_later``.
+        #: Receives that the garbage collector has ended; see ``abandon_later``.
         self.abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
 
     def open(self, name: str, client_prefix: str) -> Inbox:
@@ -166,6 +166,13 @@ class InboxRegistry(MailboxLimits):
             # Whoever empties it must not let it go before the receiver waits.
             inbox.claimed = True
             return inbox
+
+    def ended(self, inbox: Inbox, channel: str, waiter: Waiter[Message], error: BaseException) -> None:
+        """Called when a receive has raised ``error`` instead of returning a message."""
+        if is_collected(error):
+            self.abandon_later(inbox, channel, waiter)
+        else:
+            inbox.abandon(channel, waiter)
 
     def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
         """
@@ -445,6 +452,16 @@ class Inbox(Mailboxes):
         """Stop emptying the key on behalf of receivers that have left."""
         self.claimed = False
         self.seen = float("-inf")
+
+
+def is_collected(error: BaseException) -> bool:
+    """
+    Return whether ``error`` is how the garbage collector ends a coroutine that nobody awaits any more.
+
+    It does so in the middle of anything and in any thread, perhaps in one that holds a lock: what is to be done about
+    the coroutine has to be put off.
+    """
+    return isinstance(error, GeneratorExit)
 
 
 def _stands_still(loop: asyncio.AbstractEventLoop) -> bool:

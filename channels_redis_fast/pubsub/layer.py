@@ -177,11 +177,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         coming = state.boxes.claim(channel, state.waker)
         try:
             await coming
-        except GeneratorExit:
-            state.left_later(channel, coming)
-            raise
-        except BaseException:
-            state.left(channel, coming)
+        except BaseException as error:
+            state.ended(channel, coming, error)
             raise
         self._stats.receives += 1
         return coming.take()

@@ -23,13 +23,13 @@ from ..connection.dialer import Dialer
 from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Codec, Letter, Message
-from ..messages.mailbox import Mailboxes, MailboxLimits
+from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
 from ..subscriptions.subscriber import Subscriber
 from .outages import Outages
-from .publisher import NodePublisher, Publisher
+from .publisher import ClusterPublisher, Publisher
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -61,7 +61,7 @@ class PubSubLoop:
         self._grace = grace
         #: The channels whose receiver has left, and when they are dropped.
         self.leaving: dict[str, asyncio.TimerHandle] = {}
-        #: Receives that were ended without having been heard; see ``left_later``.
+        #: Receives that the garbage collector has ended; see ``left_later``.
         self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._outages = Outages(self.channels, self.groups, self._tell, on_disconnect, on_reconnect)
@@ -69,12 +69,12 @@ class PubSubLoop:
         stats = self._stats
         #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
-        self.publishers: list[Publisher | NodePublisher]
+        self.publishers: list[Publisher | ClusterPublisher]
         self._subscribers: list[Subscriber | ClusterSubscriber]
         if isinstance(shards, Seeds):
             cluster = Cluster(shards, loop, stats)
             self.commands = [cluster]
-            self.publishers = [NodePublisher(cluster, self.waker)]
+            self.publishers = [ClusterPublisher(cluster, self.waker)]
             self._subscribers = [ClusterSubscriber(cluster, self._message, self._lost, self._back)]
         else:
             connections = [CommandConnection(dialer, loop, stats) for dialer in shards]
@@ -110,8 +110,8 @@ class PubSubLoop:
         if isinstance(error, Exception):
             self._drop(channel)
             self.boxes.fail_waiters(error, channel)
-        elif isinstance(error, GeneratorExit):
-            # The garbage collector may be in any thread, and the loop closed.
+        elif is_collected(error):
+            # The loop may be closed.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._leave, channel)
         else:
@@ -122,6 +122,13 @@ class PubSubLoop:
         timer = self.leaving.pop(channel, None)
         if timer is not None:
             timer.cancel()
+
+    def ended(self, channel: str, waiter: Waiter[Message], error: BaseException) -> None:
+        """Called when a receive has raised ``error`` instead of returning a message."""
+        if is_collected(error):
+            self.left_later(channel, waiter)
+        else:
+            self.left(channel, waiter)
 
     def left(self, channel: str, waiter: Waiter[Message]) -> None:
         """Called when a receiver has gone. What it was given and did not see is kept; the channel too, for a while."""
