@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from channels_redis_fast.cli import values
 from channels_redis_fast.cli.deployment import UsageError
-from channels_redis_fast.cli.tune import profile
 from channels_redis_fast.cli.tune.profile import as_fields, read_file, workload_of
 from channels_redis_fast.cli.tune.workload import Workload
 
@@ -20,25 +20,25 @@ from channels_redis_fast.cli.tune.workload import Workload
     [("20ms", 0.02), ("1.5 s", 1.5), ("2m", 120), ("250us", 0.00025), (0.5, 0.5), ("3", 3), (".5s", 0.5)],
 )
 def test_times(text: Any, expected: float) -> None:
-    assert profile.seconds(text) == pytest.approx(expected)
+    assert values.seconds(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("text", ["", "ms", "-1s", "1 year", "1s 2s", -1, True, None, [1], float("nan"), float("inf")])
 def test_what_is_no_time(text: Any) -> None:
     with pytest.raises(ValueError, match="a time such as 20ms"):
-        profile.seconds(text)
+        values.seconds(text)
 
 
 def test_sizes_and_shares() -> None:
-    assert [profile.size(text) for text in ("200", "2kB", "1KiB", 7)] == [200, 2000, 1024, 7]
-    assert [profile.share(text) for text in ("0.1%", "0.25", 0)] == pytest.approx([0.001, 0.25, 0])
+    assert [values.size(text) for text in ("200", "2kB", "1KiB", 7)] == [200, 2000, 1024, 7]
+    assert [values.share(text) for text in ("0.1%", "0.25", 0)] == pytest.approx([0.001, 0.25, 0])
     for wrong in ("0", "65MB"):
         with pytest.raises(ValueError, match="from 1 byte"):
-            profile.size(wrong)
+            values.size(wrong)
     with pytest.raises(ValueError, match="a size such as"):
-        profile.size("1 GB")
+        values.size("1 GB")
     with pytest.raises(ValueError, match="at most 100%"):
-        profile.share("150%")
+        values.share("150%")
 
 
 def test_a_profile_holds_everything(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from ...connection.hosts import host_label
 from .. import deployment
 from ..deployment import UsageError
+from ..values import argument, count, seconds_within
 from .cases import SENDERS, Turn, fan_out, round_trip, send
 from .contenders import EXPIRY, Contender, PingContender, Scratch, Work, contenders
 from .rows import Row
@@ -52,10 +53,18 @@ class Case:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``bench``."""
     parser.add_argument(
-        "--seconds", type=_seconds, default=20.0, metavar="S", help="how long is measured, in all (default: 20)"
+        "--seconds",
+        type=argument(seconds_within(0.001, 3600)),
+        default=20.0,
+        metavar="S",
+        help="how long is measured, in all (default: 20)",
     )
     parser.add_argument(
-        "--members", type=_count, default=100, metavar="N", help="members of the group that is sent to (default: 100)"
+        "--members",
+        type=argument(count(1, 10_000)),
+        default=100,
+        metavar="N",
+        help="members of the group that is sent to (default: 100)",
     )
     parser.add_argument(
         "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"only these of {', '.join(CASES)}"
@@ -168,17 +177,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 to 3600")
-    return seconds
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 10_000:
-        raise argparse.ArgumentTypeError(f"{number} is not from 1 to 10000")
-    return number

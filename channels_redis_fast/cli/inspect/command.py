@@ -21,6 +21,7 @@ from .. import deployment
 from ..line import Line
 from ..scan import MAX_KEYS
 from ..servers import are_current, lines
+from ..values import argument, count, seconds_within
 from .snapshot import Picture
 from .survey import survey_core
 from .survey_pubsub import survey_pubsub
@@ -39,13 +40,20 @@ FRAME_ROWS = 14
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``inspect``."""
     parser.add_argument(
-        "--watch", nargs="?", type=_pause, const=2.0, metavar="SECONDS", help="refresh until Ctrl-C (every 2 seconds)"
+        "--watch",
+        nargs="?",
+        type=argument(seconds_within(0.1, 86400)),
+        const=2.0,
+        metavar="SECONDS",
+        help="refresh until Ctrl-C (every 2 seconds)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, all rows; with --watch a line each time")
-    parser.add_argument("--top", type=_count, default=TOP, metavar="N", help=f"rows of each table (default: {TOP})")
+    parser.add_argument(
+        "--top", type=argument(count(1)), default=TOP, metavar="N", help=f"rows of each table (default: {TOP})"
+    )
     parser.add_argument(
         "--max-keys",
-        type=_count,
+        type=argument(count(1)),
         default=MAX_KEYS,
         metavar="N",
         help=f"keys of each server that are looked at, so that a large database is not walked to its end "
@@ -128,17 +136,3 @@ def _print_json(console: Console, value: dict[str, Any], indent: int | None = No
     # Not by rich, which would wrap it and add colours.
     console.file.write(json.dumps(value, indent=indent) + "\n")
     console.file.flush()
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
-def _pause(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text} s is not between 0.1 s and a day")
-    return seconds

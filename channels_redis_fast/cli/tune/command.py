@@ -19,7 +19,7 @@ from typing import Any
 
 from ...base import RedisLayer
 from ...connection.hosts import host_label
-from .. import deployment
+from .. import deployment, values
 from ..deployment import Deployment, UsageError
 from ..servers import lines
 from . import page, plots, profile, report
@@ -47,36 +47,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--profile", type=Path, metavar="FILE", help="JSON or TOML with these fields, such as rate")
     group.add_argument(
-        "--from-live", type=profile.argument(profile.seconds), metavar="TIME",
+        "--from-live", type=values.argument(values.seconds), metavar="TIME",
         help="look at the deployment for so long, without changing anything, and take from it what can be seen",
     )  # fmt: skip
     profile.add_flags(group)
     group = parser.add_argument_group("limits")
     group.add_argument(
-        "--max-loss", type=profile.argument(profile.share), default=0.001, metavar="SHARE",
+        "--max-loss", type=values.argument(values.share), default=0.001, metavar="SHARE",
         help="part of the messages that may be lost (default: 0.1%%)",
     )  # fmt: skip
     group.add_argument(
-        "--max-wait", type=profile.argument(profile.seconds), default=1.0, metavar="TIME",
+        "--max-wait", type=values.argument(values.seconds), default=1.0, metavar="TIME",
         help="time that 99 of 100 messages may wait at most for their consumer (default: 1s)",
     )  # fmt: skip
     group = parser.add_argument_group("sweep")
     group.add_argument("--channel", metavar="NAME", help="name or glob of the channel that the setting is for")
     group.add_argument(
-        "--capacities", type=profile.argument(_capacities), metavar="N,N,...",
+        "--capacities", type=values.argument(_capacities), metavar="N,N,...",
         help="what to try (default: around what an ideal queue needs, and what is set now)",
     )  # fmt: skip
     group.add_argument(
-        "--duration", type=profile.argument(profile.seconds), metavar="TIME",
+        "--duration", type=values.argument(values.seconds), metavar="TIME",
         help="time for each capacity (default: what --max-loss takes to be shown, 10s to 2m)",
     )  # fmt: skip
     group.add_argument("--seed", type=int, default=1, help="for the random times: equal seeds, equal messages")
     group.add_argument(
-        "--at-once", type=profile.argument(profile.count(1, 64)), metavar="N",
+        "--at-once", type=values.argument(values.count(1, 64)), metavar="N",
         help="capacities driven at the same time (default: as many as this machine bears undisturbed)",
     )  # fmt: skip
     group.add_argument(
-        "--repeats", type=profile.argument(profile.count(0, 100)), default=2, metavar="N",
+        "--repeats", type=values.argument(values.count(0, 100)), default=2, metavar="N",
         help="how often a capacity is driven again, alone, that this machine could not keep up with (default: 2)",
     )  # fmt: skip
     group.add_argument(
@@ -281,5 +281,5 @@ def _save(directory: Path, sweep: dict[str, Any], plan: Plan, runs: list[Run]) -
 
 
 def _capacities(value: object) -> list[int]:
-    one = profile.count(1, 10_000_000)
+    one = values.count(1, 10_000_000)
     return sorted({one(part) for part in str(value).split(",")})

@@ -8,76 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..deployment import UsageError
+from ..values import argument, count, number, one_of, seconds, size
 from .workload import ARRIVALS, SERVICES, SPREADS, TARGETS, Workload
 
-_NUMBER = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*"
-_UNITS_OF_TIME = {"": 1.0, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_UNITS_OF_SIZE = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1024, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
-
-#: Bytes beyond which a message is not one any more that a channel layer is for.
-MOST_BYTES = 64_000_000
 MOST_CONSUMERS = 10_000
 MOST_PROCESSES = 64
-
-
-def seconds(value: object) -> float:
-    """Return a time such as ``0.02``, ``"20ms"`` or ``"1.5 s"`` in seconds. Raises ``ValueError``."""
-    return _measured(value, _UNITS_OF_TIME, "a time such as 20ms or 1.5s")
-
-
-def size(value: object) -> int:
-    """Return a size such as ``200`` or ``"2kB"`` in bytes. Raises ``ValueError``."""
-    number = _measured(value, _UNITS_OF_SIZE, "a size such as 200 or 2kB")
-    if not 1 <= number <= MOST_BYTES:
-        raise ValueError(f"from 1 byte to {MOST_BYTES} bytes, not {value}")
-    return round(number)
-
-
-def share(value: object) -> float:
-    """Return a part such as ``0.001`` or ``"0.1%"``. Raises ``ValueError``."""
-    number = _measured(value, {"": 1.0, "%": 0.01}, "a share such as 0.1%")
-    if number > 1:
-        raise ValueError(f"a share is at most 100%, not {value}")
-    return number
-
-
-def number(value: object) -> float:
-    """Return a number that is not negative. Raises ``ValueError``."""
-    return _measured(value, {"": 1.0, "/s": 1.0}, "a number that is not negative")
-
-
-def count(least: int, most: int | None = None) -> Callable[[object], int]:
-    """Return what reads a whole number in these limits. It raises ``ValueError``."""
-
-    def read(value: object) -> int:
-        found = _measured(value, {"": 1.0}, "a whole number")
-        if found != int(found):
-            raise ValueError(f"a whole number, not {value}")
-        if found < least or (most is not None and found > most):
-            limits = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise ValueError(f"{limits}, not {value}")
-        return int(found)
-
-    return read
-
-
-def one_of(*choices: str) -> Callable[[object], str]:
-    """Return what takes one of these words. It raises ``ValueError``."""
-
-    def read(value: object) -> str:
-        if value not in choices:
-            raise ValueError(f"one of {', '.join(choices)}, not {value!r}")
-        return str(value)
-
-    return read
 
 
 @dataclass(frozen=True)
@@ -124,18 +65,6 @@ def add_flags(group: Any) -> None:
         group.add_argument(
             f"--{name.replace('_', '-')}", dest=name, type=argument(field.read), metavar=field.metavar, help=field.help
         )
-
-
-def argument(read: Callable[[object], Any]) -> Callable[[str], Any]:
-    """Return a reader as argparse wants it: with errors that it shows."""
-
-    def typed(text: str) -> Any:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return typed
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -200,15 +129,3 @@ def _parse(path: Path, text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UsageError(f"The profile {path} is not JSON: {error}.") from error
-
-
-def _measured(value: object, units: Mapping[str, float], what: str) -> float:
-    """Read a number, with or without one of the units behind it."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if math.isfinite(value) and value >= 0:
-            return float(value)
-    elif isinstance(value, str):
-        found = re.fullmatch(_NUMBER + r"(\S*)\s*", value)
-        if found is not None and found[2].lower() in units:
-            return float(found[1]) * units[found[2].lower()]
-    raise ValueError(f"{what}, not {value!r}")

@@ -1,0 +1,108 @@
+"""
+Values as people write them, in flags and in files: times, sizes, shares, counts.
+
+Each reader raises ``ValueError`` with what it takes and what it got; ``argument`` makes it a type of argparse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_NUMBER = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*"
+_UNITS_OF_TIME = {"": 1.0, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_UNITS_OF_SIZE = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1024, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
+
+#: Bytes beyond which a message is not one any more that a channel layer is for.
+MOST_BYTES = 64_000_000
+
+
+def seconds(value: object) -> float:
+    """Return a time such as ``0.02``, ``"20ms"`` or ``"1.5 s"`` in seconds. Raises ``ValueError``."""
+    return _measured(value, _UNITS_OF_TIME, "a time such as 20ms or 1.5s")
+
+
+def seconds_within(least: float, most: float) -> Callable[[object], float]:
+    """Return what reads a time in these limits, in seconds. It raises ``ValueError``."""
+
+    def read(value: object) -> float:
+        found = seconds(value)
+        if not least <= found <= most:
+            raise ValueError(f"from {least:g} s to {most:g} s, not {value}")
+        return found
+
+    return read
+
+
+def size(value: object) -> int:
+    """Return a size such as ``200`` or ``"2kB"`` in bytes. Raises ``ValueError``."""
+    number = _measured(value, _UNITS_OF_SIZE, "a size such as 200 or 2kB")
+    if not 1 <= number <= MOST_BYTES:
+        raise ValueError(f"from 1 byte to {MOST_BYTES} bytes, not {value}")
+    return round(number)
+
+
+def share(value: object) -> float:
+    """Return a part such as ``0.001`` or ``"0.1%"``. Raises ``ValueError``."""
+    number = _measured(value, {"": 1.0, "%": 0.01}, "a share such as 0.1%")
+    if number > 1:
+        raise ValueError(f"a share is at most 100%, not {value}")
+    return number
+
+
+def number(value: object) -> float:
+    """Return a number that is not negative. Raises ``ValueError``."""
+    return _measured(value, {"": 1.0, "/s": 1.0}, "a number that is not negative")
+
+
+def count(least: int, most: int | None = None) -> Callable[[object], int]:
+    """Return what reads a whole number in these limits. It raises ``ValueError``."""
+
+    def read(value: object) -> int:
+        found = _measured(value, {"": 1.0}, "a whole number")
+        if found != int(found):
+            raise ValueError(f"a whole number, not {value}")
+        if found < least or (most is not None and found > most):
+            limits = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise ValueError(f"{limits}, not {value}")
+        return int(found)
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[object], str]:
+    """Return what takes one of these words. It raises ``ValueError``."""
+
+    def read(value: object) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {', '.join(choices)}, not {value!r}")
+        return str(value)
+
+    return read
+
+
+def argument(read: Callable[[object], Any]) -> Callable[[str], Any]:
+    """Return a reader as argparse wants it: with errors that it shows."""
+
+    def typed(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return typed
+
+
+def _measured(value: object, units: Mapping[str, float], what: str) -> float:
+    """Read a number, with or without one of the units behind it."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if math.isfinite(value) and value >= 0:
+            return float(value)
+    elif isinstance(value, str):
+        found = re.fullmatch(_NUMBER + r"(\S*)\s*", value)
+        if found is not None and found[2].lower() in units:
+            return float(found[1]) * units[found[2].lower()]
+    raise ValueError(f"{what}, not {value!r}")
