@@ -1,4 +1,4 @@
-"""Sends, gathered: which message goes into which call, and who waits for what becomes of it. Twin: `hot/batches.py`.
+"""Sends, gathered: which message goes into which call, and which waiter gets its outcome. Twin: `hot/batches.py`.
 
 It knows keys, members and capacities, and the form in which the script takes them; not when a call is written, nor what
 its reply means.
@@ -83,7 +83,7 @@ cdef class Batch:
         return arguments
 
     def waiters(self):
-        """Return who waits for the messages, in their order."""
+        """Return the waiters of the messages, in their order."""
         cdef list waiters = []
         cdef KeyBatch batch
         for batch in self.keys:
@@ -91,7 +91,7 @@ cdef class Batch:
         return waiters
 
     def accept(self):
-        """Tell everybody who still waits that the message was taken."""
+        """Resolve the waiters that are still pending: their messages were taken."""
         cdef KeyBatch batch
         for batch in self.keys:
             for waiter in batch.waiters:
@@ -130,7 +130,7 @@ cdef class Gatherer:
         self._batch = None
 
     def send(self, key, bytes member not None, capacity, /):
-        """Add one message to the tick's batch; return who waits for what becomes of it."""
+        """Add one message to the tick's batch; return the waiter of its outcome."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(member), early
         cdef Waiter waiter = Waiter.__new__(Waiter)
         cdef KeyBatch batch = self._find(key)

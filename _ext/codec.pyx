@@ -39,12 +39,12 @@ cdef class EnvelopeCodec:
         return decoded(member, self.prefix_length)
 
     def decode_all(self, members, /):
-        """Return the letters in members, in order, and the errors of those that hold none."""
-        cdef list letters = []
+        """Return the deliveries in members, in order, and the errors of those that hold none."""
+        cdef list deliveries = []
         cdef list errors = []
         for member in members:
             try:
-                letters.append(decoded(member, self.prefix_length))
+                deliveries.append(decoded(member, self.prefix_length))
             except Exception as error:
                 errors.append(error)
-        return letters, errors
+        return deliveries, errors

@@ -294,18 +294,18 @@ cdef class MailboxTable:
             if len(<list>found) == 1:
                 self.waiting[channel] = (<list>found)[0]
 
-    def hand_out(self, list letters not None, Waker here not None, /):
-        """Give each letter to the receiver that waits alone on its channel, in this loop; return the other letters.
+    def hand_out(self, list deliveries not None, Waker here not None, /):
+        """Give each delivery to the receiver that waits alone on its channel, in this loop; return the others.
 
         Second comes how many were given. The caller holds the lock.
         """
         cdef list left = []
         cdef Py_ssize_t given = 0, before
         cdef list names
-        for letter in letters:
-            if type(letter) is not tuple or PyTuple_GET_SIZE(letter) != 2:
-                raise TypeError("a letter is a tuple of an address and a message")
-            address, message = <tuple>letter
+        for delivery in deliveries:
+            if type(delivery) is not tuple or PyTuple_GET_SIZE(delivery) != 2:
+                raise TypeError("a delivery is a tuple of an address and a message")
+            address, message = <tuple>delivery
             if type(address) is list:
                 before = PyList_GET_SIZE(address)
                 names = self._give_to_others(<list>address, message, here)
@@ -316,11 +316,11 @@ cdef class MailboxTable:
                     continue
                 # The original comes last: nobody may change it while it is copied.
                 address = (<list>address)[0]
-                letter = None
+                delivery = None
             if self._give(address, message, here, ORIGINAL):
                 given += 1
             else:
-                left.append((address, message) if letter is None else letter)
+                left.append((address, message) if delivery is None else delivery)
         return left, given
 
     cdef list _give_to_others(self, list address, object message, Waker here):
@@ -355,7 +355,7 @@ cdef class MailboxTable:
             try:
                 message = clone_message(message) if self._copy is None else self._copy(message)
             except Exception:
-                # Nested too deep, for example. The caller reports it with what is left; the next letters are given.
+                # Nested too deep, for example. The caller reports it with what is left; the next deliveries are given.
                 return False
         PyDict_DelItem(self.waiting, channel)
         waiter._finish(FINISHED, message)

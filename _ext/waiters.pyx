@@ -65,7 +65,7 @@ cdef class Waker:
         return 0
 
     cdef list _next_slice(self):
-        """Take the waiters that are woken next; if there are more, see to it that their turn comes."""
+        """Take the waiters that are woken next; if there are more, schedule the next slice."""
         cdef list done = self._done
         if len(done) <= SLICE and not self._cancelled:
             self._done = []

@@ -104,7 +104,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         Send ``(group, message)`` pairs, all at once; those of one group arrive in order.
 
         A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
-        whatever becomes of the others, and the first error of ``group_send``, in their order, is raised.
+        whether or not the others succeed, and the first error of ``group_send``, in their order, is raised.
         """
         # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
         await self._group_send_many(list(messages))
@@ -226,7 +226,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         return self._capacity_of(channel)
 
     def _mailbox_capacity(self) -> Callable[[str], int]:
-        """Return what tells the capacities of mailboxes, which are a loop's as much as the layer's."""
+        """Return what gives the capacities of mailboxes: it must not keep the layer alive."""
         return weakly(self._current_capacity, instead=1)
 
     @property

@@ -201,7 +201,8 @@ def keep_for_ever(inherited: Any) -> None:
 _tenancies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Tenancy]] = weakref.WeakKeyDictionary()
 _serving: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
-#: In a forked child that nobody told of it: its parent's loops. What they wait on is the parent's as well.
+#: In a child that was forked without the hooks of ``os.register_at_fork``: its parent's loops. The parent uses the same
+#: selectors.
 _inherited_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
@@ -312,7 +313,7 @@ _owner = _Owner()
 
 def notice_fork() -> None:
     """
-    Have a forked child let go of what is its parent's, if nobody has told it that it is one.
+    Have a forked child let go of what is its parent's, if it was forked without the hooks of ``os.register_at_fork``.
 
     A fork by C code runs no hooks of Python's: uWSGI forks its workers like this. Called wherever something that does
     not outlive a fork is looked up and not found at once; that is where a process begins.

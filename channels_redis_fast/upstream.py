@@ -1,4 +1,4 @@
-"""What code written for channels_redis may reach into or override, and what becomes of that here.
+"""What code written for channels_redis may reach into or override, and whether that works here.
 
 One table decides. A method of channels_redis' own that a subclass overrides is honoured, refused when the layer is
 made, or passed over where that does no harm (`checks` warns of it). An attribute that is read from outside exists, or
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Fate(Enum):
-    """What becomes of an override, or of reading an attribute."""
+    """How an override, or reading an attribute, is treated."""
 
     HONOURED = "honoured"
     REFUSED = "refused"
@@ -64,7 +64,7 @@ OVERRIDES: dict[str, dict[str, Rule]] = {
 #: Attributes of channels_redis' layers that code reads from outside and that do not exist here, by layer.
 ABSENT: dict[str, dict[str, str]] = {
     "core": {
-        "receive_buffer": "channel_depth(channel) tells how many messages wait",
+        "receive_buffer": "channel_depth(channel) gives the number of messages that wait",
         "receive_locks": "several receives on one channel need no lock here",
         "receive_count": "stats() has counters",
         "receive_tasks": "a cancelled receive leaves nothing behind",

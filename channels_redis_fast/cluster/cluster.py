@@ -62,13 +62,13 @@ class Cluster:
         loop: asyncio.AbstractEventLoop,
         stats: Stats,
         scripts: Sequence[Script] = (),
-        says: bool = False,
+        announces: bool = False,
     ) -> None:
         self.seeds = seeds
         self.loop = loop
         self._process = Process()
         self.stats = stats
-        self.says = says
+        self.announces = announces
         self.answer_timeout = seeds.answer_timeout
         self.closing = False
         #: What each connection is given that is made from now on.
@@ -83,7 +83,7 @@ class Cluster:
         #: When the map was asked for last; what comes within ``MAP_INTERVAL`` belongs to the same event.
         self._asked_at = float("-inf")
         self._pauses = delays()
-        #: Whether any server has ever told the map.
+        #: Whether any server has ever given the map.
         self.is_mapped = False
         #: Whether the map may be wrong, and whether something waits for a better one.
         self._is_outdated = self._is_urgent = False
@@ -147,7 +147,7 @@ class Cluster:
         """How many sockets there are."""
         return sum(node.is_open for node in self._servers.values())
 
-    # What queues and connections tell.
+    # Called by queues and connections.
 
     def moved(self, slot: int, host: str, port: int, asked: Node) -> None:
         """Called when a slot is at another server."""
@@ -156,7 +156,7 @@ class Cluster:
             self._owners[slot] = owner
             self._is_outdated = True
             self._tend()
-            self._tell()
+            self._notify_followers()
 
     def asked(self, host: str, port: int, asked: Node) -> Node:
         """Return the server that gets a slot whose key has gone there already."""
@@ -291,7 +291,7 @@ class Cluster:
         # Once more, when the others that were asked have answered.
         self.loop.call_later(MAP_TIMEOUT, self._let_go)
         self._reroute()
-        self._tell()
+        self._notify_followers()
 
     def _let_go(self) -> None:
         """Close the connections to servers that have no slots."""
@@ -300,7 +300,7 @@ class Cluster:
             if node in primaries:
                 continue
             if node.link is not None and node.is_silent():
-                # What was written there and not answered may have happened. Waiting longer tells nobody more.
+                # What was written there and not answered may have happened. Waiting longer does not answer that.
                 node.link.abort(ConnectionError("no answer, and another server has its slots now"))
             elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
                 del self._servers[address]
@@ -315,7 +315,7 @@ class Cluster:
         for queue in queues:
             queue.go_on()
 
-    def _tell(self) -> None:
+    def _notify_followers(self) -> None:
         for follower in self._followers:
             follower()
 

@@ -1,5 +1,5 @@
 """
-The command connection to one server of a cluster, which tells the cluster when the map of slots may be out of date.
+The command connection to one server of a cluster. It reports when the map of slots may be out of date.
 
 Knows one server; which slots it has, and which other servers there are, is the cluster's to say.
 """
@@ -83,7 +83,7 @@ class Node(CommandConnection):
     def is_silent(self) -> bool:
         """Whether an answer is overdue by so much that the server may be gone."""
         link = self.link
-        return link is not None and bool(link.in_flight) and self.loop.time() - link.heard >= DOUBT
+        return link is not None and bool(link.in_flight) and self.loop.time() - link.last_activity >= DOUBT
 
     def is_idle(self) -> bool:
         """Whether nothing is on its way here."""
@@ -117,5 +117,5 @@ class Node(CommandConnection):
             is_silent = self.is_silent()
             if is_silent:
                 self._cluster.doubt()
-            # A server that comes to itself after it was replaced takes what it was sent meanwhile, and loses it.
+            # A server that resumes after it was replaced executes what it was sent meanwhile, and then loses it.
             self._doubt = self.loop.call_later(ASK_NEXT if is_silent else DOUBT, self._look_at_silence)

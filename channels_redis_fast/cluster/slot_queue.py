@@ -33,7 +33,7 @@ class SlotOwners(Protocol):
     stats: Stats
     seeds: Seeds
     answer_timeout: float
-    says: bool
+    announces: bool
 
     @property
     def dialer(self) -> Dialer:
@@ -91,9 +91,9 @@ class SlotQueue:
         self.submit(Request(commands, future, repeatable, raises))
         return future
 
-    def say(self, key: bytes) -> None:
+    def announce(self, key: bytes) -> None:
         """Say on a key's sharded channel, if listeners count on it, that there is something on the key again."""
-        if self._cluster.says:
+        if self._cluster.announces:
             self.call((b"SPUBLISH", key, b""), raises=False).add_done_callback(ignore)
 
     def submit(self, request: Pending) -> None:
@@ -120,7 +120,7 @@ class SlotQueue:
         if self._node is not None:
             self._node.write_now()
 
-    # What becomes of requests.
+    # Called with the outcome of requests.
 
     def answered(self) -> None:
         """Called when a request has been answered, or never will be."""
@@ -152,7 +152,7 @@ class SlotQueue:
         """
         Return the server that a request of this slot may be handed to past this queue, and count it; None if none.
 
-        What becomes of it is told by ``answered``, ``came_back`` or ``take_back``.
+        Its outcome is reported by ``answered``, ``came_back`` or ``take_back``.
         """
         node = self._cluster.owner(self.slot)
         if self._held or self._returned or node is None or (node is not self._node and self._unanswered):
@@ -300,9 +300,9 @@ class QueuedRequest(Reclaimable):
                 self._queue.redirected(self, self._redirection)
             else:
                 if self._keys:
-                    # Where the slot is going nobody listens yet.
+                    # No receiver is subscribed yet at the server that gets the slot.
                     for key in self._keys:
-                        self._queue.say(key)
+                        self._queue.announce(key)
                 self._leave()
         return again
 

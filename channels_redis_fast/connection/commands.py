@@ -38,7 +38,7 @@ EARLY = 32
 MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
 #: Seconds without a byte after which the end of a connection is looked for before a write. A loop that goes round has
-#: heard of it by then; one that was busy, or did not run, has not.
+#: read it by then; one that was busy, or did not run, has not.
 QUIET = 0.01
 
 #: Seconds without a byte after which a PING goes ahead, and how long its answer may take: whatever lies between (NAT, a
@@ -47,7 +47,7 @@ SILENCE, PROBE_TIMEOUT = 30.0, 1.0
 
 
 class Keeper(Protocol):
-    """What sees to a server's state before requests are written to it."""
+    """Prepares a server before requests are written to it."""
 
     def opened(self, connection: CommandConnection) -> bool:
         """Called when a socket is there; return whether requests wait until ``release`` is called."""
@@ -101,7 +101,7 @@ class _Last:
 
 
 class _Probe:
-    """A PING that the commands behind it wait for, since nothing was heard for long."""
+    """A PING after a long silence; the commands behind it wait for its reply."""
 
     __slots__ = ("_connection",)
 
@@ -155,8 +155,8 @@ class CommandConnection(Connection):
         """Return the way to the server that has a key. There is one here; a cluster has more."""
         return self
 
-    def say(self, key: bytes) -> None:
-        """Say that there is something on a key again, to who would not hear it by waiting in Redis: to nobody here."""
+    def announce(self, key: bytes) -> None:
+        """Announce that a key has messages. Does nothing here: receivers on a single server wait in Redis."""
 
     async def servers(self) -> Sequence[CommandConnection]:
         """Return the ways to all servers."""
@@ -181,7 +181,7 @@ class CommandConnection(Connection):
             self.loop.call_soon(self._write)
 
     def submit_urgent(self, request: Pending) -> None:
-        """Hand in a request for whose answer somebody waits: where nothing is under way, it is written at once."""
+        """Hand in a request whose caller waits for the answer: where nothing is under way, it is written at once."""
         if self._scheduled or self._unwritten or self._repeat or self.in_flight:
             self.submit(request)
         else:
@@ -254,7 +254,7 @@ class CommandConnection(Connection):
             return
         now = self.loop.time()
         if now - self._not_done_last > self.answer_timeout + 2 * BACKOFF_LAST:
-            # Not the pause before another attempt: nobody was told so for that long.
+            # Longer than any pause between attempts: this is a new outage.
             self._not_done_since = now
         self._not_done_last = now
         if now - self._not_done_since > self.answer_timeout:
@@ -363,8 +363,7 @@ class CommandConnection(Connection):
         try:
             data = assemble(commands)
         except Exception as error:
-            # One of them holds what cannot be written, and it would not be if they were repeated. Who it was, the
-            # error says.
+            # One of them holds something that cannot be written, so repeating them is no use. The error says which.
             for command in expected:
                 command.cannot_be_written(error)
             return
@@ -380,7 +379,7 @@ class CommandConnection(Connection):
         if self._probe is not None or link.is_ending():
             # Either way ``_write`` is called when that is over.
             return False
-        silence = self.loop.time() - link.heard
+        silence = self.loop.time() - link.last_activity
         if silence < QUIET:
             return True
         if link.has_unread():

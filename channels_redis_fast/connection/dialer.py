@@ -48,7 +48,7 @@ SHORT_LIFE, SHORT_LIVES, REMIND = 2.0, 5, 60.0
 #: Seconds after which it is looked again why a server drops connections.
 DIAGNOSE_AGAIN = 10.0
 
-#: What a socket does about a peer that has gone without a word, unless the host says otherwise: after 60 seconds of
+#: What a socket does about a peer that has vanished, unless the host's options differ: after 60 seconds of
 #: silence TCP asks, every 15 seconds, 3 times. Systems differ in the names they have.
 KEEPALIVE = {
     getattr(socket, name): value
@@ -142,7 +142,7 @@ class Dialer:
             # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
             await _within(self._connect_timeout, self._greet(connection, role))
             if connection._reader.at_eof() or connection._writer.is_closing():
-                # redis-py's protocol has heard it, and the next one would not.
+                # redis-py's protocol was notified of it, and the next one would not be.
                 raise ConnectionError("closed by the server")
             if pool.connection_kwargs.get("socket_keepalive") is None:
                 _keep_alive(connection._writer.get_extra_info("socket"))
@@ -318,7 +318,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
             task.cancel()
             await asyncio.wait([task])
         if not task.cancelled():
-            # Retrieved, whoever is told of it.
+            # Retrieved, so that asyncio does not complain.
             task.exception()
     if is_late:
         raise asyncio.TimeoutError

@@ -18,6 +18,6 @@ def fail(futures: Iterable[asyncio.Future[Any] | Waiter[Any]], error: Exception)
 
 
 def ignore(future: asyncio.Future[Any]) -> None:
-    """Take note of what became of a future that nobody waits for, as asyncio complains otherwise."""
+    """Retrieve the outcome of a future that nobody awaits; asyncio would log its error otherwise."""
     if not future.cancelled():
         future.exception()

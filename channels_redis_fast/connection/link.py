@@ -2,14 +2,14 @@
 One live socket: writing commands, pairing the replies with them in order, noticing that nothing comes any more.
 
 A ``Dialer`` opens a socket with redis-py and hands it over; from there on bytes go from ``Link.write`` to the
-socket and from the socket through hiredis to whoever waits. Knows no channel and no message, and no other socket: what
-is written comes with ``Answerable`` objects, what they mean is their business.
+socket and from the socket through hiredis to the ``Answerable`` objects that come with each write. Knows no channel and
+no message, and no other socket.
 
 Rules kept here:
 
-- Replies resolve in the order of the commands, and one that misbehaves disturbs no other.
-- A connection never dies of idleness here: only an answer overdue kills it. Bytes that move, in either direction, are
-  activity; the time in which this process did not run is none; and no reply is read without end.
+- Replies resolve in the order of the commands, and an error in handling one does not affect the others.
+- An idle connection is never dropped, only one whose answer is overdue. Bytes that move, in either direction, count as
+  activity; time in which this process did not run does not count as silence; and the size of a reply is bounded.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _MORE = object()
 
 
 class Answerable(Protocol):
-    """One command on the wire: gets its reply, or hears that none will come."""
+    """One command on the wire. ``resolve`` takes its reply; ``lost`` is called if there will be none."""
 
     def resolve(self, reply: Any) -> None: ...
     def lost(self, error: Exception) -> None: ...
@@ -88,7 +88,7 @@ class Link(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_MORE)
         #: Loop time when bytes came last, or when waiting for them began.
-        self.heard = loop.time()
+        self.last_activity = loop.time()
         #: Bytes of a reply that is not whole yet, and when they began to come.
         self._partial = 0
         self._begun = 0.0
@@ -116,7 +116,7 @@ class Link(asyncio.Protocol):
     def write(self, data: bytes, requests: Sequence[Answerable]) -> None:
         """Write commands; ``requests`` has one entry for each reply they will get, in order."""
         if not self.in_flight:
-            self.heard = self._loop.time()
+            self.last_activity = self._loop.time()
             self._at_start = True
             if self._watch is None:
                 self._look_in(self._answer_timeout / LOOKS)
@@ -138,17 +138,17 @@ class Link(asyncio.Protocol):
         return descriptor >= 0 and bool(_readable(descriptor))
 
     def close(self) -> None:
-        """Close in good order: what was written is still sent."""
+        """Close gracefully: what was written is still sent."""
         self._transport.close()
 
     def abort(self, reason: Exception) -> None:
-        """Drop the socket at once; ``on_lost`` hears the reason."""
+        """Drop the socket at once; ``on_lost`` gets the reason."""
         if self._reason is None:
             self._reason = reason
             self._transport.abort()
 
     def leave(self, reason: Exception) -> None:
-        """Have nothing more written, and drop the socket when what was has been answered."""
+        """Write nothing more, and drop the socket when all that was written has been answered."""
         self.leaving = reason
         if not self.in_flight:
             self.abort(reason)
@@ -157,7 +157,7 @@ class Link(asyncio.Protocol):
         gets = self._reader.gets
         self._stats.bytes_received += len(data)
         self._reader.feed(data)
-        self.heard = self._loop.time()
+        self.last_activity = self._loop.time()
         has_reply = False
         while True:
             try:
@@ -171,7 +171,7 @@ class Link(asyncio.Protocol):
             try:
                 self.take(reply)
             except UnexpectedReply as error:
-                # Nothing that comes behind it on this socket can be trusted to belong to whom it is given.
+                # Replies and commands no longer match on this socket.
                 self.abort(error)
                 return
             except Exception as error:
@@ -215,7 +215,7 @@ class Link(asyncio.Protocol):
     def _is_within_bounds(self, data: bytes) -> bool:
         """Count bytes that made no reply whole; return False, and drop the socket, where they are too many."""
         if not self._partial:
-            self._begun = self.heard
+            self._begun = self.last_activity
             self._is_line = self._at_start and data[:1] in (b"+", b"-", b":")
         self._partial += len(data)
         limit = MAX_LINE if self._is_line else MAX_REPLY
@@ -239,8 +239,8 @@ class Link(asyncio.Protocol):
             return
         now = self._loop.time()
         if self._has_sent_more():
-            self.heard = now
-        left = self.heard + self._answer_timeout - now
+            self.last_activity = now
+        left = self.last_activity + self._answer_timeout - now
         is_overdue = left <= 0 or self.drips(now)
         if self._overdue.confirms(is_overdue, now):
             reason = "no answer" if left <= 0 else "no whole reply"
@@ -257,12 +257,12 @@ class Link(asyncio.Protocol):
 
 
 class PushLink(Link):
-    """A live socket on which the server speaks unasked: each reply goes to ``on_push``."""
+    """A live socket on which the server pushes messages: each reply goes to ``on_push``."""
 
     on_push: Callable[[Any], None]
 
     def write(self, data: bytes, requests: Sequence[Answerable]) -> None:
-        """Write commands. Nothing is waited for here: only what comes says that the server is alive."""
+        """Write commands. No reply is matched to them: the subscriber checks by itself whether the server is alive."""
         self._stats.bytes_sent += len(data)
         self._transport.write(data)
 

@@ -61,19 +61,19 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def opened(self) -> None:
-        """A socket is there."""
+        """Called when a socket was opened."""
 
     @abc.abstractmethod
     def writable(self) -> None:
-        """The socket takes more, or commands have been answered."""
+        """Called when the socket takes more, or commands have been answered."""
 
     @abc.abstractmethod
     def refused(self, error: Exception) -> bool:
-        """An attempt to open failed; return whether to try again."""
+        """Called when an attempt to open a socket failed; return whether to try again."""
 
     @abc.abstractmethod
     def after_loss(self) -> None:
-        """The socket is gone, and everybody who waited for a reply has heard it."""
+        """Called when the socket is gone, after every command on it has been failed or kept."""
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
@@ -112,7 +112,7 @@ class Connection(abc.ABC):
                     await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
                 finally:
                     if not link.closed.done():
-                        # Whoever is cancelled here leaves nothing half closed.
+                        # Also when this is cancelled: nothing is left half closed.
                         link.leaving = ConnectionError("closing")
                         link.abort(link.leaving)
                 await link.closed
@@ -120,7 +120,7 @@ class Connection(abc.ABC):
             self.closing = False
 
     def look_again(self, error: Exception) -> None:
-        """Leave a server that answered that it is not the one to talk to, or not yet."""
+        """Leave a server that answered that it is no primary, or not ready."""
         if isinstance(error, exceptions.ReadOnlyError):
             self.dialer.asks_role = True
         if self.link is not None:
@@ -167,7 +167,7 @@ class Connection(abc.ABC):
                 else:
                     break
         except asyncio.CancelledError:
-            # Somebody cancelled every task of the loop; those who wait for this socket are none of them.
+            # All tasks of the loop were cancelled; what waits for this socket may be no task.
             if not self.closing:
                 self.loop.call_soon(self.after_loss)
             raise
@@ -183,7 +183,7 @@ class Connection(abc.ABC):
 
     def _opening_is_over(self, opening: asyncio.Task[None]) -> None:
         if self._opening is opening:
-            # Cancelled before its first step, it has not come to say so itself.
+            # Cancelled before its first step, so its own handler has not run.
             self._opening = None
             if not self.closing:
                 self.after_loss()

@@ -1,5 +1,5 @@
 """
-What a server may answer: errors as redis-py's exceptions, and what these say of a request. Text only, no I/O.
+Error replies as redis-py's exceptions, and what they mean for a request. Text only, no I/O.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _ERRORS: dict[str, type[RedisError]] = {
 }
 
 
-#: Errors of a server that is not the one to talk to, or not yet. What it was asked to do, it has not done.
+#: Errors of a server that is no primary, or not ready. The command was not carried out.
 NOT_DONE: frozenset[Any] = frozenset(
     (exceptions.ReadOnlyError, exceptions.BusyLoadingError, exceptions.MasterDownError)
 )
 
 
-#: Where a request is to go instead, or that it can go nowhere yet: answers of a cluster. Nothing was done.
+#: Answers of a cluster: the request has to go elsewhere, or can go nowhere yet. It was not carried out.
 REDIRECTIONS: frozenset[Any] = frozenset(
     (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError, exceptions.ClusterDownError)
 )
@@ -73,7 +73,7 @@ _STRINGS = frozenset((bytes,))
 
 
 class UnexpectedReply(ConnectionError):
-    """A reply that no command of ours can have had: whoever answers does not speak for Redis, or not to us."""
+    """A reply that the command cannot have: the peer is not Redis, or replies and commands no longer match."""
 
     @classmethod
     def to(cls, what: str, reply: Any) -> UnexpectedReply:

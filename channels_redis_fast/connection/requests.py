@@ -34,7 +34,7 @@ class Pending(Protocol):
         """
         Take the next reply; return whether all the commands have to be written again.
 
-        Whatever it raises means that the reply is none that its commands can have.
+        Whatever it raises means that its commands cannot have such a reply.
         """
 
     def not_done(self) -> None:
@@ -103,7 +103,7 @@ class Exchange(abc.ABC):
             self._not_done = 0
             self._again.clear()
         elif self._replies:
-            # What was carried out once is not to be carried out twice; nor what its caller has heard an error of.
+            # What was carried out is not repeated, nor anything whose caller has already got an error.
             missing = [] if self.is_over() else [at for at, reply in enumerate(self._replies) if reply is _NOT_DONE]
             self._again = deque(missing)
             return [self._commands[at] for at in missing]

@@ -1,19 +1,20 @@
 """
-What brings a receiver its messages on a cluster, where no wait in Redis can be about keys of different slots.
+Reads the messages that a receiver wants from a cluster, where no command can wait on keys of different slots.
 
-Every send to an empty key is followed by a word on the key's sharded channel. Who hears it looks at the key, and goes
-on looking until it is empty. A specific key's messages are read with ZRANGE, delivered, and removed with the next look;
-a general channel's are popped one at a time. Stands where a ``pump.Pump`` stands on a single server. Knows keys and
-members; what is in a member and who gets it is the receiver's, which server has a key the cluster's.
+Every send to an empty key is followed by an announcement on the key's sharded channel. A process that gets it looks at
+the key, and goes on looking until it is empty. A specific key's messages are read with ZRANGE, delivered, and removed
+with the next look; a general channel's are popped one at a time. It takes the place that ``pump.Pump`` has on a single
+server. Knows keys and members; what is in a member and who gets it is the receiver's, which server has a key the
+cluster's.
 
 Rules kept here:
 
-- A look at a key ends with an empty key, or with a receiver that wants no more: then the next word, or the next
-  receiver, begins another. So does a subscription that was acknowledged, or was again: words may have been missed.
+- Looking at a key ends when it is empty, or when its receiver wants no more. The next announcement, or the next
+  receiver, begins it again; so does a subscription that was acknowledged, since announcements may have been missed.
 - Of a specific key nothing is lost with a connection: what was read is in Redis until it was delivered. Of a general
   channel one message can be on its way at any time.
-- What was delivered and came back, because the server that had removed it was replaced by one that had not heard of
-  that, is not delivered again.
+- What was delivered and came back, because the server that had removed it was replaced by one that does not have the
+  removal, is not delivered again.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ logger = logging.getLogger("channels_redis_fast")
 #: Seconds that a key nobody wants stays subscribed: a general channel's receiver comes back when it has done its work.
 LINGER = 10.0
 
-#: Seconds for which a new server may have members that were removed from the last: as a replica it had not heard of it.
+#: Seconds for which a new server may have members that were removed from the last: a promoted replica may lack that.
 DOUBTFUL = 5.0
 
 
-#: Seconds by which a worker that came too late waits longer the next time, on average half of it, and how often.
+#: Seconds by which a worker that came too late waits longer the next time (half of it on average), and how often that
+#: grows.
 HERD_PAUSE, HERD_PAUSES = 0.001, 8
 
 
@@ -68,10 +70,10 @@ class ClusterPump:
         self.link = self.is_opening = None
         self.subscriber = ClusterSubscriber(
             cluster,
-            self._woken,
+            self._announced,
             on_lost=_nothing,
             on_back=_nothing,
-            on_subscribed=self._woken,
+            on_subscribed=self._announced,
         )
         #: Whether members of equal messages differ, so that the same again is no other message.
         self.distinguishes_equal_messages = receiver.distinguishes_equal_messages
@@ -131,7 +133,7 @@ class ClusterPump:
                 view = self._views[key] = View(self, target)
                 acknowledged = self.subscriber.subscribe(key)
                 if acknowledged is not None:
-                    # What comes of it is told by another way, and the poll is there if nothing does.
+                    # ``_announced`` is called when it is acknowledged; the poll covers a failure.
                     acknowledged.add_done_callback(ignore)
             elif view.target is not target:
                 view.change(target)
@@ -144,19 +146,19 @@ class ClusterPump:
         if self._poll is None and self.awaited:
             self._poll_later()
 
-    def _woken(self, key: bytes, payload: bytes = b"") -> None:
+    def _announced(self, key: bytes, payload: bytes = b"") -> None:
         view = self._views.get(key)
         if view is not None:
             view.is_at_end = False
             if key in self.awaited:
-                view.hear()
+                view.announced()
 
     def _poll_later(self) -> None:
         # Not all processes at once, and not all keys of a process for ever.
         self._poll = self.loop.call_later(self._receiver.block_time * random.uniform(0.5, 1.0), self._poll_all)
 
     def _poll_all(self) -> None:
-        """Look without having been told: of a send that could not say so, and to see who is not wanted any more."""
+        """Look at all keys without an announcement, which may have been lost; and find those no longer wanted."""
         self._poll = None
         for view in self._views.values():
             view.is_at_end = False
@@ -167,7 +169,7 @@ class ClusterPump:
         view.stay()
         self._views.pop(view.key, None)
 
-    # What views ask and tell.
+    # Called by views.
 
     def linger_is_over(self, view: View) -> None:
         """Called when nobody has wanted a key for long."""
@@ -218,7 +220,7 @@ class ClusterPump:
 
 
 class View:
-    """What is going on about one key."""
+    """The state of one key that is read."""
 
     __slots__ = (
         "_is_looking",
@@ -227,7 +229,7 @@ class View:
         "_missed",
         "_pump",
         "_server",
-        "_was_told",
+        "_was_announced",
         "ahead",
         "is_at_end",
         "key",
@@ -237,14 +239,14 @@ class View:
     def __init__(self, pump: ClusterPump, target: Target) -> None:
         self.target = target
         self.key = target.key
-        #: Whether nothing was there at the last look, and no word has come since it began.
+        #: Whether nothing was there at the last look, and no announcement has come since it began.
         self.is_at_end = False
         self.ahead = ReadAhead()
         self._pump = pump
         self._is_looking = False
         self._is_pausing = False
-        #: Whether the look on its way was begun by a word; and how many such found that another worker had been faster.
-        self._was_told = False
+        #: Whether an announcement began the look on its way; and how many such looks in a row came too late.
+        self._was_announced = False
         self._missed = 0
         self._leaving: asyncio.TimerHandle | None = None
         self._server: object = None
@@ -267,23 +269,23 @@ class View:
         if self._leaving is None:
             self._leaving = self._pump.loop.call_later(LINGER, self._pump.linger_is_over, self)
 
-    def hear(self) -> None:
-        """Called when there is something on the key. Who came too late the last times lets others go first."""
+    def announced(self) -> None:
+        """Called when there is something on the key. One that came too late the last times lets others go first."""
         if self._missed:
             longest = HERD_PAUSE * min(self._missed, HERD_PAUSES)
             self._pump.loop.call_later(random.uniform(0, longest), self._look_if_wanted)
         else:
-            self.look(told=True)
+            self.look(announced=True)
 
-    def look(self, only_removes: bool = False, told: bool = False) -> None:
-        """Ask for what is there, unless that is on its way. ``told``: whether something should be there."""
+    def look(self, only_removes: bool = False, announced: bool = False) -> None:
+        """Ask for what is there, unless that is on its way. ``announced``: whether something should be there."""
         if self._is_looking or self._is_pausing:
             return
         self._is_looking = True
-        self._was_told = told
+        self._was_announced = announced
         look = Look(self, self.target, only_removes)
         if not look.only_removes:
-            # Set back by a word that comes before the answer: the answer may have been on its way already.
+            # Reset by an announcement that comes before the answer: the answer may have been on its way already.
             self.is_at_end = True
         self._pump.send(look)
 
@@ -306,7 +308,7 @@ class View:
             else:
                 self._missed = 0
                 self._pump.deliver_general(target, members[0], score)
-        elif self._was_told and not isinstance(target, Inbox):
+        elif self._was_announced and not isinstance(target, Inbox):
             self._missed += 1
         self._pump.ended(again=not self.is_at_end or (isinstance(target, Inbox) and bool(target.removals)))
 
@@ -323,7 +325,7 @@ class View:
 
     def _look_if_wanted(self) -> None:
         if self.key in self._pump.awaited and not self.is_at_end:
-            self.look(told=True)
+            self.look(announced=True)
 
     def _resume(self) -> None:
         self._is_pausing = False
@@ -388,4 +390,4 @@ class Look(Exchange):
 
 
 def _nothing(names: Iterable[bytes]) -> None:
-    """What the layer's channels are told of lost connections is the Pub/Sub layer's business."""
+    """Lost subscriptions matter to the Pub/Sub layer only: here the next look finds what is there."""

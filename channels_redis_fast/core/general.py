@@ -104,7 +104,7 @@ class GeneralChannel:
         return waiter
 
     def abandon(self, waiter: Waiter[Popped]) -> None:
-        """Remove a waiter; give what it got and did not see to the next one, or back."""
+        """Remove a waiter; a message it was given and did not take goes to the next one, or back."""
         if self._receiver.retired:
             return
         if waiter in self.waiting:
@@ -155,7 +155,7 @@ class GeneralChannel:
         self.found()
 
     def found(self) -> None:
-        """There was a message: look on the next shard for more, if more are wanted."""
+        """Called when there was a message: look on the next shard for more, if more are wanted."""
         self.blocking = self._alone
         self._left = len(self._receiver.pumps)
         if self.waiting:
@@ -164,11 +164,11 @@ class GeneralChannel:
             self._leave()
 
     def tried(self) -> None:
-        """A try has been answered."""
+        """Called when a try has been answered."""
         self._trying = None
 
     def nothing_found(self, pump: PoppingConnection) -> None:
-        """A try on a shard brought nothing, or could not be made."""
+        """Called when a try on a shard found nothing, or could not be made."""
         if self._trying is pump:
             self._trying = None
             self._left -= 1

@@ -147,8 +147,8 @@ class RedisChannelLayer(RedisLayer):
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
 
         What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
-        sent whatever becomes of the others. Raises the first error, in their order, that is not ``ChannelFull``; else
-        ``ChannelFull`` with the names of all channels that were full, each once.
+        sent whether or not the others succeed. Raises the first error, in their order, that is not ``ChannelFull``;
+        else ``ChannelFull`` with the names of all channels that were full, each once.
         """
         # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
         await self._send_many(list(messages))
@@ -158,7 +158,7 @@ class RedisChannelLayer(RedisLayer):
         senders = self._loops[get_running_loop()].senders
         addressed = [self._addressed(channel, message) for channel, message in pairs]
         self._stats.sends += len(pairs)
-        sent = [senders[index].send(*letter) for index, *letter in addressed]
+        sent = [senders[index].send(*arguments) for index, *arguments in addressed]
         error: Exception | None = None
         full: dict[str, None] = {}
         for (channel, _), waiter in zip(pairs, sent, strict=True):
@@ -408,7 +408,7 @@ class RedisChannelLayer(RedisLayer):
     def client_prefix(self, value: str) -> None:
         self._client_prefix = value
 
-    # Inner works.
+    # Internals.
 
     def after_fork(self) -> None:
         """In a forked child: become a process of its own, and leave the parent's sockets alone."""

@@ -47,7 +47,7 @@ class CoreLoop:
         self.commands: list[CommandConnection | Cluster]
         self.senders: list[Sender | SlotSenders]
         if isinstance(shards, Seeds):
-            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER, says=True)
+            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER, announces=True)
             self.commands = [cluster]
             self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
             self.group_cache = GroupMembershipCache(0)

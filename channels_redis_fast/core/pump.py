@@ -12,7 +12,7 @@ Rules kept here:
 - At most one popped message is on its way at any time: what a dying connection can cost.
 - The removal of what was delivered goes before everything else, also on the next connection: nothing comes twice.
 - What was delivered before the connection was lost is not delivered again, though the next server has it: a promoted
-  replica that had not heard of its removal. That is for specific keys. Of a general channel another process may get
+  replica that did not have the removal. That is for specific keys. Of a general channel another process may get
   it, and equal messages without a random prefix cannot be told apart.
 - The next wait begins when those whom this one woke have run once, so that it knows whether they want more.
 """
@@ -133,7 +133,7 @@ class Pump(Connection):
         # Where groups were lost together with the messages, only a socket for commands finds that out.
         self._commands.keep_open()
         if self._receiver.distinguishes_equal_messages:
-            # This may be another server, which has not heard of the last removals.
+            # This may be another server, which does not have the last removals.
             for inbox in self._receiver.inboxes.values():
                 inbox.delivered.doubt(self._receiver.expiry)
         self.kick()
@@ -163,7 +163,7 @@ class Pump(Connection):
     def _ask(self) -> None:
         self.scheduled = False
         if self.inherited() is not None:
-            # Whoever comes is told.
+            # Every receive raises the error itself.
             return
         if self._paused is not None and self._stopped is None:
             return

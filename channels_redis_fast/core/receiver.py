@@ -82,7 +82,7 @@ class Receiver:
     # Specific channels.
 
     def serve(self, inbox: Inbox) -> None:
-        """See to it that the messages of a key come in, through this loop or through the one that has the key."""
+        """Have the messages of a key read, by this loop or by the one that already reads the key."""
         inbox.claimed = True
         self.served += 1
         inherited = self.commands[0].inherited()
@@ -106,8 +106,8 @@ class Receiver:
         One that cannot be read is skipped, as is one that was delivered before.
         """
         self._inboxes.clear_abandoned()
-        letters, errors = self._codec.decode_all(inbox.delivered.new(members))
-        self.stats.deliveries += inbox.deliver(letters, self.waker)
+        deliveries, errors = self._codec.decode_all(inbox.delivered.new(members))
+        self.stats.deliveries += inbox.deliver(deliveries, self.waker)
         for error in errors:
             self._undecodable(inbox.key, error)
         if inbox.stored and self._sweep is None:
@@ -146,10 +146,10 @@ class Receiver:
         self.stats.put_back += 1
         connection: CommandConnection | SlotQueue = self.commands[pump.shard].at(key)
         returned = connection.call((b"ZADD", key, score, member), (b"EXPIRE", key, self.expiry), repeatable=True)
-        connection.say(key)
+        connection.announce(key)
         return returned
 
-    # What the pumps ask and tell.
+    # Called by the pumps.
 
     def wanted(self, pump: Pump | ClusterPump) -> list[Target]:
         """
@@ -185,9 +185,9 @@ class Receiver:
 
     def unreachable(self, pump: Pump | ClusterPump, error: Exception) -> bool:
         """
-        Hear that a shard cannot be reached that never was; return whether to go on trying.
+        Called when a shard that was never reached cannot be reached; return whether to go on trying.
 
-        As long as another shard is there, or may be, receivers wait. With none, they are told.
+        As long as another shard is connected, or may be, receivers wait. With none, they raise ``error``.
         """
         if any(other.link is not None or other.is_opening for other in self.pumps if other is not pump):
             return True
@@ -261,7 +261,7 @@ class Receiver:
         self.inboxes[inbox.name] = inbox
 
     def _check_owners(self) -> None:
-        # A loop that stops, or is busy for long, says nothing to anybody; its keys would not be emptied meanwhile.
+        # A loop that is stopped, or busy for long, cannot report that; its keys would not be read meanwhile.
         self._guard = None
         waited_for = [
             inbox for inbox in list(self._inboxes.inboxes.values()) if inbox.receiver is not self and inbox.waiting
@@ -332,7 +332,7 @@ class Receiver:
         """Let go of a key that nobody has received on for long, and of the inbox with it."""
         with self._inboxes.lock:
             if inbox.receiver is self and (inbox.waiting or inbox.claimed):
-                # Somebody came meanwhile, in another thread, and counts on this loop.
+                # A receiver in another thread came meanwhile, and relies on this loop.
                 return
             self.inboxes.pop(inbox.name, None)
             if inbox.receiver is self:

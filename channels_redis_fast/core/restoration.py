@@ -1,8 +1,8 @@
 """
 Putting groups back together after a server has lost them, in one event loop.
 
-Redis restarts without its data, or a replica is promoted that had not heard of everything: channels are in no group
-any more and nothing tells their consumers. ``GroupRestorer`` asks each server who it is when a connection to it is
+Redis restarts without its data, or a replica is promoted that lacks the last writes: channels are in no group any more,
+and their consumers do not notice. ``GroupRestorer`` asks each server who it is when a connection to it is
 opened, and where that is another process than before, compares the groups with the layer's ``Memberships``. Knows
 groups; not how a connection comes back.
 
@@ -109,7 +109,7 @@ class GroupRestorer:
             self._renewal.cancel()
             self._renewal = None
 
-    # What connections ask and tell.
+    # Called by connections.
 
     def opened(self, connection: CommandConnection) -> bool:
         """Called when a socket is there; return whether requests wait until ``connection.release()`` is called."""
@@ -132,9 +132,9 @@ class GroupRestorer:
 
     def _ask(self, connection: CommandConnection) -> None:
         self._datasets[connection] = None
-        self._write(connection, [(b"INFO", b"server")], self._told)
+        self._write(connection, [(b"INFO", b"server")], self._asked)
 
-    def _told(self, connection: CommandConnection, replies: list[Any]) -> None:
+    def _asked(self, connection: CommandConnection, replies: list[Any]) -> None:
         (reply,) = replies
         if reply.__class__ in NOT_DONE:
             self._datasets.pop(connection, None)

@@ -213,7 +213,7 @@ class PlainCommands:
                 if isinstance(reply, Exception):
                     self._failed.append((first, end, reply))
             for key in self._were_empty:
-                self._connection.say(key)
+                self._connection.announce(key)
         self._end(future.exception())
 
     def _end(self, error: BaseException | None) -> None:

@@ -18,13 +18,14 @@ import re
 
 from ..connection.script import Script
 
-#: What a script says of a key and of how many messages were there before. Refused by an ACL, it changes nothing else.
-_SAYS = "if \\2 == 0 then redis.pcall('SPUBLISH', \\1, '') end"
+#: The announcement of a key, from the key and how many messages were there before. If an ACL refuses it, nothing else
+#: changes.
+_ANNOUNCE = "if \\2 == 0 then redis.pcall('SPUBLISH', \\1, '') end"
 
 
-def _said(text: str, what: str = "") -> str:
-    """Put into a script what it says of a key that it has written."""
-    return re.sub(r"WORD\((.*), (.*)\)", what, text)
+def _written_out(text: str, announcement: str = "") -> str:
+    """Put the announcement of a key that was written into a script, or nothing."""
+    return re.sub(r"ANNOUNCE\((.*), (.*)\)", announcement, text)
 
 
 _ROOM = """
@@ -87,7 +88,7 @@ for k = 1, #KEYS do
   end
   if ok and length > 2 then
     ok, problem = pcall(call, unpack(add))
-    if ok then call('EXPIRE', key, expiry) WORD(key, before) end
+    if ok then call('EXPIRE', key, expiry) ANNOUNCE(key, before) end
   end
   if not ok then
     local text = type(problem) == 'table' and problem.err or tostring(problem)
@@ -101,7 +102,7 @@ if #refused == 0 and #failed == 0 then return 0 end
 return {refused, failed}
 """
 )
-SEND = Script(_said(_SEND))
+SEND = Script(_written_out(_SEND))
 
 _DELIVER = """
 local over, problem = 0
@@ -109,7 +110,7 @@ local function deliver(i)
   local count, stamp = room(KEYS[i])
   if count < tonumber(ARGV[2 * i]) then
     call('ZADD', KEYS[i], stamp, ARGV[2 * i + 1])
-    call('EXPIRE', KEYS[i], expiry) WORD(KEYS[i], count)
+    call('EXPIRE', KEYS[i], expiry) ANNOUNCE(KEYS[i], count)
   else
     over = over + 1
   end
@@ -129,7 +130,7 @@ return over
 #: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
 #: Returns how many keys were over capacity and got nothing; the error of the first key that failed, if one did.
 _GROUP_SEND = _ROOM + "local first = 1" + _DELIVER
-GROUP_SEND = Script(_said(_GROUP_SEND))
+GROUP_SEND = Script(_written_out(_GROUP_SEND))
 
 #: The same for a group that is thought to be what it was. KEYS: the group's key, then the channel keys. ARGV: expiry;
 #: the score (seconds) up to which members have expired; the SHA-1 of the list of members, in their order, as msgpack;
@@ -137,7 +138,7 @@ GROUP_SEND = Script(_said(_GROUP_SEND))
 #: or cannot be looked at. The list itself is compared, since a member may be added and removed by anybody at any time;
 #: in its order, which says what capacity a key has, and without its scores.
 SAME_GROUP_SEND = Script(
-    _said(
+    _written_out(
         """
 local function look(key)
   redis.call('ZREMRANGEBYSCORE', key, 0, ARGV[2])
@@ -160,9 +161,12 @@ if digest ~= ARGV[3] then return members end
     )
 )
 
-#: The same for a cluster, where receivers do not wait in Redis: whoever finds a key empty says on its sharded channel
-#: that it no longer is. A receiver looks until a key is empty, so nobody has to be told before that.
-SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = Script(_said(_SEND, _SAYS)), Script(_said(_GROUP_SEND, _SAYS))
+#: The same for a cluster, where receivers do not wait in Redis: a send that finds a key empty announces on the key's
+#: sharded channel that it no longer is. Receivers look until a key is empty, so no other send needs an announcement.
+SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
+    Script(_written_out(_SEND, _ANNOUNCE)),
+    Script(_written_out(_GROUP_SEND, _ANNOUNCE)),
+)
 
 ALL = (SEND, GROUP_SEND, SAME_GROUP_SEND)
 OF_A_CLUSTER = (SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING)

@@ -17,7 +17,7 @@ from .sender import Sender
 
 
 class AnnouncingSender(Sender):
-    """A sender whose receivers do not wait in Redis, and are told."""
+    """A sender whose receivers do not wait in Redis: its scripts announce messages to them."""
 
     send_script, group_script = scripts.SEND_ANNOUNCING, scripts.GROUP_SEND_ANNOUNCING
 

@@ -1,4 +1,4 @@
-"""The reference twin of `_ext/batches.pyx`: which message goes into which call, and who waits for what becomes of it.
+"""The reference twin of `_ext/batches.pyx`: which message goes into which call, and which waiter gets its outcome.
 
 It knows keys, members and capacities, and the form in which the script takes them; not when a call is written, nor what
 its reply means.
@@ -67,11 +67,11 @@ class Batch:
         return arguments
 
     def waiters(self) -> list[Waiter[bool]]:
-        """Return who waits for the messages, in their order."""
+        """Return the waiters of the messages, in their order."""
         return [waiter for batch in self.keys for waiter in batch.waiters]
 
     def accept(self) -> None:
-        """Tell everybody who still waits that the message was taken."""
+        """Resolve the waiters that are still pending: their messages were taken."""
         for batch in self.keys:
             for waiter in batch.waiters:
                 if waiter._state == _PENDING:
@@ -100,7 +100,7 @@ class Gatherer:
         self._batch: Batch | None = None
 
     def send(self, key: bytes, member: bytes, capacity: int, /) -> Waiter[bool]:
-        """Add one message to the tick's batch; return who waits for what becomes of it."""
+        """Add one message to the tick's batch; return the waiter of its outcome."""
         waiter: Waiter[bool] = Waiter(self._waker)
         batch = self._keys.get(key)
         whole = None if batch is None else batch.batch

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from channels_redis_fast.hot.envelope import ORDERED_FROM, Message, decode, encode, frames, pack
 
 #: A message, and the channel or channels that it is for; None when it names none.
-Letter = tuple[str | list[str] | None, Message]
+Delivery = tuple[str | list[str] | None, Message]
 
 
 class EnvelopeCodec:
@@ -35,17 +35,17 @@ class EnvelopeCodec:
         """Return one member for each key, addressed to the channels listed for it."""
         return frames(pack(message), channels, self._prefix_length)
 
-    def decode(self, member: bytes, /) -> Letter:
+    def decode(self, member: bytes, /) -> Delivery:
         """Return the address (None when the member has none) and the message. Raises on what is neither."""
         return decode(member, self._prefix_length)
 
-    def decode_all(self, members: Iterable[bytes], /) -> tuple[list[Letter], list[Exception]]:
-        """Return the letters in members, in order, and the errors of those that hold none."""
-        letters: list[Letter] = []
+    def decode_all(self, members: Iterable[bytes], /) -> tuple[list[Delivery], list[Exception]]:
+        """Return the deliveries in members, in order, and the errors of those that hold none."""
+        deliveries: list[Delivery] = []
         errors: list[Exception] = []
         for member in members:
             try:
-                letters.append(decode(member, self._prefix_length))
+                deliveries.append(decode(member, self._prefix_length))
             except Exception as error:
                 errors.append(error)
-        return letters, errors
+        return deliveries, errors

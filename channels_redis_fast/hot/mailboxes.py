@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import Any
 
-from channels_redis_fast.hot.codec import Letter
+from channels_redis_fast.hot.codec import Delivery
 from channels_redis_fast.hot.envelope import Message, clone, footprint
 from channels_redis_fast.hot.waiters import _FINISHED, _PENDING, Waiter, Waker
 
@@ -214,16 +214,16 @@ class MailboxTable:
             if len(found) == 1:
                 self.waiting[channel] = found[0]
 
-    def hand_out(self, letters: list[Letter], here: Waker, /) -> tuple[list[Letter], int]:
-        """Give each letter to the receiver that waits alone on its channel, in this loop; return the other letters.
+    def hand_out(self, deliveries: list[Delivery], here: Waker, /) -> tuple[list[Delivery], int]:
+        """Give each delivery to the receiver that waits alone on its channel, in this loop; return the others.
 
-        Of a letter to several channels each gets a copy, and the first the message itself; it is left with those that
+        Of a delivery to several channels each gets a copy, and the first the message itself; it is left with those that
         could not be served. Second comes how many were given. `here` is the waker of the event loop that this is called
-        in; the caller holds the lock. What is left of one channel is left from its first letter on, so the order stays.
+        in; the caller holds the lock. What is left of a channel is left from its first delivery on, so the order stays.
         """
-        left: list[Letter] = []
+        left: list[Delivery] = []
         given = 0
-        for address, message in letters:
+        for address, message in deliveries:
             channel = address
             if isinstance(address, list):
                 names = [name for name in address[1:] if not self._give(name, self._copy, message, here)]
@@ -250,7 +250,7 @@ class MailboxTable:
         try:
             message = copy(message)
         except Exception:
-            # Nested too deep, for example. The caller reports it with what is left; the next letters are given.
+            # Nested too deep, for example. The caller reports it with what is left; the next deliveries are given.
             return False
         del self.waiting[channel]
         waiter._finish(_FINISHED, message)

@@ -24,7 +24,7 @@ def kind(name: object, /) -> int:
     """What sort of channel a name is, when that is beyond doubt.
 
     Returns 0 for a general channel; for a specific one the length, in characters, of its non-local part, `!` included;
-    -1 for everything else, valid or not: Channels' `require_valid_channel_name` then has the word. Never raises.
+    -1 for everything else, valid or not: Channels' `require_valid_channel_name` then decides. Never raises.
     """
     if type(name) is not str or len(name) >= _MAX_NAME or _CHANNEL.match(name) is None:
         return -1

@@ -52,7 +52,7 @@ class Waker:
             self._cancelled.append(waiter)
 
     def _next_slice(self) -> list[Waiter[Any]]:
-        """Take the waiters that are woken next; if there are more, see to it that their turn comes."""
+        """Take the waiters that are woken next; if there are more, schedule the next slice."""
         done = self._done
         if len(done) <= _SLICE and not self._cancelled:
             self._done = []

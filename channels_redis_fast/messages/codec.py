@@ -24,7 +24,7 @@ CHANNEL_FIELD = "__asgi_channel__"
 Message = dict[str, Any]
 Address = str | list[str] | None
 #: A message and whom it is for.
-Letter = tuple[Address, Message]
+Delivery = tuple[Address, Message]
 
 
 class Codec(Protocol):
@@ -41,11 +41,11 @@ class Codec(Protocol):
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         """Return one member for each key, addressed to the channels listed for it."""
 
-    def decode(self, member: bytes, /) -> Letter:
+    def decode(self, member: bytes, /) -> Delivery:
         """Return the address (None when the member has none) and the message. Raises on what is neither."""
 
-    def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Letter], list[Exception]]:
-        """Return the letters in members, in order, and the errors of those that hold none."""
+    def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Delivery], list[Exception]]:
+        """Return the deliveries in members, in order, and the errors of those that hold none."""
 
 
 class SingleMessageCodec(abc.ABC):
@@ -54,18 +54,18 @@ class SingleMessageCodec(abc.ABC):
     copy: Callable[[Message], Message] | None = None
 
     @abc.abstractmethod
-    def decode(self, member: bytes, /) -> Letter:
+    def decode(self, member: bytes, /) -> Delivery:
         """Return the address and the message."""
 
-    def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Letter], list[Exception]]:
-        letters: list[Letter] = []
+    def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Delivery], list[Exception]]:
+        deliveries: list[Delivery] = []
         errors: list[Exception] = []
         for member in members:
             try:
-                letters.append(self.decode(member))
+                deliveries.append(self.decode(member))
             except Exception as error:
                 errors.append(error)
-        return letters, errors
+        return deliveries, errors
 
 
 class EncryptedCodec(SingleMessageCodec):
@@ -83,7 +83,7 @@ class EncryptedCodec(SingleMessageCodec):
         body = pack(message)
         return [self._seal(splice(body, names)) for names in channels]
 
-    def decode(self, member: bytes, /) -> Letter:
+    def decode(self, member: bytes, /) -> Delivery:
         return decode(self._unseal(member), 0)
 
 
@@ -106,7 +106,7 @@ class SerializerCodec(SingleMessageCodec):
         # Lists of its own: what a site's serializer does with them is not for the next message.
         return [_as_bytes(self._serialize(_addressed(message, [*names]))) for names in channels]
 
-    def decode(self, member: bytes, /) -> Letter:
+    def decode(self, member: bytes, /) -> Delivery:
         message = self._deserialize(member)
         if not isinstance(message, dict):
             raise ValueError(f"a message must be a dict, not {type(message).__name__}")
@@ -143,7 +143,7 @@ class PayloadCodec(SingleMessageCodec):
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
         return [self.encode(message, None)] * len(channels)
 
-    def decode(self, member: bytes, /) -> Letter:
+    def decode(self, member: bytes, /) -> Delivery:
         if self._plain and _FIELD_BYTES not in member:
             try:
                 return None, decode(member, 0)[1]

@@ -34,7 +34,7 @@ from ..connection.futures import fail
 from ..hot import Lock, Mailbox, MailboxTable, StoredMessage, Waiter, Waker, clone
 from ..stats import Stats
 from . import memory_limit
-from .codec import Letter, Message
+from .codec import Delivery, Message
 from .delivered import DeliveredMembers
 from .memory_limit import PROCESS, Alive, Droppable
 
@@ -89,7 +89,7 @@ class MailboxLimits:
         logger.error("Skipped a message that cannot be delivered to %r: %s: %s", channel, type(error).__name__, error)
 
     def dropped(self, channel: str, capacity: int) -> None:
-        """Count a message that gave way, and say so now and then."""
+        """Count a message that was dropped, and log it at most once in ``WARNING_INTERVAL``."""
         self.stats.dropped += 1
         now = time.monotonic()
         if now >= self._warn_at:
@@ -102,7 +102,7 @@ class MailboxLimits:
                 self.stats.dropped,
             )
 
-    # What the process' limit asks and tells.
+    # Called by the process' memory limit.
 
     def held(self) -> int:
         """Return the bytes that are in all mailboxes."""
@@ -118,7 +118,7 @@ class MailboxLimits:
             ]
 
     def dropped_for_memory(self, count: int) -> None:
-        """Count messages that were dropped since mailboxes take too much memory, and say so now and then."""
+        """Count messages dropped because mailboxes take too much memory; log it once in ``WARNING_INTERVAL``."""
         with self.lock:
             self.stats.dropped += count
         now = time.monotonic()
@@ -185,7 +185,7 @@ class InboxRegistry(MailboxLimits):
             waiter.get_loop().call_soon_threadsafe(self.clear_abandoned)
 
     def clear_abandoned(self) -> None:
-        """Do what was put off."""
+        """Handle the receives that ``abandon_later`` has recorded."""
         abandoned = []
         # Another thread may be faster.
         with contextlib.suppress(IndexError):
@@ -225,7 +225,7 @@ class Mailboxes(MailboxTable):
         limits.all.add(self)
 
     def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
-        """Called when a receiver has gone; a message that it was given and never saw goes to the next, or back."""
+        """Called when a receiver has gone; a message it was given and did not take goes to the next, or back."""
         with self._limits.lock:
             self.leave(channel, waiter)
             if not waiter.has_result():
@@ -234,7 +234,7 @@ class Mailboxes(MailboxTable):
             grown = self._hand_back(channel, waiter.take(), waiter.number)
         PROCESS.grew(grown)
 
-    def deliver(self, letters: list[Letter], here: Waker) -> int:
+    def deliver(self, deliveries: list[Delivery], here: Waker) -> int:
         """
         Give messages to their channels, in order; return how many that were, one for each channel.
 
@@ -242,7 +242,7 @@ class Mailboxes(MailboxTable):
         """
         with self._limits.lock:
             # The usual receiver is alone, in this loop, and still there.
-            left, given = self.hand_out(letters, here)
+            left, given = self.hand_out(deliveries, here)
             if not left:
                 return given
             before = self.held

@@ -54,7 +54,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
-    SSUBSCRIBE, Redis 7.0 or newer), which plain Pub/Sub, and with it channels_redis, neither hears nor reaches. By
+    SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
     default that is used on a cluster alone, and always there.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
@@ -117,7 +117,7 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def send(self, channel: str, message: Message) -> None:
         """
-        Send a message to a channel. Who does not listen at this moment misses it.
+        Send a message to a channel. A process that is not subscribed at this moment misses it.
 
         A message is a dict, or as in channels_redis whatever else the serializer takes, but for None.
 
@@ -132,7 +132,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
 
         What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
-        sent whatever becomes of the others, and the first error, in their order, is raised.
+        sent whether or not the others succeed, and the first error, in their order, is raised.
         """
         # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
         await self._send_many(list(messages))
@@ -273,10 +273,10 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def group_count(self, group: str) -> int:
         """
-        Raise ``NotImplementedError``: nobody has the number.
+        Raise ``NotImplementedError``: the number is not known anywhere.
 
-        Redis knows how many connections listen to a group (PUBSUB NUMSUB), one for each event loop with members, but
-        not how many channels hear it there; each process knows its own alone.
+        Redis knows how many connections are subscribed to a group (PUBSUB NUMSUB), one for each event loop with
+        members, but not how many members each loop has; a process knows only its own.
         """
         raise NotImplementedError(_NO_MEMBERS.format("group_count"))
 

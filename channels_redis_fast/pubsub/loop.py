@@ -2,7 +2,7 @@
 What a Pub/Sub layer has in one event loop: connections by shard, the channels and groups that live here, and who
 gets a published message.
 
-A channel lives in the loop in which it was made or first received on, until its receiver has left and the grace
+A channel belongs to the loop in which it was made or first received on, until its receiver has left and the grace
 time is over. Knows Redis channels only as the names of channels and groups, and messages only to hand them out;
 names and shards come from ``pubsub``, the sockets are the ``subscriber``'s and the command connection's.
 """
@@ -22,7 +22,7 @@ from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
 from ..hot import Waiter, Waker
 from ..loops import Closable
-from ..messages.codec import Codec, Letter, Message
+from ..messages.codec import Codec, Delivery, Message
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
@@ -64,7 +64,7 @@ class PubSubLoop:
         #: Receives that the garbage collector has ended; see ``left_later``.
         self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
-        self._outages = Outages(self.channels, self.groups, self._tell, on_disconnect, on_reconnect)
+        self._outages = Outages(self.channels, self.groups, self._notify, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
         stats = self._stats
         #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
@@ -91,7 +91,7 @@ class PubSubLoop:
         """
         Let a channel live here. Returns None if its subscription is acknowledged, else the future of that.
 
-        Whoever awaits the future in vain says so to ``not_opened``.
+        If awaiting the future raises, call ``not_opened``.
         """
         # First of all: a name that cannot be written in UTF-8 must not stay.
         name = channel.encode()
@@ -131,7 +131,7 @@ class PubSubLoop:
             self.left(channel, waiter)
 
     def left(self, channel: str, waiter: Waiter[Message]) -> None:
-        """Called when a receiver has gone. What it was given and did not see is kept; the channel too, for a while."""
+        """Called when a receiver has gone. The message it was given is kept; the channel too, for the grace time."""
         self.boxes.abandon(channel, waiter)
         self._leave(channel)
 
@@ -148,7 +148,7 @@ class PubSubLoop:
             logger.debug("The event loop of channel %r was closed before its receiver", channel)
 
     def clear_abandoned(self) -> None:
-        """Do what was put off."""
+        """Handle the receives that ``left_later`` has recorded."""
         abandoned, self.abandoned = self.abandoned, deque()
         for channel, waiter in sorted(abandoned, key=lambda each: each[1].number):
             self.left(channel, waiter)
@@ -283,8 +283,8 @@ class PubSubLoop:
             self._stats.undecodable += 1
             logger.error("Skipped an undecodable message on %r: %s: %s", target, type(error).__name__, error)
             return
-        letters: list[Letter] = [(target if members is None else members, message)]
-        self._stats.deliveries += self.boxes.deliver(letters, self.waker)
+        deliveries: list[Delivery] = [(target if members is None else members, message)]
+        self._stats.deliveries += self.boxes.deliver(deliveries, self.waker)
         if self.boxes.stored and self._sweep is None and self._limits.expiry < math.inf:
             self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)
 
@@ -308,6 +308,6 @@ class PubSubLoop:
     def _back(self, names: Iterable[bytes]) -> None:
         self._outages.back([name.decode() for name in names])
 
-    def _tell(self, channels: Iterable[str], kind: str) -> None:
+    def _notify(self, channels: Iterable[str], kind: str) -> None:
         self.clear_abandoned()
         self.boxes.deliver([(channel, {"type": kind}) for channel in channels], self.waker)

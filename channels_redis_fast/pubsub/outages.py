@@ -1,13 +1,14 @@
 """
-Who of the channels in an event loop is told that subscriptions were lost, and that they are there again.
+Which channels of an event loop are notified when subscriptions are lost, and when they are acknowledged again.
 
-On a ring of servers what is lost is a shard, and every channel may hear something from it. On a cluster it is names: of
-channels, and of groups, which their members hear. Knows channels and groups by name; how they are told is said to it.
+On a ring of servers a whole shard is lost, and every channel may get messages through it. On a cluster single names are
+lost: those of channels, and those of groups, whose members are affected. Knows channels and groups by name; the caller
+passes in how to notify them.
 
 Rules kept here:
 
-- A channel is told of each loss that cuts it off from something, and once when it is cut off from nothing any more.
-- Who was not cut off is told nothing.
+- A channel is notified of each loss that affects it, and once when nothing of it is lost any more.
+- A channel that was not affected is not notified.
 """
 
 from __future__ import annotations
@@ -17,35 +18,35 @@ from collections.abc import Callable, Iterable, Mapping
 #: A shard by its number, or a channel or a group by its Redis channel.
 Lost = int | str
 
-Tell = Callable[[Iterable[str], str], None]
+Notify = Callable[[Iterable[str], str], None]
 
 
 class Outages:
     """
-    What is lost now, and who knows.
+    What is lost now, and which channels were notified.
 
     ``channels``: the groups of each channel, ``groups``: the channels of each group, both as they are at any time.
-    ``tell`` takes channels and the type of the message that they get.
+    ``notify`` takes channels and the type of the message that they get.
     """
 
     def __init__(
         self,
         channels: Mapping[str, set[str]],
         groups: Mapping[str, Mapping[str, None]],
-        tell: Tell,
+        notify: Notify,
         on_disconnect: str | None,
         on_reconnect: str | None,
     ) -> None:
         self._channels = channels
         self._groups = groups
-        self._tell = tell
+        self._notify = notify
         self._on_disconnect = on_disconnect
         self._on_reconnect = on_reconnect
         #: What is lost now. Names of a shard that is not lost are those that its server refuses.
         self._lost_shards: set[int] = set()
         self._lost_names: set[str] = set()
-        #: The channels that were told that they are cut off, and not yet that they are not.
-        self._told: set[str] = set()
+        #: The channels that were notified of a loss, and not yet that it is over.
+        self._notified: set[str] = set()
 
     def lost(self, what: Iterable[Lost]) -> None:
         """Called with the names whose subscriptions were lost, all at once."""
@@ -55,10 +56,10 @@ class Outages:
                 self._lost_shards.add(lost)
             else:
                 self._lost_names.add(lost)
-        hearers = self._hearers(what)
-        self._told.update(hearers)
+        affected = self._affected(what)
+        self._notified.update(affected)
         if self._on_disconnect is not None:
-            self._tell(hearers, self._on_disconnect)
+            self._notify(affected, self._on_disconnect)
 
     def back(self, what: Iterable[Lost], without: Iterable[str] = ()) -> None:
         """Called with the names that are subscribed again; ``without``: those of them that are not."""
@@ -66,30 +67,30 @@ class Outages:
         self._lost_names.update(without)
         self._lost_shards.difference_update(what)
         self._lost_names.difference_update(what)
-        self._look(self._hearers(what))
+        self._look(self._affected(what))
 
     def ended(self, name: str) -> None:
         """Called when no receiver here wants a name any more."""
         self._lost_names.discard(name)
-        self._told.discard(name)
+        self._notified.discard(name)
 
     def left(self, channel: str) -> None:
         """Called when a channel has left a group."""
         self._look((channel,))
 
-    def _hearers(self, what: Iterable[Lost]) -> Iterable[str]:
-        hearers: dict[str, None] = {}
+    def _affected(self, what: Iterable[Lost]) -> Iterable[str]:
+        affected: dict[str, None] = {}
         for lost in what:
             if isinstance(lost, int):
                 return list(self._channels)
-            hearers.update(dict.fromkeys((lost,) if lost in self._channels else self._groups.get(lost, ())))
-        return hearers
+            affected.update(dict.fromkeys((lost,) if lost in self._channels else self._groups.get(lost, ())))
+        return affected
 
     def _look(self, channels: Iterable[str]) -> None:
-        whole = [channel for channel in channels if channel in self._told and not self._is_cut_off(channel)]
-        self._told.difference_update(whole)
+        whole = [channel for channel in channels if channel in self._notified and not self._is_cut_off(channel)]
+        self._notified.difference_update(whole)
         if whole and self._on_reconnect is not None:
-            self._tell(whole, self._on_reconnect)
+            self._notify(whole, self._on_reconnect)
 
     def _is_cut_off(self, channel: str) -> bool:
         if self._lost_shards or channel in self._lost_names:

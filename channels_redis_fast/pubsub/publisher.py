@@ -98,7 +98,7 @@ class PublishBatch:
         fail(self.waiters, error)
 
     def _unanswered(self) -> list[int]:
-        """Return the positions of the messages of which it is not known what became, or that nothing did."""
+        """Return the positions of the messages that were not answered, or not carried out."""
         return [*self._not_done, *range(self._answered, len(self.messages))]
 
     def _keep_unanswered(self) -> None:

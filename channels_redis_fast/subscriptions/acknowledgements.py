@@ -1,5 +1,5 @@
 """
-Who waits until a server has acknowledged a subscription. Knows names, and no server.
+The futures of subscriptions that a server has not acknowledged yet. Knows names, and no server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Acknowledgements:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
-        #: Since when names are waited for, the oldest first.
+        #: Since when names are awaited, the oldest first.
         self._since: dict[bytes, float] = {}
         #: Done when a server could not be reached since ``wait_for`` was called.
         self._attempt: asyncio.Future[None] | None = None
@@ -46,12 +46,12 @@ class Acknowledgements:
                 future.set_result(None)
 
     def fail(self, name: bytes, error: Exception) -> None:
-        """Let those who wait for a name raise an error like ``error``."""
+        """Fail the futures of a name with an error like ``error``."""
         self._since.pop(name, None)
         fail(self._waiting.pop(name, ()), error)
 
     def fail_all(self, error: Exception) -> None:
-        """Let all who wait raise it."""
+        """Fail all futures."""
         for name in list(self._waiting):
             self.fail(name, error)
 

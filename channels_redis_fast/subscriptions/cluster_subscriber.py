@@ -1,11 +1,11 @@
 """
 The sharded subscriptions of a Redis Cluster in one event loop: each name at the server that has its slot now.
 
-Stands where a ``Subscriber`` stands on a single server. Has a ``NodeSubscriber`` for each server with a wanted name,
-and says to which a name belongs, again and again: when a server says that a slot is not its own (MOVED, or a
-``sunsubscribe`` that nobody asked for), when the cluster's map has changed, and when a server cannot be reached.
-Whoever waits for an acknowledgement waits through all of that. Knows names and their slots; which server has a slot is
-the cluster's to know, what a name stands for and what is in a message is not known here.
+Takes the place that a ``Subscriber`` has on a single server. Has a ``NodeSubscriber`` for each server with a wanted
+name, and decides to which a name belongs, again and again: when a server answers that a slot is not its own (MOVED, or
+a ``sunsubscribe`` that nobody asked for), when the cluster's map has changed, and when a server cannot be reached. A
+wait for an acknowledgement lasts through all of that. Knows names and their slots; which server has a slot is the
+cluster's to know, what a name stands for and what is in a message is not known here.
 
 Rules kept here:
 
@@ -81,7 +81,7 @@ class ClusterSubscriber(Resumable):
         self._places: dict[int, Place] = {}
         self._acknowledgements = Acknowledgements(cluster.loop)
         self._gaps = SubscriptionGaps(cluster.loop, on_lost, on_back)
-        #: Servers that were told to end subscriptions as these are elsewhere now: since when, on which socket, which.
+        #: Servers that are asked to end subscriptions whose slots have moved: since when, on which socket, which.
         self._left: dict[NodeSubscriber, tuple[float, Link | None, list[bytes]]] = {}
         self._watch: asyncio.TimerHandle | None = None
         #: Slots whose server is to be asked for again, and when that is.
@@ -234,7 +234,7 @@ class ClusterSubscriber(Resumable):
             self._leave(old, place.names)
         for name in place.names:
             if home.want(name) and home is not old:
-                # It had it before, and was not yet told that it is not wanted there any more.
+                # The server had it before, and the UNSUBSCRIBE was not written yet.
                 self.acknowledged(home, name)
 
     def _leave(self, old: NodeSubscriber, names: Iterable[bytes]) -> None:
@@ -301,7 +301,7 @@ class ClusterSubscriber(Resumable):
             self._put_later(place)
 
     def _map_changed(self) -> None:
-        # Perhaps many times in a tick: each slot that moves is told of.
+        # Perhaps many times in a tick: once for each slot that moves.
         if not self._is_outdated:
             self._is_outdated = True
             self.loop.call_soon(self._put_all)

@@ -1,8 +1,9 @@
 """
-The words of Redis Pub/Sub, plain and sharded: commands, what the server says, and what its refusals mean.
+The commands of Redis Pub/Sub, plain and sharded, the names of what the server pushes, and what its refusals mean.
 
-Plain Pub/Sub is what channels_redis speaks. Sharded Pub/Sub (https://redis.io/docs/latest/develop/pubsub/, Redis 7.0)
-differs on one server in nothing but these words, and the two do not hear each other. Opens nothing, and knows no layer.
+Plain Pub/Sub is what channels_redis uses. Sharded Pub/Sub (https://redis.io/docs/latest/develop/pubsub/, Redis 7.0)
+differs on one server only in these names; messages of one kind do not reach subscribers of the other. Opens nothing,
+and knows no layer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from redis.exceptions import BusyLoadingError, MasterDownError, NoPermissionErro
 
 
 def passes(error: Exception) -> bool:
-    """Return whether a server that refuses with this error says that it will not for long."""
+    """Return whether an error of a server is temporary: it is busy, or loads its data."""
     return isinstance(error, (BusyLoadingError, MasterDownError)) or str(error).startswith("BUSY ")
 
 

@@ -1,8 +1,8 @@
 """
-Names that are without the subscription that they had: which of these gaps are worth telling of, and when they end.
+Names that are without the subscription that they had: which of these gaps are reported, and when they end.
 
-A gap that begins because a slot moves is told of when it lasts longer than ``MOVE_TIME``, one that begins because a
-connection was lost at once. Knows names; not where they are subscribed, nor who hears them.
+A gap that begins because a slot moves is reported when it lasts longer than ``MOVE_TIME``, one that begins because a
+connection was lost at once. Knows names; not where they are subscribed, nor who receives on them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SubscriptionGaps:
     """
     The gaps in the subscriptions of an event loop.
 
-    ``on_lost`` takes the names that are told to be lost, ``on_back`` those of them that are there again.
+    ``on_lost`` takes the names that are reported lost, ``on_back`` those of them that are subscribed again.
     """
 
     def __init__(
@@ -33,12 +33,12 @@ class SubscriptionGaps:
         self._loop = loop
         self._on_lost = on_lost
         self._on_back = on_back
-        #: Since when names move, the oldest first; names that were told to be lost; and those that are there again.
+        #: Since when names move, the oldest first; names that were reported lost; and those that are back.
         self._moving: dict[bytes, float] = {}
         self._lost: set[bytes] = set()
         self._back: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
-        #: Names to be told of with others, and when.
+        #: Names that are reported together, and when.
         self._missed: dict[bytes, None] = {}
         self._report: asyncio.TimerHandle | None = None
 
@@ -62,8 +62,8 @@ class SubscriptionGaps:
         """
         Called when a name has lost its subscription, and what was published on it before is missed for certain.
 
-        That is told of even if the name is subscribed again at once: with the other names that this happens to in the
-        next moment, since a channel and its groups are told of together.
+        That is reported even if the name is subscribed again at once: together with the other names of which that is
+        true in the next moment, since a channel and its groups are reported together.
         """
         self.begin(name)
         self._missed[name] = None
@@ -111,5 +111,5 @@ class SubscriptionGaps:
 
     def _report_back(self) -> None:
         back, self._back = self._back, []
-        # What was lost again in the meantime is told of when that is over.
+        # What was lost again in the meantime is reported when that is over.
         self._on_back([name for name in back if name not in self._lost])

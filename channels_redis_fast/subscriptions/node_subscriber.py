@@ -1,8 +1,8 @@
 """
 The subscribing connection to one server of a cluster.
 
-A ``Subscriber`` that takes names of many slots, and leaves it to its owner what becomes of those that the server does
-not have. Knows the slots of names, and how a server says that it does not have one; not who does.
+A ``Subscriber`` that takes names of many slots, and reports to its owner those that the server does not have. Knows the
+slots of names, and how a server answers that it does not have one; not which server does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LEARNING_TIME = 5.0
 
 
 class SubscriptionListener(Protocol):
-    """What hears of a connection's names."""
+    """What a ``NodeSubscriber`` reports to."""
 
     def acknowledged(self, subscriber: NodeSubscriber, name: bytes) -> None:
         """Called when a server has acknowledged a name."""
@@ -84,7 +84,7 @@ class NodeSubscriber(Subscriber):
     def stood_still(self) -> bool:
         """Return whether the server does not answer, or did not a moment ago: its slots may have been elsewhere."""
         now = self.loop.time()
-        is_still = self.link is not None and self._pinged > self.link.heard and now - self._pinged > STILL_TIME
+        is_still = self.link is not None and self._pinged > self.link.last_activity and now - self._pinged > STILL_TIME
         return is_still or now - self._stood_still_at < LEARNING_TIME
 
     def overdue(self, name: bytes) -> Exception | None:
@@ -150,7 +150,7 @@ class NodeSubscriber(Subscriber):
 
     def _check_silence(self) -> None:
         super()._check_silence()
-        if self.link is not None and self._pinged > self.link.heard:
+        if self.link is not None and self._pinged > self.link.last_activity:
             self.loop.call_later(DOUBT, self._look_at_silence)
 
     def _ponged(self, seconds: float) -> None:
@@ -158,9 +158,9 @@ class NodeSubscriber(Subscriber):
             self._stood_still_at = self.loop.time()
 
     def _look_at_silence(self) -> None:
-        if self.link is not None and self._pinged > self.link.heard:
+        if self.link is not None and self._pinged > self.link.last_activity:
             self._owner.troubled()
 
 
 def _nothing(names: Names) -> None:
-    """Nobody is told of all the names of a server at once: each is the owner's, and may be somewhere else by now."""
+    """Names are reported one by one to the owner: each may be at another server by now."""

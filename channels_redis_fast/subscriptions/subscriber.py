@@ -2,8 +2,8 @@
 One shard's subscriptions in one event loop: what is subscribed is kept equal to what is wanted.
 
 Names are wanted and no longer wanted; once a tick the difference goes out as one SUBSCRIBE and one UNSUBSCRIBE of
-many names, in the words of plain or of sharded Pub/Sub. Whoever wants a name can wait until the server has
-acknowledged it. Messages go straight from the socket to ``on_message``. Knows Redis channels by name; not whose they
+many names, for plain or for sharded Pub/Sub. A caller that wants a name can wait until the server has acknowledged
+it. Messages go straight from the socket to ``on_message``. Knows Redis channels by name; not whose they
 are, nor what is in a message.
 
 Rules kept here:
@@ -12,9 +12,9 @@ Rules kept here:
 - After a loss everything wanted is subscribed again, in batches; ``on_back`` is called when the server has answered
   all of it, with the names that it refuses.
 - What is wanted stays wanted when the server refuses it, and is asked for again after a pause. ``on_found`` takes the
-  names that ``on_back`` had told to be refused and that are there after all.
-- Who waits hears a refusal at once, but for one that passes (a busy or loading server): that is waited out.
-- Nobody waits longer than an answer may take while the server acknowledges nothing, whatever else it says; a connection
+  names that ``on_back`` had reported as refused and that are acknowledged after all.
+- A wait ends at once with a refusal, but for a temporary one (a busy or loading server): that is waited out.
+- No wait is longer than an answer may take while the server acknowledges nothing, whatever else it sends; a connection
   on which nothing is acknowledged for so long is dropped.
 - Reading is never paused: the server would close a subscriber that falls behind. Mailboxes drop instead.
 - A silent connection is asked with PING, and dropped when it stays silent.
@@ -102,7 +102,7 @@ class Subscriber(Connection, Resumable):
         self._pausing: dict[bytes, None] = {}
         self._pauses = delays()
         self._pause: asyncio.TimerHandle | None = None
-        #: Refused names that ``on_back`` has told of.
+        #: Refused names that ``on_back`` has reported.
         self._missing: set[bytes] = set()
         #: What is to be logged of refusals: names by command and what the server said.
         self._complaints: dict[tuple[bytes, str], list[bytes]] = {}
@@ -182,7 +182,7 @@ class Subscriber(Connection, Resumable):
     def opened(self) -> None:
         assert isinstance(self.link, PushLink)
         self.link.on_push = self._pushed
-        self.link.heard = self.loop.time()
+        self.link.last_activity = self.loop.time()
         self._forget_socket()
         self._changed = dict.fromkeys(self._wanted)
         self._write()
@@ -369,11 +369,11 @@ class Subscriber(Connection, Resumable):
             self._on_found([name])
 
     def _settle(self, name: bytes) -> None:
-        """Tell who waits for a name that the server has acknowledged it."""
+        """End the wait for a name: the server has acknowledged it."""
         self._acknowledgements.settle(name)
 
     def _fail(self, name: bytes, error: Exception) -> None:
-        """Tell who waits for a name that it is refused."""
+        """End the wait for a name: the server refuses it."""
         self._acknowledgements.fail(name, error)
 
     def _report_back(self) -> None:
@@ -395,7 +395,7 @@ class Subscriber(Connection, Resumable):
     # What takes too long.
 
     def _check_patience(self) -> None:
-        """Let those who wait too long hear it, unless the server is at work."""
+        """Fail the waits that last too long, unless the server is acknowledging other names."""
         self._patience = None
         oldest, now = self._acknowledgements.oldest(), self.loop.time()
         if oldest is None:
@@ -423,8 +423,8 @@ class Subscriber(Connection, Resumable):
             return
         now = self.loop.time()
         trouble = None
-        if self._pinged > link.heard and now - self._pinged >= self.answer_timeout - self._ping_interval:
-            trouble = f"silent for {now - link.heard:.1f} s"
+        if self._pinged > link.last_activity and now - self._pinged >= self.answer_timeout - self._ping_interval:
+            trouble = f"silent for {now - link.last_activity:.1f} s"
         elif self._sent and now - self._answered_at >= self.answer_timeout:
             trouble = f"no answer to {self._sent[0].command.decode()} for {now - self._answered_at:.1f} s"
         if self._silence.confirms(trouble is not None, now):
@@ -433,11 +433,12 @@ class Subscriber(Connection, Resumable):
         if trouble is not None:
             self._watch = self.loop.call_later(LAST_READ, self._check_silence)
             return
-        if now - link.heard >= self._ping_interval and self._pinged <= link.heard:
+        if now - link.last_activity >= self._ping_interval and self._pinged <= link.last_activity:
             self._pinged = now
             self._expect(Sent(PING, deque()))
             link.write(assemble([(PING,)]), [])
-        left = self._ping_interval if self._pinged > link.heard else link.heard + self._ping_interval - now
+        is_pinged = self._pinged > link.last_activity
+        left = self._ping_interval if is_pinged else link.last_activity + self._ping_interval - now
         self._watch = self.loop.call_later(max(left, LAST_READ), self._check_silence)
 
     def _ponged(self, seconds: float) -> None:

@@ -81,7 +81,7 @@ class Hub:
     def _work(self) -> None:
         is_stopped = False
         while not is_stopped:
-            # A serializer that raises these ends its own call, which hears of it, and not those of others.
+            # A serializer that raises these ends its own call, which raises them too, and no other call.
             with contextlib.suppress(KeyboardInterrupt, SystemExit):
                 self.loop.run_forever()
                 is_stopped = True
@@ -124,7 +124,7 @@ class Call:
         self._task.add_done_callback(self._never_began)
 
     def cancel(self) -> None:
-        """Cancel it, from any thread; ``done`` hears of it too."""
+        """Cancel it, from any thread; ``done`` is called then, too."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._cancel)
 
@@ -157,7 +157,7 @@ class Call:
         except GeneratorExit:
             raise
         except BaseException as error:
-            # Who asked hears it, and it is nobody else's business.
+            # The caller raises it; nothing else is affected.
             self._error = error
         # Told from here, and not by the loop when it comes round again: somebody waits.
         self._task.remove_done_callback(self._never_began)
@@ -236,7 +236,7 @@ _GREEN = (
 
 @atexit.register
 def _stop() -> None:
-    # The thread of a parent's hub would be waited for in vain.
+    # The thread of a parent's hub does not exist here: waiting for it would never end.
     notice_fork()
     with _process.lock:
         hub, _process.hub, _process.has_ended = _process.hub, None, True

@@ -34,7 +34,7 @@ class Wire:
     """Stands in for a socket: what is written is kept, what a server would say is said by the test."""
 
     def __init__(self) -> None:
-        self.heard = 0.0
+        self.last_activity = 0.0
         self.written: list[list[bytes]] = []
         self.on_push: Any = None
 
@@ -242,7 +242,7 @@ async def test_pings_are_answers_of_their_own(place: Place, caplog: pytest.LogCa
     place.subscriber.answer_timeout, place.subscriber._ping_interval = 0.02, 0.01
     for answer in ((b"pong", b""), "NOPERM this user may not PING"):
         place.subscriber._pinged = -1.0
-        cast(Any, place.subscriber.link).heard = asyncio.get_running_loop().time() - 1
+        cast(Any, place.subscriber.link).last_activity = asyncio.get_running_loop().time() - 1
         place.subscriber._check_silence()
         assert place.written()[-1:] == [[b"PING"]]
         await place.wants(A)
@@ -257,14 +257,14 @@ async def test_a_server_that_stood_still(place: Place) -> None:
     """It is known while it does not answer and for a while afterwards, since its slots may have been elsewhere."""
     now = asyncio.get_running_loop().time()
     assert not place.subscriber.stood_still()
-    cast(Any, place.subscriber.link).heard = now - 40
+    cast(Any, place.subscriber.link).last_activity = now - 40
     place.subscriber._check_silence()
     assert place.written() == [[b"PING"]]
     assert not place.subscriber.stood_still()
     place.subscriber._pinged = now - 2
     assert place.subscriber.stood_still()
     place.wire.says((b"pong", b""))
-    cast(Any, place.subscriber.link).heard = now
+    cast(Any, place.subscriber.link).last_activity = now
     assert place.subscriber.stood_still()
     place.subscriber._stood_still_at -= 60
     assert not place.subscriber.stood_still()
@@ -275,7 +275,7 @@ async def test_a_process_that_was_stopped_reads_before_it_gives_up(place: Place)
     subscriber, aborted = place.subscriber, list[Exception]()
     cast(Any, subscriber.link).abort = aborted.append
     now = asyncio.get_running_loop().time()
-    cast(Any, subscriber.link).heard = now - 100
+    cast(Any, subscriber.link).last_activity = now - 100
     subscriber._pinged = now - 90
     subscriber._check_silence()
     assert subscriber._silence._due is not None

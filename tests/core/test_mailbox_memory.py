@@ -47,8 +47,8 @@ class Office:
         self.boxes = Mailboxes(self.limits)
         self.waker = Waker(asyncio.get_running_loop())
 
-    def give(self, *letters: Any) -> int:
-        return self.boxes.deliver(list(letters), self.waker)
+    def give(self, *deliveries: Any) -> int:
+        return self.boxes.deliver(list(deliveries), self.waker)
 
     def take(self, channel: str) -> Any:
         """Return what is stored for a channel, None if there is nothing."""

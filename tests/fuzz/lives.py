@@ -132,11 +132,19 @@ def table_of(hot: Any) -> Any:
 
 
 def served(hot: Any) -> Any:
-    """Letters to one receiver and to several, who get copies."""
+    """Deliveries to one receiver and to several, who get copies."""
     table, waker, made = table_of(hot)
     flat, deep = {"n": 1}, {"n": [1]}
-    letters = [("a", deep), (["e", "f", "b"], deep), (["g"], flat), ([], flat), ("c", flat), ("d", flat), (None, flat)]
-    return table.hand_out(letters, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
+    deliveries = [
+        ("a", deep),
+        (["e", "f", "b"], deep),
+        (["g"], flat),
+        ([], flat),
+        ("c", flat),
+        ("d", flat),
+        (None, flat),
+    ]
+    return table.hand_out(deliveries, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
 
 
 def stored(hot: Any) -> Any:
@@ -172,10 +180,10 @@ def left(hot: Any) -> Any:
     return lines, [table.next_in_line(channel) is not None for channel in ("b", "b", "none")], sorted(table.waiting)
 
 
-def refused(hot: Any, letters: Any) -> Any:
-    """Letters that are none, or cannot be copied."""
+def refused(hot: Any, deliveries: Any) -> Any:
+    """Deliveries that are none, or cannot be copied."""
     table, waker, _ = table_of(hot)
-    return table.hand_out(letters, waker)
+    return table.hand_out(deliveries, waker)
 
 
 def locked(hot: Any) -> Any:
@@ -241,5 +249,5 @@ def table_name(table: Any) -> str:
 
 def replied(hot: Any) -> Any:
     """A whole reply, in which not all is sound."""
-    letters, errors = hot.EnvelopeCodec(12).decode_all([*MEMBERS.values(), *HOSTILE.values()])
-    return letters, [(type(error), str(error)) for error in errors]
+    deliveries, errors = hot.EnvelopeCodec(12).decode_all([*MEMBERS.values(), *HOSTILE.values()])
+    return deliveries, [(type(error), str(error)) for error in errors]

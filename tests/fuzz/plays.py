@@ -133,7 +133,7 @@ class Waiting(Play):
 
 
 class Delivering(Play):
-    """Receivers of a few channels, and letters to them: one channel, several, one twice, none, and no letters."""
+    """Receivers of a few channels, and deliveries to them: one channel, several, one twice, none, and no deliveries."""
 
     CHANNELS = ("a", "b", "c", "\xe9", "")
 
@@ -176,11 +176,11 @@ class Delivering(Play):
             if self.source.byte() % 8 == 0:
                 self.table.clear()
             return self.table.expire(float(self.source.byte())), self.mailboxes()
-        letters = [self.letter() for _ in range(self.source.byte() % 5)]
-        before = repr(letters)
+        deliveries = [self.delivery() for _ in range(self.source.byte() % 5)]
+        before = repr(deliveries)
         with self.lock:
-            left = self.table.hand_out(letters, self.source.pick(self.wakers))
-        return left, repr(letters) == before, {name: len(self.table.line(name)) for name in self.table.waiting}
+            left = self.table.hand_out(deliveries, self.source.pick(self.wakers))
+        return left, repr(deliveries) == before, {name: len(self.table.line(name)) for name in self.table.waiting}
 
     def store(self) -> Any:
         """Put a new message, or one that others have too, at either end."""
@@ -200,7 +200,7 @@ class Delivering(Play):
     def channel(self) -> Any:
         return self.source.pick(self.CHANNELS) if self.source.byte() < 250 else self.source.value(1)
 
-    def letter(self) -> Any:
+    def delivery(self) -> Any:
         kind = self.source.byte()
         message = self.source.entries(3) if kind < 240 else self.source.value(3)
         address: Any = [self.channel() for _ in range(self.source.byte() % 5)] if kind & 1 else self.channel()

@@ -61,9 +61,9 @@ def decode(data: bytes) -> None:
 
 
 def shown(reply: Any) -> Any:
-    """Letters as they are, errors as text."""
-    letters, errors = reply
-    return letters, [(type(error), str(error)) for error in errors]
+    """Deliveries as they are, errors as text."""
+    deliveries, errors = reply
+    return deliveries, [(type(error), str(error)) for error in errors]
 
 
 def splice(data: bytes) -> None:
@@ -186,7 +186,7 @@ def waiters(data: bytes) -> None:
 
 
 def mailboxes(data: bytes) -> None:
-    """Receivers that wait, and the letters of a reply that are handed to them."""
+    """Receivers that wait, and the deliveries of a reply that are handed to them."""
     same(lambda hot: Delivering(hot, data).play(), "the play of", data)
 
 

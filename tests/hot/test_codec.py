@@ -24,8 +24,8 @@ def test_there_and_back(hot: Any, length: int) -> None:
 def test_what_cannot_be_decoded_spoils_nothing(hot: Any) -> None:
     codec = hot.EnvelopeCodec(2)
     good = [codec.encode({"n": n}, "a!b") for n in range(2)]
-    letters, errors = codec.decode_all([good[0], b"", b"xx\x93", good[1], b"xx\x01"])
-    assert letters == [("a!b", {"n": 0}), ("a!b", {"n": 1})]
+    deliveries, errors = codec.decode_all([good[0], b"", b"xx\x93", good[1], b"xx\x01"])
+    assert deliveries == [("a!b", {"n": 0}), ("a!b", {"n": 1})]
     assert len(errors) == 3
     assert "must be a map" in str(errors[2])
 

@@ -34,9 +34,9 @@ def table(hot: Any) -> Any:
         def wait(self, *channels: str) -> list[Any]:
             return [self.claim(channel, self.waker) for channel in channels]
 
-        def give(self, *letters: Any) -> tuple[Any, int]:
+        def give(self, *deliveries: Any) -> tuple[Any, int]:
             with self.lock:
-                return self.hand_out(list(letters), self.waker)  # type: ignore[no-any-return]
+                return self.hand_out(list(deliveries), self.waker)  # type: ignore[no-any-return]
 
     return Table
 
@@ -205,11 +205,11 @@ async def test_who_waits_alone_here_is_served(table: Callable[[], Any], hot: Any
     elsewhere = here.claim("elsewhere", hot.Waker(asyncio.get_running_loop()))
     gone.cancel()
     names = ["alone", "two", "elsewhere", "gone", "nobody", "alone", None, ""]
-    letters = [(name, {"n": n}) for n, name in enumerate(names)]
-    left, given = here.give(*letters)
-    assert left == letters[1:]
+    deliveries = [(name, {"n": n}) for n, name in enumerate(names)]
+    left, given = here.give(*deliveries)
+    assert left == deliveries[1:]
     assert given == 1
-    assert alone.take() is letters[0][1]
+    assert alone.take() is deliveries[0][1]
     assert sorted(here.waiting) == ["elsewhere", "gone", "other", "two"]
     assert not other.done()
     assert not elsewhere.done()
@@ -239,17 +239,17 @@ async def test_what_is_left_of_a_group(table: Callable[[], Any]) -> None:
     assert served.take() is not message
     # The first comes last, and may have the original.
     assert left == [(["c", "b"], message), ("a", message), ("b", message)]
-    assert all(letter[1] is message for letter in left)
+    assert all(delivery[1] is message for delivery in left)
 
 
 async def test_order_within_a_channel(table: Callable[[], Any]) -> None:
     """What comes behind something that is left is left too."""
     here = table()
     (waiter,) = here.wait("a")
-    letters = [("a", {"n": n}) for n in range(3)]
-    left, given = here.give(*letters)
+    deliveries = [("a", {"n": n}) for n in range(3)]
+    left, given = here.give(*deliveries)
     assert waiter.take() == {"n": 0}
-    assert (left, given) == (letters[1:], 1)
+    assert (left, given) == (deliveries[1:], 1)
 
 
 async def test_a_copy_that_fails_costs_no_waiter(table: Callable[[], Any]) -> None:
