@@ -15,7 +15,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from channels.layers import BaseChannelLayer
 
@@ -184,11 +184,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
-
-    if not TYPE_CHECKING:
-        # Hidden from type checkers, to which it would say that every attribute exists.
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(upstream.absent(self.layer_name, type(self).__name__, name), name=name, obj=self)
 
     def _refuse_overrides(self) -> None:
         """Raise ``TypeError`` for an override of a subclass that channels_redis honours and that cannot be here."""

@@ -7,8 +7,11 @@ raises `AttributeError` with the name of what to use in its place. Knows names; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn, TypeVar
+
+Class = TypeVar("Class", bound=type)
 
 
 class Fate(Enum):
@@ -93,9 +96,34 @@ ABSENT_FROM_MODULES: dict[str, dict[str, str]] = {
 }
 
 
-def absent(layer: str, owner: str, name: str) -> str:
-    """Return the text of the ``AttributeError`` for an attribute that a layer does not have."""
-    return _explained(f"{owner!r} object has no attribute {name!r}", ABSENT[layer].get(name))
+class Absent:
+    """
+    An attribute that a layer does not have: whoever reads it is told what to use. What is assigned to it is read.
+
+    Not ``__getattr__``: a class that has this reads each of its attributes at several times the cost.
+    """
+
+    __slots__ = ("_instead", "_name")
+
+    def __init__(self, name: str, instead: str) -> None:
+        self._name = name
+        self._instead = instead
+
+    def __get__(self, layer: object, owner: type) -> NoReturn:
+        thing = f"type object {owner.__name__!r}" if layer is None else f"{type(layer).__name__!r} object"
+        text = _explained(f"{thing} has no attribute {self._name!r}", self._instead)
+        raise AttributeError(text, name=self._name, obj=owner if layer is None else layer)
+
+
+def explains_absent(layer: str) -> Callable[[Class], Class]:
+    """Return what decorates the class of a layer, so that it explains the attributes that it does not have."""
+
+    def decorate(cls: Class) -> Class:
+        for name, instead in ABSENT[layer].items():
+            setattr(cls, name, Absent(name, instead))
+        return cls
+
+    return decorate
 
 
 def absent_from(module: str, path: str, name: str) -> str:

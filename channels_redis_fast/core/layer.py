@@ -35,6 +35,7 @@ from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.mailbox import InboxRegistry
 from ..sync.routing import routed
+from ..upstream import explains_absent
 from . import keys
 from .flush import unlink_all
 from .groups import Group, GroupSender
@@ -48,6 +49,7 @@ from .restoration import GroupRestorer
 __all__ = ["ChannelFull", "RedisChannelLayer"]
 
 
+@explains_absent("core")
 class RedisChannelLayer(RedisLayer):
     """
     A channel layer on Redis sorted sets, wire-compatible with ``channels_redis.core.RedisChannelLayer`` 4.3.

@@ -29,6 +29,7 @@ from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.mailbox import MailboxLimits
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
+from ..upstream import explains_absent
 from .loop import PubSubLoop
 from .reader import Reader
 from .views import ChannelsView, GroupsView, WaitingMessages
@@ -41,6 +42,7 @@ logger = logging.getLogger("channels_redis_fast")
 DEFAULT_CAPACITY = 10_000
 
 
+@explains_absent("pubsub")
 class RedisPubSubChannelLayer(RedisLayer):
     """
     A channel layer on Redis Pub/Sub, wire-compatible with ``channels_redis.pubsub.RedisPubSubChannelLayer`` 4.3.

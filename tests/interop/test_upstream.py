@@ -191,6 +191,25 @@ def test_another_missing_attribute_is_plain() -> None:
         RedisChannelLayer().nonsense  # noqa: B018
 
 
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_explanations_cost_no_other_attribute_anything(layer: str) -> None:
+    """A class with ``__getattr__`` has a slower way to all its attributes."""
+    assert not any(
+        "__getattr__" in vars(base) or "__getattribute__" in vars(base) for base in LAYERS[layer].__mro__[:-1]
+    )
+
+
+def test_a_subclass_may_have_what_is_absent() -> None:
+    class Counting(RedisChannelLayer):
+        receive_count = 0
+
+    layer = Counting()
+    layer.receive_count += 1
+    layer.pools = ["mine"]
+    assert layer.receive_count == 1
+    assert layer.pools == ["mine"]
+
+
 def test_names_of_modules() -> None:
     with pytest.raises(AttributeError, match=r"_wrap_close.*closes its sockets"):
         utils._wrap_close  # noqa: B018
