@@ -43,6 +43,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from ..process import Process
 from ..stats import Stats
 from .dialer import Dialer
+from .identity import UNKNOWN
 from .replies import UnexpectedReply, reply_error
 
 #: Seconds that closing may wait for a server that does not answer.
@@ -107,6 +108,8 @@ class Link(asyncio.Protocol):
         self.leaving: Exception | None = None
         #: Where it leads, of a host that may move.
         self.server = ""
+        #: Who the server is, if that was asked.
+        self.identity = UNKNOWN
         self.closed = loop.create_future()
         self._loop = loop
         self._answer_timeout = answer_timeout

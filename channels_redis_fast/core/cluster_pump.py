@@ -30,6 +30,7 @@ from redis.exceptions import ConnectionError, NoPermissionError
 from ..cluster.cluster import Cluster
 from ..cluster.slots import slot_of
 from ..connection.futures import ignore
+from ..connection.identity import ServerIdentity
 from ..connection.link import CLOSE_TIMEOUT, Command
 from ..connection.replies import UnexpectedReply, are_strings
 from ..messages.mailbox import Inbox
@@ -377,7 +378,7 @@ class Look:
             elif not only_removes:
                 self.asked = max(view.ahead.count, 1)
 
-    def commands(self) -> Sequence[Command]:
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
         commands: list[Command] = []
         if self.removed:
             commands.append([b"ZREM", self.target.key, *self.removed])
