@@ -51,6 +51,8 @@ SHORT_LIFE, SHORT_LIVES, REMIND = 2.0, 5, 60.0
 #: Seconds after which it is looked again why a server drops connections.
 DIAGNOSE_AGAIN = 10.0
 
+_INFO_SERVER, _INFO_REPLICATION = ("INFO", "server"), ("INFO", "replication")
+
 #: What a socket does about a peer that has gone without a word, unless the host says otherwise: after 60 seconds of
 #: silence TCP asks, every 15 seconds, 3 times. Systems differ in the names they have.
 KEEPALIVE = {
@@ -179,6 +181,10 @@ class Dialer:
                 for other in (*asked._available_connections, *asked._in_use_connections):
                     other._close()
 
+    def ask_identity(self) -> None:
+        """Have the server asked who it is, on each new command connection."""
+        self.asks_identity = True
+
     def watch(self, follower: PrimaryFollower) -> None:
         """Tell a connection, in its event loop, when the primary has moved."""
         self._followers.add(follower)
@@ -242,12 +248,12 @@ class Dialer:
         if self.asks_role:
             commands.append(("ROLE",))
         if self.asks_identity and role == "commands":
-            commands += (("INFO", "server"), ("TIME",))
+            commands += (_INFO_SERVER, _INFO_REPLICATION, ("TIME",))
         await connection.send_packed_command(connection.pack_commands(commands))
-        replies: dict[str, Any] = {}
+        replies: dict[tuple[str, ...], Any] = {}
         for command in commands:
             try:
-                reply = replies[command[0]] = await connection.read_response()
+                reply = replies[command] = await connection.read_response()
             except exceptions.MasterDownError:
                 raise
             except ResponseError:
@@ -257,7 +263,7 @@ class Dialer:
                 raise ConnectionError(f"{connection.host}:{connection.port} is a replica, not a primary")
         if self._set is not None:
             self._found(f"{connection.host}:{connection.port}")
-        return identify(replies.get("INFO"), replies.get("TIME"))
+        return identify(replies.get(_INFO_SERVER), replies.get(_INFO_REPLICATION), replies.get(("TIME",)))
 
     async def _why(self, connection: Any, error: BaseException) -> str | None:
         """Return what is wrong with a server that was never reached, if that can be seen."""
