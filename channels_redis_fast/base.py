@@ -14,6 +14,7 @@ import re
 import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -24,10 +25,11 @@ from .cluster.seeds import Seeds
 from .connection.dialer import Dialer, create_pool
 from .connection.hosts import decode_hosts, host_label, is_cluster
 from .connection.unset import stand_in, unset_part
+from .history import Histories, History
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
-from .serializers import make_serializer
+from .serializers import BaseMessageSerializer, make_serializer
 from .stats import Stats
 from .sync.calls import Layer, SyncLayer
 from .sync.routing import RULES, CallRouter, routed
@@ -56,6 +58,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         serializer_format: str,
         sync_hub: str,
         sync_timeout: float | None,
+        history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None,
         **serializer_options: Any,
     ) -> None:
         self.sync_hub = options.one_of("sync_hub", sync_hub, RULES)
@@ -89,6 +92,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             shard if self._replaced("consistent_hash") is None else self._own_shard
         )
         self._stats = Stats()
+        #: The histories of groups; None where no group has one.
+        self._histories = self._make_histories(options.mapping("history", history))
         #: What this layer has in each event loop, and for whose calls that is the way to take.
         self._loops: LoopStates[Any] = LoopStates(weakly(self._first_use))
         self._router: CallRouter[Any] = CallRouter(self._loops, self.sync_hub)
@@ -117,6 +122,35 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         error = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
         if error is not None:
             raise error
+
+    @routed
+    async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History:
+        """
+        Return messages that were sent to a group: those behind the position ``since``, or all that are kept.
+
+        ``limit``: how many at most: with ``since`` the oldest of them, to go on from the history's position; without,
+        the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
+
+        Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
+        ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        return await self._read_history(group, since, limit)
+
+    @routed
+    async def group_forget(self, group: str) -> None:
+        """
+        Delete the history of a group; what is sent to it later is recorded again.
+
+        Raises ``RuntimeError`` for a group without a history, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        histories = self._require_histories()
+        way, key = self._group(group)
+        await histories.forget(way, histories.get(group, key))
+
+    async def _read_history(self, group: str, since: str | None, limit: int | None) -> History:
+        histories = self._require_histories()
+        way, key = self._group(group)
+        return await histories.read(way, histories.get(group, key), since, limit)
 
     def stats(self) -> dict[str, int]:
         """
@@ -251,6 +285,30 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def after_fork(self) -> None:
         """In a forked child: leave the parent's sockets alone."""
         self._loops.forget()
+
+    def _group(self, group: str) -> tuple[Any, bytes]:
+        """Check the name of a group; return the way to its server in this event loop, and its key there."""
+        raise NotImplementedError
+
+    def _require_histories(self) -> Histories:
+        if self._histories is None:
+            raise RuntimeError("No group has a history: this layer has no option 'history'.")
+        return self._histories
+
+    def _make_histories(self, rules: Mapping[Any, Any]) -> Histories | None:
+        if not rules:
+            return None
+        serializer = self._serializer
+        if isinstance(serializer, BaseMessageSerializer) and serializer.expiry is not None:
+            # What is kept outlives the messages on their way, and so must what it is encrypted with.
+            serializer = copy(serializer)
+            serializer.expiry = None
+        codec = self.choose_codec(
+            serializer, weakly(self._overridden("serialize")), weakly(self._overridden("deserialize"))
+        )
+        for host in [self._dialers] if isinstance(self._dialers, Seeds) else self._dialers:
+            host.ask_identity()
+        return Histories(rules, self.prefix, lambda kept: codec.decode(kept)[1], self._stats)
 
     def _check_group_message(self, group: str, message: Message) -> None:
         """Raise for a wrong name, and for what is not a message."""

@@ -37,12 +37,19 @@ class Seeds:
         self._where = where
         self._layer = layer
         self._dialers: dict[Address, Dialer] = {}
+        self._asks_identity = False
         seeds = [_parts(seed, where) for seed in host["cluster"]]
         self.addresses: list[Address] = [(str(parts.pop("host")), int(parts.pop("port"))) for parts in seeds]
         common = next((parts for parts, seed in zip(seeds, host["cluster"], strict=True) if "address" in seed), {})
         self._options = {**{name: host[name] for name in host if name not in _OF_THE_CLUSTER}, **common}
         #: Seconds that an answer may take.
         self.answer_timeout = self.dialer(self.addresses[0]).answer_timeout
+
+    def ask_identity(self) -> None:
+        """Have each server asked who it is, on each new command connection."""
+        self._asks_identity = True
+        for dialer in self._dialers.values():
+            dialer.ask_identity()
 
     def options(self, address: Address) -> HostOptions:
         """Return redis-py's keywords for a connection to one of the servers."""
@@ -63,6 +70,7 @@ class Seeds:
         dialer = self._dialers.get(address)
         if dialer is None:
             dialer = self._dialers[address] = Dialer(self.options(address), self._where, self._layer)
+            dialer.asks_identity = self._asks_identity
         return dialer
 
 

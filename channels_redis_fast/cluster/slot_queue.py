@@ -16,6 +16,7 @@ from redis.exceptions import AskError, ConnectionError, MovedError
 
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
+from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS
 from ..connection.requests import Pending, Request
@@ -271,8 +272,8 @@ class QueuedRequest(Reclaimable):
         self._queue.take_back(self)
         return (self._queue,)
 
-    def commands(self) -> Sequence[Command]:
-        commands = self._request.commands()
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
+        commands = self._request.commands(server)
         self._redirection = None
         self._not_done = False
         if self._asking:

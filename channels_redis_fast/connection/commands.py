@@ -354,7 +354,7 @@ class CommandConnection(Connection):
         size = 0
         for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE)):
             request = self._unwritten.popleft()
-            mine = request.commands()
+            mine = request.commands(link.identity)
             commands.extend(mine)
             expected.extend([_Expected(self, request)] * len(mine))
             size += payload_size(mine)

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from redis import asyncio as aioredis
 from redis import exceptions
@@ -33,9 +33,12 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError, Timeout
 
 from .diagnosis import diagnose
 from .hosts import HostOptions, host_label
+from .identity import ServerIdentity, identify
 from .resolver import release, resolve_apart
 
 logger = logging.getLogger("channels_redis_fast")
+
+Result = TypeVar("Result")
 
 #: Seconds that an answer may take when the host sets no ``socket_timeout``, and that opening may take.
 ANSWER_TIMEOUT = 10.0
@@ -47,6 +50,8 @@ SHORT_LIFE, SHORT_LIVES, REMIND = 2.0, 5, 60.0
 
 #: Seconds after which it is looked again why a server drops connections.
 DIAGNOSE_AGAIN = 10.0
+
+_INFO_SERVER, _INFO_REPLICATION = ("INFO", "server"), ("INFO", "replication")
 
 #: What a socket does about a peer that has vanished, unless the host's options differ: after 60 seconds of
 #: silence TCP asks, every 15 seconds, 3 times. Systems differ in the names they have.
@@ -61,6 +66,7 @@ class SocketOwner(Protocol):
     """What takes a socket over."""
 
     server: str
+    identity: ServerIdentity
 
     def attach(self, writer: asyncio.StreamWriter) -> None: ...
 
@@ -109,8 +115,10 @@ class Dialer:
         self._followers: weakref.WeakSet[PrimaryFollower] = weakref.WeakSet()
         #: Whether a server's role is asked for: where it may change, or is known to have changed.
         self.asks_role = self._set is not None
-        #: Whether the server refuses scripts, and senders do without.
-        self.without_scripts = False
+        #: Whether a server's process and clock are asked for, by those who send commands.
+        self.asks_identity = False
+        #: Whether the server refuses EVALSHA, and perhaps not EVAL; whether it refuses both.
+        self.only_script_texts = self.without_scripts = False
         self._is_out = False
         self._out_since = float("-inf")
         #: When a refusal was logged last, and how many were not since then.
@@ -140,13 +148,14 @@ class Dialer:
         resolve_apart(connection)
         try:
             # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
-            await _within(self._connect_timeout, self._greet(connection, role))
+            identity = await _within(self._connect_timeout, self._greet(connection, role))
             if connection._reader.at_eof() or connection._writer.is_closing():
                 # redis-py's protocol was notified of it, and the next one would not be.
                 raise ConnectionError("closed by the server")
             if pool.connection_kwargs.get("socket_keepalive") is None:
                 _keep_alive(connection._writer.get_extra_info("socket"))
             link.server = self.primary
+            link.identity = identity
             link.attach(connection._writer)
             # From here on the socket is not redis-py's to close, nor to warn about.
             connection._reader = connection._writer = None
@@ -171,6 +180,10 @@ class Dialer:
                 asked = sentinel.connection_pool
                 for other in (*asked._available_connections, *asked._in_use_connections):
                     other._close()
+
+    def ask_identity(self) -> None:
+        """Have the server asked who it is, on each new command connection."""
+        self.asks_identity = True
 
     def watch(self, follower: PrimaryFollower) -> None:
         """Tell a connection, in its event loop, when the primary has moved."""
@@ -225,7 +238,7 @@ class Dialer:
     def _new_connection(self) -> tuple[aioredis.ConnectionPool, Any]:
         return _from_pool(self._make_pool())
 
-    async def _greet(self, connection: Any, role: str) -> None:
+    async def _greet(self, connection: Any, role: str) -> ServerIdentity:
         # Not by redis-py, to which a user that may not name its connections is a user that cannot connect.
         name, connection.client_name = connection.client_name or f"{self._name}:{role}", None
         await connection.connect()
@@ -234,10 +247,13 @@ class Dialer:
         commands: list[tuple[str, ...]] = [("PING",), ("CLIENT", "SETNAME", name)]
         if self.asks_role:
             commands.append(("ROLE",))
+        if self.asks_identity and role == "commands":
+            commands += (_INFO_SERVER, _INFO_REPLICATION, ("TIME",))
         await connection.send_packed_command(connection.pack_commands(commands))
+        replies: dict[tuple[str, ...], Any] = {}
         for command in commands:
             try:
-                reply = await connection.read_response()
+                reply = replies[command] = await connection.read_response()
             except exceptions.MasterDownError:
                 raise
             except ResponseError:
@@ -247,6 +263,7 @@ class Dialer:
                 raise ConnectionError(f"{connection.host}:{connection.port} is a replica, not a primary")
         if self._set is not None:
             self._found(f"{connection.host}:{connection.port}")
+        return identify(replies.get(_INFO_SERVER), replies.get(_INFO_REPLICATION), replies.get(("TIME",)))
 
     async def _why(self, connection: Any, error: BaseException) -> str | None:
         """Return what is wrong with a server that was never reached, if that can be seen."""
@@ -307,7 +324,7 @@ def _keep_alive(sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+async def _within(seconds: float, work: Coroutine[Any, Any, Result]) -> Result:
     """``asyncio.wait_for``, which before Python 3.12 swallows a cancellation that comes together with the result."""
     task = asyncio.ensure_future(work)
     try:
@@ -322,7 +339,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
             task.exception()
     if is_late:
         raise asyncio.TimeoutError
-    task.result()
+    return task.result()
 
 
 def _from_pool(pool: aioredis.ConnectionPool) -> tuple[aioredis.ConnectionPool, Any]:

@@ -33,6 +33,7 @@ import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
 from ..stats import Stats
+from .identity import UNKNOWN
 from .overdue import LAST_READ, OverdueCheck
 from .replies import UnexpectedReply, reply_error
 
@@ -80,6 +81,8 @@ class Link(asyncio.Protocol):
         self.leaving: Exception | None = None
         #: Where it leads, of a host that may move.
         self.server = ""
+        #: Who the server is, if that was asked.
+        self.identity = UNKNOWN
         self.closed = loop.create_future()
         self._loop = loop
         self._answer_timeout = answer_timeout

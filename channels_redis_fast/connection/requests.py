@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from .identity import ServerIdentity
 from .link import Command
 from .replies import UnexpectedReply, are_strings
 
@@ -20,9 +21,9 @@ class Pending(Protocol):
     #: Whether doing them twice is the same as once, so that they survive the loss of a connection.
     repeatable: bool
 
-    def commands(self) -> Sequence[Command]:
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
         """
-        Return the commands to write, just before they are written: those that were not carried out yet.
+        Return the commands to write to a server, just before they are: those that were not carried out yet.
 
         What is ``repeatable`` may give all of them again.
         """
@@ -97,7 +98,7 @@ class Exchange(abc.ABC):
     def abort(self, error: Exception) -> None:
         """Called when no more replies will come. Not called when ``is_over``."""
 
-    def commands(self) -> Sequence[Command]:
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
         if self.repeatable:
             self._replies.clear()
             self._not_done = 0

@@ -63,6 +63,8 @@ class RedisChannelLayer(RedisLayer):
     event loops go through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds
     that a call of ``layer.sync`` may take, None for as long as the layer itself waits. ``restore_groups``: bool,
     whether memberships of this process' channels are restored on a server that comes back without them.
+    ``history``: dict of globs or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``:
+    what is kept of these groups for those who were away; first match wins.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -86,6 +88,7 @@ class RedisChannelLayer(RedisLayer):
         sync_timeout: float | None = None,
         max_message_size: int | None = None,
         restore_groups: bool = True,
+        history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
     ) -> None:
         self.max_message_size = options.size("max_message_size", max_message_size)
         self.restore_groups = options.flag("restore_groups", restore_groups)
@@ -99,6 +102,7 @@ class RedisChannelLayer(RedisLayer):
             serializer_format,
             sync_hub,
             sync_timeout,
+            history,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),

@@ -34,6 +34,7 @@ from ..cluster.node import Node
 from ..cluster.slots import slot_of
 from ..connection.commands import CommandConnection
 from ..connection.futures import ignore
+from ..connection.identity import field_of
 from ..connection.link import Command
 from ..connection.replies import NOT_DONE, REDIRECTIONS
 from ..hot import assemble
@@ -140,7 +141,7 @@ class GroupRestorer:
             self._datasets.pop(connection, None)
             connection.look_again(reply)
             return
-        run_id, uptime = _field(reply, b"run_id"), _field(reply, b"uptime_in_seconds")
+        run_id, uptime = field_of(reply, b"run_id"), field_of(reply, b"uptime_in_seconds")
         if run_id:
             self._identified(connection, Dataset(run_id, time.time() - int(uptime or 0)))
         elif isinstance(connection, Node):
@@ -424,12 +425,3 @@ def _additions(group: GroupRecord, channels: Sequence[str], expiry: int) -> list
         members = [part for channel in channels[start : start + AT_ONCE] for part in (now, channel)]
         commands += [[b"ZADD", group.key, b"NX", *members], (b"EXPIRE", group.key, expiry)]
     return commands
-
-
-def _field(reply: Any, name: bytes) -> bytes:
-    """Return a field of what INFO answers, an empty one if it is not there."""
-    if isinstance(reply, bytes):
-        for line in reply.splitlines():
-            if line.startswith(name + b":"):
-                return line[len(name) + 1 :].strip()
-    return b""

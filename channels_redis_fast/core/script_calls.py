@@ -1,9 +1,8 @@
 """
-Calls of Lua scripts, and what is done in their place where the server lets nobody run scripts.
+Writes to sorted sets: by a script, and by plain commands where the server lets nobody run scripts.
 
-A ``ScriptCall`` asks by EVALSHA and, where the server does not know the script, by EVAL. An ACL without ``@scripting``,
-or a server without Lua, refuses both: from then on ``PlainCommands`` does what the scripts would, in two round
-trips, one to look and one to write. Knows keys, members and capacities; not what is in a message.
+There ``PlainCommands`` does what the scripts would, in two round trips, one to look and one to write. Knows keys,
+members and capacities; not what is in a message.
 
 What plain commands cannot promise: between the two round trips another process may write too, so a channel may come
 to hold a few messages more than its capacity. The order of one process' messages stays, as one call is carried out
@@ -15,19 +14,19 @@ from __future__ import annotations
 import abc
 import asyncio
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.link import Command
 from ..connection.replies import UnexpectedReply
 from ..connection.script import Script
+from ..connection.script_call import ScriptCall
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -37,73 +36,15 @@ Write = tuple[bytes, list[bytes], list[int]]
 #: The position of the first message that failed, that behind the last, and why.
 Failure = tuple[int, int, Exception]
 
-#: Proxies and hosted servers have words of their own, and some do not name the command.
-_REFUSAL = re.compile(
-    r"(NOPERM|ERR (unknown|unsupported|disabled) command)\b.*\beval(sha)?\b|ERR (unsupported|disabled) command\W*$",
-    re.IGNORECASE,
-)
-
-
-class ScriptCall(abc.ABC):
-    """One call of a script. Subclasses say what its reply means, and what takes its place where scripts are refused."""
-
-    __slots__ = ("_plain", "_script", "_with_text")
-
-    repeatable = False
-    first_lost = 0.0
-
-    def __init__(self, script: Script, plain: PlainCommands) -> None:
-        self._script = script
-        self._plain = plain
-        self._with_text = False
-
-    @abc.abstractmethod
-    def arguments(self) -> list[Any]:
-        """Return the number of keys, the keys and the arguments, just before they are written."""
-
-    @abc.abstractmethod
-    def done(self, reply: Any) -> None:
-        """Take the script's reply, which may be an exception."""
-
-    @abc.abstractmethod
-    def carry_out_plainly(self) -> None:
-        """Called when the server runs no script for this call, and has not done anything."""
-
-    def commands(self) -> Sequence[Command]:
-        if self._plain.are_needed:
-            self.carry_out_plainly()
-            return ()
-        self._with_text = self._with_text or self._plain.only_text
-        head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]
-        return (head + self.arguments(),)
-
-    def reply(self, reply: Any) -> bool:
-        if isinstance(reply, ResponseError):
-            is_refusal = _REFUSAL.match(str(reply)) is not None
-            if not self._with_text and (is_refusal or isinstance(reply, NoScriptError)):
-                # A script that the server has forgotten (SCRIPT FLUSH, a new primary) is sent once more with its text.
-                self._with_text = True
-                self._plain.only_text = is_refusal
-                return True
-            if is_refusal:
-                self._plain.take_over(reply)
-                self.carry_out_plainly()
-                return False
-        self.done(reply)
-        return False
-
-    def not_done(self) -> None:
-        # A call is one command, and the next time it is written as it was.
-        return
-
-    def fail(self, error: Exception) -> None:
-        self.done(error)
-
 
 class WriteCall(ScriptCall):
     """A call that plain commands can carry out, too. Subclasses say what it writes."""
 
-    __slots__ = ()
+    __slots__ = ("_plain",)
+
+    def __init__(self, script: Script, plain: PlainCommands) -> None:
+        super().__init__(script, plain.way)
+        self._plain = plain
 
     @abc.abstractmethod
     def writes(self) -> list[Write]:
@@ -113,8 +54,13 @@ class WriteCall(ScriptCall):
     def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
         """Called with the messages, counted over all keys, that were refused for capacity, and those that failed."""
 
+    def refused(self, error: ResponseError | None) -> None:
+        if error is not None:
+            self._plain.take_over(error)
+        self.carry_out_plainly()
+
     def carry_out_plainly(self) -> None:
-        """Have what the script would do done by plain commands; ``settle`` hears of it, or ``done`` of an error."""
+        """Have plain commands do what the script would; then ``settle`` is called, or ``done`` with an error."""
         self._plain.carry_out(self)
 
 
@@ -122,11 +68,9 @@ class PlainCommands:
     """Carries out script calls without scripts, for one shard in one event loop."""
 
     def __init__(self, connection: CommandConnection | SlotQueue, expiry: int) -> None:
-        self._connection = connection
+        self.way = connection
         self._expiry = expiry
         self._calls: deque[WriteCall] = deque()
-        #: Whether the server refuses EVALSHA, and perhaps not EVAL.
-        self.only_text = False
         #: What the call that is being carried out writes, was refused and failed with.
         self._writes: list[Write] = []
         self._refused: list[int] = []
@@ -139,13 +83,12 @@ class PlainCommands:
     @property
     def are_needed(self) -> bool:
         """Whether the server is known to refuse scripts."""
-        return self._connection.dialer.without_scripts
+        return self.way.dialer.without_scripts
 
     def take_over(self, error: Exception) -> None:
         """Called when the server refuses scripts."""
-        dialer = self._connection.dialer
+        dialer = self.way.dialer
         if not dialer.without_scripts:
-            dialer.without_scripts = True
             logger.warning(
                 "Redis at %s refuses EVAL, so sends take two round trips of plain commands there: %s",
                 dialer.label,
@@ -166,7 +109,7 @@ class PlainCommands:
             commands.append((b"ZREMRANGEBYSCORE", key, 0, expired))
             commands.append((b"ZCARD", key))
             commands.append((b"ZREVRANGE", key, 0, 0, b"WITHSCORES"))
-        self._connection.call(*commands, repeatable=True, raises=False).add_done_callback(self._looked)
+        self.way.call(*commands, repeatable=True, raises=False).add_done_callback(self._looked)
 
     def _looked(self, future: asyncio.Future[list[Any]]) -> None:
         if future.exception() is not None:
@@ -203,7 +146,7 @@ class PlainCommands:
                 commands += (command, (b"EXPIRE", key, self._expiry))
                 self._written.append((first, position))
         if commands:
-            self._connection.call(*commands, raises=False).add_done_callback(self._wrote)
+            self.way.call(*commands, raises=False).add_done_callback(self._wrote)
         else:
             self._end(None)
 
@@ -213,7 +156,7 @@ class PlainCommands:
                 if isinstance(reply, Exception):
                     self._failed.append((first, end, reply))
             for key in self._were_empty:
-                self._connection.announce(key)
+                self.way.announce(key)
         self._end(future.exception())
 
     def _end(self, error: BaseException | None) -> None:

@@ -12,17 +12,19 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
+from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import UnexpectedReply, are_strings, reply_error
+from ..connection.script_call import ScriptCall
 from ..hot import Batch, Gatherer, KeyBatch, Waker
 from ..stats import Stats
 from . import scripts
-from .script_calls import Failure, PlainCommands, ScriptCall, Write, WriteCall
+from .script_calls import Failure, PlainCommands, Write, WriteCall
 
 #: With MAX_MESSAGES, what one call may hold: it must not hold up the server for long.
 MAX_KEYS, MAX_BYTES = 64, 1_000_000
@@ -38,12 +40,12 @@ class SendBatch(WriteCall):
         self._sender = sender
         self.batch = Batch()
 
-    def commands(self) -> Sequence[Command]:
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
         self._sender.seal(self.batch)
         self._sender.stats.batches += 1
-        return super().commands()
+        return super().commands(server)
 
-    def arguments(self) -> list[Any]:
+    def arguments(self, server: ServerIdentity) -> list[Any]:
         return self.batch.arguments(self._sender.expiry)
 
     def fail(self, error: Exception) -> None:
@@ -102,7 +104,7 @@ class GroupBatch(WriteCall):
         self._expiry = sender.expiry
         self._future = future
 
-    def arguments(self) -> list[Any]:
+    def arguments(self, server: ServerIdentity) -> list[Any]:
         arguments: list[Any] = [len(self._keys), *self._keys, self._expiry]
         _put_deliveries(arguments, self._capacities, self._members)
         return arguments
@@ -144,19 +146,20 @@ class SameGroupCall(ScriptCall):
     where that has to be asked for.
     """
 
-    __slots__ = ("_arguments", "_future")
+    __slots__ = ("_arguments", "_future", "_plain")
 
     def __init__(self, arguments: list[Any], sender: Sender, future: asyncio.Future[Any]) -> None:
-        super().__init__(scripts.SAME_GROUP_SEND, sender.plain)
+        super().__init__(scripts.SAME_GROUP_SEND, sender.way)
+        self._plain = sender.plain
         self._arguments = arguments
         self._future = future
 
-    def arguments(self) -> list[Any]:
+    def arguments(self, server: ServerIdentity) -> list[Any]:
         return self._arguments
 
     def done(self, reply: Any) -> None:
         if isinstance(reply, NoPermissionError):
-            self.carry_out_plainly()
+            self._leave_to_two_trips()
         elif self._future.done():
             return
         elif isinstance(reply, Exception):
@@ -166,7 +169,12 @@ class SameGroupCall(ScriptCall):
         else:
             raise UnexpectedReply.to("the script of group_send", reply)
 
-    def carry_out_plainly(self) -> None:
+    def refused(self, error: ResponseError | None) -> None:
+        if error is not None:
+            self._plain.take_over(error)
+        self._leave_to_two_trips()
+
+    def _leave_to_two_trips(self) -> None:
         if not self._future.done():
             self._future.set_result(None)
 
@@ -189,7 +197,7 @@ class Sender(Gatherer):
         self.expiry = expiry
         self.plain = PlainCommands(connection, expiry)
         self.stats = stats
-        self._connection = connection
+        self.way = connection
 
     def send_group(self, keys: list[bytes], members: list[bytes], capacities: list[int]) -> list[asyncio.Future[int]]:
         """Send one group message to the keys of this shard; each future gives a number of keys over capacity."""
@@ -200,9 +208,9 @@ class Sender(Gatherer):
             while end < len(keys) and end - start < MAX_MESSAGES and (end == start or size < MAX_BYTES):
                 size += len(members[end])
                 end += 1
-            future: asyncio.Future[int] = self._connection.loop.create_future()
+            future: asyncio.Future[int] = self.way.loop.create_future()
             part = slice(start, end)
-            self._connection.submit(GroupBatch(keys[part], members[part], capacities[part], self, future))
+            self.way.submit(GroupBatch(keys[part], members[part], capacities[part], self, future))
             futures.append(future)
             start = end
         return futures
@@ -224,23 +232,23 @@ class Sender(Gatherer):
         """
         arguments: list[Any] = [1 + len(keys), key, *keys, self.expiry, limit, digest]
         _put_deliveries(arguments, capacities, members)
-        future: asyncio.Future[int | list[bytes] | None] = self._connection.loop.create_future()
-        self._connection.submit_urgent(SameGroupCall(arguments, self, future))
+        future: asyncio.Future[int | list[bytes] | None] = self.way.loop.create_future()
+        self.way.submit_urgent(SameGroupCall(arguments, self, future))
         return future
 
     def send_alone(self, batch: KeyBatch) -> None:
         """Send the messages of one key again, in a call of their own."""
         call = SendBatch(self)
         call.batch.take(batch)
-        self._connection.repeat(call)
+        self.way.repeat(call)
 
     def _open(self) -> Batch:
         call = SendBatch(self)
-        self._connection.submit(call)
+        self.way.submit(call)
         return call.batch
 
     def _write_early(self) -> None:
-        self._connection.write_now()
+        self.way.write_now()
 
 
 def _put_deliveries(arguments: list[Any], capacities: list[int], members: list[bytes]) -> None:

@@ -23,6 +23,8 @@ from typing import Any
 
 from .. import options
 from ..base import RedisLayer, say_where, unique_name, weakly
+from ..cluster.slot_queue import SlotQueue
+from ..connection.commands import CommandConnection
 from ..connection.hosts import is_cluster
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
@@ -57,7 +59,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there.
+    default that is used on a cluster alone, and always there. ``history``: as on the core layer.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -87,6 +89,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         sync_timeout: float | None = None,
         sharded: bool | None = None,
         max_message_size: int | None = None,
+        history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
@@ -104,6 +107,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             serializer_format,
             sync_hub,
             sync_timeout,
+            history,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         on_cluster = is_cluster(self.hosts[0])
@@ -369,6 +373,12 @@ class RedisPubSubChannelLayer(RedisLayer):
         if not isinstance(payload, dict):
             # Only the serializer knows whether it takes this.
             self._payload(message, "group", group)
+
+    def _group(self, group: str) -> tuple[CommandConnection | SlotQueue, bytes]:
+        """Return the connection and the Redis channel of a group, which stands for its key."""
+        name = self._group_channel(group)
+        key = name.encode()
+        return self._loops[get_running_loop()].commands[self._shard_of(name, self.ring_size)].at(key), key
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)

@@ -15,6 +15,7 @@ from ..cluster.slot_queue import Reclaimable, SlotQueue
 from ..cluster.slots import slot_of
 from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
+from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS, UnexpectedReply
 from ..hot import Waiter, Waker
@@ -67,7 +68,7 @@ class PublishBatch:
         #: On a cluster the queue that has counted each message; empty where there are none.
         self.queues: list[SlotQueue] = []
 
-    def commands(self) -> Sequence[Command]:
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
         self._publisher.seal(self)
         self.connection.stats.batches += 1
         if self._answered:

@@ -1,0 +1,53 @@
+"""
+Which process of a server a socket leads to, and what its clock says. No I/O.
+
+A server that has restarted, or a replica that was promoted, is another process: what was known of its data may no
+longer hold. It is asked in the greeting of a new socket, and holds as long as that socket does.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+
+class ServerIdentity(NamedTuple):
+    """
+    A server's process, and its life as a primary. Both IDs: 40 hex digits, empty where the server does not tell them.
+
+    ``replication_id``: another one each time that it becomes a primary.
+    """
+
+    run_id: bytes = b""
+    replication_id: bytes = b""
+    #: Seconds to add to ``time.monotonic()`` for the server's Unix time; None where it does not tell that.
+    clock: float | None = None
+
+    def microseconds(self) -> int:
+        """Return the server's Unix time in microseconds, or this machine's where the server does not tell its own."""
+        return int(1_000_000 * (time.time() if self.clock is None else time.monotonic() + self.clock))
+
+
+#: What is known of a server that was not asked.
+UNKNOWN = ServerIdentity()
+
+
+def identify(server: Any, replication: Any, clock: Any) -> ServerIdentity:
+    """Return who a server is by its replies to INFO server, INFO replication and TIME; None for what it refused."""
+    try:
+        offset: float | None = int(clock[0]) + int(clock[1]) / 1_000_000 - time.monotonic()
+    except (IndexError, KeyError, TypeError, ValueError):
+        offset = None
+    return ServerIdentity(field_of(server, b"run_id"), field_of(replication, b"master_replid"), offset)
+
+
+def field_of(info: Any, name: bytes) -> bytes:
+    """Return a field of what INFO answers, an empty one if it is not there."""
+    if isinstance(info, str):
+        # Where a site's options have redis-py decode replies.
+        info = info.encode()
+    if isinstance(info, bytes):
+        for line in info.splitlines():
+            if line.startswith(name + b":"):
+                return line[len(name) + 1 :].strip()
+    return b""

@@ -1,0 +1,97 @@
+"""
+Calls of Lua scripts: by EVALSHA, by EVAL where the server does not know the script, and not at all where it lets nobody
+run scripts.
+
+An ACL without ``@scripting``, or a server without Lua, refuses both commands; its dialer remembers that. What is done
+in a script's place is said by who calls it. Knows no key and no message.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from .dialer import Dialer
+from .identity import ServerIdentity
+from .link import Command
+from .script import Script
+
+#: Proxies and hosted servers have words of their own, and some do not name the command.
+_REFUSAL = re.compile(
+    r"(NOPERM|ERR (unknown|unsupported|disabled) command)\b.*\beval(sha)?\b|ERR (unsupported|disabled) command\W*$",
+    re.IGNORECASE,
+)
+
+
+class Way(Protocol):
+    """What leads to the server that runs a script."""
+
+    @property
+    def dialer(self) -> Dialer:
+        """What connects to it."""
+
+
+class ScriptCall(abc.ABC):
+    """One call of a script. Subclasses say what its reply means, and what takes its place where scripts are refused."""
+
+    __slots__ = ("_script", "_way", "_with_text")
+
+    repeatable = False
+    first_lost = 0.0
+
+    def __init__(self, script: Script, way: Way) -> None:
+        self._script = script
+        self._way = way
+        self._with_text = False
+
+    @abc.abstractmethod
+    def arguments(self, server: ServerIdentity) -> list[Any]:
+        """Return the number of keys, the keys and the arguments, just before they are written to a server."""
+
+    @abc.abstractmethod
+    def done(self, reply: Any) -> None:
+        """Take the script's reply, which may be an exception."""
+
+    @abc.abstractmethod
+    def refused(self, error: ResponseError | None) -> None:
+        """
+        Called when the server runs no scripts, and has not done anything.
+
+        ``error``: what it answered; None where it was not asked, since it has refused before.
+        """
+
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
+        dialer = self._way.dialer
+        if dialer.without_scripts:
+            self.refused(None)
+            return ()
+        self._with_text = self._with_text or dialer.only_script_texts
+        head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]
+        return (head + self.arguments(server),)
+
+    def reply(self, reply: Any) -> bool:
+        if isinstance(reply, ResponseError):
+            is_refusal = _REFUSAL.match(str(reply)) is not None
+            dialer = self._way.dialer
+            if not self._with_text and (is_refusal or isinstance(reply, NoScriptError)):
+                # A script that the server has forgotten (SCRIPT FLUSH, a new primary) is sent once more with its text.
+                self._with_text = True
+                dialer.only_script_texts = is_refusal
+                return True
+            if is_refusal:
+                self.refused(reply)
+                dialer.without_scripts = True
+                return False
+        self.done(reply)
+        return False
+
+    def not_done(self) -> None:
+        # A call is one command, and the next time it is written as it was.
+        return
+
+    def fail(self, error: Exception) -> None:
+        self.done(error)

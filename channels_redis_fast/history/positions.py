@@ -1,0 +1,101 @@
+"""
+Positions in the history of a group: how they read, and which key the history has. No I/O.
+
+A position is text of fixed width that sorts as its messages do: the stream's entry ID (milliseconds and sequence
+number, as XADD gives them), then which group it belongs to and in which epoch it was written. An epoch is the life of
+one server process: a restart ends it, and so does a failover, since both may have lost what was written last.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha1
+from itertools import count
+from typing import NamedTuple
+
+from ..cluster.slots import slot_of
+from ..connection.identity import ServerIdentity
+
+#: The key of a message under which its position is.
+FIELD = "__position__"
+
+#: Characters of a position; what stands in a message until the script knows its position.
+WIDTH = 41
+PLACEHOLDER = "0" * WIDTH
+
+#: The epoch of a server that does not tell its run id: nothing is known to be complete there.
+NO_EPOCH = "0" * 8
+
+_FORM = re.compile(r"(\d{13})-(\d{10})-([0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
+
+
+class Position(NamedTuple):
+    """A place in the history of a group. ``group``: a digest of the group's key; ``epoch``: one of a server's life."""
+
+    milliseconds: int
+    number: int
+    group: str
+    epoch: str
+
+    def __str__(self) -> str:
+        return f"{self.milliseconds:013d}-{self.number:010d}-{self.group}{self.epoch}"
+
+    @property
+    def entry(self) -> str:
+        """The ID of the stream's entry."""
+        return f"{self.milliseconds}-{self.number}"
+
+    @classmethod
+    def of(cls, entry: bytes, group: str, epoch: str) -> Position:
+        """Return the position of an entry by its ID. Raises ``ValueError`` for what is none."""
+        milliseconds, _, number = entry.partition(b"-")
+        return cls(int(milliseconds), int(number), group, epoch)
+
+    @classmethod
+    def parse(cls, text: str) -> Position | None:
+        """Return the position that a text is, None if it is none."""
+        found = _FORM.fullmatch(text)
+        return None if found is None else cls(int(found[1]), int(found[2]), found[3], found[4])
+
+
+def epoch_of(server: ServerIdentity) -> str:
+    """Return the epoch of a server, ``NO_EPOCH`` for one that does not tell its run id."""
+    return _digest(server.run_id + server.replication_id) if server.run_id else NO_EPOCH
+
+
+def digest_of(group_key: bytes) -> str:
+    """Return what positions of a group say of it."""
+    return _digest(group_key)
+
+
+def history_key(prefix: bytes, group_key: bytes) -> bytes:
+    """
+    Return the key of a group's stream, which on a cluster is in the slot of the group's own key.
+
+    ``group_key``: the key of the group, or on Pub/Sub its channel. It follows as it is where it has a hash tag, else in
+    braces; behind a number in braces where neither leads to its slot.
+    """
+    start = prefix + b":history:"
+    slot = slot_of(group_key)
+    in_braces = start + b"{" + group_key + b"}"
+    for key in (start + group_key, in_braces) if b"{" in group_key else (in_braces,):
+        if slot_of(key) == slot:
+            return key
+    numbered = (b"%b{%d}%b" % (start, number, group_key) for number in count())
+    return next(key for key in numbered if slot_of(key) == slot)
+
+
+def _digest(data: bytes) -> str:
+    return sha1(data).hexdigest()[:8]
+
+
+def group_key_of(prefix: bytes, key: bytes) -> bytes | None:
+    """Return the key of the group whose stream a key is; None for a key that is no stream of this prefix."""
+    start = prefix + b":history:"
+    if not key.startswith(start):
+        return None
+    rest = key[len(start) :]
+    candidates = [rest, re.sub(rb"^\{\d+\}", b"", rest)]
+    if rest[:1] == b"{" and rest[-1:] == b"}":
+        candidates.insert(0, rest[1:-1])
+    return next((found for found in candidates if history_key(prefix, found) == key), None)

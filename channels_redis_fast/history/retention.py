@@ -1,0 +1,62 @@
+"""
+The option ``history``: which groups have one, and how much of it is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .. import options
+from ..hot import CapacityTable
+
+#: Bytes of a history that may be kept where the option does not say it.
+MAX_BYTES = 10_000_000
+
+
+class Retention(NamedTuple):
+    """How many messages of a group are kept at least, for how many seconds of idleness, in how many bytes at most."""
+
+    size: int
+    ttl: int
+    max_bytes: int
+
+
+class RetentionRules:
+    """
+    By pattern of group names, in order, how much is kept. The first match counts; a group without one has no history.
+
+    Raises ``TypeError`` or ``ValueError`` naming the part of the option ``history`` that is wrong.
+    """
+
+    def __init__(self, rules: Mapping[str | re.Pattern[str], Mapping[str, Any]]) -> None:
+        self._retentions = [_retention(pattern, rule) for pattern, rule in rules.items()]
+        # Globs and patterns mean what they mean in ``channel_capacity``; a capacity here is a place in the list.
+        self._table = CapacityTable({pattern: place for place, pattern in enumerate(rules)}, len(rules))
+
+    def lookup(self, group: str) -> Retention | None:
+        """Return what is kept of a group, None for nothing."""
+        place = self._table.lookup(group)
+        return self._retentions[place] if place < len(self._retentions) else None
+
+
+def _retention(pattern: object, rule: object) -> Retention:
+    if not isinstance(pattern, (str, re.Pattern)):
+        raise TypeError(f"Option 'history' has globs or compiled patterns as keys, not {type(pattern).__name__}.")
+    text = pattern if isinstance(pattern, str) else pattern.pattern
+    where = f"history[{text!r}]"
+    if not isinstance(rule, Mapping):
+        raise TypeError(f"Option '{where}' must be a dict with 'size' and 'ttl', not {type(rule).__name__}.")
+    for name in ("size", "ttl"):
+        if name not in rule:
+            raise ValueError(f"Option '{where}' lacks '{name}'.")
+    unknown = [name for name in rule if name not in ("size", "ttl", "max_bytes")]
+    if unknown:
+        raise ValueError(f"Option '{where}' has an unknown key {unknown[0]!r}; it takes 'size', 'ttl' and 'max_bytes'.")
+    size = options.count(f"{where}['size']", rule["size"])
+    if not size:
+        raise ValueError(f"Option '{where}['size']' must be at least one message; it is 0.")
+    ttl = options.seconds(f"{where}['ttl']", rule["ttl"])
+    max_bytes = options.size(f"{where}['max_bytes']", rule.get("max_bytes"))
+    return Retention(size, ttl, MAX_BYTES if max_bytes is None else max_bytes)

@@ -1,0 +1,282 @@
+"""
+The histories of a layer's groups: what a script needs to record a message, and reading them.
+
+Rules kept here:
+
+- ``complete`` is never True unless it is proven: each entry names its predecessor, beginning with the position that was
+  asked for, and all were written in one epoch, which is the server's now. A message that cannot be read is missing.
+- What is said of a server holds for the connection on which it was said: calls are made out when they are written.
+- An entry that is no entry of ours harms no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from ..connection.identity import ServerIdentity
+from ..connection.replies import UnexpectedReply
+from ..connection.script import Script
+from ..connection.script_call import ScriptCall, Way
+from ..messages.codec import Message
+from ..stats import Stats
+from . import scripts
+from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key
+from .retention import Retention, RetentionRules
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Histories whose keys are remembered by a layer.
+MAX_STREAMS = 10_000
+
+
+class History(NamedTuple):
+    """
+    Messages of a group, the oldest first, each with its position under ``__position__``.
+
+    ``position``: that of the newest message; where a limit cut off newer ones, that of the last message here. To go on
+    from there. ``complete``: whether nothing is missing between the position that was asked for and the first message;
+    or, without one, between the first message that the group's history ever had and the first one here.
+    """
+
+    messages: list[Message]
+    position: str
+    complete: bool
+
+
+class Stream(NamedTuple):
+    """The history of one group. ``digest``: what its positions say of the group."""
+
+    group: str
+    key: bytes
+    digest: str
+    retention: Retention
+
+    def read_arguments(self, server: ServerIdentity, since: Position | None, limit: int | None) -> list[Any]:
+        """Return what ``scripts.READ`` takes."""
+        return [
+            self.retention.size,
+            self.retention.ttl,
+            self.digest + epoch_of(server),
+            random.randrange(1_000_000_000),
+            "" if since is None else since.entry,
+            "" if limit is None else limit,
+        ]
+
+    def record_arguments(self, server: ServerIdentity, body: bytes, proposal: str = "") -> list[Any]:
+        """
+        Return what ``scripts.RECORD`` takes.
+
+        ``body``: the message as it is kept. ``proposal``: the ID of its entry, empty for the server to choose.
+        """
+        size, ttl, max_bytes = self.retention
+        tail = self.digest + epoch_of(server)
+        return [size, max_bytes, ttl, tail, random.randrange(1_000_000_000), proposal, body]
+
+
+class Asked(NamedTuple):
+    """What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven."""
+
+    since: Position | None
+    limit: int | None
+    is_valid: bool
+
+    @classmethod
+    def of(cls, stream: Stream, since: str | None, limit: int | None) -> Asked:
+        """Check the arguments of ``group_history``. Raises ``TypeError`` or ``ValueError`` naming a wrong one."""
+        if since is not None and not isinstance(since, str):
+            raise TypeError(f"since must be a position (str) or None, not {type(since).__name__}")
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise TypeError(f"limit must be a number of messages or None, not {type(limit).__name__}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1; it is {limit}")
+        position = None if since is None else Position.parse(since)
+        if position is not None and position.group != stream.digest:
+            position = None
+        return cls(position, limit, since is None or position is not None)
+
+
+class ReadCall(ScriptCall):
+    """
+    One call of a script that ends with ``scripts.READ``; the future gives a ``History``.
+
+    ``keys`` and ``arguments``: what the script takes before those of ``READ``, the stream last of the keys.
+    """
+
+    __slots__ = ("_asked", "_future", "_head", "_histories", "_server", "_stream")
+
+    repeatable = True
+
+    def __init__(
+        self,
+        script: Script,
+        way: Way,
+        histories: Histories,
+        stream: Stream,
+        asked: Asked,
+        future: asyncio.Future[History],
+        keys: Sequence[bytes] = (),
+        arguments: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(script, way)
+        self._histories = histories
+        self._stream = stream
+        self._asked = asked
+        self._future = future
+        self._head = [len(keys) + 1, *keys, stream.key, *arguments]
+        self._server = ServerIdentity()
+
+    def arguments(self, server: ServerIdentity) -> list[Any]:
+        self._server = server
+        return self._head + self._stream.read_arguments(server, self._asked.since, self._asked.limit)
+
+    def done(self, reply: Any) -> None:
+        if self._future.done():
+            return
+        if isinstance(reply, Exception):
+            self._future.set_exception(reply)
+            return
+        try:
+            newest, entries = reply
+            history = self._histories.history(self._stream, self._asked, self._server, newest, entries)
+        except (AttributeError, IndexError, TypeError, ValueError):
+            raise UnexpectedReply.to("the script of group_history", reply) from None
+        self._future.set_result(history)
+
+    def refused(self, error: ResponseError | None) -> None:
+        self.done(no_scripts(self._way, error))
+
+
+def no_scripts(way: Way, error: Exception | None) -> ResponseError:
+    """Return what is raised where a server runs no scripts."""
+    said = "" if error is None else f": {error}"
+    return ResponseError(f"Redis at {way.dialer.label} refuses EVAL, which the option 'history' needs{said}")
+
+
+class Histories:
+    """
+    The histories of a layer. ``decode``: gives the message that was kept as these bytes; whatever it raises means that
+    the message cannot be read.
+    """
+
+    def __init__(
+        self, rules: Mapping[Any, Mapping[str, Any]], prefix: str, decode: Callable[[bytes], Message], stats: Stats
+    ) -> None:
+        self._rules = RetentionRules(rules)
+        self._prefix = prefix.encode()
+        self._decode = decode
+        self._stats = stats
+        self._streams: dict[str, Stream | None] = {}
+
+    def find(self, group: str, group_key: bytes) -> Stream | None:
+        """Return the history of a group, None if it has none. ``group_key``: its key, or on Pub/Sub its channel."""
+        try:
+            return self._streams[group]
+        except KeyError:
+            pass
+        retention = self._rules.lookup(group)
+        stream = None
+        if retention is not None:
+            stream = Stream(group, history_key(self._prefix, group_key), digest_of(group_key), retention)
+        if len(self._streams) >= MAX_STREAMS:
+            self._streams.clear()
+        self._streams[group] = stream
+        return stream
+
+    def get(self, group: str, group_key: bytes) -> Stream:
+        """``find``. Raises ``RuntimeError`` for a group that has no history."""
+        stream = self.find(group, group_key)
+        if stream is None:
+            raise RuntimeError(f"Group {group!r} has no history: no pattern of the option 'history' matches its name.")
+        return stream
+
+    async def read(self, way: Any, stream: Stream, since: str | None, limit: int | None) -> History:
+        """
+        Read a history.
+
+        ``way``: the command connection to its server, or the queue of its slot. Raises redis-py's errors.
+        """
+        asked = Asked.of(stream, since, limit)
+        future: asyncio.Future[History] = way.loop.create_future()
+        way.submit(ReadCall(scripts.READ_ONLY, way, self, stream, asked, future))
+        return await future
+
+    async def forget(self, way: Any, stream: Stream) -> None:
+        """Delete a history. Raises redis-py's errors."""
+        await way.call((b"UNLINK", stream.key), repeatable=True)
+
+    def history(
+        self, stream: Stream, asked: Asked, server: ServerIdentity, newest: bytes, entries: list[Any]
+    ) -> History:
+        """
+        Return what a script has read, and whether it is complete.
+
+        ``server``: who the call was made out for; ``newest``: the ID of the stream's newest entry; ``entries``: as
+        ``scripts.READ`` returns them. Raises ``ValueError`` and the like for what that cannot be.
+        """
+        epoch = epoch_of(server)
+        found = [_Entry.of(entry) for entry in entries]
+        cut = False
+        if asked.since is None:
+            found.reverse()
+            places = [place for place, entry in enumerate(found) if entry.body is not None]
+            if asked.limit is not None and len(places) > asked.limit:
+                found = found[places[-asked.limit] :]
+                cut = True
+        before = "-" if asked.since is None else f"{asked.since.entry}-{asked.since.epoch}"
+        is_whole = asked.is_valid and epoch != NO_EPOCH and not cut
+        if not found:
+            # Nothing is behind the position only if that is the newest one, of this very epoch.
+            is_whole = is_whole and before == f"{newest.decode()}-{epoch}"
+        messages: list[Message] = []
+        for entry in found:
+            is_whole = is_whole and entry.before == before and entry.epoch == epoch
+            before = f"{entry.id.decode()}-{entry.epoch}"
+            if entry.body is None:
+                continue
+            try:
+                message = self._decode(entry.body)
+                message[FIELD] = str(Position.of(entry.id, stream.digest, entry.epoch))
+            except Exception as error:
+                self._stats.undecodable += 1
+                logger.error(
+                    "Skipped an undecodable message in the history of group %r: %s: %s",
+                    stream.group,
+                    type(error).__name__,
+                    error,
+                )
+                is_whole = False
+                continue
+            messages.append(message)
+        if asked.since is not None and asked.is_valid and found:
+            is_whole = is_whole and asked.since.epoch == epoch
+        reached = sum(entry.body is not None for entry in found) == asked.limit and asked.since is not None
+        position = found[-1] if reached else None
+        text = (
+            str(Position.of(newest, stream.digest, epoch))
+            if position is None
+            else str(Position.of(position.id, stream.digest, position.epoch))
+        )
+        return History(messages, text, is_whole)
+
+
+class _Entry(NamedTuple):
+    """One entry of a stream. ``before``: the ID and the epoch of the one before it, ``-`` for the first."""
+
+    id: bytes
+    epoch: str
+    before: str
+    body: bytes | None
+
+    @classmethod
+    def of(cls, entry: Any) -> _Entry:
+        number, fields = entry
+        names = dict(zip(fields[::2], fields[1::2], strict=True))
+        parts = names.get(b"h", b"").decode(errors="replace").split(" ")
+        epoch, before = (parts[0], parts[1]) if len(parts) == 4 else ("?" * 8, "?")
+        return cls(number, epoch, before, names.get(b"m"))
