@@ -101,7 +101,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     @cached_property
     def sync(self) -> SyncLayer:
-        """The sends and groups of this layer as plain functions, for threads without an event loop."""
+        """The sends, groups and histories of this layer as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._router)
 
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:

@@ -26,6 +26,7 @@ from channels.exceptions import ChannelFull
 
 from .. import options
 from ..base import RedisLayer, overrides, say_where, unique_name, weakly
+from ..cluster.flush import unlink_all
 from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
@@ -36,7 +37,6 @@ from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.mailbox import InboxRegistry
 from ..sync.routing import routed
 from . import keys
-from .flush import unlink_all
 from .groups import Group, GroupSender
 from .loop import CoreLoop
 from .memberships import Memberships
@@ -345,7 +345,7 @@ class RedisChannelLayer(RedisLayer):
     @routed
     async def flush(self) -> None:
         """
-        Delete all messages and groups of this layer's prefix on all shards; empty the mailboxes; close sockets.
+        Delete all messages, groups and histories of this layer's prefix on all shards; empty the mailboxes; close sockets.
 
         Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
         """

@@ -68,6 +68,11 @@ def digest_of(group_key: bytes) -> str:
     return _digest(group_key)
 
 
+def histories_prefix(prefix: bytes) -> bytes:
+    """Return what the keys of all streams of a layer's prefix begin with."""
+    return prefix + b":history:"
+
+
 def history_key(prefix: bytes, group_key: bytes) -> bytes:
     """
     Return the key of a group's stream, which on a cluster is in the slot of the group's own key.
@@ -75,7 +80,7 @@ def history_key(prefix: bytes, group_key: bytes) -> bytes:
     ``group_key``: the key of the group, or on Pub/Sub its channel. It follows as it is where it has a hash tag, else in
     braces; behind a number in braces where neither leads to its slot.
     """
-    start = prefix + b":history:"
+    start = histories_prefix(prefix)
     slot = slot_of(group_key)
     in_braces = start + b"{" + group_key + b"}"
     for key in (start + group_key, in_braces) if b"{" in group_key else (in_braces,):
@@ -91,7 +96,7 @@ def _digest(data: bytes) -> str:
 
 def group_key_of(prefix: bytes, key: bytes) -> bytes | None:
     """Return the key of the group whose stream a key is; None for a key that is no stream of this prefix."""
-    start = prefix + b":history:"
+    start = histories_prefix(prefix)
     if not key.startswith(start):
         return None
     rest = key[len(start) :]

@@ -45,6 +45,8 @@ def _retention(pattern: object, rule: object) -> Retention:
     if not isinstance(pattern, (str, re.Pattern)):
         raise TypeError(f"Option 'history' has globs or compiled patterns as keys, not {type(pattern).__name__}.")
     text = pattern if isinstance(pattern, str) else pattern.pattern
+    if not isinstance(text, str):
+        raise TypeError(f"Option 'history': names of groups are text, and {text!r} is a pattern of bytes.")
     where = f"history[{text!r}]"
     if not isinstance(rule, Mapping):
         raise TypeError(f"Option '{where}' must be a dict with 'size' and 'ttl', not {type(rule).__name__}.")
@@ -55,8 +57,8 @@ def _retention(pattern: object, rule: object) -> Retention:
     if unknown:
         raise ValueError(f"Option '{where}' has an unknown key {unknown[0]!r}; it takes 'size', 'ttl' and 'max_bytes'.")
     size = options.count(f"{where}['size']", rule["size"])
-    if not size:
-        raise ValueError(f"Option '{where}['size']' must be at least one message; it is 0.")
+    if not 1 <= size < 2**63:
+        raise ValueError(f"Option '{where}['size']' must be at least one message and less than 2**63; it is {size}.")
     ttl = options.seconds(f"{where}['ttl']", rule["ttl"])
     max_bytes = options.size(f"{where}['max_bytes']", rule.get("max_bytes"))
     return Retention(size, ttl, MAX_BYTES if max_bytes is None else max_bytes)

@@ -262,6 +262,9 @@ class Histories:
             if position is None
             else str(Position.of(position.id, stream.digest, position.epoch))
         )
+        if asked.since is not None or not asked.is_valid:
+            self._stats.recovered += len(messages)
+            self._stats.incomplete += not is_whole
         return History(messages, text, is_whole)
 
 

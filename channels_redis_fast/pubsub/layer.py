@@ -23,9 +23,11 @@ from typing import Any
 
 from .. import options
 from ..base import RedisLayer, say_where, unique_name, weakly
+from ..cluster.flush import unlink_all
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.hosts import is_cluster
+from ..history.positions import histories_prefix
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.mailbox import MailboxLimits
@@ -310,14 +312,23 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Make the layer of this event loop like new: no groups, no messages, no sockets.
 
-        A receive that waits goes on waiting, and its channel is subscribed again at once.
+        A receive that waits goes on waiting, and its channel is subscribed again at once. A layer with ``history``
+        deletes all histories of its prefix on all shards, and raises ``redis.exceptions.ConnectionError`` naming the
+        host, or ``ResponseError`` when SCAN or UNLINK is refused; without, it asks no server.
         """
         state = self._loops.get(get_running_loop())
         if state is None:
             self._require_hosts()
         else:
             state.clear()
+        if self._histories is not None:
+            await self._delete_histories()
         await self.close_pools()
+
+    @routed
+    async def _delete_histories(self) -> None:
+        for shard_commands in self._loops[get_running_loop()].commands:
+            await unlink_all(shard_commands, histories_prefix(self.prefix.encode()))
 
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
