@@ -9,11 +9,12 @@ one server process: a restart ends it, and so does a failover, since both may ha
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha1
 from itertools import count
 from typing import NamedTuple
 
-from ..cluster.slots import slot_of
+from ..cluster.slots import SLOTS, slot_of
 from ..connection.identity import ServerIdentity
 
 #: The key of a message under which its position is.
@@ -78,7 +79,8 @@ def history_key(prefix: bytes, group_key: bytes) -> bytes:
     Return the key of a group's stream, which on a cluster is in the slot of the group's own key.
 
     ``group_key``: the key of the group, or on Pub/Sub its channel. It follows as it is where it has a hash tag, else in
-    braces; behind a number in braces where neither leads to its slot.
+    braces; behind a number in braces where neither leads to its slot. A prefix with a hash tag of its own has all
+    streams in one slot, which is that of its groups unless a subclass names them otherwise.
     """
     start = histories_prefix(prefix)
     slot = slot_of(group_key)
@@ -86,8 +88,18 @@ def history_key(prefix: bytes, group_key: bytes) -> bytes:
     for key in (start + group_key, in_braces) if b"{" in group_key else (in_braces,):
         if slot_of(key) == slot:
             return key
+    if slot_of(start + b"0") == slot_of(start + b"1"):
+        return in_braces
+    if b"{" not in start:
+        return b"%b{%d}%b" % (start, _number_in(slot), group_key)
     numbered = (b"%b{%d}%b" % (start, number, group_key) for number in count())
     return next(key for key in numbered if slot_of(key) == slot)
+
+
+@lru_cache(SLOTS)
+def _number_in(slot: int) -> int:
+    """Return the first number that, as text, is in a slot."""
+    return next(number for number in count() if slot_of(b"%d" % number) == slot)
 
 
 def _digest(data: bytes) -> str:

@@ -395,8 +395,6 @@ async def test_idle_streams_expire(make: Make, raw: Any) -> None:
 # Servers.
 
 
-def recreated(raw: redis.Redis) -> None:
-    raw.close()
 
 
 @pytest.mark.parametrize("with_data", [True, False])
