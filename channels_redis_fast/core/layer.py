@@ -345,7 +345,7 @@ class RedisChannelLayer(RedisLayer):
     @routed
     async def flush(self) -> None:
         """
-        Delete all messages, groups and histories of this layer's prefix on all shards; empty the mailboxes; close sockets.
+        Delete all messages, groups and histories of this layer's prefix on all shards; empty mailboxes; close sockets.
 
         Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
         """

@@ -1,6 +1,7 @@
 """
 A layer for code without an event loop: ``layer.sync``. Each method is the layer's coroutine of that name, run on the
-process' ``hub`` while the calling thread waits, and returns what that returns. Knows no more of the layer than these names.
+process' ``hub`` while the calling thread waits; it returns what that returns. Knows no more of the layer than these
+names.
 """
 
 from __future__ import annotations
@@ -91,9 +92,7 @@ class SyncLayer:
         history: History = self._run("group_history", None, timeout, self._layer.group_history, group, since, limit)
         return history
 
-    def group_resume(
-        self, group: str, channel: str, since: str, *, timeout: float | Unset | None = UNSET
-    ) -> History:
+    def group_resume(self, group: str, channel: str, since: str, *, timeout: float | Unset | None = UNSET) -> History:
         """Add a channel to a group and return what it has missed, as the layer's ``group_resume`` does."""
         history: History = self._run("group_resume", group, timeout, self._layer.group_resume, group, channel, since)
         return history

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgpack
 import redis
 
 from channels_redis_fast.base import RedisLayer
-from channels_redis_fast.connection.identity import UNKNOWN, ServerIdentity
+from channels_redis_fast.connection.identity import ServerIdentity
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.history import Stream
+from channels_redis_fast.history import History, Stream
 from channels_redis_fast.history.scripts import RECORD
 
 #: What is kept where a test does not say it.
 ROOMY = {"size": 10_000, "ttl": 60}
 
 #: Returns the position; or the newest ID in a list where the proposed one is not newer; or an error.
-SCRIPT = RECORD + """
+SCRIPT = (
+    RECORD
+    + """
 local position, newest, wrong = record(KEYS[1], 1)
 if position then return position end
 return newest and {newest} or wrong
 """
+)
 
 
 def stream_of(layer: RedisLayer, group: str = "room") -> Stream:
@@ -42,16 +44,18 @@ def identity_of(raw: redis.Redis) -> ServerIdentity:
 
 def record(
     raw: redis.Redis,
-    stream: Stream,
-    *messages: Any,
+    layer: RedisLayer,
+    *messages: dict[str, Any] | bytes,
+    group: str = "room",
     server: ServerIdentity | None = None,
     proposal: str = "",
 ) -> list[Any]:
-    """Record messages (bytes as they are); their positions, or what the script says instead."""
+    """Record messages, bytes as they are; their positions, or what the script says instead."""
+    stream = stream_of(layer, group)
     server = identity_of(raw) if server is None else server
     said: list[Any] = []
     for message in messages:
-        body = message if isinstance(message, bytes) else msgpack.packb(message)
+        body = message if isinstance(message, bytes) else layer._codec.encode(message, None)
         reply = raw.eval(SCRIPT, 1, stream.key, *stream.record_arguments(server, body, proposal))
         said.append(reply.decode() if isinstance(reply, bytes) else reply)
     return said
@@ -61,8 +65,5 @@ def numbered(first: int, last: int) -> list[dict[str, Any]]:
     return [{"type": "t", "n": n} for n in range(first, last + 1)]
 
 
-def numbers(history: Any) -> list[int]:
+def numbers(history: History) -> list[int]:
     return [message["n"] for message in history.messages]
-
-
-__all__ = ["ROOMY", "UNKNOWN", "group_key", "identity_of", "numbered", "numbers", "record", "stream_of"]

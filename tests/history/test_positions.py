@@ -91,7 +91,11 @@ def test_a_group_has_a_digest_of_its_own() -> None:
 
 
 def test_an_epoch_is_one_life_of_one_server() -> None:
-    epochs = {epoch_of(SERVER), epoch_of(SERVER._replace(run_id=b"c" * 40)), epoch_of(SERVER._replace(replication_id=b"c"))}
+    epochs = {
+        epoch_of(SERVER),
+        epoch_of(SERVER._replace(run_id=b"c" * 40)),
+        epoch_of(SERVER._replace(replication_id=b"c")),
+    }
     assert len(epochs) == 3
     assert NO_EPOCH not in epochs
     assert epoch_of(SERVER._replace(clock=5.0)) == epoch_of(SERVER)
@@ -142,7 +146,9 @@ def test_the_group_is_known_by_the_key(prefix: bytes, group_key: bytes) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(prefix=st.sampled_from([b"asgi", b"{site}", b"other"]), groups=st.lists(NAMES, min_size=2, max_size=8, unique=True))
+@given(
+    prefix=st.sampled_from([b"asgi", b"{site}", b"other"]), groups=st.lists(NAMES, min_size=2, max_size=8, unique=True)
+)
 def test_no_two_groups_share_a_key(prefix: bytes, groups: list[bytes]) -> None:
     keys = {history_key(prefix, prefix + b":group:" + group) for group in groups}
     assert len(keys) == len(groups)
@@ -161,7 +167,9 @@ def test_a_server_says_who_it_is() -> None:
     replication = b"# Replication\r\nmaster_replid:" + b"b" * 40 + b"\r\nmaster_replid2:" + b"0" * 40 + b"\r\n"
     identity = identify(server, replication, [b"1767225600", b"250000"])
     assert identity[:2] == SERVER[:2]
-    assert identity == identify(server.decode(), replication.decode(), ["1767225600", "250000"])._replace(clock=identity.clock)
+    assert identity == identify(server.decode(), replication.decode(), ["1767225600", "250000"])._replace(
+        clock=identity.clock
+    )
     assert abs(identity.microseconds() - 1_767_225_600_250_000) < 10_000_000
 
 

@@ -51,10 +51,26 @@ RULE = {"size": 100, "ttl": 60}
             ValueError,
             f"Option 'history['room']['size']' must be at least one message and less than 2**63; it is {2**63}.",
         ),
-        ({"room": {**RULE, "size": -1}}, ValueError, "Option 'history['room']['size']' must not be negative; it is -1."),
-        ({"room": {**RULE, "size": True}}, TypeError, "Option 'history['room']['size']' must be a whole number, not bool."),
-        ({"room": {**RULE, "size": 1.5}}, TypeError, "Option 'history['room']['size']' must be a whole number, not float."),
-        ({"room": {**RULE, "ttl": None}}, TypeError, "Option 'history['room']['ttl']' must be a number of seconds, not NoneType."),
+        (
+            {"room": {**RULE, "size": -1}},
+            ValueError,
+            "Option 'history['room']['size']' must not be negative; it is -1.",
+        ),
+        (
+            {"room": {**RULE, "size": True}},
+            TypeError,
+            "Option 'history['room']['size']' must be a whole number, not bool.",
+        ),
+        (
+            {"room": {**RULE, "size": 1.5}},
+            TypeError,
+            "Option 'history['room']['size']' must be a whole number, not float.",
+        ),
+        (
+            {"room": {**RULE, "ttl": None}},
+            TypeError,
+            "Option 'history['room']['ttl']' must be a number of seconds, not NoneType.",
+        ),
         (
             {"room": {**RULE, "ttl": 0.5}},
             ValueError,
@@ -65,7 +81,11 @@ RULE = {"size": 100, "ttl": 60}
             ValueError,
             "Option 'history['room']['max_bytes']' must be at least one byte, or None for no limit; it is 0.",
         ),
-        ({"room": {**RULE, "max_bytes": "many"}}, TypeError, "Option 'history['room']['max_bytes']' must be a whole number, not str."),
+        (
+            {"room": {**RULE, "max_bytes": "many"}},
+            TypeError,
+            "Option 'history['room']['max_bytes']' must be a whole number, not str.",
+        ),
         ({"ok": RULE, "room": {"size": 5}}, ValueError, "Option 'history['room']' lacks 'ttl'."),
     ],
 )
@@ -76,7 +96,9 @@ def test_a_wrong_option_is_refused_by_name(layer: Any, history: Any, error: type
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("history", [None, {}, {"room*": RULE}, OrderedDict({"*": RULE}), MappingProxyType({"*": RULE})])
+@pytest.mark.parametrize(
+    "history", [None, {}, {"room*": RULE}, OrderedDict({"*": RULE}), MappingProxyType({"*": RULE})]
+)
 def test_what_is_taken(layer: Any, history: Any) -> None:
     layer(history=history)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
-from ...core.flush import literal
+from ...cluster.flush import literal
 from ...pubsub import RedisPubSubChannelLayer
 from ..line import Line
 from ..scan import BATCH
