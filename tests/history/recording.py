@@ -53,12 +53,11 @@ def record(
     """Record messages, bytes as they are; their positions, or what the script says instead."""
     stream = stream_of(layer, group)
     server = identity_of(raw) if server is None else server
-    said: list[Any] = []
+    pipeline = raw.pipeline(transaction=False)
     for message in messages:
         body = message if isinstance(message, bytes) else layer._codec.encode(message, None)
-        reply = raw.eval(SCRIPT, 1, stream.key, *stream.record_arguments(server, body, proposal))
-        said.append(reply.decode() if isinstance(reply, bytes) else reply)
-    return said
+        pipeline.eval(SCRIPT, 1, stream.key, *stream.record_arguments(server, body, proposal))
+    return [reply.decode() if isinstance(reply, bytes) else reply for reply in pipeline.execute()]
 
 
 def numbered(first: int, last: int) -> list[dict[str, Any]]:
