@@ -173,6 +173,11 @@ class Histories:
         self._stats = stats
         self._streams: dict[str, Stream | None] = {}
 
+    @property
+    def retentions(self) -> Mapping[str, Retention]:
+        """What is kept of groups, by their pattern as text."""
+        return self._rules.by_pattern
+
     def find(self, group: str, group_key: bytes) -> Stream | None:
         """Return the history of a group, None if it has none. ``group_key``: its key, or on Pub/Sub its channel."""
         try:

@@ -19,7 +19,10 @@ from tests.sync.helpers import Link, in_threads
 
 Make = Callable[..., Any]
 
-METHODS = ("send", "send_many", "group_add", "group_discard", "group_send", "group_send_many")
+METHODS = (
+    *("send", "send_many", "group_add", "group_discard", "group_send", "group_send_many"),
+    *("group_history", "group_resume", "group_forget"),
+)
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "send": ("target", {"n": 1}),
@@ -28,7 +31,12 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "group_discard": ("room", "target"),
     "group_send": ("room", {"n": 1}),
     "group_send_many": ([("room", {"n": 1})],),
+    "group_history": ("room",),
+    "group_resume": ("room", "target", "x"),
+    "group_forget": ("room",),
 }
+
+HISTORY = {"*": {"size": 10, "ttl": 60}}
 
 
 def test_each_method(make: Make, place_of: Any, opened: Any, server: Server) -> None:
