@@ -134,7 +134,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
         """
-        return await self._read_history(group, since, limit)
+        history = await self._read_history(group, since, limit)
+        if since is not None:
+            self._stats.recovered += len(history.messages)
+            self._stats.incomplete += not history.complete
+        return history
 
     @routed
     async def group_forget(self, group: str) -> None:

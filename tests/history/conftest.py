@@ -1,4 +1,4 @@
-"""What the tests of histories are given: layers of both kinds, and the fixtures of the layers' own tests."""
+"""What the tests of histories are given: layers of both kinds, servers and event loops."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.conftest import cluster
 from tests.core.conftest import make_layer as make_core
-from tests.core.conftest import new_loop
+from tests.core.conftest import new_loop, raw_shards, shard_urls
 from tests.pubsub.conftest import make_layer as make_pubsub
-from tests.pubsub.conftest import shard_urls, sharded
+from tests.pubsub.conftest import sharded
 
-__all__ = ["make_core", "make_pubsub", "new_loop", "shard_urls", "sharded"]
+__all__ = ["cluster", "make_core", "make_pubsub", "new_loop", "raw_shards", "shard_urls", "sharded"]
 
 
 @pytest.fixture(params=["core", "pubsub"])
