@@ -162,7 +162,7 @@ async def test_a_layer_without_histories_asks_nobody(
     make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str
 ) -> None:
     """Whoever may not use SCAN may flush."""
-    raw.xadd(f"{prefix}:history:{{room}}", {"h": "x"})
+    raw.zadd(f"{prefix}:history:{{room}}", {"h": 1})
     layer = make_layer(hosts=[named(redis_server.url, prefix)])
     await within(layer.flush())
     assert not clients(raw, prefix)
