@@ -247,5 +247,5 @@ async def test_a_channel_that_is_forbidden(make_layer: MakeLayer, own_server: An
     with redis.Redis.from_url(server.url) as raw:
         raw.execute_command("ACL SETUSER default resetchannels &nothing")
     layer = make_layer(hosts=[server.url])
-    with pytest.raises(ResponseError, match="ermission|publish to the channel"):
+    with pytest.raises(ResponseError, match=r"ermission|publish to the channel"):
         await within(layer.group_send("room", {}))
