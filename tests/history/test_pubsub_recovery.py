@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from bench.server import Server
+from channels_redis_fast.connection import link
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from channels_redis_fast.pubsub import recovery as recovery_module
 from tests.core.conftest import new_loop
@@ -88,12 +89,20 @@ class Away:
         assert not thread.is_alive()
 
 
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who loses one connection after the other does not wait for the next one for long."""
+    monkeypatch.setattr(link, "BACKOFF_LAST", 0.02)
+
+
 # The proof.
 
 
 @both_kinds
 @pytest.mark.single_server("it kills connections by their name")
-async def test_a_hundred_kills_under_fifty_senders(make_layer: MakeLayer, own_server: OwnServer, prefix: str) -> None:
+async def test_a_hundred_kills_under_fifty_senders(
+    make_layer: MakeLayer, own_server: OwnServer, prefix: str, soon_again: None
+) -> None:
     server = own_server()
     layer = make_layer(hosts=[named(server.url, prefix)])
     peers = [make_layer(hosts=[server.url]) for _ in range(2)]
@@ -160,7 +169,7 @@ async def test_what_was_missed_comes_before_anything_else(
 
 
 @pytest.mark.parametrize("kind", ["cut", "stalled"])
-async def test_a_link_that_fails(make_layer: MakeLayer, own_server: OwnServer, kind: str) -> None:
+async def test_a_link_that_fails(make_layer: MakeLayer, own_server: OwnServer, kind: str, soon_again: None) -> None:
     """Stalled for longer than an answer may take, or cut again and again."""
     server = own_server()
     async with proxy_to(server.port) as proxy:
@@ -331,7 +340,7 @@ async def test_more_than_a_page(
 
 @pytest.mark.single_server("it kills connections by their name")
 async def test_more_than_can_be_held(
-    make_layer: MakeLayer, own_server: OwnServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+    make_layer: MakeLayer, own_server: OwnServer, prefix: str, monkeypatch: pytest.MonkeyPatch, soon_again: None
 ) -> None:
     """It is thrown away, and read from the stream."""
     monkeypatch.setattr(recovery_module, "MAX_HELD", 3)
