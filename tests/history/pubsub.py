@@ -111,7 +111,7 @@ class Crowd:
         self._goes_on = True
         self._senders: list[asyncio.Future[None]] = []
 
-    async def start(self, senders: int = 50, receivers: int = 3, pause: float = 0.02) -> None:
+    async def start(self, senders: int = 50, receivers: int = 3, pause: float = 0.1) -> None:
         self.receivers = [Receiver(self._layer, await member(self._layer, self.group)) for _ in range(receivers)]
         peers = itertools.cycle(self._peers)
         self._senders = [asyncio.ensure_future(self._send(next(peers), n, pause)) for n in range(senders)]
