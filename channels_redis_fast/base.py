@@ -101,7 +101,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     @cached_property
     def sync(self) -> SyncLayer:
-        """The sends and groups of this layer as plain functions, for threads without an event loop."""
+        """The sends, groups and histories of this layer as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._router)
 
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
@@ -134,7 +134,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
         """
-        return await self._read_history(group, since, limit)
+        history = await self._read_history(group, since, limit)
+        if since is not None:
+            self._stats.recovered += len(history.messages)
+            self._stats.incomplete += not history.complete
+        return history
 
     @routed
     async def group_forget(self, group: str) -> None:

@@ -44,10 +44,13 @@ COUNTERS = {
     "dropped": "Messages that gave way in full mailboxes of this process.",
     "expired": "Messages that expired in mailboxes of this process.",
     "group_sends": "Calls of group_send.",
+    "incomplete": "Recoveries that could not prove that nothing is missing.",
     "over_capacity": "Channel keys that a group_send skipped because they were full.",
     "put_back": "Messages put back into Redis because their receiver had gone.",
     "receives": "Messages received.",
     "reconnects": "Connections opened again after a loss.",
+    "recorded": "Messages recorded in the histories of groups.",
+    "recovered": "Messages that channels or callers had missed and got from histories.",
     "sends": "Calls of send, those refused among them.",
     "undecodable": "Stored or published messages that could not be decoded and were skipped.",
 }

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from redis.exceptions import ResponseError
 
-from ..core.flush import literal
+from ..cluster.flush import literal
 from .line import Line
 
 #: Keys that one SCAN step looks at: some 0.1 ms of the server's time.

@@ -9,11 +9,12 @@ one server process: a restart ends it, and so does a failover, since both may ha
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha1
 from itertools import count
 from typing import NamedTuple
 
-from ..cluster.slots import slot_of
+from ..cluster.slots import SLOTS, slot_of
 from ..connection.identity import ServerIdentity
 
 #: The key of a message under which its position is.
@@ -25,6 +26,9 @@ PLACEHOLDER = "0" * WIDTH
 
 #: The epoch of a server that does not tell its run id: nothing is known to be complete there.
 NO_EPOCH = "0" * 8
+
+#: Where in a position its group and its epoch are, and what sorts as the entries of a stream do.
+_GROUP, _EPOCH, ENTRY = slice(25, 33), slice(33, WIDTH), slice(0, 24)
 
 _FORM = re.compile(r"(\d{13})-(\d{10})-([0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
 
@@ -58,6 +62,21 @@ class Position(NamedTuple):
         return None if found is None else cls(int(found[1]), int(found[2]), found[3], found[4])
 
 
+def belongs(position: object, group: str) -> bool:
+    """Return whether something has the form of a position of a group, given the group's digest."""
+    return type(position) is str and len(position) == WIDTH and position[_GROUP] == group
+
+
+def epoch_in(position: str) -> str:
+    """Return the epoch of a position."""
+    return position[_EPOCH]
+
+
+def same_epoch(position: str, other: str) -> bool:
+    """Return whether two positions are of one epoch."""
+    return position[_EPOCH] == other[_EPOCH]
+
+
 def epoch_of(server: ServerIdentity) -> str:
     """Return the epoch of a server, ``NO_EPOCH`` for one that does not tell its run id."""
     return _digest(server.run_id + server.replication_id) if server.run_id else NO_EPOCH
@@ -68,21 +87,37 @@ def digest_of(group_key: bytes) -> str:
     return _digest(group_key)
 
 
+def histories_prefix(prefix: bytes) -> bytes:
+    """Return what the keys of all streams of a layer's prefix begin with."""
+    return prefix + b":history:"
+
+
 def history_key(prefix: bytes, group_key: bytes) -> bytes:
     """
     Return the key of a group's stream, which on a cluster is in the slot of the group's own key.
 
     ``group_key``: the key of the group, or on Pub/Sub its channel. It follows as it is where it has a hash tag, else in
-    braces; behind a number in braces where neither leads to its slot.
+    braces; behind a number in braces where neither leads to its slot. A prefix with a hash tag of its own has all
+    streams in one slot, which is that of its groups unless a subclass names them otherwise.
     """
-    start = prefix + b":history:"
+    start = histories_prefix(prefix)
     slot = slot_of(group_key)
     in_braces = start + b"{" + group_key + b"}"
     for key in (start + group_key, in_braces) if b"{" in group_key else (in_braces,):
         if slot_of(key) == slot:
             return key
+    if slot_of(start + b"0") == slot_of(start + b"1"):
+        return in_braces
+    if b"{" not in start:
+        return b"%b{%d}%b" % (start, _number_in(slot), group_key)
     numbered = (b"%b{%d}%b" % (start, number, group_key) for number in count())
     return next(key for key in numbered if slot_of(key) == slot)
+
+
+@lru_cache(SLOTS)
+def _number_in(slot: int) -> int:
+    """Return the first number that, as text, is in a slot."""
+    return next(number for number in count() if slot_of(b"%d" % number) == slot)
 
 
 def _digest(data: bytes) -> str:
@@ -91,7 +126,7 @@ def _digest(data: bytes) -> str:
 
 def group_key_of(prefix: bytes, key: bytes) -> bytes | None:
     """Return the key of the group whose stream a key is; None for a key that is no stream of this prefix."""
-    start = prefix + b":history:"
+    start = histories_prefix(prefix)
     if not key.startswith(start):
         return None
     rest = key[len(start) :]

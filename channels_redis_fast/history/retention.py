@@ -32,6 +32,8 @@ class RetentionRules:
 
     def __init__(self, rules: Mapping[str | re.Pattern[str], Mapping[str, Any]]) -> None:
         self._retentions = [_retention(pattern, rule) for pattern, rule in rules.items()]
+        #: What is kept by pattern, as text.
+        self.by_pattern = dict(zip(map(_text, rules), self._retentions, strict=True))
         # Globs and patterns mean what they mean in ``channel_capacity``; a capacity here is a place in the list.
         self._table = CapacityTable({pattern: place for place, pattern in enumerate(rules)}, len(rules))
 
@@ -44,7 +46,9 @@ class RetentionRules:
 def _retention(pattern: object, rule: object) -> Retention:
     if not isinstance(pattern, (str, re.Pattern)):
         raise TypeError(f"Option 'history' has globs or compiled patterns as keys, not {type(pattern).__name__}.")
-    text = pattern if isinstance(pattern, str) else pattern.pattern
+    text: object = _text(pattern)
+    if not isinstance(text, str):
+        raise TypeError(f"Option 'history': names of groups are text, and {text!r} is a pattern of bytes.")
     where = f"history[{text!r}]"
     if not isinstance(rule, Mapping):
         raise TypeError(f"Option '{where}' must be a dict with 'size' and 'ttl', not {type(rule).__name__}.")
@@ -55,8 +59,12 @@ def _retention(pattern: object, rule: object) -> Retention:
     if unknown:
         raise ValueError(f"Option '{where}' has an unknown key {unknown[0]!r}; it takes 'size', 'ttl' and 'max_bytes'.")
     size = options.count(f"{where}['size']", rule["size"])
-    if not size:
-        raise ValueError(f"Option '{where}['size']' must be at least one message; it is 0.")
+    if not 1 <= size < 2**63:
+        raise ValueError(f"Option '{where}['size']' must be at least one message and less than 2**63; it is {size}.")
     ttl = options.seconds(f"{where}['ttl']", rule["ttl"])
     max_bytes = options.size(f"{where}['max_bytes']", rule.get("max_bytes"))
     return Retention(size, ttl, MAX_BYTES if max_bytes is None else max_bytes)
+
+
+def _text(pattern: str | re.Pattern[str]) -> str:
+    return pattern if isinstance(pattern, str) else pattern.pattern

@@ -28,7 +28,8 @@ local function newest(key)
 end
 
 local function head(epoch, last, last_epoch, total, before)
-  return epoch .. ' ' .. (last and last .. '-' .. last_epoch or '-') .. ' ' .. total .. ' ' .. before
+  -- Lua itself writes numbers from 1e14 on with an exponent.
+  return string.format('%s %s %.0f %.0f', epoch, last and last .. '-' .. last_epoch or '-', total, before)
 end
 
 local function first_id(seed)
@@ -55,15 +56,27 @@ RECORD = (
     _NEWEST
     + """
 local function drop_oldest(key, total, most)
-  local before
+  local gone = 0
   for _ = 1, 1000 do
     local oldest = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
     if not oldest then return total end
-    before = tonumber(string.match(oldest[2][2] or '', ' (%d+) %d+$') or 0) - OVERHEAD - #(oldest[2][4] or '')
-    if total - before <= most then return before end
+    local before = tonumber(string.match(oldest[2][2] or '', ' (%d+) %d+$'))
+    before = before and before - OVERHEAD - #(oldest[2][4] or '')
+    -- An entry that is none of ours, or older than one that was, has not been counted: it goes first.
+    if before and before >= 0 and before <= total then
+      if total - before <= most then return before end
+      gone = before
+    end
     redis.call('XDEL', key, oldest[1])
   end
-  return before
+  return gone
+end
+
+local function last_id(key)
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then return info[at + 1] end
+  end
 end
 
 local function record(key, at)
@@ -80,7 +93,7 @@ local function record(key, at)
   end
   if type(added) == 'table' then
     if string.find(added.err, 'equal or smaller', 1, true) then
-      return nil, last or ''
+      return nil, last or last_id(key) or '0-0'
     end
     return nil, nil, added
   end

@@ -31,6 +31,9 @@ from .retention import Retention, RetentionRules
 
 logger = logging.getLogger("channels_redis_fast")
 
+#: Milliseconds that no entry has, and that a position has room for.
+_END = 10**13 - 1
+
 #: Histories whose keys are remembered by a layer.
 MAX_STREAMS = 10_000
 
@@ -99,6 +102,11 @@ class Asked(NamedTuple):
         if position is not None and position.group != stream.digest:
             position = None
         return cls(position, limit, since is None or position is not None)
+
+    @classmethod
+    def newest(cls, stream: Stream) -> Asked:
+        """Return what asks for the newest position, and for no message."""
+        return cls(Position(_END, 0, stream.digest, NO_EPOCH), 1, False)
 
 
 class ReadCall(ScriptCall):
@@ -173,6 +181,11 @@ class Histories:
         self._stats = stats
         self._streams: dict[str, Stream | None] = {}
 
+    @property
+    def retentions(self) -> Mapping[str, Retention]:
+        """What is kept of groups, by their pattern as text."""
+        return self._rules.by_pattern
+
     def find(self, group: str, group_key: bytes) -> Stream | None:
         """Return the history of a group, None if it has none. ``group_key``: its key, or on Pub/Sub its channel."""
         try:
@@ -195,16 +208,37 @@ class Histories:
             raise RuntimeError(f"Group {group!r} has no history: no pattern of the option 'history' matches its name.")
         return stream
 
-    async def read(self, way: Any, stream: Stream, since: str | None, limit: int | None) -> History:
+    def read(
+        self,
+        way: Any,
+        stream: Stream,
+        since: str | None,
+        limit: int | None,
+        script: Script = scripts.READ_ONLY,
+        keys: Sequence[bytes] = (),
+        arguments: Sequence[Any] = (),
+    ) -> asyncio.Future[History]:
         """
-        Read a history.
+        Read a history; the future raises redis-py's errors.
 
-        ``way``: the command connection to its server, or the queue of its slot. Raises redis-py's errors.
+        ``way``: the command connection to its server, or the queue of its slot. ``script``: one that reads, and what it
+        takes before that. Raises ``TypeError`` or ``ValueError`` naming a wrong argument.
         """
-        asked = Asked.of(stream, since, limit)
+        return self.ask(way, stream, Asked.of(stream, since, limit), script, keys, arguments)
+
+    def ask(
+        self,
+        way: Any,
+        stream: Stream,
+        asked: Asked,
+        script: Script = scripts.READ_ONLY,
+        keys: Sequence[bytes] = (),
+        arguments: Sequence[Any] = (),
+    ) -> asyncio.Future[History]:
+        """Ask for a part of a history, as ``read`` does. The future raises redis-py's errors."""
         future: asyncio.Future[History] = way.loop.create_future()
-        way.submit(ReadCall(scripts.READ_ONLY, way, self, stream, asked, future))
-        return await future
+        way.submit(ReadCall(script, way, self, stream, asked, future, keys, arguments))
+        return future
 
     async def forget(self, way: Any, stream: Stream) -> None:
         """Delete a history. Raises redis-py's errors."""

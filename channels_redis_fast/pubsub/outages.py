@@ -8,7 +8,8 @@ passes in how to notify them.
 Rules kept here:
 
 - A channel is notified of each loss that affects it, and once when nothing of it is lost any more.
-- A channel that was not affected is not notified.
+- A channel that was not affected is not notified, unless it has missed something for good.
+- A group whose missed messages are being read counts as lost.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 #: A shard by its number, or a channel or a group by its Redis channel.
 Lost = int | str
 
-Notify = Callable[[Iterable[str], str], None]
+#: Takes channels, the type of the message that they get, and whether they have got all that they missed.
+Notify = Callable[[Iterable[str], str, bool], None]
 
 
 class Outages:
@@ -26,7 +28,7 @@ class Outages:
     What is lost now, and which channels were notified.
 
     ``channels``: the groups of each channel, ``groups``: the channels of each group, both as they are at any time.
-    ``notify`` takes channels and the type of the message that they get.
+    ``notify`` sends the messages.
     """
 
     def __init__(
@@ -47,6 +49,9 @@ class Outages:
         self._lost_names: set[str] = set()
         #: The channels that were notified of a loss, and not yet that it is over.
         self._notified: set[str] = set()
+        #: Groups whose missed messages are being read, and the channels that lack some and were not notified of that.
+        self._recovering: set[str] = set()
+        self._incomplete: set[str] = set()
 
     def lost(self, what: Iterable[Lost]) -> None:
         """Called with the names whose subscriptions were lost, all at once."""
@@ -59,7 +64,7 @@ class Outages:
         affected = self._affected(what)
         self._notified.update(affected)
         if self._on_disconnect is not None:
-            self._notify(affected, self._on_disconnect)
+            self._notify(affected, self._on_disconnect, True)
 
     def back(self, what: Iterable[Lost], without: Iterable[str] = ()) -> None:
         """Called with the names that are subscribed again; ``without``: those of them that are not."""
@@ -69,8 +74,23 @@ class Outages:
         self._lost_names.difference_update(what)
         self._look(self._affected(what))
 
+    def recovering(self, group: str) -> None:
+        """Called when a group is subscribed again, and what it has missed is to be read."""
+        self._recovering.add(group)
+
+    def recovered(self, group: str, is_complete: bool) -> None:
+        """Called when the members of a group have got what they missed, or as much of it as there was."""
+        self._recovering.discard(group)
+        members = list(self._groups.get(group, ()))
+        if not is_complete:
+            self._incomplete.update(members)
+            self._notified.update(members)
+        self._look(members)
+
     def ended(self, name: str) -> None:
         """Called when no receiver here wants a name any more."""
+        self._recovering.discard(name)
+        self._incomplete.discard(name)
         self._lost_names.discard(name)
         self._notified.discard(name)
 
@@ -89,10 +109,19 @@ class Outages:
     def _look(self, channels: Iterable[str]) -> None:
         whole = [channel for channel in channels if channel in self._notified and not self._is_cut_off(channel)]
         self._notified.difference_update(whole)
-        if whole and self._on_reconnect is not None:
-            self._notify(whole, self._on_reconnect)
+        lacking = [channel for channel in whole if channel in self._incomplete]
+        self._incomplete.difference_update(lacking)
+        if self._on_reconnect is None:
+            return
+        if lacking:
+            self._notify(lacking, self._on_reconnect, False)
+            done = set(lacking)
+            whole = [channel for channel in whole if channel not in done]
+        if whole:
+            self._notify(whole, self._on_reconnect, True)
 
     def _is_cut_off(self, channel: str) -> bool:
         if self._lost_shards or channel in self._lost_names:
             return True
-        return bool(self._lost_names) and not self._lost_names.isdisjoint(self._channels[channel])
+        groups = self._channels[channel]
+        return any(names and not names.isdisjoint(groups) for names in (self._lost_names, self._recovering))

@@ -6,7 +6,7 @@ Knows Redis channels and payloads, and on a cluster the slots of channels; not w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ..cluster.cluster import Cluster
@@ -18,11 +18,16 @@ from ..connection.futures import fail
 from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS, UnexpectedReply
+from ..connection.requests import Pending
 from ..hot import Waiter, Waker
 from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 
 #: Bytes of payloads after which a batch takes no more, so that no write holds much more than one payload beyond this.
 MAX_BYTES = 1_000_000
+
+
+#: Makes a request, given the way to its server and its waiter.
+MakeRequest = Callable[["CommandConnection | SlotQueue", "Waiter[None]"], Pending]
 
 
 class BatchOwner(Protocol):
@@ -199,6 +204,18 @@ class Publisher:
             self._connection.write_now()
         return waiter
 
+    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
+        """Hand in a request that publishes by itself: behind what was handed in before, and ahead of what comes."""
+        waiter: Waiter[None] = self._new_waiter()
+        request = make(self._connection, waiter)
+        self.end_batch()
+        self._connection.submit(request)
+        return waiter
+
+    def end_batch(self) -> None:
+        """Take no more messages into the batch that is open: what comes now is to be behind something else."""
+        self._batch = None
+
     def seal(self, batch: PublishBatch) -> None:
         """Take no more messages into a batch that is being written, or never will be."""
         if self._batch is batch:
@@ -235,6 +252,18 @@ class ClusterPublisher:
         if publisher is None:
             publisher = self._publishers[node] = Publisher(node, self._waker, SHARDED, NodeBatch)
         return publisher.publish(channel, payload, queue)
+
+    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
+        """Do what ``Publisher.submit`` does, on the way to the channel's server."""
+        slot = slot_of(channel)
+        queue = self._cluster.queue(slot)
+        waiter: Waiter[None] = self._waker.waiter()
+        request = make(queue, waiter)
+        node = self._cluster.owner(slot)
+        if node in self._publishers:
+            self._publishers[node].end_batch()
+        queue.submit(request)
+        return waiter
 
     def seal(self, batch: PublishBatch) -> None:
         """Called for a message that goes alone: no other is ever put beside it."""

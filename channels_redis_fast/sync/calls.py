@@ -1,6 +1,7 @@
 """
 A layer for code without an event loop: ``layer.sync``. Each method is the layer's coroutine of that name, run on the
-process' ``hub`` while the calling thread waits. Knows no more of the layer than these names.
+process' ``hub`` while the calling thread waits; it returns what that returns. Knows no more of the layer than these
+names.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from ..history import History
 from ..messages.codec import Message
 from .routing import CallRouter, WaitExpired
 
@@ -24,6 +26,9 @@ class Layer(Protocol):
     async def group_discard(self, group: str, channel: str) -> None: ...
     async def group_send(self, group: str, message: Message) -> None: ...
     async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None: ...
+    async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History: ...
+    async def group_resume(self, group: str, channel: str, since: str) -> History: ...
+    async def group_forget(self, group: str) -> None: ...
 
 
 class Unset:
@@ -35,7 +40,7 @@ UNSET = Unset()
 
 class SyncLayer:
     """
-    The layer's sends and groups as plain functions, for any thread in which no event loop runs.
+    The layer's sends, groups and their histories as plain functions, for any thread in which no event loop runs.
 
     ``timeout``: seconds, None for as long as the layer itself waits; by default the layer's ``sync_timeout``. Messages
     of one thread arrive in the order sent.
@@ -75,19 +80,40 @@ class SyncLayer:
         """Send messages to groups. Raises what the layer's ``group_send_many`` raises."""
         self._run("group_send_many", None, timeout, self._layer.group_send_many, list(messages))
 
-    def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> None:
+    def group_history(
+        self,
+        group: str,
+        since: str | None = None,
+        limit: int | None = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+    ) -> History:
+        """Return messages that were sent to a group, as the layer's ``group_history`` does."""
+        history: History = self._run("group_history", None, timeout, self._layer.group_history, group, since, limit)
+        return history
+
+    def group_resume(self, group: str, channel: str, since: str, *, timeout: float | Unset | None = UNSET) -> History:
+        """Add a channel to a group and return what it has missed, as the layer's ``group_resume`` does."""
+        history: History = self._run("group_resume", group, timeout, self._layer.group_resume, group, channel, since)
+        return history
+
+    def group_forget(self, group: str, *, timeout: float | Unset | None = UNSET) -> None:
+        """Delete the history of a group."""
+        self._run("group_forget", None, timeout, self._layer.group_forget, group)
+
+    def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
         if _has_running_loop():
             raise RuntimeError(
                 f"sync.{name}() would hold up the event loop that runs in this thread: use await layer.{name}() here."
             )
         seconds = self._layer.sync_timeout if isinstance(timeout, Unset) else timeout
 
-        async def call() -> None:
+        async def call() -> Any:
             # Whatever the layer's method raises, also for want of arguments, is raised in here.
-            await function(*args)
+            return await function(*args)
 
         try:
-            self._router.wait_for(call, seconds)
+            return self._router.wait_for(call, seconds)
         except WaitExpired:
             whereto = "" if target is None else f" to {target}"
             raise TimeoutError(

@@ -16,7 +16,7 @@ from django.test import override_settings
 
 from bench.server import ForeignServer, Server, start_server
 from channels_redis_fast.cli import deployment
-from channels_redis_fast.cli.check import reach
+from channels_redis_fast.cli.check import history, reach
 from channels_redis_fast.cli.check.server import check_clock, check_facts
 from channels_redis_fast.cli.server_facts import Facts
 from channels_redis_fast.core import RedisChannelLayer
@@ -277,11 +277,9 @@ def test_a_password_without_tls() -> None:
     ids=str,
 )
 def test_what_a_server_says_of_itself(info: dict[str, str], expected: tuple[str, str]) -> None:
-    found = {finding.item: finding.level for finding in check_facts(Facts(info=info), True)}
-    assert expected in found.items()
-    assert all(
-        finding.mend for finding in check_facts(Facts(info=info), True) if finding.level in ("warning", "problem")
-    )
+    findings = list(check_facts(Facts(info=info), "messages and groups"))
+    assert expected in {finding.item: finding.level for finding in findings}.items()
+    assert all(finding.mend for finding in findings if finding.level in ("warning", "problem"))
 
 
 def test_a_server_that_throws_things_away(check: Call, own_server: Callable[..., Server]) -> None:
@@ -550,6 +548,125 @@ def test_settings(check_alias: Call, redis_server: Server | ForeignServer, prefi
     assert shard["send and receive"][:2] == ("problem", "another message came back than was sent")
     _, shard = check("full", 1)
     assert shard["send and receive"][1].startswith("ChannelFull: check")
+
+
+# Histories.
+
+HISTORY = {"room.*": {"size": 1000, "ttl": 7200, "max_bytes": 5_000_000}}
+
+
+@pytest.fixture
+def check_history(check_alias: Call) -> Call:
+    """Check a layer whose groups have histories; the findings of its one shard."""
+
+    def run(backend: str, url: str, code: int, **options: Any) -> Found:
+        config = {"hosts": [url], "prefix": "asgi", "history": HISTORY, **options}
+        _, shard = check_alias({"default": {"BACKEND": backend, "CONFIG": config}})("default", code)
+        return by_item(shard)
+
+    return run
+
+
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+def test_histories(check_history: Call, own_server: Callable[..., Server], backend: str) -> None:
+    server = own_server()
+    found = check_history(backend, server.url, 0)
+    assert {level for level, _, _ in found.values()} <= {"ok", "unseen"}
+    assert found["history"][1] == "'room.*': 1,000 messages, at most 5 MB a group, for 2.0 h"
+    with redis.Redis(port=server.port) as raw:
+        assert not [key for key in raw.scan_iter() if b":history:" in key or b"check" in key]
+    # A layer without the option needs none of it.
+    assert "history" not in check_history(backend, server.url, 0, history=None)
+
+
+@pytest.mark.parametrize("more", [(), ("+acl",)], ids=["tried", "dry run"])
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+@pytest.mark.parametrize(
+    ("rules", "level", "text", "mend"),
+    [
+        (("-xadd", "-xdel"), "problem", "may not use XADD, XDEL", "ACL SETUSER some +xadd +xdel"),
+        (("-xrange", "-xrevrange"), "problem", "may not use XRANGE, XREVRANGE", "+xrange +xrevrange"),
+        (("-expire",), "problem", "may not use EXPIRE", "+expire"),
+        (("-time",), "problem", "may not use TIME", "+time"),
+        (("-eval", "-evalsha"), "problem", "may not use EVAL", "+eval"),
+        (("-evalsha",), "warning", "without EVALSHA: each script is sent as text", "+evalsha"),
+        (("-unlink",), "warning", "without UNLINK: flush() and group_forget() fail", "+unlink"),
+    ],
+    ids=str,
+)
+def test_a_user_that_may_not_keep_histories(
+    check_history: Call,
+    user: Callable[..., str],
+    users_server: Server,
+    more: tuple[str, ...],
+    backend: str,
+    rules: tuple[str, ...],
+    level: str,
+    text: str,
+    mend: str,
+) -> None:
+    found = check_history(backend, user(*SAFE, "+info", *more, *rules), int(level == "problem"))
+    assert found["commands"][0] == level
+    assert text in found["commands"][1]
+    assert mend in found["commands"][2]
+    with redis.Redis(port=users_server.port) as raw:
+        left = [key for key in raw.scan_iter("asgi*") if b":history:" in key]
+        # Where EXPIRE is refused UNLINK is not, and the other way round.
+        assert all(0 < raw.ttl(key) <= 60 for key in left)
+        for key in left:
+            raw.delete(key)
+
+
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+def test_a_server_that_does_not_tell_its_run_id(check_history: Call, user: Callable[..., str], backend: str) -> None:
+    found = check_history(backend, user(*SAFE), 0)
+    level, text, mend = found["history"]
+    assert level == "warning"
+    assert "does not tell its run id" in text
+    assert "`complete` is never True" in text
+    assert "+info" in mend
+    assert check_history(backend, user(*SAFE, "+info"), 0)["history"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("info", "level"),
+    [
+        ({"redis_version": "6.0.16", "run_id": "a"}, "problem"),
+        ({"redis_version": "5.0.0", "run_id": "a"}, "problem"),
+        ({"redis_version": "6.2.0", "run_id": "a"}, "ok"),
+        ({"redis_version": "10.0.0", "run_id": "a"}, "ok"),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.0", "run_id": "a"}, "ok"),
+        ({"server": "redis", "version": "7.0.15"}, "warning"),
+        ({}, "warning"),
+    ],
+    ids=str,
+)
+def test_versions_that_histories_need(info: dict[str, str], level: str) -> None:
+    findings = list(history.check_history(RedisChannelLayer(history=HISTORY), Facts(info=info)))
+    assert findings[-1].level == level
+    assert level == "ok" or findings[-1].mend
+
+
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+def test_a_server_that_throws_histories_away(
+    check_history: Call, own_server: Callable[..., Server], backend: str
+) -> None:
+    server = own_server("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    level, text, _ = check_history(backend, server.url, 0)["maxmemory"]
+    assert level == "warning"
+    assert "throws histories away" in text or backend == CORE
+
+
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+def test_a_key_of_another_type_in_place_of_a_history(
+    check_history: Call, own_server: Callable[..., Server], backend: str
+) -> None:
+    server = own_server()
+    with redis.Redis(port=server.port) as raw:
+        raw.set("asgi:history:{room}", 1)
+    level, text, _ = check_history(backend, server.url, 1)["leftovers"]
+    assert level == "problem"
+    assert "of another type in place of histories (asgi:history:{room})" in text
 
 
 def test_a_real_project(project: Call, redis_server: Server | ForeignServer, prefix: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.server import Server, free_port
-from channels_redis_fast.cli.check.permissions import scratch_name
+from channels_redis_fast.cli.check.permissions import check_permissions, scratch_name
 from channels_redis_fast.cli.servers import are_current, ask_cluster, lines
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
@@ -378,3 +378,34 @@ def test_tune_from_live(call: Call, cluster: Cluster, site: Site, prefix: str, t
     assert seen["arrivals_per_second"] > 5
     assert seen["processes"] == 1
     site.do(layer.flush())
+
+
+# Histories.
+
+
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+def test_histories_of_every_primary(call: Call, cluster: Cluster, site: Site, prefix: str, kind: str) -> None:
+    """They are listed, each on its own; `flush` removes them all."""
+    layers: dict[str, type[Any]] = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
+    layer = site.layer(layers[kind], history={"*": {"size": 10, "ttl": 60}})
+    groups = {f"room.{number}" for number in range(20)}
+    for group in groups:
+        site.do(layer.group_send(group, {"type": "x"}))
+    url = cluster.primaries[0].url
+    picture = json.loads(call("inspect", "--json", "--prefix", prefix, "--layer", kind, "--cluster", url).out)
+    assert {history["group"] for history in picture["histories"]} == groups
+    assert {history["shard"] for history in picture["histories"]} == {0, 1}
+    assert {history["length"] for history in picture["histories"]} == {1}
+    site.do(layer.flush())
+    assert nothing_left(cluster, prefix)
+
+
+@pytest.mark.parametrize("kind", [RedisChannelLayer, RedisPubSubChannelLayer])
+async def test_what_histories_need_is_tried_on_every_primary(cluster: Cluster, prefix: str, kind: type[Any]) -> None:
+    layer = kind(hosts=[cluster.host], prefix=prefix, history={"*": {"size": 10, "ttl": 60}})
+    async with lines(layer, "check") as opened:
+        assert len(opened) == 2
+        for line in opened:
+            findings = await within(check_permissions(line, layer))
+            assert [finding.level for finding in findings] == ["ok"]
+    assert not [key for node in cluster.primaries for key in node.raw.scan_iter(f"{prefix}*history*")]

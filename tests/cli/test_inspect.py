@@ -19,17 +19,20 @@ import pytest
 import redis
 
 from bench.server import ForeignServer, Server
-from channels_redis_fast.cli.inspect import survey
+from channels_redis_fast.cli.inspect import entries as inspected
 from channels_redis_fast.cli.inspect.snapshot import printable
 from channels_redis_fast.cli.texts import duration, size
+from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.cli.conftest import Site
 from tests.conftest import ROOT
 from tests.core.helpers import on_database
+from tests.history.recording import stream_of
 from tests.places import PASSWORDS, Certificates, wait_until
 
 Call = Callable[..., Any]
 
+LAYERS: dict[str, type[Any]] = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 CORE = "channels_redis_fast.core.RedisChannelLayer"
 
 
@@ -61,6 +64,7 @@ def test_the_shape_of_the_json(look: Call, site: Site, raw: redis.Redis, prefix:
     site.do(layer.send("email", {"type": "send"}))
     site.do(layer.group_add("room", "email"))
     raw.zadd(f"{prefix}email$inflight", {"x": 1})
+    raw.xadd(f"{prefix}:history:{{{prefix}:group:room}}", {"h": "x"})
     picture = look()
     assert {name: type(value).__name__ for name, value in picture.items()} == {
         "shape": "int",
@@ -71,12 +75,13 @@ def test_the_shape_of_the_json(look: Call, site: Site, raw: redis.Redis, prefix:
         "shards": "list",
         "channels": "list",
         "groups": "list",
+        "histories": "list",
         "leftovers": "list",
         "subscribed_groups": "list",
         "subscribed_channels": "list",
     }
     told = (ROOT / "docs" / "command-line.md").read_text()
-    for name in ("shards", "channels", "groups", "leftovers"):
+    for name in ("shards", "channels", "groups", "histories", "leftovers"):
         for entry in picture[name]:
             for field in entry:
                 assert f"`{field}`" in told, f"{name}: {field} is not in docs/command-line.md"
@@ -144,6 +149,63 @@ def test_groups(look: Call, site: Site, raw: redis.Redis, prefix: str) -> None:
     ]
     assert all(0 < group["expires_in_seconds"] <= 1000 for group in groups)
     assert all(group["bytes"] > 0 for group in groups)
+
+
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+def test_histories(
+    look: Call, call: Call, redis_server: Server | ForeignServer, site: Site, raw: redis.Redis, prefix: str, kind: str
+) -> None:
+    layer = site.layer(LAYERS[kind], history={"*": {"size": 100, "ttl": 500}})
+    for group in ("room", "lobby"):
+        site.do(layer.group_history(group))
+    raw.xadd(stream_of(layer, "room").key, {"h": "x", "m": "y" * 50_000})
+    raw.expire(stream_of(layer, "lobby").key, 100)
+    # Of the other layer, or of groups that a subclass names otherwise; one without end; and what is none.
+    raw.xadd(f"{prefix}:history:{{mine}}", {"h": "x"}, id="5-5")
+    raw.set(f"{prefix}:history:{{{prefix}:group:text}}", "x")
+    picture = look("--layer", kind)
+    assert picture["shards"][0]["refused"] == []
+    found = {history["group"]: history for history in picture["histories"]}
+    assert set(found) == {"room", "lobby", f"{prefix}:history:{{mine}}"}
+    assert {history["shard"] for history in picture["histories"]} == {0}
+    # The largest comes first.
+    assert picture["histories"][0]["group"] == "room"
+    assert (found["room"]["length"], found["lobby"]["length"]) == (2, 1)
+    assert found["room"]["bytes"] > 50_000
+    assert 0 <= found["room"]["oldest_seconds"] < 60
+    assert 400 < found["room"]["expires_in_seconds"] <= 500
+    assert 0 < found["lobby"]["expires_in_seconds"] <= 100
+    mine = found[f"{prefix}:history:{{mine}}"]
+    assert mine["expires_in_seconds"] is None
+    assert mine["oldest_seconds"] > 1_000_000_000
+    leftovers = {(entry["kind"], entry["key"].removeprefix(prefix)) for entry in picture["leftovers"]}
+    assert leftovers == {("no expiry", ":history:{mine}"), ("not a stream", f":history:{{{prefix}:group:text}}")}
+    text = call("inspect", "--hosts", redis_server.url, "--prefix", prefix, "--layer", kind, "--top", "2").out
+    assert "Histories: 3 with 4 entries" in text
+    assert "and 1 more, smaller" in text
+
+
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+def test_the_budget_is_that_of_histories_too(call: Call, own_server: Callable[..., Server], kind: str) -> None:
+    server = own_server()
+    with redis.Redis(port=server.port) as raw:
+        pipeline = raw.pipeline()
+        between = ":group:" if kind == "core" else "__group__"
+        for n in range(2000):
+            pipeline.xadd(f"asgi:history:{{asgi{between}room{n}}}", {"h": "x", "m": "y" * 100})
+            pipeline.expire(f"asgi:history:{{asgi{between}room{n}}}", 60)
+        pipeline.execute()
+        raw.config_resetstat()
+        arguments = ("inspect", "--hosts", server.url, "--layer", kind)
+        picture = json.loads(call(*arguments, "--json", "--max-keys", "700").out)
+        calls = {name: stat["calls"] for name, stat in raw.info("commandstats").items()}
+        (shard,) = picture["shards"]
+        assert (shard["keys"], shard["keys_examined"], shard["complete"]) == (2000, 700, False)
+        assert 500 <= len(picture["histories"]) <= 1000
+        assert picture["histories"][0]["group"].startswith("room")
+        assert calls["cmdstat_scan"] == 2
+        assert not {"cmdstat_keys", "cmdstat_xadd", "cmdstat_evalsha", "cmdstat_expire"} & set(calls)
+        assert "cut short after 700 of 2,000 keys" in call(*arguments, "--max-keys", "700").out
 
 
 def test_leftovers(look: Call, call: Call, redis_server: Server | ForeignServer, raw: redis.Redis, prefix: str) -> None:
@@ -308,8 +370,8 @@ def test_large_messages_are_asked_for_one_by_one() -> None:
     """And many small ones at once, also where the server does not tell sizes."""
 
     def parts(count: int, size: int | None) -> list[int]:
-        entries = [survey._Entry(b"%d" % n, 2, size, None) for n in range(count)]
-        split = survey._by_size(entries)
+        entries = [inspected.Entry(b"%d" % n, 2, size, None) for n in range(count)]
+        split = inspected.by_size(entries)
         assert [entry for part in split for entry in part] == entries
         return [len(part) for part in split]
 

@@ -144,3 +144,25 @@ async def test_close_pools_closes_every_socket(
 
 async def test_closing_what_was_never_opened(make_layer: MakeLayer) -> None:
     await within(make_layer().close_pools())
+
+
+async def test_flush_removes_histories(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
+    layer = make_layer(history={"*": {"size": 10, "ttl": 60}})
+    for n in range(30):
+        await within(layer.group_history(f"room{n}"))
+    assert len(list(raw.scan_iter(f"{prefix}:history:*"))) == 30
+    await within(layer.flush())
+    assert list(raw.scan_iter(f"{prefix}*")) == []
+    assert (await within(layer.group_history("room1"))).messages == []
+
+
+async def test_flush_removes_histories_of_all_shards(
+    make_layer: MakeLayer, shard_urls: list[str], raw_shards: list[redis.Redis], prefix: str
+) -> None:
+    layer = make_layer(hosts=shard_urls, history={"*": {"size": 10, "ttl": 60}})
+    for n in range(30):
+        await within(layer.group_history(f"room{n}"))
+    assert all(list(raw.scan_iter(f"{prefix}:history:*")) for raw in raw_shards)
+    # Also one that has the option no more.
+    await within(make_layer(hosts=shard_urls).flush())
+    assert not any(list(raw.scan_iter(f"{prefix}*")) for raw in raw_shards)

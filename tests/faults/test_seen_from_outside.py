@@ -300,10 +300,13 @@ COUNTERS = {
     "dropped",
     "expired",
     "group_sends",
+    "incomplete",
     "over_capacity",
     "put_back",
     "receives",
     "reconnects",
+    "recorded",
+    "recovered",
     "sends",
     "undecodable",
 }

@@ -19,7 +19,10 @@ from tests.sync.helpers import Link, in_threads
 
 Make = Callable[..., Any]
 
-METHODS = ("send", "send_many", "group_add", "group_discard", "group_send", "group_send_many")
+METHODS = (
+    *("send", "send_many", "group_add", "group_discard", "group_send", "group_send_many"),
+    *("group_history", "group_resume", "group_forget"),
+)
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "send": ("target", {"n": 1}),
@@ -28,7 +31,12 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "group_discard": ("room", "target"),
     "group_send": ("room", {"n": 1}),
     "group_send_many": ([("room", {"n": 1})],),
+    "group_history": ("room",),
+    "group_resume": ("room", "target", "x"),
+    "group_forget": ("room",),
 }
+
+HISTORY = {"*": {"size": 10, "ttl": 60}}
 
 
 def test_each_method(make: Make, place_of: Any, opened: Any, server: Server) -> None:
@@ -41,6 +49,55 @@ def test_each_method(make: Make, place_of: Any, opened: Any, server: Server) -> 
     layer.sync.group_send_many([(place.group, {"n": 5}), (place.group, {"n": 6})])
     assert [message["n"] for message in place.heard(6)] == [1, 2, 3, 4, 5, 6]
     assert opened() - before == 1
+
+
+def test_histories(make: Make, place_of: Any) -> None:
+    """What they return is what the coroutines return."""
+    layer = make(history=HISTORY)
+    place = place_of(layer)
+    start = layer.sync.group_history(place.group)
+    assert (start.messages, start.complete) == ([], True)
+    for n in range(4):
+        layer.sync.group_send(place.group, {"n": n})
+    history = layer.sync.group_history(place.group, since=start.position, limit=3)
+    assert [message["n"] for message in history.messages] == [0, 1, 2]
+    assert history.complete
+    assert layer.sync.group_history(place.group, history.position).messages[0]["n"] == 3
+    # Each is the one that was delivered, with its position.
+    kept = layer.sync.group_history(place.group).messages
+    assert [message["__position__"] for message in kept] == [message["__position__"] for message in place.heard(4)]
+    assert layer.sync.group_forget(place.group) is None
+    assert not layer.sync.group_history(place.group, since=start.position, timeout=20).complete
+    with pytest.raises(RuntimeError, match="has no history"):
+        make(history={"other": {"size": 1, "ttl": 1}}).sync.group_history(place.group)
+
+
+@pytest.mark.parametrize("kind", ["core"], indirect=True)
+def test_resuming_on_the_core_layer(make: Make, raw: Any, prefix: str) -> None:
+    layer = make(history=HISTORY)
+    start = layer.sync.group_history("room")
+    layer.sync.group_send("room", {"n": 1})
+    history = layer.sync.group_resume("room", "target", start.position)
+    assert [message["n"] for message in history.messages] == [1]
+    assert history.complete
+    assert raw.zrange(f"{prefix}:group:room", 0, -1) == [b"target"]
+    stats = layer.stats()
+    assert (stats["recorded"], stats["recovered"], stats["incomplete"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["pubsub"], indirect=True)
+def test_resuming_on_the_pubsub_layer(make: Make) -> None:
+    layer = make(history=HISTORY)
+
+    async def consumer() -> Any:
+        channel = await layer.new_channel()
+        start = await layer.group_history("room")
+        await layer.group_send("room", {"n": 1})
+        return await asyncio.to_thread(layer.sync.group_resume, "room", channel, start.position)
+
+    history = asyncio.run(within(consumer()))
+    assert [message["n"] for message in history.messages] == [1]
+    assert history.complete
 
 
 @pytest.mark.parametrize("kind", ["core"], indirect=True)
@@ -132,9 +189,9 @@ def stalled(link: Link, layer: Any) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_server_that_says_nothing(make: Make, link: Link, kind: str, method: str) -> None:
-    if kind == "pubsub" and method in ("group_add", "group_discard"):
-        pytest.skip("on Pub/Sub they ask no server")
-    layer = make(hosts=[link.url])
+    if kind == "pubsub" and method in ("group_add", "group_discard", "group_resume"):
+        pytest.skip("on Pub/Sub they are for channels of this process")
+    layer = make(hosts=[link.url], history=HISTORY)
     stalled(link, layer)
     with pytest.raises(TimeoutError, match=rf"^{method}.* was not over within 0\.05 s; it may .* happened"):
         getattr(layer.sync, method)(*ARGUMENTS[method], timeout=0.05)

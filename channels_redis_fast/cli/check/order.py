@@ -28,6 +28,7 @@ from ..server_facts import ask_facts
 from ..servers import Told, ask_cluster, lines
 from .cluster import check_cluster, check_node
 from .findings import OK, PROBLEM, WARNING, Finding, Report, Subject
+from .history import check_history
 from .peers import check_peers
 from .permissions import check_permissions
 from .reach import check_reach
@@ -92,7 +93,10 @@ async def _check_server(place: Deployment, layer: RedisLayer, line: Line, subjec
     subject.name = line.label
     on_cluster = isinstance(line, NodeLine)
     is_sharded = on_cluster or (isinstance(layer, RedisPubSubChannelLayer) and layer.sharded)
-    findings += check_facts(await ask_facts(line), place.is_core, is_sharded, on_cluster)
+    facts = await ask_facts(line)
+    keeps = "messages and groups" if place.is_core else None if layer._histories is None else "histories"
+    findings += check_facts(facts, keeps, is_sharded, on_cluster)
+    findings += check_history(layer, facts)
     if isinstance(line, NodeLine):
         findings += await check_node(line)
     # On a connection of its own, which may come to be one of Pub/Sub.

@@ -21,6 +21,7 @@ def check_peers(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Findi
     yield _connections(shard, is_twin)
     if picture.layer == "pubsub":
         yield Finding(UNSEEN, "peers' settings", "what they publish cannot be seen without listening to it")
+        yield from _keys(picture, shard, is_twin)
         return
     if "SCAN" in shard.refused:
         yield Finding(UNSEEN, "peers' settings", "SCAN may not be used")
@@ -61,7 +62,7 @@ def _settings(channels: list[Channel]) -> Finding:
 def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
     kinds = {
         kind: [entry.key for entry in picture.leftovers if entry.shard == shard.shard and entry.kind == kind]
-        for kind in ("inflight", "no expiry", "not a sorted set", "foreign")
+        for kind in ("inflight", "no expiry", "not a sorted set", "not a stream", "foreign")
     }
     if kinds["inflight"] and not is_twin and not shard.nameless_receivers:
         yield Finding(
@@ -84,6 +85,14 @@ def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
             "leftovers",
             f"{counted(len(kinds['not a sorted set']), 'key')} of another type in place of channels or groups "
             f"({_some(kinds['not a sorted set'])}): calls with these names fail",
+            "UNLINK them, or take another prefix.",
+        )
+    if kinds["not a stream"]:
+        yield Finding(
+            PROBLEM,
+            "leftovers",
+            f"{counted(len(kinds['not a stream']), 'key')} of another type in place of histories "
+            f"({_some(kinds['not a stream'])}): sends to these groups fail",
             "UNLINK them, or take another prefix.",
         )
     if kinds["foreign"]:

@@ -26,6 +26,7 @@ from ...subscriptions.dialect import PLAIN, SHARDED, Dialect
 from ..line import Line, NodeLine
 from ..server_facts import is_refusal
 from .findings import OK, PROBLEM, WARNING, Finding
+from .history import history_commands, stream_key
 
 #: Seconds after which a scratch key goes away by itself.
 SCRATCH_LIFE = 60
@@ -41,6 +42,13 @@ _OPTIONAL = {
     "UNLINK": "flush() fails",
     "CLIENT SETNAME": "its connections have no name in CLIENT LIST",
     "ASKING": "what is sent to a slot while it moves to another server fails",
+}
+
+#: What a layer with ``history`` lives without, in place of that.
+_OPTIONAL_WITH_HISTORY = {
+    **{name: loss for name, loss in _OPTIONAL.items() if name != "EVAL"},
+    "EVALSHA": "each script is sent as text, every time",
+    "UNLINK": "flush() and group_forget() fail",
 }
 
 #: What a connection can do nothing else after. Each of these comes last among a layer's commands.
@@ -102,10 +110,13 @@ def _of_any_cluster() -> dict[str, Command]:
 def commands_of(layer: RedisLayer, line: Line, scratch: bytes) -> dict[str, Command]:
     """Return all that a layer does at the server of a line, on a scratch key or channel."""
     on_cluster = isinstance(line, NodeLine)
+    more = {} if layer._histories is None else history_commands(layer, scratch)
     if isinstance(layer, RedisPubSubChannelLayer):
-        commands = pubsub_commands(scratch, SHARDED if layer.sharded else PLAIN)
+        commands = {**more, **pubsub_commands(scratch, SHARDED if layer.sharded else PLAIN)}
         return {**_of_any_cluster(), **commands} if on_cluster else commands
-    return cluster_commands(scratch) if on_cluster else core_commands(scratch)
+    commands = cluster_commands(scratch) if on_cluster else core_commands(scratch)
+    # UNLINK stays the last.
+    return {**{name: command for name, command in commands.items() if name not in more}, **more}
 
 
 def scratch_name(line: Line, prefix: str, is_core: bool) -> bytes:
@@ -130,9 +141,13 @@ async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
     replies = None if name is None else await _dry_run(line, name, commands)
     if replies is None:
         way = "each tried on a scratch key" if is_core else "each tried on a channel of its own"
-        replies = await _try(line, commands, scratch if is_core else None)
+        cleaning: list[Command] = [(b"ZREMRANGEBYSCORE", scratch, b"-inf", b"+inf")] if is_core else []
+        if layer._histories is not None:
+            cleaning.append((b"EXPIRE", stream_key(layer, scratch), SCRATCH_LIFE))
+        replies = await _try(line, commands, cleaning)
     refused = {command: str(reply) for command, reply in zip(commands, replies, strict=True) if _is_no(reply)}
-    return list(_say(refused, len(commands), way, name or _user(line.host), layer.prefix))
+    optional = _OPTIONAL if layer._histories is None else _OPTIONAL_WITH_HISTORY
+    return list(_say(refused, optional, len(commands), way, name or _user(line.host), layer.prefix))
 
 
 async def _dry_run(line: Line, user: str, commands: dict[str, Command]) -> Sequence[Any] | None:
@@ -150,15 +165,14 @@ class _Refused(Exception):
         super().__init__(f"NOPERM {reply.decode('utf-8', 'replace') if isinstance(reply, bytes) else reply}")
 
 
-async def _try(line: Line, commands: dict[str, Command], key: bytes | None) -> Sequence[Any]:
+async def _try(line: Line, commands: dict[str, Command], cleaning: Sequence[Command]) -> Sequence[Any]:
     listening = [command for name, command in commands.items() if name in _LISTENING]
     try:
         replies = await line.ask(*(command for name, command in commands.items() if name not in _LISTENING))
     finally:
-        if key is not None:
-            # Also when interrupted; UNLINK may be what is refused.
-            with contextlib.suppress(RedisError):
-                await line.ask((b"ZREMRANGEBYSCORE", key, b"-inf", b"+inf"))
+        # Also when interrupted; UNLINK may be what is refused.
+        with contextlib.suppress(RedisError):
+            await line.ask(*cleaning)
     return [*replies, *await line.ask(*listening)]
 
 
@@ -174,16 +188,18 @@ def _text(reply: Any) -> str:
     return str(reply).lower() if isinstance(reply, Exception) else ""
 
 
-def _say(refused: dict[str, str], count: int, way: str, user: str, prefix: str) -> Iterator[Finding]:
+def _say(
+    refused: dict[str, str], optional: dict[str, str], count: int, way: str, user: str, prefix: str
+) -> Iterator[Finding]:
     item = "commands"
     missing = [command for command, text in refused.items() if not text.startswith("NOPERM")]
-    needed = [command for command in missing if command not in _OPTIONAL]
+    needed = [command for command in missing if command not in optional]
     if needed:
         yield Finding(
             PROBLEM,
             item,
             f"the server has no {', '.join(needed)}",
-            "Redis 5.0 or newer, for sharded Pub/Sub 7.0; no rename-command.",
+            "Redis 5.0 or newer, for histories 6.2, for sharded Pub/Sub 7.0; no rename-command.",
         )
     forbidden = {command: text for command, text in refused.items() if command not in missing}
     for what, rule in (("key", f"~{prefix}*"), ("channel", f"&{prefix}*")):
@@ -196,12 +212,12 @@ def _say(refused: dict[str, str], count: int, way: str, user: str, prefix: str) 
                 f"ACL SETUSER {user} {rule}, or another prefix.",
             )
             forbidden = {command: text for command, text in forbidden.items() if command not in touched}
-    needed = [command for command in forbidden if command not in _OPTIONAL]
+    needed = [command for command in forbidden if command not in optional]
     if needed:
         yield Finding(PROBLEM, item, f"the user may not use {', '.join(needed)}", _grant(user, needed))
-    spared = [command for command in refused if command in _OPTIONAL and (command in missing or command in forbidden)]
-    for loss in dict.fromkeys(_OPTIONAL[command] for command in spared):
-        some = [command for command in spared if _OPTIONAL[command] == loss]
+    spared = [command for command in refused if command in optional and (command in missing or command in forbidden)]
+    for loss in dict.fromkeys(optional[command] for command in spared):
+        some = [command for command in spared if optional[command] == loss]
         mend = _grant(user, some) if any(command in forbidden for command in some) else "None, on this server."
         yield Finding(WARNING, item, f"without {', '.join(some)}: {loss}", mend)
     if not refused:

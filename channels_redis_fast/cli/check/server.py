@@ -29,15 +29,18 @@ CLOCK_SAMPLES, PINGS = 7, 21
 OLDEST_SHARDED = 7
 
 
-def check_facts(facts: Facts, is_core: bool, is_sharded: bool = False, on_cluster: bool = False) -> Iterator[Finding]:
+def check_facts(
+    facts: Facts, keeps: str | None, is_sharded: bool = False, on_cluster: bool = False
+) -> Iterator[Finding]:
     """
     Say what a server's own words mean for the layer.
 
-    ``is_sharded``: whether it needs sharded Pub/Sub; ``on_cluster``: whether the server is to be one of a cluster.
+    ``keeps``: what it has in Redis, None for nothing; ``is_sharded``: whether it needs sharded Pub/Sub;
+    ``on_cluster``: whether the server is to be one of a cluster.
     """
     yield _version(facts, is_sharded, on_cluster)
     yield from _role(facts)
-    yield _memory(facts, is_core)
+    yield _memory(facts, keeps)
     yield from _clients(facts)
 
 
@@ -75,9 +78,9 @@ def _role(facts: Facts) -> Iterator[Finding]:
         yield Finding(OK, "role", "primary")
 
 
-def _memory(facts: Facts, is_core: bool) -> Finding:
+def _memory(facts: Facts, keeps: str | None) -> Finding:
     item = "maxmemory"
-    if not is_core:
+    if keeps is None:
         return Finding(OK, item, "this layer keeps nothing in Redis")
     limit, used, policy = facts.number("maxmemory"), facts.number("used_memory"), facts.info.get("maxmemory_policy")
     if limit is None:
@@ -92,7 +95,7 @@ def _memory(facts: Facts, is_core: bool) -> Finding:
         return Finding(
             WARNING,
             item,
-            f"{text}; under {policy} the server throws messages and groups away when it is full"
+            f"{text}; under {policy} the server throws {keeps} away when it is full"
             + (f" ({gone:,} keys gone so far)" if gone else ""),
             "CONFIG SET maxmemory-policy noeviction: a send then raises an error that says so; or a server of its own.",
         )

@@ -84,13 +84,27 @@ class Group:
 
 
 @dataclass
+class History:
+    """The history of a group: a stream. None is what the server does not say, or not to this user."""
+
+    #: The group's name; the key where none of this layer's names leads to it.
+    group: str
+    shard: int
+    #: Entries: messages, and a mark wherever somebody asked for a position in a stream that had none.
+    length: int | None
+    bytes: int | None
+    oldest_seconds: float | None
+    expires_in_seconds: float | None
+
+
+@dataclass
 class Leftover:
     """
     A key under the prefix that no layer of this package needs.
 
-    ``kind``: ``inflight`` (a backup queue of channels_redis), ``no expiry`` (a channel or group that will never go
-    away by itself), ``not a sorted set`` (of a channel's or group's name), ``foreign`` (not a name of this layer, as of
-    another layer whose prefix begins with this one).
+    ``kind``: ``inflight`` (a backup queue of channels_redis), ``no expiry`` (a channel, group or history that will
+    never go away by itself), ``not a sorted set`` (of a channel's or group's name), ``not a stream`` (of a history's
+    name), ``foreign`` (not a name of this layer, as of another layer whose prefix begins with this one).
     """
 
     key: str
@@ -121,6 +135,7 @@ class Picture:
     shards: list[Shard] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
     subscribed_groups: list[Subscription] = field(default_factory=list)
     subscribed_channels: list[Subscription] = field(default_factory=list)

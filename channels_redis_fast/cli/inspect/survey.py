@@ -1,5 +1,6 @@
 """
-Takes the picture of a deployment on the core layer: channels, groups and what is left over. Read-only.
+Takes the picture of a deployment on the core layer: channels, groups, histories and what is left over.
+Read-only.
 
 What a key means follows from its name and the layer's options; what it holds is asked for in batches. Knows nothing of
 tables.
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -20,16 +21,12 @@ from ...core import RedisChannelLayer
 from ...messages.codec import CHANNEL_FIELD
 from ..line import Line
 from ..scan import Sweep
-from ..server_facts import ask_facts, is_refusal, nameless_receivers, own_connections
+from ..server_facts import ask_facts, nameless_receivers, own_connections
+from .entries import Entry, by_size, note_refusal, seconds_left
+from .histories import HistorySurvey
 from .snapshot import Channel, Group, Leftover, Picture, Shard, printable
 
 INFLIGHT = b"$inflight"
-
-#: Bytes of the oldest messages that are asked for in one round trip, as far as their size is known.
-PEEK_BYTES = 1_000_000
-
-#: What a message is taken to have where the server does not say.
-UNKNOWN_BYTES = 10_000
 
 
 async def survey_core(layer: RedisChannelLayer, lines: Sequence[Line], picture: Picture, max_keys: int) -> None:
@@ -55,15 +52,6 @@ async def describe_shard(line: Line, shard: Shard) -> None:
         shard.nameless_receivers = nameless_receivers(facts.clients)
 
 
-class _Entry(NamedTuple):
-    """What the first look at a key told: None is what the server did not say."""
-
-    key: bytes
-    members: int | None
-    size: int | None
-    expires_in_seconds: float | None
-
-
 class _ShardSurvey:
     """What is being learned of one shard."""
 
@@ -74,18 +62,23 @@ class _ShardSurvey:
         self._picture = picture
         self._max_keys = max_keys
         self._prefix = layer.prefix.encode()
+        self._histories = HistorySurvey(line, self.shard, picture, self._prefix, self._prefix + b":group:")
 
     async def run(self) -> None:
         try:
             await describe_shard(self._line, self.shard)
             sweep = Sweep(self._line, self._layer.prefix, self._max_keys)
             async for keys in sweep.batches():
-                await self._look_at(keys)
+                streams = [key for key in keys if key.startswith(self._histories.start)]
+                others = [key for key in keys if not key.startswith(self._histories.start)]
+                await self._histories.look_at(streams)
+                if others:
+                    await self._look_at(others)
         except RedisError as error:
             self.shard.error = str(error)
             return
         if sweep.refused is not None:
-            self._note("SCAN", sweep.refused)
+            note_refusal(self.shard, "SCAN", sweep.refused)
         self.shard.complete = sweep.is_complete
         known = self.shard.keys
         self.shard.keys_examined = sweep.examined if known is None else min(known, sweep.examined)
@@ -98,8 +91,8 @@ class _ShardSurvey:
         commands += [(b"MEMORY", b"USAGE", key) for key in keys]
         clock, *replies = await self._line.ask((b"TIME",), *commands)
         now = time.time() if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
-        channels: list[_Entry] = []
-        groups: list[_Entry] = []
+        channels: list[Entry] = []
+        groups: list[Entry] = []
         for at, key in enumerate(keys):
             kind, lives, count = replies[3 * at : 3 * at + 3]
             size = self._number("MEMORY USAGE", replies[3 * len(keys) + at])
@@ -107,11 +100,11 @@ class _ShardSurvey:
                 # It has gone, for good or to another server of the cluster.
                 continue
             name = key[len(self._prefix) :]
-            if name.startswith(b":wake:"):
+            if name.startswith((b":wake:", b":epoch")):
                 continue
             members = self._number("ZCARD", count)
             remaining = self._number("PTTL", lives)
-            entry = _Entry(key, members, size, None if remaining is None or remaining < 0 else remaining / 1000)
+            entry = Entry(key, members, size, seconds_left(remaining))
             if name.endswith(INFLIGHT):
                 self._leave(key, "inflight", members, size)
                 continue
@@ -127,10 +120,10 @@ class _ShardSurvey:
             (groups if is_group else channels).append(entry)
         if groups:
             await self._look_at_groups(groups, now)
-        for some in _by_size(channels):
+        for some in by_size(channels):
             await self._look_at_channels(some, now)
 
-    async def _look_at_groups(self, groups: list[_Entry], now: float) -> None:
+    async def _look_at_groups(self, groups: list[Entry], now: float) -> None:
         expired_before = int(now) - self._layer.group_expiry
         replies = await self._line.ask(*((b"ZCOUNT", key, b"-inf", expired_before) for key, _, _, _ in groups))
         for (key, members, size, remaining), reply in zip(groups, replies, strict=True):
@@ -138,7 +131,7 @@ class _ShardSurvey:
             expired = self._number("ZCOUNT", reply) or 0
             self._picture.groups.append(Group(name, self._line.index, members or 0, expired, size, remaining))
 
-    async def _look_at_channels(self, channels: list[_Entry], now: float) -> None:
+    async def _look_at_channels(self, channels: list[Entry], now: float) -> None:
         expired_before = int(now) - self._layer.expiry
         counts = [(b"ZCOUNT", key, b"-inf", expired_before) for key, _, _, _ in channels]
         peeks = [(b"ZRANGE", key, 0, 0, b"WITHSCORES") for key, _, _, _ in channels]
@@ -146,7 +139,7 @@ class _ShardSurvey:
         for at, (key, depth, size, remaining) in enumerate(channels):
             oldest = replies[len(channels) + at]
             if isinstance(oldest, Exception):
-                self._note("ZRANGE", oldest)
+                note_refusal(self.shard, "ZRANGE", oldest)
                 oldest = []
             expired = self._number("ZCOUNT", replies[at]) or 0
             age = max(0.0, now - float(oldest[1])) if oldest else None
@@ -184,25 +177,6 @@ class _ShardSurvey:
 
     def _number(self, command: str, reply: Any) -> int | None:
         if isinstance(reply, Exception):
-            self._note(command, reply)
+            note_refusal(self.shard, command, reply)
             return None
         return reply if isinstance(reply, int) else None
-
-    def _note(self, command: str, error: Exception) -> None:
-        if is_refusal(error) is not None and command not in self.shard.refused:
-            self.shard.refused.append(command)
-
-
-def _by_size(channels: list[_Entry]) -> list[list[_Entry]]:
-    """Split keys so that a message of each is not too much for one round trip."""
-    parts: list[list[_Entry]] = []
-    total: float = PEEK_BYTES
-    for entry in channels:
-        _, depth, size, _ = entry
-        mean = UNKNOWN_BYTES if size is None else size / max(depth or 1, 1)
-        if total + mean > PEEK_BYTES:
-            parts.append([])
-            total = 0
-        parts[-1].append(entry)
-        total += mean
-    return parts

@@ -1,8 +1,9 @@
 """
-Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what. Read-only; publishes nothing.
+Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what, and which groups have histories.
+Read-only; publishes nothing.
 
-Redis keeps nothing of this layer but subscriptions, and tells of these without a cursor: PUBSUB CHANNELS gives all
-names of the prefix at once. Of sharded Pub/Sub PUBSUB SHARDCHANNELS tells, each server of its own. Knows nothing of
+Redis tells of subscriptions without a cursor: PUBSUB CHANNELS gives all names of the prefix at once. Of sharded
+Pub/Sub PUBSUB SHARDCHANNELS tells, each server of its own. Histories are the only keys of this layer. Knows nothing of
 tables.
 """
 
@@ -13,10 +14,13 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
-from ...core.flush import literal
+from ...cluster.flush import literal
+from ...history.positions import histories_prefix
 from ...pubsub import RedisPubSubChannelLayer
 from ..line import Line
-from ..scan import BATCH
+from ..scan import BATCH, Sweep
+from .entries import note_refusal
+from .histories import HistorySurvey
 from .snapshot import Picture, Shard, Subscription, printable
 from .survey import describe_shard
 
@@ -24,7 +28,10 @@ from .survey import describe_shard
 async def survey_pubsub(
     layer: RedisPubSubChannelLayer, lines: Sequence[Line], picture: Picture, max_names: int
 ) -> None:
-    """Fill a picture; of each shard at most ``max_names`` names are counted, those of groups first."""
+    """
+    Fill a picture; of each shard at most ``max_names`` names are counted, those of groups first, and as many keys of
+    the database looked at.
+    """
     shards = await asyncio.gather(*(_survey_shard(layer, line, picture, max_names) for line in lines))
     picture.shards += shards
 
@@ -36,13 +43,14 @@ async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Pic
     group_prefix = f"{layer.prefix}__group__".encode()
     try:
         await describe_shard(line, shard)
+        await _survey_histories(layer, line, shard, picture, max_names)
         (names,) = await line.ask((b"PUBSUB", channels, literal(layer.prefix.encode()) + b"*"))
         if isinstance(names, ResponseError):
             shard.refused.append(f"PUBSUB {channels.decode()}")
             shard.complete = False
             return shard
         names.sort(key=lambda name: (not name.startswith(group_prefix), name))
-        shard.complete = len(names) <= max_names
+        shard.complete = shard.complete and len(names) <= max_names
         for start in range(0, min(len(names), max_names), BATCH):
             some = names[start : min(start + BATCH, max_names)]
             (reply,) = await line.ask((b"PUBSUB", subscribers, *some))
@@ -57,3 +65,18 @@ async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Pic
     except RedisError as error:
         shard.error = str(error)
     return shard
+
+
+async def _survey_histories(
+    layer: RedisPubSubChannelLayer, line: Line, shard: Shard, picture: Picture, max_keys: int
+) -> None:
+    prefix = layer.prefix.encode()
+    histories = HistorySurvey(line, shard, picture, prefix, prefix + b"__group__")
+    sweep = Sweep(line, histories_prefix(prefix).decode(), max_keys)
+    async for keys in sweep.batches():
+        await histories.look_at(keys)
+    if sweep.refused is not None:
+        note_refusal(shard, "SCAN", sweep.refused)
+        return
+    shard.complete = sweep.is_complete
+    shard.keys_examined = sweep.examined if shard.keys is None else min(shard.keys, sweep.examined)

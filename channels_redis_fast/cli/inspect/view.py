@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..texts import counted, duration, known, size
-from .snapshot import Channel, Leftover, Picture, Shard
+from .snapshot import Channel, History, Leftover, Picture, Shard
 
 #: From where on a channel is coloured.
 WARM, FULL = 0.75, 1.0
@@ -22,6 +22,7 @@ _NAMES = {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"}
 _LEFTOVERS = {
     "inflight": "backup queue of channels_redis; safe to delete when no process runs it any more",
     "no expiry": "will never go away by itself; nothing of this package writes such a key",
+    "not a stream": "a key of another program in the place of a history: whoever sends to that group gets an error",
     "not a sorted set": "a key of another program, or of an old channels_redis: messages for this name fail",
     "foreign": "no name of this layer: does another layer's prefix begin with this one? `flush` removes its keys too",
 }
@@ -38,9 +39,10 @@ def render(picture: Picture, top: int) -> RenderableType:
     if all(shard.error is not None for shard in picture.shards):
         return Stack(*parts, *_notes(picture))
     if picture.layer == "core":
-        parts += _channels(picture, top) + _groups(picture, top) + _leftovers(picture.leftovers, top)
+        parts += _channels(picture, top) + _groups(picture, top)
     else:
         parts += _subscriptions(picture, top)
+    parts += _histories(picture.histories, top) + _leftovers(picture.leftovers, top)
     return Stack(*parts, *_notes(picture))
 
 
@@ -144,6 +146,31 @@ def _groups(picture: Picture, top: int) -> list[RenderableType]:
     return [table, *_more(len(groups) - top, "smaller")]
 
 
+def _histories(histories: Sequence[History], top: int) -> list[RenderableType]:
+    if not histories:
+        return []
+    entries = sum(history.length or 0 for history in histories)
+    table = _table(
+        f"\nHistories: {len(histories):,} with {entries:,} entries",
+        "group~",
+        "shard>",
+        "entries>",
+        "bytes>",
+        "oldest>",
+        "expires in>",
+    )
+    for history in histories[:top]:
+        table.add_row(
+            Text(history.group),
+            str(history.shard),
+            known(history.length),
+            size(history.bytes),
+            duration(history.oldest_seconds),
+            duration(history.expires_in_seconds),
+        )
+    return [table, *_more(len(histories) - top, "smaller")]
+
+
 def _leftovers(leftovers: Sequence[Leftover], top: int) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for kind, meaning in _LEFTOVERS.items():
@@ -180,12 +207,12 @@ def _notes(picture: Picture) -> list[Text]:
         if shard.refused:
             refused = ", ".join(shard.refused)
             notes.append(Text(f"{where}: the server refuses {refused}; what these tell is not shown", style="yellow"))
-        if not shard.complete and shard.error is None and shard.keys_examined is not None:
+        examined = shard.keys_examined
+        if not shard.complete and shard.error is None and examined is not None and examined != shard.keys:
             total = "" if shard.keys is None else f" of {shard.keys:,}"
             notes.append(
                 Text(
-                    f"{where}: cut short after {shard.keys_examined:,}{total} keys of the database; "
-                    "--max-keys looks at more",
+                    f"{where}: cut short after {examined:,}{total} keys of the database; --max-keys looks at more",
                     style="yellow",
                 )
             )

@@ -10,6 +10,7 @@ from typing_extensions import assert_type
 
 import channels_redis_fast
 from channels_redis_fast.core import ChannelFull, RedisChannelLayer
+from channels_redis_fast.history import History
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from channels_redis_fast.serializers import BaseMessageSerializer, MsgPackSerializer, registry
 from channels_redis_fast.utils import decode_hosts
@@ -26,6 +27,7 @@ core = RedisChannelLayer(
     symmetric_encryption_keys=["secret", b"older"],
     random_prefix_length=16,
     serializer_format="json",
+    history={"room.*": {"size": 1000, "ttl": 3600}, re.compile(r"^chat\."): {"size": 10, "ttl": 60, "max_bytes": 5000}},
 )
 pubsub = RedisPubSubChannelLayer(
     hosts=[("localhost", 6379)],
@@ -34,6 +36,7 @@ pubsub = RedisPubSubChannelLayer(
     capacity=1000,
     channel_capacity={"chat.*": 10},
     expiry=2.5,
+    history={"*": {"size": 100, "ttl": 60}},
 )
 
 
@@ -81,6 +84,10 @@ async def talk(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> dict[str, 
         await layer.flush()
     await layer.send_many([(channel, {"type": "chat.message"})])
     await layer.group_send_many((room, {"type": "chat.message"}) for room in ("here", "there"))
+    history = assert_type(await layer.group_history("room", limit=20), History)
+    assert_type(await layer.group_resume("room", channel, since=history.position), History)
+    assert_type((history.messages, history.position, history.complete), tuple[list[dict[str, Any]], str, bool])
+    await layer.group_forget("room")
     assert_type(layer.stats(), dict[str, int])
     assert_type(layer.get_capacity(channel), int)
     await layer.close_pools()
@@ -90,6 +97,9 @@ async def talk(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> dict[str, 
 def from_a_task(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> None:
     layer.sync.group_send("room", {"type": "chat.message"})
     layer.sync.send_many([("chat", {"type": "chat.message"})], timeout=None)
+    history = assert_type(layer.sync.group_history("room", since="x", limit=5, timeout=1), History)
+    assert_type(layer.sync.group_resume("room", "chat", history.position), History)
+    layer.sync.group_forget("room")
 
 
 async def both() -> None:

@@ -10,6 +10,7 @@ RedisChannelLayer(hosts="redis://localhost", expiry="60")  # error: arg-type
 RedisChannelLayer(capacity={"http.request": 1})  # error: arg-type
 RedisChannelLayer(on_disconnect="bye")  # error: call-arg
 RedisPubSubChannelLayer(on_disconnect=7)  # error: arg-type
+RedisPubSubChannelLayer(history={"room": 5})  # error: dict-item
 
 layer = RedisChannelLayer()
 
@@ -37,7 +38,9 @@ async def talk() -> None:
     layer.sync.group_send("room", {"type": "x"}, timeout="soon")  # error: arg-type
     channel: bytes = await layer.new_channel()  # error: assignment
     await layer.group_add("room", channel)  # error: arg-type
+    await layer.group_history("room", since=5)  # error: arg-type
+    messages: str = layer.sync.group_history("room").messages  # error: assignment
     message: str = await layer.receive("x")  # error: assignment
     total: str = layer.stats()["sends"]  # error: assignment
     layer.capacity = "many"  # error: assignment
-    print(message, total)
+    print(message, messages, total)

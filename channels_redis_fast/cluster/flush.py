@@ -1,5 +1,5 @@
 """
-Deleting what a core layer has on a server. Knows keys by what they begin with; not what is in them.
+Deleting what a layer has on a server or a cluster. Knows keys by what they begin with; not what is in them.
 """
 
 from __future__ import annotations
@@ -7,14 +7,14 @@ from __future__ import annotations
 import asyncio
 import re
 
-from ..cluster.cluster import Cluster
 from ..connection.commands import CommandConnection
+from .cluster import Cluster
 
 #: Keys that one SCAN step looks at: few enough not to hold up the server.
 STEP = 1000
 
 
-async def unlink_all(shard: CommandConnection | Cluster, prefix: bytes, spared: tuple[bytes, ...]) -> None:
+async def unlink_all(shard: CommandConnection | Cluster, prefix: bytes, spared: tuple[bytes, ...] = ()) -> None:
     """Unlink, with SCAN and not KEYS, all keys that begin with ``prefix`` and not with one of ``spared``."""
     for server in await shard.servers():
         await _unlink_all_of(server, shard, prefix, spared)

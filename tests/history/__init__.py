@@ -1,0 +1,1 @@
+"""Tests of histories: what groups were sent, kept for those who were away."""
