@@ -103,5 +103,10 @@ def size(option: str, value: Any) -> int | None:
 
 def check_size(data: bytes, limit: int | None, where: str) -> None:
     """Raise ``ValueError`` for a message of more than ``limit`` bytes, with its size and ``where`` it was going."""
-    if limit is not None and len(data) > limit:
-        raise ValueError(f"Message for {where} has {len(data)} bytes, more than 'max_message_size' ({limit}) allows.")
+    check_length(len(data), limit, where)
+
+
+def check_length(length: int, limit: int | None, where: str) -> None:
+    """``check_size`` for a message of which only the length is known."""
+    if limit is not None and length > limit:
+        raise ValueError(f"Message for {where} has {length} bytes, more than 'max_message_size' ({limit}) allows.")

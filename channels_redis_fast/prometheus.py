@@ -44,10 +44,13 @@ COUNTERS = {
     "dropped": "Messages that gave way in full mailboxes of this process.",
     "expired": "Messages that expired in mailboxes of this process.",
     "group_sends": "Calls of group_send.",
+    "incomplete": "Histories read for a channel that was away and not proven to be complete.",
     "over_capacity": "Channel keys that a group_send skipped because they were full.",
     "put_back": "Messages put back into Redis because their receiver had gone.",
     "receives": "Messages received.",
     "reconnects": "Connections opened again after a loss.",
+    "recorded": "Messages kept in the history of their group.",
+    "recovered": "Messages read from a history for a channel that was away.",
     "sends": "Calls of send, those refused among them.",
     "undecodable": "Stored or published messages that could not be decoded and were skipped.",
 }

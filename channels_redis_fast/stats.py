@@ -20,10 +20,13 @@ class Stats:
         "dropped",
         "expired",
         "group_sends",
+        "incomplete",
         "over_capacity",
         "put_back",
         "receives",
         "reconnects",
+        "recorded",
+        "recovered",
         "sends",
         "undecodable",
     )
@@ -40,10 +43,13 @@ class Stats:
     dropped: int
     expired: int
     group_sends: int
+    incomplete: int
     over_capacity: int
     put_back: int
     receives: int
     reconnects: int
+    recorded: int
+    recovered: int
     sends: int
     undecodable: int
 

@@ -23,6 +23,10 @@ from ..hot import pack
 #: Members of a group beyond which the script's look at it costs the server more than a round trip. Measured.
 MAX_MEMBERS = 100
 
+#: The same for a group with a history, whose messages are delivered by the script that records them, so that they come
+#: in the order of their positions.
+MAX_RECORDED_MEMBERS = 1_000
+
 #: Groups that are remembered in an event loop, and the members of all of them together: a few megabytes.
 MAX_GROUPS, MAX_ALL_MEMBERS = 2_000, 20_000
 
@@ -45,12 +49,13 @@ class GroupMembershipCache:
     """
     What is remembered in one event loop, by the group's key, and how many messages to each group are under way.
 
-    ``most``: the members of a group that is remembered. On a cluster none is, as no script may look at a group whose
-    channels are on other servers.
+    ``most`` and ``least``: the members of a group that is remembered. On a cluster none is, as no script may look at a
+    group whose channels are on other servers.
     """
 
-    def __init__(self, most: int = MAX_MEMBERS) -> None:
+    def __init__(self, most: int = MAX_MEMBERS, least: int = 1) -> None:
         self._most = most
+        self._least = least
         #: The one used last at the end.
         self._known: dict[bytes, GroupSnapshot] = {}
         self._members = 0
@@ -60,10 +65,16 @@ class GroupMembershipCache:
         """Begin to send to a group; return what is known of it, if the message may go in one round trip."""
         others = self._under_way.get(key, 0)
         self._under_way[key] = others + 1
-        snapshot = self._known.get(key)
-        if snapshot is None or others or snapshot.is_refused:
+        if others:
             return None
-        self._known[key] = self._known.pop(key)
+        snapshot = self.find(key)
+        return None if snapshot is None or snapshot.is_refused else snapshot
+
+    def find(self, key: bytes) -> GroupSnapshot | None:
+        """Return what is known of a group."""
+        snapshot = self._known.pop(key, None)
+        if snapshot is not None:
+            self._known[key] = snapshot
         return snapshot
 
     def leave(self, key: bytes) -> None:
@@ -76,16 +87,22 @@ class GroupMembershipCache:
 
     def remember(self, key: bytes, members: Sequence[bytes], keys: list[bytes], channels: list[list[str]]) -> None:
         """Remember what a group was found to be: its members in their order, all of them names."""
-        if not 0 < len(members) <= self._most:
+        if not self._least <= len(members) <= self._most:
             self.forget(key)
             return
         digest = digest_of(members)
         known = self._known.get(key)
-        if known is not None and known.digest == digest:
-            return
+        if known is None or known.digest != digest:
+            self._keep(key, GroupSnapshot(keys, channels, len(members), digest))
+
+    def remember_as_other(self, key: bytes) -> None:
+        """Remember that a group is none of those that are remembered: no list is the one of its snapshot."""
+        self._keep(key, GroupSnapshot([], [], 0, b""))
+
+    def _keep(self, key: bytes, snapshot: GroupSnapshot) -> None:
         self.forget(key)
-        self._known[key] = GroupSnapshot(keys, channels, len(members), digest)
-        self._members += len(members)
+        self._known[key] = snapshot
+        self._members += snapshot.count
         while self._members > MAX_ALL_MEMBERS or len(self._known) > MAX_GROUPS:
             self.forget(next(iter(self._known)))
 

@@ -19,7 +19,7 @@ from ..connection.futures import ignore
 from ..messages.codec import Codec, Message
 from ..options import check_size
 from ..stats import Stats
-from .group_cache import GroupSnapshot
+from .group_cache import GroupMembershipCache, GroupSnapshot
 from .loop import CoreLoop
 from .names import Part
 from .sender import MAX_BYTES, Sender
@@ -71,7 +71,7 @@ class GroupSender:
             if snapshot is not None and isinstance(sender, Sender) and not sender.plain.are_needed:
                 found = await self._send_to_same(sender, group, snapshot, message)
                 if isinstance(found, int):
-                    self._count(found, snapshot.count, group)
+                    self.count(found, snapshot.count, group)
                     return
                 members = found
             if members is None:
@@ -109,13 +109,21 @@ class GroupSender:
 
     async def _send_to(self, state: CoreLoop, group: Group, members: list[bytes], message: Message) -> None:
         """Deliver to members of which the group is known to consist."""
+        await self.deliver(state, group, self.places(members, group, state.group_cache), len(members), message)
+
+    def places(self, members: list[bytes], group: Group, group_cache: GroupMembershipCache) -> list[Part]:
+        """Return by shard where the members of a group are, and have it remembered if all are on that of the group."""
         shards, unreadable = self._split(members, self._prefix, self._ring_size)
         if unreadable:
             logger.error("Skipped %d members of group %r that are not channel names", len(unreadable), group.name)
         if unreadable or any(keys for index, (keys, _) in enumerate(shards) if index != group.shard):
-            state.group_cache.forget(group.key)
+            group_cache.forget(group.key)
         else:
-            state.group_cache.remember(group.key, members, *shards[group.shard])
+            group_cache.remember(group.key, members, *shards[group.shard])
+        return shards
+
+    async def deliver(self, state: CoreLoop, group: Group, shards: list[Part], members: int, message: Message) -> None:
+        """Deliver to members of a group, ``members`` of them, by shard."""
         framed = self._framed(message, [names for _, channels in shards for names in channels], group)
         calls: list[list[asyncio.Future[int]]] = []
         start = 0
@@ -133,7 +141,7 @@ class GroupSender:
                 ignore(call)
         for shard_calls in calls:
             # One line of the log for each shard, of which a cluster is one.
-            self._count(sum([await call for call in shard_calls]), len(members), group)
+            self.count(sum([await call for call in shard_calls]), members, group)
 
     def _framed(self, message: Message, channels: list[list[str]], group: Group) -> list[bytes]:
         try:
@@ -148,7 +156,8 @@ class GroupSender:
     def _capacities(self, channels: list[list[str]]) -> list[int]:
         return [self._capacity_of(names[0]) for names in channels]
 
-    def _count(self, over_capacity: int, members: int, group: Group) -> None:
+    def count(self, over_capacity: int, members: int, group: Group) -> None:
+        """Count and log the keys that a message did not reach, as they were at capacity."""
         if over_capacity:
             self._stats.over_capacity += over_capacity
             logger.info("%s of %s channels over capacity in group %s", over_capacity, members, group.name)

@@ -30,12 +30,14 @@ from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.dialer import open_client
+from ..history import History
+from ..history.placement import without_position
 from ..hot import key, shard, split
 from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.mailbox import InboxRegistry
 from ..sync.routing import routed
-from . import keys
+from . import keys, scripts
 from .flush import unlink_all
 from .groups import Group, GroupSender
 from .loop import CoreLoop
@@ -43,6 +45,7 @@ from .memberships import Memberships
 from .names import names_of, split_by
 from .reader import Reader
 from .receiver import Receiver
+from .recorded_groups import RecordedGroupSender
 from .restoration import GroupRestorer
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
@@ -117,6 +120,14 @@ class RedisChannelLayer(RedisLayer):
             self.ring_size,
             self._stats,
             self.max_message_size,
+        )
+        self._recorded_sender = RecordedGroupSender(
+            self._group_sender,
+            self._codec,
+            self._current_capacity,
+            self._stats,
+            self.max_message_size,
+            self.expiry,
         )
         self._is_alone = self.ring_size == 1 and self._shard_of is shard
         self._next_shard = itertools.cycle(range(self.ring_size)).__next__
@@ -274,13 +285,45 @@ class RedisChannelLayer(RedisLayer):
         added = connection.call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
-        if self.restore_groups and self.client_prefix in channel and channel.find("!") > 0:
-            self._record(group, group_key, channel)
+        self._record(group, group_key, channel)
         try:
             await added
         except Exception:
             self._memberships.discard(group_key, channel)
             raise
+
+    @routed
+    async def group_resume(self, group: str, channel: str, since: str | None) -> History:
+        """
+        Add a channel to a group as ``group_add`` does, and return what it has missed since a position.
+
+        Whatever is sent to the group is either in the history that is returned, or delivered to the channel. None for
+        ``since`` returns all that is kept. What ``complete`` means is said by ``History``.
+
+        Raises ``RuntimeError`` for a group without a history, ``TypeError`` for a wrong argument,
+        ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        histories = self._require_histories()
+        connection, group_key = self._group(group, channel)
+        arguments = (time.time(), channel, self.group_expiry)
+        resumed = histories.read(
+            connection,
+            histories.get(group, group_key),
+            since,
+            None,
+            scripts.GROUP_RESUME,
+            (group_key,),
+            arguments,
+        )
+        self._record(group, group_key, channel)
+        try:
+            history = await resumed
+        except Exception:
+            self._memberships.discard(group_key, channel)
+            raise
+        self._stats.recovered += len(history.messages)
+        self._stats.incomplete += not history.complete
+        return history
 
     @routed
     async def group_discard(self, group: str, channel: str) -> None:
@@ -308,9 +351,14 @@ class RedisChannelLayer(RedisLayer):
             return
         self._stats.group_sends += 1
         limit = int(time.time()) - self.group_expiry
-        await self._group_sender.send(
-            state, Group(group, self._group_key(group), self.consistent_hash(group), limit), message
-        )
+        target = Group(group, self._group_key(group), self.consistent_hash(group), limit)
+        if self._histories is not None:
+            message = without_position(message)
+            stream = self._histories.find(group, target.key)
+            if stream is not None:
+                await self._recorded_sender.send(state, target, stream, message)
+                return
+        await self._group_sender.send(state, target, message)
 
     # A look inside.
 
@@ -441,10 +489,17 @@ class RedisChannelLayer(RedisLayer):
             weakly(self._make_receiver),
             self._memberships if self.restore_groups else None,
             self._key_prefix,
+            self._histories is not None,
         )
 
     def _record(self, group: str, group_key: bytes, channel: str) -> None:
-        """Record a membership that this layer asks for, and have it watched where it is asked for and received on."""
+        """
+        Record that a channel of this process is added to a group.
+
+        The membership is watched in the event loops where it is asked for and received on.
+        """
+        if not self.restore_groups or self.client_prefix not in channel or channel.find("!") <= 0:
+            return
         here = get_running_loop()
         record = self._memberships.add(group_key, self.consistent_hash(group), channel)
         if record is None:
@@ -481,6 +536,8 @@ class RedisChannelLayer(RedisLayer):
             local = self._checked_kind(channel)
         if CHANNEL_FIELD in message:
             raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+        if self._histories is not None:
+            message = without_position(message)
         try:
             member = self._codec.encode(message, channel if local else None)
         except Exception as error:

@@ -19,7 +19,7 @@ from ..hot import Waker
 from ..loops import Closable
 from ..stats import Stats
 from . import scripts
-from .group_cache import GroupMembershipCache
+from .group_cache import MAX_RECORDED_MEMBERS, GroupMembershipCache
 from .memberships import Memberships
 from .receiver import Receiver
 from .restoration import GroupRestorer
@@ -40,19 +40,27 @@ class CoreLoop:
         make_receiver: Callable[[CoreLoop], Receiver],
         memberships: Memberships | None = None,
         prefix: bytes = b"",
+        has_histories: bool = False,
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
         #: By shard: the command connection, and what gathers the sends. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
         self.senders: list[Sender | SlotSenders]
+        is_cluster = isinstance(shards, Seeds)
+        #: Groups with a history: those that are remembered, and by the group's key the messages that wait.
+        self.recorded_cache = (
+            GroupMembershipCache(0) if is_cluster else GroupMembershipCache(MAX_RECORDED_MEMBERS, least=0)
+        )
+        self.recorded_queues: dict[bytes, Any] = {}
+        of_histories = scripts.OF_HISTORIES if has_histories else ()
         if isinstance(shards, Seeds):
-            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER, says=True)
+            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER + of_histories, says=True)
             self.commands = [cluster]
             self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
             self.group_cache = GroupMembershipCache(0)
         else:
-            connections = [CommandConnection(dialer, loop, stats, scripts.ALL) for dialer in shards]
+            connections = [CommandConnection(dialer, loop, stats, scripts.ALL + of_histories) for dialer in shards]
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.group_cache = GroupMembershipCache()

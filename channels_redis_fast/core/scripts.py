@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 
 from ..connection.script import Script
+from ..history.placement import ENTRY
+from ..history.scripts import READ, RECORD
 
 #: What a script says of a key and of how many messages were there before. Refused by an ACL, it changes nothing else.
 _SAYS = "if \\2 == 0 then redis.pcall('SPUBLISH', \\1, '') end"
@@ -103,19 +105,23 @@ return {refused, failed}
 )
 SEND = Script(_said(_SEND))
 
-_DELIVER = """
-local over, problem = 0
-local function deliver(i)
-  local count, stamp = room(KEYS[i])
-  if count < tonumber(ARGV[2 * i]) then
-    call('ZADD', KEYS[i], stamp, ARGV[2 * i + 1])
-    call('EXPIRE', KEYS[i], expiry) WORD(KEYS[i], count)
+_PUT = """
+local over = 0
+local function put(key, capacity, member)
+  local count, stamp = room(key)
+  if count < tonumber(capacity) then
+    call('ZADD', key, stamp, member)
+    call('EXPIRE', key, expiry) WORD(key, count)
   else
     over = over + 1
   end
 end
+"""
+
+_DELIVER = """
+local problem
 for i = first, #KEYS do
-  local ok, failure = pcall(deliver, i)
+  local ok, failure = pcall(put, KEYS[i], ARGV[2 * i], ARGV[2 * i + 1])
   if not ok then
     local text = type(failure) == 'table' and failure.err or tostring(failure)
     if string.find(text, 'READONLY', 1, true) then return {err = text} end
@@ -128,7 +134,7 @@ return over
 
 #: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
 #: Returns how many keys were over capacity and got nothing; the error of the first key that failed, if one did.
-_GROUP_SEND = _ROOM + "local first = 1" + _DELIVER
+_GROUP_SEND = _ROOM + _PUT + "local first = 1" + _DELIVER
 GROUP_SEND = Script(_said(_GROUP_SEND))
 
 #: The same for a group that is thought to be what it was. KEYS: the group's key, then the channel keys. ARGV: expiry;
@@ -155,6 +161,7 @@ end
 if digest ~= ARGV[3] then return members end
 """
         + _ROOM
+        + _PUT
         + "local first = 2"
         + _DELIVER
     )
@@ -164,5 +171,81 @@ if digest ~= ARGV[3] then return members end
 #: that it no longer is. A receiver looks until a key is empty, so nobody has to be told before that.
 SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = Script(_said(_SEND, _SAYS)), Script(_said(_GROUP_SEND, _SAYS))
 
+#: Messages to a group that has a history. KEYS: the group's key, its stream, then the channel keys of who is thought to
+#: be in it. ARGV: expiry; the score up to which members have expired; the digest of the list of members as above, empty
+#: for none; whether to record the messages though the list is another (1, or empty); the length of the random prefix;
+#: how many messages; the capacity of each key. Then for each message what ``record`` takes, of which the message is the
+#: last; the header of the map that it becomes with two more entries, and where its entries begin; a string for each
+#: key. Where there is a header, that string is a member whose message has no entries, to be filled with those and the
+#: position; without one, the member itself, since its sender could not leave the position open.
+#:
+#: Where the list is what it was, each message is recorded and delivered: the reply is 1, then for each message how many
+#: keys were over capacity, or the error of the first key that failed. Where it is another, nothing is done: the reply
+#: is 0 and the list, which is left out where the group is large. Or nothing is delivered, but all is recorded: the
+#: reply is 2, the list, and each message's position. A message that cannot be recorded is the last of the reply, and
+#: those behind it are left out: a list of the newest ID of the stream, if its own was not above that, and an error.
+RECORDED_GROUP_SEND = Script(
+    RECORD
+    + """
+local trimmed = redis.pcall('ZREMRANGEBYSCORE', KEYS[1], 0, ARGV[2])
+if type(trimmed) == 'table' then return trimmed end
+if ARGV[4] == '' and redis.call('ZCARD', KEYS[1]) > 1000 then return {0} end
+local members = redis.call('ZRANGE', KEYS[1], 0, -1)
+local is_same = ARGV[3] ~= '' and redis.sha1hex(cmsgpack.pack(members)) == ARGV[3]
+if not is_same and ARGV[4] == '' then return {0, members} end
+"""
+    + _said(_ROOM + _PUT)
+    + """
+local keys, at = #KEYS - 2, #KEYS + 5
+local width = tonumber(ARGV[5])
+
+local function deliver(at, position)
+  local problem
+  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(ARGV[at - 1], ARGV[at + 1]) .. ENTRY .. position
+  over = 0
+  for i = 1, keys do
+    local member = ARGV[at + 1 + i]
+    if middle then
+      member = string.sub(member, 1, width) .. middle .. string.sub(member, width + 2)
+    end
+    local ok, failure = pcall(put, KEYS[i + 2], ARGV[6 + i], member)
+    if not ok then
+      problem = problem or (type(failure) == 'table' and failure.err or tostring(failure))
+    end
+  end
+  return problem or over
+end
+
+local reply = is_same and {1} or {2, members}
+for message = 1, tonumber(ARGV[6]) do
+  if not is_same then ARGV[at + 5] = '' end
+  local position, newest, failure = record(KEYS[2], at)
+  if not position then
+    if failure and message == 1 then return failure end
+    reply[#reply + 1] = {newest or '', failure and failure.err or ''}
+    return reply
+  end
+  reply[#reply + 1] = is_same and deliver(at + 7, position) or position
+  at = at + 9 + keys
+end
+return reply
+""".replace("ENTRY", "'" + "".join(f"\\{byte:03d}" for byte in ENTRY) + "'")
+)
+
+#: A channel joins a group and reads what it has missed, in one: whatever is recorded later is delivered to it. KEYS:
+#: the group's key, its stream. ARGV: the score, the channel, and for how many seconds the group lives; then as for
+#: ``read``.
+GROUP_RESUME = Script(
+    READ
+    + """
+local history = read(KEYS[2], 4)
+if history.err then return history end
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return history
+"""
+)
+
 ALL = (SEND, GROUP_SEND, SAME_GROUP_SEND)
 OF_A_CLUSTER = (SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING)
+OF_HISTORIES = (RECORDED_GROUP_SEND, GROUP_RESUME)

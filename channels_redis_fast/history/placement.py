@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .positions import FIELD, WIDTH
+from ..hot import pack
+from .positions import FIELD, PLACEHOLDER, WIDTH
+
+#: What is between the entries of a packed message and its position.
+ENTRY = pack({FIELD: PLACEHOLDER})[1:-WIDTH]
 
 
 def with_position(message: dict[str, Any], position: str) -> dict[str, Any]:
     """Return a message with its position as the last entry, in place of any that it has."""
-    return {**without_position(message), FIELD: position}
+    # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show others there than it holds.
+    return {**dict(without_position(message).items()), FIELD: position}
 
 
 def without_position(message: dict[str, Any]) -> dict[str, Any]:
@@ -29,15 +34,22 @@ def place_in(packed: bytes) -> int:
     return len(packed) - WIDTH
 
 
-def place_behind_prefix(packed: bytes, member: bytes, prefix_length: int) -> int:
+def widened(packed: bytes, start: int) -> tuple[bytes, int]:
     """
-    Return where it begins in a member of a sorted set, which adds a random prefix and one entry behind the position.
+    Return the header of a message as msgpack with two more entries: the position, and the one that names the channel.
 
-    ``packed``: the message alone. The entry may make the map's header longer.
+    ``start``: where the message begins in ``packed``. Second comes where its entries do.
     """
-    return prefix_length + _header(member[prefix_length]) + place_in(packed) - _header(packed[0])
-
-
-def _header(first: int) -> int:
-    """Return how long a map's header is, by its first byte (the map formats of msgpack's specification)."""
-    return {0xDE: 3, 0xDF: 5}.get(first, 1)
+    first = packed[start]
+    if first & 0xF0 == 0x80:
+        begin, count = start + 1, first & 0x0F
+    else:
+        # The two longer formats of a map: a number of two bytes, or of four.
+        begin = start + (3 if first == 0xDE else 5)
+        count = int.from_bytes(packed[start + 1 : begin], "big")
+    count += 2
+    if count < 16:
+        return bytes((0x80 | count,)), begin
+    if count < 2**16:
+        return b"\xde" + count.to_bytes(2, "big"), begin
+    return b"\xdf" + count.to_bytes(4, "big"), begin

@@ -66,6 +66,13 @@ local function drop_oldest(key, total, most)
   return before
 end
 
+local function last_id(key)
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then return info[at + 1] end
+  end
+end
+
 local function record(key, at)
   local size, most, tail, body = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 3], ARGV[at + 6]
   local last, last_epoch, total, before = newest(key)
@@ -80,7 +87,7 @@ local function record(key, at)
   end
   if type(added) == 'table' then
     if string.find(added.err, 'equal or smaller', 1, true) then
-      return nil, last or ''
+      return nil, last or last_id(key) or '0-0'
     end
     return nil, nil, added
   end

@@ -195,16 +195,26 @@ class Histories:
             raise RuntimeError(f"Group {group!r} has no history: no pattern of the option 'history' matches its name.")
         return stream
 
-    async def read(self, way: Any, stream: Stream, since: str | None, limit: int | None) -> History:
+    def read(
+        self,
+        way: Any,
+        stream: Stream,
+        since: str | None,
+        limit: int | None,
+        script: Script = scripts.READ_ONLY,
+        keys: Sequence[bytes] = (),
+        arguments: Sequence[Any] = (),
+    ) -> asyncio.Future[History]:
         """
-        Read a history.
+        Read a history; the future raises redis-py's errors.
 
-        ``way``: the command connection to its server, or the queue of its slot. Raises redis-py's errors.
+        ``way``: the command connection to its server, or the queue of its slot. ``script``: one that reads, and what it
+        takes before that. Raises ``TypeError`` or ``ValueError`` naming a wrong argument.
         """
         asked = Asked.of(stream, since, limit)
         future: asyncio.Future[History] = way.loop.create_future()
-        way.submit(ReadCall(scripts.READ_ONLY, way, self, stream, asked, future))
-        return await future
+        way.submit(ReadCall(script, way, self, stream, asked, future, keys, arguments))
+        return future
 
     async def forget(self, way: Any, stream: Stream) -> None:
         """Delete a history. Raises redis-py's errors."""

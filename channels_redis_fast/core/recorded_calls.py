@@ -1,0 +1,275 @@
+"""
+Calls of the script that records messages to a group and delivers them: all that wait for it in one.
+
+Knows how messages and positions are laid out for that script, and how its replies read; not in which order messages
+are sent, nor what follows from a reply: that is for the ``BatchSource``.
+
+Where messages are packed by the compiled envelope alone, one goes over the wire once, and the script makes the member
+of each key of it. With any other codec a member is made here for each key, with the position that is proposed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from redis.exceptions import ResponseError
+
+from ..base import say_where
+from ..connection.identity import ServerIdentity
+from ..connection.link import Command
+from ..connection.replies import UnexpectedReply, are_strings
+from ..connection.script_call import ScriptCall, Way
+from ..history import Stream
+from ..history.placement import ENTRY, widened, with_position
+from ..history.positions import WIDTH, Position, epoch_of
+from ..history.proposals import Proposer
+from ..history.streams import no_scripts
+from ..hot import EnvelopeCodec
+from ..messages.codec import Codec, Message
+from ..options import check_length, check_size
+from . import scripts
+from .group_cache import GroupSnapshot
+from .names import Part
+
+#: What the script says first: the group has changed; it is the same; it has changed and the messages are recorded.
+CHANGED, SAME, RECORDED = 0, 1, 2
+
+
+class Delivered(NamedTuple):
+    """A message that went to the keys of so many members, of which some were over capacity."""
+
+    over_capacity: int
+    members: int
+
+
+class Recorded(NamedTuple):
+    """A message that has its position, and is still to be delivered to so many members, by shard."""
+
+    position: str
+    shards: list[Part]
+    members: int
+
+
+class GroupMessage:
+    """One message on its way to a group. ``body``: as it is kept in the history."""
+
+    __slots__ = ("attempts", "body", "future", "message")
+
+    def __init__(self, message: Message, body: bytes, future: asyncio.Future[Delivered | Recorded]) -> None:
+        self.message = message
+        self.body = body
+        self.future = future
+        #: How often a position was proposed for it that was not the newest.
+        self.attempts = 0
+
+    def settle(self, outcome: Delivered | Recorded) -> None:
+        if not self.future.done():
+            self.future.set_result(outcome)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Batch(NamedTuple):
+    """Messages for those who are thought to be in a group, and whether they are recorded though that is not so."""
+
+    snapshot: GroupSnapshot
+    messages: list[GroupMessage]
+    records_anyway: bool
+
+
+class Outcome(NamedTuple):
+    """
+    What the script has done: ``kind``, and who is in the group if that has changed, None where they are many.
+
+    ``results``: for each message that was recorded a number of keys over capacity, the text of an error, or its
+    position. ``stopped``: why the next one was not: the newest ID, if its own was not above that, and an error's text.
+    """
+
+    kind: int
+    members: list[bytes] | None
+    results: list[Any]
+    stopped: tuple[bytes, bytes] | None
+
+    @classmethod
+    def of(cls, reply: Any, count: int) -> Outcome:
+        """Return what a reply for so many messages says. Raises ``ValueError`` and the like for what says nothing."""
+        kind, *results = reply
+        members = results.pop(0) if kind != SAME and results else None
+        stopped = None
+        if results and isinstance(results[-1], list):
+            newest, text = results.pop()
+            stopped = (newest, text)
+        is_whole = len(results) == count if stopped is None else len(results) < count and are_strings([*stopped])
+        if kind == CHANGED:
+            is_right = not results and (members is None or are_strings(members))
+        elif kind == SAME:
+            is_right = is_whole and all(isinstance(result, (int, bytes)) for result in results)
+        else:
+            is_right = kind == RECORDED and is_whole and are_strings(members) and are_strings(results)
+        if not is_right:
+            raise ValueError("no reply of the script")
+        return cls(kind, members, results, stopped)
+
+
+class BatchSource(Protocol):
+    """The messages to one group that wait."""
+
+    stream: Stream
+    key: bytes
+    #: What it is called in an error.
+    where: str
+    #: The score (seconds) up to which members have expired.
+    limit: int
+
+    def take(self) -> Batch:
+        """Return what is to be sent now, just before it is written."""
+
+    def ended(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
+        """Called when a call is over, once. Without a batch nothing was taken, and nothing can be."""
+
+
+class MemberLayout:
+    """How the messages of a layer to groups with a history are laid out for the script."""
+
+    def __init__(self, codec: Codec, max_message_size: int | None) -> None:
+        #: Whether the script makes the members.
+        self.fills = isinstance(codec, EnvelopeCodec)
+        #: Bytes of the random prefix.
+        self.prefix_length = len(codec.encode({}, None)) - 1 if self.fills else 0
+        self._codec = codec
+        self._max_message_size = max_message_size
+        self._proposer = Proposer()
+
+    def body(self, message: Message, where: str) -> bytes:
+        """
+        Return a message as it is kept.
+
+        Raises the serializer's error for one that cannot be sent, ``ValueError`` for one that is larger than allowed.
+        """
+        try:
+            body = self._codec.encode(message, None)
+        except Exception as error:
+            say_where(error, where)
+            raise
+        check_size(body, self._max_message_size, where)
+        return body
+
+    def arguments(
+        self, message: GroupMessage, source: BatchSource, channels: list[list[str]], server: ServerIdentity
+    ) -> list[Any]:
+        """
+        Return what the script takes for one message to these channels, by key.
+
+        Raises the serializer's error, and ``ValueError`` for a message that is larger than allowed.
+        """
+        if self.fills:
+            arguments = source.stream.record_arguments(server, message.body)
+            arguments += self._to_fill(message.body, channels, source.where)
+        elif not channels:
+            arguments = source.stream.record_arguments(server, message.body)
+            arguments += ("", 0)
+        else:
+            number = self._proposer.propose(source.stream.key, server)
+            position = Position(*number, source.stream.digest, epoch_of(server))
+            arguments = source.stream.record_arguments(server, message.body, position.entry)
+            arguments += ("", 0, *self._members(message.message, str(position), channels, source.where))
+        return arguments
+
+    def overtaken(self, stream: Stream, newest: bytes) -> None:
+        """Called with the newest ID of a stream, where one that was proposed was not above it."""
+        self._proposer.overtaken(stream.key, newest)
+
+    def _to_fill(self, body: bytes, channels: list[list[str]], where: str) -> list[Any]:
+        header, begin = widened(body, self.prefix_length)
+        # Members with a message that has no entries.
+        members = self._codec.encode_group({}, channels)
+        if self._max_message_size is not None and members:
+            length = len(max(members, key=len)) - 1 + len(header) + len(body) - begin + len(ENTRY) + WIDTH
+            check_length(length, self._max_message_size, where)
+        return [header, begin + 1, *members]
+
+    def _members(self, message: Message, position: str, channels: list[list[str]], where: str) -> list[bytes]:
+        try:
+            members = self._codec.encode_group(with_position(message, position), channels)
+        except Exception as error:
+            say_where(error, where)
+            raise
+        check_size(max(members, key=len), self._max_message_size, where)
+        return members
+
+
+class RecordingCall(ScriptCall):
+    """One call, with what its source has when it is written."""
+
+    __slots__ = ("_batch", "_capacity_of", "_expiry", "_is_over", "_layout", "_source")
+
+    def __init__(
+        self, source: BatchSource, way: Way, layout: MemberLayout, capacity_of: Callable[[str], int], expiry: int
+    ) -> None:
+        super().__init__(scripts.RECORDED_GROUP_SEND, way)
+        self._source = source
+        self._layout = layout
+        self._capacity_of = capacity_of
+        self._expiry = expiry
+        self._batch: Batch | None = None
+        self._is_over = False
+
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
+        try:
+            return super().commands(server)
+        except Exception as error:
+            # What a site's own code raises is not for what else is being written.
+            self.done(error)
+            return ()
+
+    def arguments(self, server: ServerIdentity) -> list[Any]:
+        if self._batch is None:
+            self._batch = self._source.take()
+        snapshot, messages, records_anyway = self._batch
+        capacities = [self._capacity_of(names[0]) for names in snapshot.channels]
+        of_messages: list[Any] = []
+        failed = []
+        for message in messages:
+            try:
+                of_messages += self._layout.arguments(message, self._source, snapshot.channels, server)
+            except Exception as error:
+                message.fail(error)
+                failed.append(message)
+        for message in failed:
+            messages.remove(message)
+        return [
+            2 + len(snapshot.keys),
+            self._source.key,
+            self._source.stream.key,
+            *snapshot.keys,
+            self._expiry,
+            self._source.limit,
+            snapshot.digest,
+            "1" if records_anyway else "",
+            self._layout.prefix_length,
+            len(messages),
+            *capacities,
+            *of_messages,
+        ]
+
+    def done(self, reply: Any) -> None:
+        if self._is_over:
+            return
+        outcome = reply
+        if not isinstance(reply, Exception):
+            try:
+                outcome = Outcome.of(reply, 0 if self._batch is None else len(self._batch.messages))
+            except (TypeError, ValueError):
+                raise UnexpectedReply.to("the script of group_send", reply) from None
+        self._end(self._batch, outcome)
+
+    def refused(self, error: ResponseError | None) -> None:
+        self._end(None, no_scripts(self._way, error))
+
+    def _end(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
+        self._is_over = True
+        self._source.ended(batch, outcome)
