@@ -182,7 +182,7 @@ class Dialer:
                     other._close()
 
     def ask_identity(self) -> None:
-        """Have the server asked who it is, on each new command connection."""
+        """Have the server asked who it is, on each new connection for commands or subscriptions."""
         self.asks_identity = True
 
     def watch(self, follower: PrimaryFollower) -> None:
@@ -247,7 +247,7 @@ class Dialer:
         commands: list[tuple[str, ...]] = [("PING",), ("CLIENT", "SETNAME", name)]
         if self.asks_role:
             commands.append(("ROLE",))
-        if self.asks_identity and role == "commands":
+        if self.asks_identity and role in ("commands", "subscriber"):
             commands += (_INFO_SERVER, _INFO_REPLICATION, ("TIME",))
         await connection.send_packed_command(connection.pack_commands(commands))
         replies: dict[tuple[str, ...], Any] = {}

@@ -26,6 +26,9 @@ PLACEHOLDER = "0" * WIDTH
 #: The epoch of a server that does not tell its run id: nothing is known to be complete there.
 NO_EPOCH = "0" * 8
 
+#: Where in a position its group and its epoch are, and what sorts as the entries of a stream do.
+_GROUP, _EPOCH, ENTRY = slice(25, 33), slice(33, WIDTH), slice(0, 24)
+
 _FORM = re.compile(r"(\d{13})-(\d{10})-([0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
 
 
@@ -56,6 +59,21 @@ class Position(NamedTuple):
         """Return the position that a text is, None if it is none."""
         found = _FORM.fullmatch(text)
         return None if found is None else cls(int(found[1]), int(found[2]), found[3], found[4])
+
+
+def belongs(position: object, group: str) -> bool:
+    """Return whether something has the form of a position of a group, given the group's digest."""
+    return type(position) is str and len(position) == WIDTH and position[_GROUP] == group
+
+
+def epoch_in(position: str) -> str:
+    """Return the epoch of a position."""
+    return position[_EPOCH]
+
+
+def same_epoch(position: str, other: str) -> bool:
+    """Return whether two positions are of one epoch."""
+    return position[_EPOCH] == other[_EPOCH]
 
 
 def epoch_of(server: ServerIdentity) -> str:

@@ -31,6 +31,9 @@ from .retention import Retention, RetentionRules
 
 logger = logging.getLogger("channels_redis_fast")
 
+#: Milliseconds that no entry has, and that a position has room for.
+_END = 10**13 - 1
+
 #: Histories whose keys are remembered by a layer.
 MAX_STREAMS = 10_000
 
@@ -99,6 +102,11 @@ class Asked(NamedTuple):
         if position is not None and position.group != stream.digest:
             position = None
         return cls(position, limit, since is None or position is not None)
+
+    @classmethod
+    def newest(cls, stream: Stream) -> Asked:
+        """Return what asks for the newest position, and for no message."""
+        return cls(Position(_END, 0, stream.digest, NO_EPOCH), 1, False)
 
 
 class ReadCall(ScriptCall):
@@ -211,7 +219,18 @@ class Histories:
         ``way``: the command connection to its server, or the queue of its slot. ``script``: one that reads, and what it
         takes before that. Raises ``TypeError`` or ``ValueError`` naming a wrong argument.
         """
-        asked = Asked.of(stream, since, limit)
+        return self.ask(way, stream, Asked.of(stream, since, limit), script, keys, arguments)
+
+    def ask(
+        self,
+        way: Any,
+        stream: Stream,
+        asked: Asked,
+        script: Script = scripts.READ_ONLY,
+        keys: Sequence[bytes] = (),
+        arguments: Sequence[Any] = (),
+    ) -> asyncio.Future[History]:
+        """Ask for a part of a history, as ``read`` does. The future raises redis-py's errors."""
         future: asyncio.Future[History] = way.loop.create_future()
         way.submit(ReadCall(script, way, self, stream, asked, future, keys, arguments))
         return future

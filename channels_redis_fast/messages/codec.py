@@ -135,6 +135,11 @@ class PayloadCodec(SingleMessageCodec):
         self._plain = plain
         self.copy = None if plain else deepcopy
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether dicts are packed as our msgpack."""
+        return self._plain
+
     def encode(self, message: Message, channel: str | None, /) -> bytes:
         if self._plain and isinstance(message, dict):
             return encode(message, None, 0)
@@ -193,7 +198,7 @@ def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize:
 
 def choose_payload(
     serializer: Any, serialize: Callable[..., bytes] | None, deserialize: Callable[..., Any] | None
-) -> Codec:
+) -> PayloadCodec:
     """Return the codec of a Pub/Sub layer; the arguments are those of ``choose``."""
     plain = (
         serialize is None

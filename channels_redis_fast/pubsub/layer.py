@@ -18,14 +18,17 @@ import logging
 import math
 import re
 from asyncio import get_running_loop
-from collections.abc import Iterable, KeysView, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, KeysView, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 from .. import options
 from ..base import RedisLayer, say_where, unique_name, weakly
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.hosts import is_cluster
+from ..history import History, Stream
+from ..history.placement import without_position
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.mailbox import MailboxLimits
@@ -38,6 +41,8 @@ from .views import ChannelsView, GroupsView, WaitingMessages
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
 
 logger = logging.getLogger("channels_redis_fast")
+
+T = TypeVar("T")
 
 #: Messages that may wait for a consumer where no option says otherwise: a bound for memory, not for traffic.
 DEFAULT_CAPACITY = 10_000
@@ -62,6 +67,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
 
+    _codec: PayloadCodec
     _loops: LoopStates[PubSubLoop]
 
     layer_name = "pubsub"
@@ -213,20 +219,28 @@ class RedisPubSubChannelLayer(RedisLayer):
         Raises ``RuntimeError`` for a channel that does not live in this process,
         ``redis.exceptions.ConnectionError`` naming the host.
         """
-        name, state = self._group_channel(group), self._home(channel)
-        try:
-            if state is None:
-                self._require_hosts()
-                raise LookupError(channel)
-            if state.loop is get_running_loop():
-                await state.join(name, channel)
-            else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(state.join(name, channel), state.loop))
-        except LookupError:
-            raise RuntimeError(
-                f"group_add() takes channels of this process only, and {channel!r} is none: use "
-                f"self.channel_layer.group_add({group!r}, self.channel_name) in the consumer that has the channel."
-            ) from None
+        name = self._group_channel(group)
+        stream = None if self._histories is None else self._histories.find(group, name.encode())
+        await self._at_home("group_add", group, channel, lambda state: state.join(name, channel, stream))
+
+    async def group_resume(self, group: str, channel: str, since: str) -> History:
+        """
+        Add a channel of this process to a group, and return what was sent to the group since a position.
+
+        What the channel receives from now on follows that: nothing is missing between the two, and nothing comes twice.
+        ``complete`` is True only if it is proven that nothing is missing behind ``since``; see ``History``. When this
+        raises, or is cancelled, the channel may be in the group, as after ``group_add``.
+
+        Raises ``RuntimeError`` for a group without a history, or a channel that does not live in this process,
+        ``TypeError`` for a ``since`` that is no str, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        name = self._group_channel(group)
+        stream = self._require_histories().get(group, name.encode())
+        if not isinstance(since, str):
+            raise TypeError(f"since must be a position (str), not {type(since).__name__}")
+        return await self._at_home(
+            "group_resume", group, channel, lambda state: state.resume(name, channel, stream, since)
+        )
 
     async def group_discard(self, group: str, channel: str) -> None:
         """
@@ -247,12 +261,18 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Send a message to all channels of a group, in all processes.
 
-        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None.
+        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None. To a group with
+        a history it is a dict, and its receivers find its position in it under ``__position__``.
 
         Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
-        host.
+        host; ``redis.exceptions.ResponseError`` where the server refuses scripts, which a history needs.
         """
-        await self._publish(self._group_channel(group), message, "group", group)
+        name = self._group_channel(group)
+        stream = None if self._histories is None else self._histories.find(group, name.encode())
+        if stream is None:
+            await self._publish(name, message, "group", group)
+        else:
+            await self._record(name, stream, message)
         self._stats.group_sends += 1
 
     # A look inside.
@@ -354,12 +374,40 @@ class RedisPubSubChannelLayer(RedisLayer):
         payload = self._payload(message, kind, public_name)
         await state.publishers[self._shard_of(name, self.ring_size)].publish(name.encode(), payload)
 
+    async def _record(self, name: str, stream: Stream, message: Message) -> None:
+        """Send a message to a group with a history, and keep it there."""
+        loop = get_running_loop()
+        state = self._router.get(loop) or await self._router.find(loop)
+        if state is None:
+            await self._router.through_hub(self._record(name, stream, message))
+            return
+        self._check_recorded(stream.group, message)
+        channel = name.encode()
+        message = without_position(message)
+        recorder, encode = state.recorder, partial(self._packed, kind="group", name=stream.group)
+        await state.publishers[self._shard_of(name, self.ring_size)].submit(
+            channel, lambda way, waiter: recorder.call(way, waiter, channel, stream, message, encode)
+        )
+
+    def _check_recorded(self, group: str, message: object) -> None:
+        if not isinstance(message, dict):
+            raise TypeError(
+                f"a message for group {group} must be a dict, since the group has a history and each message carries "
+                f"its position; it is {type(message).__name__}"
+            )
+
     def _payload(self, message: Message, kind: str, name: str) -> bytes:
         """Check a message and the name of its channel or group; return what is published."""
         _require_text(kind, name)
         payload: object = message
         if payload is None:
             raise TypeError(f"a message must not be None (message for {kind} {name})")
+        if self._histories is not None and isinstance(payload, dict):
+            # It may have one of another message.
+            message = without_position(message)
+        return self._packed(message, kind, name)
+
+    def _packed(self, message: Message, kind: str, name: str) -> bytes:
         try:
             payload = self._codec.encode(message, None)
         except Exception as error:
@@ -372,6 +420,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         _require_text("group", group)
         payload: object = message
         if not isinstance(payload, dict):
+            if self._histories is not None and self._histories.find(group, self._group_channel(group).encode()):
+                self._check_recorded(group, payload)
             # Only the serializer knows whether it takes this.
             self._payload(message, "group", group)
 
@@ -388,6 +438,24 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _get_group_channel_name(self, group: str) -> str:
         """Return the Redis channel of a group. By this name since channels_redis has it, and code overrides it."""
         return f"{self.prefix}__group__{group}"
+
+    async def _at_home(
+        self, caller: str, group: str, channel: str, make: Callable[[PubSubLoop], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Do something with a group and a channel in the event loop that the channel lives in."""
+        state = self._home(channel)
+        try:
+            if state is None:
+                self._require_hosts()
+                raise LookupError(channel)
+            if state.loop is get_running_loop():
+                return await make(state)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(state), state.loop))
+        except LookupError:
+            raise RuntimeError(
+                f"{caller}() takes channels of this process only, and {channel!r} is none: use "
+                f"self.channel_layer.{caller}({group!r}, self.channel_name) in the consumer that has the channel."
+            ) from None
 
     def _home(self, channel: str) -> PubSubLoop | None:
         """Return the loop that a channel lives in: this one if it does, else another that runs."""
@@ -420,6 +488,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.on_reconnect,
             self.grace,
             SHARDED if self.sharded else PLAIN,
+            self._histories,
         )
 
 

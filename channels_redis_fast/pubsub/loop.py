@@ -4,7 +4,8 @@ gets a published message.
 
 A channel lives in the loop in which it was made or first received on, until its receiver has left and the grace
 time is over. Knows Redis channels only as the names of channels and groups, and messages only to hand them out;
-names and shards come from ``pubsub``, the sockets are the ``subscriber``'s and the command connection's.
+names and shards come from ``pubsub``, the sockets are the ``subscriber``'s and the command connection's. What groups
+with a history miss is the ``recovery``'s.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ..cluster.cluster import Cluster
 from ..cluster.seeds import Seeds
 from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
+from ..connection.script import Script
+from ..history import Histories, History, Stream
+from ..history import scripts as history_scripts
+from ..history.streams import Asked
 from ..hot import Waiter, Waker
 from ..loops import Closable
-from ..messages.codec import Codec, Letter, Message
+from ..messages.codec import Letter, Message, PayloadCodec
 from ..messages.mailbox import Mailboxes, MailboxLimits
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
@@ -30,6 +36,8 @@ from ..subscriptions.dialect import Dialect
 from ..subscriptions.subscriber import Subscriber
 from .outages import Outages
 from .publisher import NodePublisher, Publisher
+from .recorded_calls import Recorder
+from .recovery import Recovery
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -41,13 +49,14 @@ class PubSubLoop:
         self,
         loop: asyncio.AbstractEventLoop,
         shards: Sequence[Dialer] | Seeds,
-        codec: Codec,
+        codec: PayloadCodec,
         limits: MailboxLimits,
         shard_of: Callable[[str], int],
         on_disconnect: str | None,
         on_reconnect: str | None,
         grace: float,
         dialect: Dialect,
+        histories: Histories | None,
     ) -> None:
         self.loop = loop
         self.boxes = Mailboxes(limits)
@@ -67,21 +76,30 @@ class PubSubLoop:
         self._outages = Outages(self.channels, self.groups, self._tell, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
         stats = self._stats
+        #: For groups with a history: what records their messages, and what reads those that were missed.
+        self.recorder = Recorder(dialect, codec.is_plain, stats)
+        self.recovery: Recovery | None = None
+        subscribed: Callable[[bytes], None] | None = None
+        scripts: Sequence[Script] = ()
+        if histories is not None:
+            self.recovery = Recovery(loop, histories, self, self._outages, limits)
+            subscribed = self._subscribed
+            scripts = (self.recorder.script, history_scripts.READ_ONLY)
         #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
         self.publishers: list[Publisher | NodePublisher]
         self._subscribers: list[Subscriber | ClusterSubscriber]
         if isinstance(shards, Seeds):
-            cluster = Cluster(shards, loop, stats)
+            cluster = Cluster(shards, loop, stats, scripts)
             self.commands = [cluster]
             self.publishers = [NodePublisher(cluster, self.waker)]
-            self._subscribers = [ClusterSubscriber(cluster, self._message, self._lost, self._back)]
+            self._subscribers = [ClusterSubscriber(cluster, self._message, self._lost, self._back, subscribed)]
         else:
-            connections = [CommandConnection(dialer, loop, stats) for dialer in shards]
+            connections = [CommandConnection(dialer, loop, stats, scripts) for dialer in shards]
             self.commands = [*connections]
             self.publishers = [Publisher(connection, self.waker, dialect) for connection in connections]
             self._subscribers = [
-                Subscriber(dialer, loop, stats, self._message, *self._reporters(shard), dialect)
+                Subscriber(dialer, loop, stats, self._message, *self._reporters(shard), dialect, subscribed)
                 for shard, dialer in enumerate(shards)
             ]
 
@@ -148,9 +166,11 @@ class PubSubLoop:
 
     # Groups, by their Redis channel.
 
-    async def join(self, group: str, channel: str) -> None:
+    async def join(self, group: str, channel: str, stream: Stream | None = None) -> None:
         """
         Add a channel to a group; returns when the group's subscription is acknowledged.
+
+        ``stream``: the group's history, if it has one.
 
         Raises ``LookupError`` if the channel does not live here (any more).
         """
@@ -162,6 +182,12 @@ class PubSubLoop:
         is_new = channel not in members
         members[channel] = None
         self.channels[channel].add(group)
+        started = None if stream is None or self.recovery is None else self.recovery.follow(group, stream)
+        if started is not None:
+            # When it is done the group is subscribed, whoever still waits for that.
+            await asyncio.shield(started)
+            if channel not in self.groups.get(group, ()):
+                return
         acknowledged = self._subscribers[self._shard_of(group)].subscribe(name)
         if acknowledged is None:
             return
@@ -172,14 +198,32 @@ class PubSubLoop:
                 self.leave_group(group, channel)
             raise
 
+    async def resume(self, group: str, channel: str, stream: Stream, since: str) -> History:
+        """
+        Add a channel to a group, and return what the group was sent since a position; the channel gets what follows.
+
+        Raises ``LookupError`` like ``join``, ``TypeError`` for a wrong position.
+        """
+        asked = Asked.of(stream, since, None)
+        assert self.recovery is not None
+        with self.recovery.holding(group, channel) as hold:
+            await self.join(group, channel, stream)
+            history = await self.recovery.read(group, asked)
+            hold.was_read("" if asked.since is None else str(asked.since), history)
+            return history
+
     def leave_group(self, group: str, channel: str) -> None:
         """Remove a channel from a group. With its last member here the group's subscription ends."""
         members = self.groups.get(group)
         if members is None or channel not in members:
             return
         del members[channel]
+        if self.recovery is not None:
+            self.recovery.left(group, channel)
         if not members:
             del self.groups[group]
+            if self.recovery is not None:
+                self.recovery.forget(group)
             self._outages.ended(group)
             self._subscribers[self._shard_of(group)].unsubscribe(group.encode())
         if channel in self.channels:
@@ -189,6 +233,30 @@ class PubSubLoop:
     def connections(self) -> list[Closable]:
         """Return all connections, those without a socket too."""
         return [*self.commands, *self._subscribers]
+
+    # What the recovery asks for.
+
+    def ways_to(self, group: str) -> tuple[Any, Subscriber | ClusterSubscriber]:
+        """Return what leads to the server of a group: for commands, and for its subscription."""
+        shard = self._shard_of(group)
+        return self.commands[shard].at(group.encode()), self._subscribers[shard]
+
+    def decode(self, name: str, payload: bytes) -> Message | None:
+        """Return the message of a payload. One that cannot be decoded is counted and logged, and None is returned."""
+        try:
+            _, message = self._codec.decode(payload)
+        except Exception as error:
+            self._stats.undecodable += 1
+            logger.error("Skipped an undecodable message on %r: %s: %s", name, type(error).__name__, error)
+            return None
+        return message
+
+    def deliver(self, target: str | list[str], message: Message) -> None:
+        """Give a message to a channel, or to several."""
+        letters: list[Letter] = [(target, message)]
+        self._stats.deliveries += self.boxes.deliver(letters, self.waker)
+        if self.boxes.stored and self._sweep is None and self._limits.expiry < math.inf:
+            self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)
 
     # Coming and going.
 
@@ -218,6 +286,8 @@ class PubSubLoop:
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
         self.boxes.drop_waiters(self.loop)
+        if self.recovery is not None:
+            self.recovery.close()
         for timer in self.leaving.values():
             timer.cancel()
         if self._sweep is not None:
@@ -268,18 +338,11 @@ class PubSubLoop:
         members: list[str] | None = None
         if target not in self.channels:
             members = list(self.groups.get(target, ()))
-            if not members:
+            if not members or (self.recovery is not None and self.recovery.takes(target, payload)):
                 return
-        try:
-            _, message = self._codec.decode(payload)
-        except Exception as error:
-            self._stats.undecodable += 1
-            logger.error("Skipped an undecodable message on %r: %s: %s", target, type(error).__name__, error)
-            return
-        letters: list[Letter] = [(target if members is None else members, message)]
-        self._stats.deliveries += self.boxes.deliver(letters, self.waker)
-        if self.boxes.stored and self._sweep is None and self._limits.expiry < math.inf:
-            self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)
+        message = self.decode(target, payload)
+        if message is not None:
+            self.deliver(target if members is None else members, message)
 
     def _run_sweep(self) -> None:
         with self._limits.lock:
@@ -301,6 +364,11 @@ class PubSubLoop:
     def _back(self, names: Iterable[bytes]) -> None:
         self._outages.back([name.decode() for name in names])
 
-    def _tell(self, channels: Iterable[str], kind: str) -> None:
+    def _subscribed(self, name: bytes) -> None:
+        if self.recovery is not None:
+            self.recovery.acknowledged(name.decode())
+
+    def _tell(self, channels: Iterable[str], kind: str, is_complete: bool) -> None:
         self.clear_abandoned()
-        self.boxes.deliver([(channel, {"type": kind}) for channel in channels], self.waker)
+        more = {} if is_complete else {"complete": False}
+        self.boxes.deliver([(channel, {"type": kind, **more}) for channel in channels], self.waker)

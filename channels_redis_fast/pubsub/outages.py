@@ -7,7 +7,8 @@ channels, and of groups, which their members hear. Knows channels and groups by 
 Rules kept here:
 
 - A channel is told of each loss that cuts it off from something, and once when it is cut off from nothing any more.
-- Who was not cut off is told nothing.
+- Who was not cut off is told nothing, but for who has missed something for good.
+- A group whose missed messages are being read is one from which its channels are cut off.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 #: A shard by its number, or a channel or a group by its Redis channel.
 Lost = int | str
 
-Tell = Callable[[Iterable[str], str], None]
+#: Takes channels, the type of the message that they get, and whether they have got all that they missed.
+Tell = Callable[[Iterable[str], str, bool], None]
 
 
 class Outages:
@@ -25,7 +27,7 @@ class Outages:
     What is lost now, and who knows.
 
     ``channels``: the groups of each channel, ``groups``: the channels of each group, both as they are at any time.
-    ``tell`` takes channels and the type of the message that they get.
+    ``tell`` sends the messages.
     """
 
     def __init__(
@@ -46,6 +48,9 @@ class Outages:
         self._lost_names: set[str] = set()
         #: The channels that were told that they are cut off, and not yet that they are not.
         self._told: set[str] = set()
+        #: Groups whose missed messages are being read, and the channels that lack some and were not told.
+        self._recovering: set[str] = set()
+        self._incomplete: set[str] = set()
 
     def lost(self, what: Iterable[Lost]) -> None:
         """Called with the names whose subscriptions were lost, all at once."""
@@ -58,7 +63,7 @@ class Outages:
         hearers = self._hearers(what)
         self._told.update(hearers)
         if self._on_disconnect is not None:
-            self._tell(hearers, self._on_disconnect)
+            self._tell(hearers, self._on_disconnect, True)
 
     def back(self, what: Iterable[Lost], without: Iterable[str] = ()) -> None:
         """Called with the names that are subscribed again; ``without``: those of them that are not."""
@@ -68,8 +73,23 @@ class Outages:
         self._lost_names.difference_update(what)
         self._look(self._hearers(what))
 
+    def recovering(self, group: str) -> None:
+        """Called when a group is subscribed again, and what it has missed is to be read."""
+        self._recovering.add(group)
+
+    def recovered(self, group: str, is_complete: bool) -> None:
+        """Called when the members of a group have got what they missed, or as much of it as there was."""
+        self._recovering.discard(group)
+        members = list(self._groups.get(group, ()))
+        if not is_complete:
+            self._incomplete.update(members)
+            self._told.update(members)
+        self._look(members)
+
     def ended(self, name: str) -> None:
         """Called when no receiver here wants a name any more."""
+        self._recovering.discard(name)
+        self._incomplete.discard(name)
         self._lost_names.discard(name)
         self._told.discard(name)
 
@@ -88,10 +108,19 @@ class Outages:
     def _look(self, channels: Iterable[str]) -> None:
         whole = [channel for channel in channels if channel in self._told and not self._is_cut_off(channel)]
         self._told.difference_update(whole)
-        if whole and self._on_reconnect is not None:
-            self._tell(whole, self._on_reconnect)
+        lacking = [channel for channel in whole if channel in self._incomplete]
+        self._incomplete.difference_update(lacking)
+        if self._on_reconnect is None:
+            return
+        if lacking:
+            self._tell(lacking, self._on_reconnect, False)
+            told = set(lacking)
+            whole = [channel for channel in whole if channel not in told]
+        if whole:
+            self._tell(whole, self._on_reconnect, True)
 
     def _is_cut_off(self, channel: str) -> bool:
         if self._lost_shards or channel in self._lost_names:
             return True
-        return bool(self._lost_names) and not self._lost_names.isdisjoint(self._channels[channel])
+        groups = self._channels[channel]
+        return any(names and not names.isdisjoint(groups) for names in (self._lost_names, self._recovering))

@@ -6,7 +6,7 @@ Knows Redis channels and payloads, and on a cluster the slots of channels; not w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ..cluster.cluster import Cluster
@@ -18,11 +18,16 @@ from ..connection.futures import fail
 from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS, UnexpectedReply
+from ..connection.requests import Pending
 from ..hot import Waiter, Waker
 from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 
 #: Bytes of payloads after which a batch takes no more, so that no write holds much more than one payload beyond this.
 MAX_BYTES = 1_000_000
+
+
+#: Makes a request, given the way to its server and its waiter.
+MakeRequest = Callable[["CommandConnection | SlotQueue", "Waiter[None]"], Pending]
 
 
 class BatchOwner(Protocol):
@@ -126,6 +131,14 @@ class Publisher:
             self._connection.write_now()
         return waiter
 
+    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
+        """Hand in a request that publishes by itself: behind what was handed in before, and ahead of what comes."""
+        waiter: Waiter[None] = self._new_waiter()
+        request = make(self._connection, waiter)
+        self._batch = None
+        self._connection.submit(request)
+        return waiter
+
     def seal(self, batch: PublishBatch) -> None:
         """Take no more messages into a batch that is being written, or never will be."""
         if len(batch.messages) < self._early:
@@ -217,6 +230,18 @@ class NodePublisher:
         batch.size += len(payload)
         if len(batch.messages) == EARLY or batch.size >= MAX_BYTES:
             node.write_now()
+        return waiter
+
+    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
+        """Do what ``Publisher.submit`` does, on the way to the channel's server."""
+        slot = slot_of(channel)
+        queue = self._cluster.queue(slot)
+        waiter: Waiter[None] = self._new_waiter()
+        request = make(queue, waiter)
+        node = self._cluster.owner(slot)
+        if node is not None:
+            self._batches.pop(node, None)
+        queue.submit(request)
         return waiter
 
     def seal(self, batch: PublishBatch) -> None:

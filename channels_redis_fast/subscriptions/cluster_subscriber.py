@@ -31,6 +31,7 @@ from ..cluster.cluster import MAP_INTERVAL, Cluster
 from ..cluster.node import Node
 from ..cluster.slots import Address, slot_of
 from ..connection.futures import ignore
+from ..connection.identity import UNKNOWN, ServerIdentity
 from ..connection.link import Link, delays
 from ..loops import run_alone
 from .acknowledgements import Acknowledgements
@@ -124,6 +125,11 @@ class ClusterSubscriber:
         if home is not None:
             home.unwant(name)
         self._acknowledgements.settle(name)
+
+    def server_of(self, name: bytes) -> ServerIdentity:
+        """Return who the server is that has a name, as far as it is known."""
+        place = self._places.get(slot_of(name))
+        return UNKNOWN if place is None or place.home is None else place.home.server_of(name)
 
     def is_awaited(self, name: bytes) -> bool:
         """Return whether somebody waits for the acknowledgement of a name."""

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import ConnectionError, NoPermissionError, TimeoutError
 
 from ..connection.dialer import Dialer
+from ..connection.identity import UNKNOWN, ServerIdentity
 from ..connection.link import Command, Connection, PushLink, delays
 from ..connection.replies import CLUSTER_ONLY
 from ..hot import assemble
@@ -63,7 +64,12 @@ class Sent(NamedTuple):
 
 
 class Subscriber(Connection):
-    """The subscribing connection of one shard."""
+    """
+    The subscribing connection of one shard.
+
+    ``on_message`` takes the name and the payload of each message. ``on_subscribed`` takes each name each time that it
+    was acknowledged, before anything that is published on it then, and before ``on_back`` and ``on_found`` tell of it.
+    """
 
     link_class = PushLink
     role = "subscriber"
@@ -78,6 +84,7 @@ class Subscriber(Connection):
         on_back: Callable[[Sequence[bytes]], None],
         on_found: Callable[[Sequence[bytes]], None],
         dialect: Dialect = PLAIN,
+        on_subscribed: Callable[[bytes], None] | None = None,
     ) -> None:
         super().__init__(dialer, loop, stats)
         self._dialect = dialect
@@ -86,6 +93,7 @@ class Subscriber(Connection):
         self._on_lost = on_lost
         self._on_back = on_back
         self._on_found = on_found
+        self._on_subscribed = on_subscribed
         #: Names that are to be subscribed.
         self._wanted: dict[bytes, None] = {}
         #: Names whose last command on this socket was SUBSCRIBE; and by name the commands not yet acknowledged.
@@ -160,6 +168,10 @@ class Subscriber(Connection):
     def has(self, name: bytes) -> bool:
         """Return whether the server has acknowledged a name."""
         return name in self._subscribed and name not in self._outstanding
+
+    def server_of(self, name: bytes) -> ServerIdentity:
+        """Return who the server is that has a name, as far as it is known."""
+        return UNKNOWN if self.link is None else self.link.identity
 
     def is_awaited(self, name: bytes) -> bool:
         """Whether somebody waits for the acknowledgement of a name."""
@@ -367,6 +379,8 @@ class Subscriber(Connection):
             return
         self._outstanding.pop(name, None)
         if name in self._subscribed:
+            if self._on_subscribed is not None:
+                self._on_subscribed(name)
             self._no_longer_refused(name)
             self._settle(name)
         if not self._outstanding:

@@ -1,0 +1,506 @@
+"""
+What the groups with a history of one event loop miss while they are not subscribed, and how they come by it.
+
+Of each such group with members here it is known which message was the last. When the group is subscribed again, what
+is published from then on is held, the stream is read behind the last message, and what was missed goes to the members,
+before what is held. Who reads a history for one channel (``group_resume``) has that channel's messages held alone.
+Knows groups by their Redis channel, and messages by their positions; not how they are subscribed, nor who receives.
+
+Rules kept here:
+
+- The last message of a group is known before it is subscribed, or its first recovery is not complete.
+- A subscription that is acknowledged again had a gap, whyever; one more during a recovery has the stream read again.
+- The members get each message once and in order: what is both held and read comes once, in the stream's place.
+- A recovery is complete only if each part of it is, as the server says to which the group is subscribed.
+- What is held is bounded: what is too much is thrown away, and read from the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from ..connection.futures import ignore
+from ..connection.identity import ServerIdentity
+from ..history import FIELD, Histories, History, Stream
+from ..history.positions import ENTRY, Position, belongs, epoch_in, epoch_of, same_epoch
+from ..history.streams import Asked
+from ..hot import StoredMessage, clone
+from ..messages.codec import Message
+from ..messages.mailbox import MailboxLimits
+from .outages import Outages
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Streams that are read at the same time, and messages in one reply: what a process takes in at once is bounded.
+MAX_READS, PAGE = 8, 1000
+
+#: Messages that are held for one group, or one channel, and bytes of payloads that are for all of an event loop.
+MAX_HELD, MAX_HELD_BYTES = 10_000, 10_000_000
+
+#: How often a recovery begins to hold anew, because too much came, before it goes on without what it has thrown away.
+MAX_OVERFLOWS = 5
+
+
+class GroupSubscriber(Protocol):
+    """What subscribes to a group."""
+
+    def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
+        """Want a name. Returns None if that is acknowledged, else the future of it."""
+
+    def server_of(self, name: bytes) -> ServerIdentity:
+        """Return who the server is that has a name, as far as it is known."""
+
+
+class Groups(Protocol):
+    """The event loop, as far as its groups are concerned."""
+
+    #: The channels of each group.
+    groups: dict[str, dict[str, None]]
+
+    def ways_to(self, group: str) -> tuple[Any, GroupSubscriber]:
+        """Return what leads to the server of a group: for commands, and for its subscription."""
+
+    def decode(self, name: str, payload: bytes) -> Message | None:
+        """Return the message of a payload, None for what holds none."""
+
+    def deliver(self, target: list[str], message: Message) -> None:
+        """Give a message to channels."""
+
+
+class ReadRange(NamedTuple):
+    """The part of a stream that was read: behind one position, up to another."""
+
+    after: str
+    to: str
+
+    def covers(self, position: str) -> bool:
+        """Return whether a message that was published was in it."""
+        return same_epoch(position, self.to) and self.after[ENTRY] < position[ENTRY] <= self.to[ENTRY]
+
+    def is_passed(self, position: str) -> bool:
+        """Return whether none that is published after this position can be in it."""
+        return same_epoch(position, self.to) and position[ENTRY] > self.to[ENTRY]
+
+
+class Held(NamedTuple):
+    """A message that is held, with those without a position that came before it."""
+
+    position: str
+    message: Message
+    size: int
+    before: list[Message]
+
+
+class FollowedGroup:
+    """A group with a history that has members here."""
+
+    __slots__ = (
+        "again",
+        "held",
+        "held_bytes",
+        "is_recovering",
+        "is_subscribed",
+        "is_whole",
+        "name",
+        "overflows",
+        "position",
+        "read",
+        "resumed",
+        "started",
+        "stream",
+        "subscriber",
+        "unplaced",
+        "way",
+    )
+
+    def __init__(
+        self, name: str, stream: Stream, way: Any, subscriber: GroupSubscriber, started: asyncio.Future[None]
+    ) -> None:
+        self.name = name
+        self.stream = stream
+        #: What leads to its server, for commands and for the subscription.
+        self.way = way
+        self.subscriber = subscriber
+        #: Done when the newest position was read, as well as that can be.
+        self.started = started
+        #: That of the last message that the members have got, or could have missed nothing of.
+        self.position: str | None = None
+        self.is_subscribed = False
+        #: Whether it is being read, whether it has to be once more, and whether nothing is missing so far.
+        self.is_recovering = self.again = False
+        self.is_whole = True
+        self.overflows = 0
+        #: What is held, and behind it what has no position and came last.
+        self.held: deque[Held] = deque()
+        self.unplaced: list[Message] = []
+        self.held_bytes = 0
+        #: What was read last, as long as it may still come from the subscription.
+        self.read: ReadRange | None = None
+        #: By channel, what was read for it alone.
+        self.resumed: dict[str, ReadRange] = {}
+
+
+class HeldChannel:
+    """The messages of a group that one channel does not get yet, since its history is being read."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.messages: deque[tuple[str | None, StoredMessage]] = deque()
+        self.bytes = 0
+        #: What was read, if it was.
+        self.range: ReadRange | None = None
+        self.read: set[str] = set()
+
+    def was_read(self, after: str, history: History) -> None:
+        """Called with what is not to come again: what is behind a position."""
+        read = ReadRange(after, history.position)
+        if self.range is not None:
+            # By two who resume at the same time.
+            read = ReadRange(min(after, self.range.after), max(read.to, self.range.to))
+        self.range = read
+        self.read.update(message[FIELD] for message in history.messages)
+
+    def put(self, position: str | None, message: Message, capacity: int) -> int:
+        """Hold one more message; return how many gave way, the oldest first."""
+        stored = StoredMessage(message, math.inf, False)
+        self.messages.append((position, stored))
+        self.bytes += stored.size
+        count = 0
+        while len(self.messages) > capacity or (self.bytes > MAX_HELD_BYTES and len(self.messages) > 1):
+            self.bytes -= self.messages.popleft()[1].size
+            count += 1
+        return count
+
+    def clear(self) -> None:
+        """Throw away what is held."""
+        self.messages.clear()
+        self.bytes = 0
+
+
+class Recovery:
+    """The groups with a history of one event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        histories: Histories,
+        here: Groups,
+        outages: Outages,
+        limits: MailboxLimits,
+    ) -> None:
+        self.groups: dict[str, FollowedGroup] = {}
+        self._loop = loop
+        self._histories = histories
+        self._here = here
+        self._outages = outages
+        self._limits = limits
+        self._copy: Callable[[Message], Message] = limits.copy or clone
+        #: Groups whose stream is to be read, and how many are being read.
+        self._waiting: deque[FollowedGroup] = deque()
+        self._reading = 0
+        self._held_bytes = 0
+        self._holds: dict[str, dict[str, HeldChannel]] = {}
+
+    # Members that come and go.
+
+    def follow(self, name: str, stream: Stream) -> asyncio.Future[None] | None:
+        """
+        Called when a channel joins a group. The group is subscribed when its newest position was read.
+
+        Returns the future of that, None if it is done.
+        """
+        followed = self.groups.get(name)
+        if followed is None:
+            followed = FollowedGroup(name, stream, *self._here.ways_to(name), self._loop.create_future())
+            self.groups[name] = followed
+            # Before it is subscribed: what comes on the subscription is behind this.
+            reading = self._histories.ask(followed.way, stream, Asked.newest(stream))
+            reading.add_done_callback(partial(self._start, followed))
+        return None if followed.started.done() else followed.started
+
+    def forget(self, name: str) -> None:
+        """Called when a group has no member here any more."""
+        followed = self.groups.pop(name, None)
+        if followed is not None:
+            self._throw_away(followed)
+            if not followed.started.done():
+                followed.started.set_result(None)
+
+    def left(self, name: str, channel: str) -> None:
+        """Called when a channel has left a group."""
+        followed = self.groups.get(name)
+        if followed is not None:
+            followed.resumed.pop(channel, None)
+        hold = self._holds.get(name, {}).get(channel)
+        if hold is not None:
+            hold.clear()
+
+    def close(self) -> None:
+        """Called when the event loop closes."""
+        for name in list(self.groups):
+            self.forget(name)
+        self._waiting.clear()
+
+    def _start(self, followed: FollowedGroup, reading: asyncio.Future[History]) -> None:
+        error = reading.exception()
+        if self.groups.get(followed.name) is not followed:
+            return
+        if error is None:
+            followed.position = reading.result().position
+        else:
+            logger.warning(
+                "The newest position of group %r could not be read: what it misses before its next message will not "
+                "be recovered: %s",
+                followed.stream.group,
+                error,
+            )
+        acknowledged = followed.subscriber.subscribe(followed.name.encode())
+        if acknowledged is None:
+            followed.is_subscribed = True
+        else:
+            # Those who joined wait for it themselves.
+            acknowledged.add_done_callback(ignore)
+        if not followed.started.done():
+            followed.started.set_result(None)
+
+    # What the subscription brings.
+
+    def acknowledged(self, name: str) -> None:
+        """Called when a group is subscribed, before anything that is published from then on."""
+        followed = self.groups.get(name)
+        if followed is None:
+            return
+        if not followed.is_subscribed:
+            followed.is_subscribed = True
+            return
+        if followed.is_recovering:
+            followed.again = True
+            return
+        followed.is_recovering = True
+        followed.is_whole = followed.position is not None
+        followed.overflows = 0
+        self._outages.recovering(name)
+        if followed.position is None:
+            self._finish(followed)
+        else:
+            self._read_later(followed)
+
+    def takes(self, name: str, payload: bytes) -> bool:
+        """Take what was published to a group; return whether it is one of these."""
+        followed = self.groups.get(name)
+        if followed is None:
+            return False
+        message = self._here.decode(name, payload)
+        if message is None:
+            return True
+        # As in channels_redis, others may send what is no dict.
+        position = message.get(FIELD) if isinstance(message, dict) else None
+        if not belongs(position, followed.stream.digest):
+            position = None
+        if followed.is_recovering:
+            self._hold(followed, position, message, len(payload))
+        elif position is None or not self._was_read(followed, position):
+            self._give(followed, position, message)
+        return True
+
+    def _was_read(self, followed: FollowedGroup, position: str) -> bool:
+        """Return whether a message was read before it came."""
+        read = followed.read
+        if read is None:
+            return False
+        if read.covers(position):
+            return True
+        if read.is_passed(position):
+            followed.read = None
+        return False
+
+    def _give(self, followed: FollowedGroup, position: str | None, message: Message, is_read: bool = False) -> None:
+        """Give a message to the members; ``is_read``: it comes from the stream."""
+        name = followed.name
+        channels = list(self._here.groups[name])
+        if followed.resumed or name in self._holds:
+            channels = [
+                channel for channel in channels if self._may_have(followed, channel, position, message, is_read)
+            ]
+        if channels:
+            self._here.deliver(channels, message)
+        last = followed.position
+        # One that somebody has forwarded may be older.
+        if position is not None and (last is None or position > last or not same_epoch(position, last)):
+            followed.position = position
+
+    def _may_have(
+        self, followed: FollowedGroup, channel: str, position: str | None, message: Message, is_read: bool
+    ) -> bool:
+        """Return whether a channel is to get a message now; what is to wait is held."""
+        read = followed.resumed.get(channel)
+        if read is not None and position is not None:
+            if read.covers(position) or (is_read and position[ENTRY] <= read.to[ENTRY]):
+                return False
+            if read.is_passed(position):
+                del followed.resumed[channel]
+        hold = self._holds.get(followed.name, {}).get(channel)
+        if hold is None:
+            return True
+        try:
+            capacity = max(self._limits.capacity_of(channel), 1)
+            for _ in range(hold.put(position, self._copy(message), capacity)):
+                self._limits.dropped(channel, capacity)
+        except Exception as error:
+            self._limits.undeliverable(channel, error)
+        return False
+
+    # What is held.
+
+    def _hold(self, followed: FollowedGroup, position: str | None, message: Message, size: int) -> None:
+        followed.held_bytes += size
+        self._held_bytes += size
+        if position is None:
+            followed.unplaced.append(message)
+        else:
+            followed.held.append(Held(position, message, size, followed.unplaced))
+            followed.unplaced = []
+        is_full = len(followed.held) + len(followed.unplaced) > MAX_HELD
+        if is_full or self._held_bytes > MAX_HELD_BYTES:
+            followed.overflows += 1
+            if followed.overflows <= MAX_OVERFLOWS:
+                followed.again = True
+            else:
+                followed.is_whole = False
+            # The stream has the others.
+            lost = len(followed.unplaced) + sum(len(held.before) for held in followed.held)
+            self._limits.stats.dropped += lost
+            self._throw_away(followed)
+
+    def _throw_away(self, followed: FollowedGroup) -> None:
+        followed.held.clear()
+        followed.unplaced.clear()
+        self._held_bytes -= followed.held_bytes
+        followed.held_bytes = 0
+
+    def _release(self, followed: FollowedGroup, before: str | None) -> bool:
+        """
+        Give the members what is held and comes before a position, or all.
+
+        Returns whether the message at that position was held as well; it is not any more.
+        """
+        held = followed.held
+        while held and (before is None or held[0].position <= before):
+            first = held.popleft()
+            for message in first.before:
+                self._give(followed, None, message)
+            if first.position == before:
+                return True
+            if not self._was_read(followed, first.position):
+                self._give(followed, first.position, first.message)
+        return False
+
+    # What is read.
+
+    def _read_later(self, followed: FollowedGroup) -> None:
+        self._waiting.append(followed)
+        self._read_next()
+
+    def _read_next(self) -> None:
+        while self._waiting and self._reading < MAX_READS:
+            followed = self._waiting.popleft()
+            if self.groups.get(followed.name) is not followed:
+                continue
+            assert followed.position is not None
+            self._reading += 1
+            followed.again = False
+            asked = Asked(Position.parse(followed.position), PAGE, True)
+            reading = self._histories.ask(followed.way, followed.stream, asked)
+            reading.add_done_callback(partial(self._came, followed, followed.position))
+
+    def _came(self, followed: FollowedGroup, since: str, reading: asyncio.Future[History]) -> None:
+        self._reading -= 1
+        error = reading.exception()
+        if self.groups.get(followed.name) is followed:
+            if error is not None:
+                followed.is_whole = False
+                logger.warning("What group %r has missed could not be read: %s", followed.stream.group, error)
+            goes_on = error is None and self._take(followed, since, reading.result())
+            if goes_on or followed.again:
+                self._waiting.append(followed)
+            else:
+                self._finish(followed)
+        self._read_next()
+
+    def _take(self, followed: FollowedGroup, since: str, history: History) -> bool:
+        """Give the members what was read; return whether there may be more."""
+        followed.is_whole = followed.is_whole and _is_proven(followed, history)
+        for message in history.messages:
+            position = message[FIELD]
+            if not self._release(followed, position):
+                self._limits.stats.recovered += 1
+            self._give(followed, position, message, is_read=True)
+        self._release(followed, history.position)
+        read = followed.read
+        followed.read = ReadRange(since if read is None or read.to != since else read.after, history.position)
+        followed.position = history.position
+        is_cut = len(history.messages) >= PAGE or not history.complete
+        return is_cut and history.position != since
+
+    def _finish(self, followed: FollowedGroup) -> None:
+        self._release(followed, None)
+        for message in followed.unplaced:
+            self._give(followed, None, message)
+        followed.unplaced = []
+        self._throw_away(followed)
+        followed.is_recovering = False
+        if not followed.is_whole:
+            self._limits.stats.incomplete += 1
+        self._outages.recovered(followed.name, followed.is_whole)
+
+    # One channel.
+
+    @contextlib.contextmanager
+    def holding(self, name: str, channel: str) -> Iterator[HeldChannel]:
+        """Hold what a group has for one of its channels; in the end it gets what was not read."""
+        holds = self._holds.setdefault(name, {})
+        hold = holds.setdefault(channel, HeldChannel())
+        hold.users += 1
+        try:
+            yield hold
+        finally:
+            hold.users -= 1
+            if not hold.users:
+                del holds[channel]
+                if not holds:
+                    del self._holds[name]
+                self._let_go(name, channel, hold)
+
+    async def read(self, name: str, asked: Asked) -> History:
+        """
+        Read the history of a group.
+
+        Raises ``LookupError`` for one without members here, redis-py's errors.
+        """
+        followed = self.groups[name]
+        history = await self._histories.ask(followed.way, followed.stream, asked)
+        return history._replace(complete=_is_proven(followed, history))
+
+    def _let_go(self, name: str, channel: str, hold: HeldChannel) -> None:
+        followed = self.groups.get(name)
+        if followed is None or channel not in self._here.groups.get(name, {}):
+            return
+        if hold.range is not None:
+            followed.resumed[channel] = hold.range
+        for position, stored in hold.messages:
+            if position is None or position not in hold.read:
+                self._here.deliver([channel], stored.message)
+
+
+def _is_proven(followed: FollowedGroup, history: History) -> bool:
+    """Return whether a history is complete, and that of the server which the group is subscribed to."""
+    return history.complete and epoch_in(history.position) == epoch_of(
+        followed.subscriber.server_of(followed.name.encode())
+    )

@@ -1,0 +1,61 @@
+"""
+What Lua does for the Pub/Sub layer: record a message in its group's history and publish it. Text only, no I/O.
+
+Both are done in one script, so that positions rise in the order in which messages are published.
+"""
+
+from __future__ import annotations
+
+from ..connection.script import Script
+from ..history.positions import FIELD, WIDTH
+from ..history.scripts import RECORD
+from ..subscriptions.dialect import Dialect
+
+#: The bytes of a message that stand before its position: the key, and the header of a text of that width.
+_ENTRY = "".join(rf"\{byte:03d}" for byte in (0xA0 + len(FIELD), *FIELD.encode(), 0xD9, WIDTH))
+
+#: KEYS: the stream. ARGV: the Redis channel; the header of the message's map with one entry more; where what is behind
+#: the header begins in the message as it is kept, the first byte being 1; then as ``record`` takes it.
+_FILLED = (
+    RECORD
+    + """
+local position, newest, wrong = record(KEYS[1], 4)
+if not position then return wrong or newest end
+redis.call('PUBLISH', ARGV[1], ARGV[2] .. string.sub(ARGV[10], ARGV[3]) .. 'ENTRY' .. position)
+return 1
+"""
+)
+
+#: KEYS: the stream. ARGV: the Redis channel; the ID that its sender has proposed just before, if that is not known to
+#: be recorded, else empty: where it is not, this message has to wait for it; then as ``record`` takes it, the message
+#: with the position of the proposal in it.
+_PROPOSED = (
+    RECORD
+    + """
+if ARGV[2] ~= '' and not redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1] then
+  return newest(KEYS[1]) or ''
+end
+local position, newest, wrong = record(KEYS[1], 3)
+if not position then return wrong or newest end
+redis.call('PUBLISH', ARGV[1], ARGV[9])
+return 1
+"""
+)
+
+
+def filled(dialect: Dialect) -> Script:
+    """
+    Return the script that fills the position in, for messages that are our msgpack.
+
+    It returns 1, or the newest ID of a stream that takes no more.
+    """
+    return Script(_FILLED.replace("PUBLISH", dialect.publish.decode()).replace("ENTRY", _ENTRY))
+
+
+def proposed(dialect: Dialect) -> Script:
+    """
+    Return the script for messages that their senders have put a position in.
+
+    It returns 1, or the stream's newest ID where the proposal is not newer: nothing is done then.
+    """
+    return Script(_PROPOSED.replace("PUBLISH", dialect.publish.decode()))
