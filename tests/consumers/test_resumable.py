@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from channels.exceptions import DenyConnection, InvalidChannelLayerError, StopConsumer
-from channels.generic.websocket import AsyncWebsocketConsumer
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast import consumers
-from channels_redis_fast.consumers import DirectDispatch, Resumable
-from channels_redis_fast.consumers.recovery import MAX_HELD, JoinedGroup
-from channels_redis_fast.history import FIELD, History
+from channels_redis_fast.consumers import Resumable
+from channels_redis_fast.history import FIELD
 from tests.consumers.conftest import layers_of
 from tests.consumers.feeds import HISTORY, Browser, say
 from tests.consumers.ways import NAMES, Socket, Way, way_of
@@ -414,7 +414,7 @@ async def test_how_a_frame_carries_its_position(layer: Any, case: str) -> None:
                 await self.send(bytes_data=sent)
             else:
                 await self.send(text_data=sent)
-            self.position = event[FIELD]
+            assert event[FIELD]
 
     socket = Socket(Feed.as_asgi())
     await socket.accepted()
@@ -570,53 +570,8 @@ async def test_500_clients_come_back_at_once(layer: Any) -> None:
     assert [browser for browser in browsers if heard(browser) != list(range(30))] == []
 
 
-def history_of(*positions: str, tip: str) -> History:
-    return History([{"type": "a", FIELD: position} for position in positions], tip, True)
-
-
-def at(number: int, epoch: str = "11111111") -> str:
-    return f"{number:013d}-{0:010d}-aaaaaaaa{epoch}"
-
-
-def test_repeats_are_told_by_their_epoch() -> None:
-    """A server that was promoted may have an older clock: what it writes then is new all the same."""
-    group = JoinedGroup("room.a", at(1, "00000000"), history_of(at(7, "00000000"), at(3), tip=at(4)), True)
-    assert [group.is_repeat(at(number)) for number in (3, 4, 5)] == [True, True, False]
-    assert [group.is_repeat(at(number, "00000000")) for number in (6, 7)] == [False, True]
-    assert not group.is_repeat(at(2, "22222222"))
-    group.caught_up()
-    assert group.position == at(4)
-    group.advance(at(6))
-    # Overtaken by the one before it, as on a ring.
-    group.advance(at(5))
-    assert group.position == at(6)
-    group.advance(at(2, "22222222"))
-    assert group.position == at(2, "22222222")
-
-
-def test_what_is_held_is_bounded() -> None:
-    group = JoinedGroup("room.a", at(0), history_of(tip=at(0)), True)
-    for number in range(MAX_HELD + 1):
-        assert group.complete
-        group.hold({"number": number})
-    assert not group.complete
-    assert group.held is not None
-    assert len(group.held) == MAX_HELD
-
-
-def test_classes_that_cannot_be() -> None:
-    with pytest.raises(TypeError, match="Sync is a SyncConsumer"):
-        type("Sync", (Resumable, Way("channels").sync), {})
-    with pytest.raises(TypeError, match=r"DirectDispatch would skip RecoveringConsumer\.dispatch"):
-        type("Late", (consumers.AsyncJsonWebsocketConsumer, Resumable), {})
-    assert issubclass(type("Fast", (Resumable, DirectDispatch, AsyncWebsocketConsumer), {}), DirectDispatch)
-
-
 async def test_memory_is_given_back(layer: Any) -> None:
     """Nothing of a consumer stays when it has ended."""
-    import gc
-    import weakref
-
     feed = feed_of(Way("direct", json=consumers.AsyncJsonWebsocketConsumer), "room.a")
     made: list[weakref.ref[Any]] = []
 
