@@ -30,8 +30,9 @@ from .sources import STREAK, Message
 #: Messages of a group that are held for a client that is not accepted yet.
 MAX_HELD = 1000
 
-#: Where the epoch begins in a position. Within one epoch, positions sort as text.
-_EPOCH = 33
+#: Where in a position its group is, and its epoch. Within one epoch, positions sort as text.
+_DIGEST = slice(25, 33)
+_EPOCH = slice(33, None)
 
 
 class JoinedGroup:
@@ -49,12 +50,12 @@ class JoinedGroup:
         self._tip = history.position
         # What an earlier life of the server wrote does not compare with the tip.
         self._of_other_epochs = {
-            message[FIELD] for message in history.messages if message[FIELD][_EPOCH:] != self._tip[_EPOCH:]
+            message[FIELD] for message in history.messages if message[FIELD][_EPOCH] != self._tip[_EPOCH]
         }
 
     def is_repeat(self, position: str) -> bool:
         """Return whether the history at the join had a message that the channel brings."""
-        if position[_EPOCH:] == self._tip[_EPOCH:]:
+        if position[_EPOCH] == self._tip[_EPOCH]:
             return position <= self._tip
         return position in self._of_other_epochs
 
@@ -68,13 +69,13 @@ class JoinedGroup:
 
     def advance(self, position: str) -> None:
         """Called with the position of a message that the client is given. On a ring one may overtake another."""
-        if position > self.position or position[_EPOCH:] != self.position[_EPOCH:]:
+        if position > self.position or position[_EPOCH] != self.position[_EPOCH]:
             self.position = position
 
     def caught_up(self) -> None:
         """Called when everything that was held has been handled."""
         self.held = None
-        if self.position[_EPOCH:] != self._tip[_EPOCH:] or self.position < self._tip:
+        if self.position[_EPOCH] != self._tip[_EPOCH] or self.position < self._tip:
             self.position = self._tip
 
 
@@ -101,11 +102,6 @@ class Recovery:
     def is_open(self) -> bool:
         """Whether the client can be sent something."""
         return self.is_accepted and not self.is_closed
-
-    def group_of(self, position: str) -> JoinedGroup | None:
-        """Return the group that a position belongs to, None if it was not joined here."""
-        parsed = Position.parse(position)
-        return None if parsed is None else self.groups.get(parsed.group)
 
 
 class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
@@ -185,7 +181,7 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
             recovery = self._recovery = Recovery(self._since())
         position = message.get(FIELD)
         if isinstance(position, str):
-            group = recovery.group_of(position)
+            group = recovery.groups.get(position[_DIGEST])
             if group is not None:
                 if message is not recovery.replayed:
                     if group.is_repeat(position):
