@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from bench.cases import CASES, Case
-from bench.dispatch import DISPATCHES, split
+from bench.dispatch import DISPATCHES, ROOM, split
 from bench.workloads import Clock, Result
 
 BACKENDS = {
@@ -46,6 +46,8 @@ SERVERLESS = ("memory", "floor-tasks", "floor-tasks-direct")
 # So high that no workload meets it: what is measured is the layer, not its back-pressure.
 CAPACITY = 100_000
 EXPIRY = 300
+# Longer than any client stays away.
+HISTORY = {ROOM: {"size": 1000, "ttl": 300}}
 VERSIONS_OF = (
     *("channels-redis-fast", "channels-redis", "channels", "django", "redis", "hiredis", "uvloop"),
     *("uvicorn", "websockets", "daphne", "granian", "picows"),
@@ -57,6 +59,8 @@ def settings_for(layer: str, url: str | Sequence[str], prefix: str, *, encrypted
     config: dict[str, Any] = {"capacity": CAPACITY, "expiry": EXPIRY}
     if layer not in SERVERLESS:
         config.update(hosts=[url] if isinstance(url, str) else list(url), prefix=prefix)
+    if split(layer)[1] == "resumable":
+        config["history"] = HISTORY
     if encrypted:
         config["symmetric_encryption_keys"] = ["only for the bench"]
     return {"BACKEND": BACKENDS[layer], "CONFIG": config}

@@ -1,8 +1,8 @@
 """The consumers of the benchmarks, by who brings a message from the layer to them.
 
 A contender's name ends with its dispatch: `fast` is our layer under Channels' own consumers, `fast-direct` the same
-layer under `channels_redis_fast.consumers`, and `fast-loop` without any consumer: a hand-written loop over the sockets.
-Knows no layer and no server.
+layer under `channels_redis_fast.consumers`, `fast-resumable` these with `Resumable` and a history of the room, and
+`fast-loop` without any consumer: a hand-written loop over the sockets. Knows no layer and no server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-DISPATCHES = ("direct", "loop")
+DISPATCHES = ("direct", "loop", "resumable")
 ROOM = "bench.room"
 # What is broadcast is a frame already, as most broadcasts are: the handler is one line.
 FRAME = "room.frame"
@@ -30,6 +30,8 @@ def consumer_base(dispatch: str) -> Any:
 
 def room_consumer(dispatch: str) -> Any:
     """What a site would write: join the room, pass on what the layer brings, answer the client, leave the room."""
+    if dispatch == "resumable":
+        return resumable_consumer()
 
     class RoomConsumer(consumer_base(dispatch)):  # type: ignore[misc]
         async def connect(self) -> None:
@@ -46,6 +48,19 @@ def room_consumer(dispatch: str) -> Any:
             await self.send(text_data=event["text"])
 
     return RoomConsumer
+
+
+def resumable_consumer() -> Any:
+    """The same room, whose clients get what they missed."""
+    from channels_redis_fast import consumers
+
+    class ResumableRoomConsumer(consumers.Resumable, consumers.AsyncWebsocketConsumer):
+        groups = (ROOM,)
+
+        async def room_frame(self, event: dict[str, Any]) -> None:
+            await self.send(text_data=event["text"])
+
+    return ResumableRoomConsumer
 
 
 def frame(number: int) -> dict[str, Any]:

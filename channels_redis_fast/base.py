@@ -25,7 +25,7 @@ from .cluster.seeds import Seeds
 from .connection.dialer import Dialer, create_pool
 from .connection.hosts import decode_hosts, host_label, is_cluster
 from .connection.unset import stand_in, unset_part
-from .history import Histories, History
+from .history import Histories, History, Stream
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
@@ -293,6 +293,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _group(self, group: str) -> tuple[Any, bytes]:
         """Check the name of a group; return the way to its server in this event loop, and its key there."""
         raise NotImplementedError
+
+    def _stream(self, group: str) -> Stream:
+        """Return the history of a group. Raises ``RuntimeError`` for a group that has none."""
+        return self._require_histories().get(group, self._group(group)[1])
 
     def _require_histories(self) -> Histories:
         if self._histories is None:

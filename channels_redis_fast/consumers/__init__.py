@@ -2,14 +2,17 @@
 The last mile, from the channel layer to the browser: Channels' consumers with a direct dispatch.
 
 A site imports its base classes from here instead of from Channels, or calls ``install()``, and keeps everything else.
-Works with any channel layer, and with none.
+Works with any channel layer, and with none; but ``Resumable`` and ``ResumableEvents``, whose clients miss nothing
+across a reconnect, need a layer of this package with the option ``history``.
 """
 
 from __future__ import annotations
 
 from .activation import install, installed, uninstall
 from .dispatch import DirectDispatch
+from .events import ResumableEvents
 from .generic import AsyncConsumer, AsyncHttpConsumer, AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
+from .resumable import Resumable
 
 __all__ = [
     "AsyncConsumer",
@@ -17,6 +20,8 @@ __all__ = [
     "AsyncJsonWebsocketConsumer",
     "AsyncWebsocketConsumer",
     "DirectDispatch",
+    "Resumable",
+    "ResumableEvents",
     "install",
     "installed",
     "uninstall",

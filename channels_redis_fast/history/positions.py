@@ -77,6 +77,12 @@ def same_epoch(position: str, other: str) -> bool:
     return position[_EPOCH] == other[_EPOCH]
 
 
+def text_of(entry: bytes, group: str, epoch: str) -> str:
+    """Return the position of an entry as text, by the ID that the server gives."""
+    milliseconds, _, number = entry.decode().partition("-")
+    return f"{milliseconds:0>13}-{number:0>10}-{group}{epoch}"
+
+
 def epoch_of(server: ServerIdentity) -> str:
     """Return the epoch of a server, ``NO_EPOCH`` for one that does not tell its run id."""
     return _digest(server.run_id + server.replication_id) if server.run_id else NO_EPOCH

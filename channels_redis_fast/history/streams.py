@@ -26,7 +26,7 @@ from ..connection.script_call import ScriptCall, Way
 from ..messages.codec import Message
 from ..stats import Stats
 from . import scripts
-from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key
+from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key, text_of
 from .retention import Retention, RetentionRules
 
 logger = logging.getLogger("channels_redis_fast")
@@ -275,7 +275,7 @@ class Histories:
                 continue
             try:
                 message = self._decode(entry.body)
-                message[FIELD] = str(Position.of(entry.id, stream.digest, entry.epoch))
+                message[FIELD] = text_of(entry.id, stream.digest, entry.epoch)
             except Exception as error:
                 self._stats.undecodable += 1
                 logger.error(
@@ -310,7 +310,12 @@ class _Entry(NamedTuple):
     @classmethod
     def of(cls, entry: Any) -> _Entry:
         number, fields = entry
-        names = dict(zip(fields[::2], fields[1::2], strict=True))
-        parts = names.get(b"h", b"").decode(errors="replace").split(" ")
+        if len(fields) == 4 and fields[0] == b"h" and fields[2] == b"m":
+            # As nearly all are: a thousand clients that come back at once read very many.
+            head, body = fields[1], fields[3]
+        else:
+            names = dict(zip(fields[::2], fields[1::2], strict=True))
+            head, body = names.get(b"h", b""), names.get(b"m")
+        parts = head.decode(errors="replace").split(" ")
         epoch, before = (parts[0], parts[1]) if len(parts) == 4 else ("?" * 8, "?")
-        return cls(number, epoch, before, names.get(b"m"))
+        return cls(number, epoch, before, body)

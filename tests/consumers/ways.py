@@ -63,7 +63,7 @@ def way_of(name: str) -> Iterator[Way]:
 class Socket:
     """The client of one consumer: what it sends comes in order, what is sent to it is in `sent`."""
 
-    def __init__(self, application: Any, kind: str = "websocket", connects: bool = True) -> None:
+    def __init__(self, application: Any, kind: str = "websocket", connects: bool = True, **scope: Any) -> None:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         #: Cleared for a client that does not read: the server's send waits then.
@@ -71,7 +71,7 @@ class Socket:
         self.reads.set()
         if connects:
             self.give(type="websocket.connect")
-        self.task = asyncio.ensure_future(application({"type": kind}, self.receive, self.send))
+        self.task = asyncio.ensure_future(application({"type": kind, **scope}, self.receive, self.send))
 
     async def receive(self) -> dict[str, Any]:
         return await self.incoming.get()

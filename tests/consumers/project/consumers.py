@@ -18,6 +18,8 @@ from channels.generic.websocket import (
     WebsocketConsumer,
 )
 
+from channels_redis_fast.consumers import Resumable, ResumableEvents
+
 
 class AsyncRoom(AsyncJsonWebsocketConsumer):
     """A room by the name in the path."""
@@ -115,6 +117,34 @@ class SyncLobby(WebsocketConsumer):
 
     def lobby_passed(self, event: dict[str, Any]) -> None:
         self.send(text_data=event["text"], bytes_data=event["bytes"])
+
+
+class ResumableRoom(Resumable, AsyncJsonWebsocketConsumer):
+    """A room whose users miss nothing; a room with a history has a name that begins with `room.`."""
+
+    async def connect(self) -> None:
+        await self.join(self.scope["url_route"]["kwargs"]["room"])
+        await self.accept()
+
+    async def room_said(self, event: dict[str, Any]) -> None:
+        await self.send_json({"said": event["number"]})
+
+
+class RoomEvents(ResumableEvents):
+    """The same, for those who only listen."""
+
+    heartbeat = 0.2
+    retry = 100
+
+    async def handle(self, body: bytes) -> None:
+        await self.join(self.scope["url_route"]["kwargs"]["room"])
+        await self.accept()
+
+    async def room_said(self, event: dict[str, Any]) -> None:
+        await self.send_event(str(event["number"]))
+
+    async def disconnect(self) -> None:
+        write_down("left", self.scope["url_route"]["kwargs"]["room"])
 
 
 class AsyncJobs(AsyncConsumer):

@@ -15,5 +15,8 @@ sockets = URLRouter(
         path("sync/<room>", consumers.SyncRoom.as_asgi()),
         path("async-lobby", consumers.AsyncLobby.as_asgi()),
         path("sync-lobby", consumers.SyncLobby.as_asgi()),
+        path("resumable/<room>", consumers.ResumableRoom.as_asgi()),
     ]
 )
+
+events = path("events/<room>", consumers.RoomEvents.as_asgi())

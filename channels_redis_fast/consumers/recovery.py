@@ -1,0 +1,281 @@
+"""
+What a consumer has to do so that its client misses nothing across a reconnect, whatever its protocol.
+
+A client brings along the positions up to which it has seen its groups (``since``). A group is joined and read from
+there in one step (``group_resume``), and what was missed goes through the consumer's own handlers.
+
+Rules kept here:
+
+- What was missed comes in order, before what is sent to that group from then on, and after the client was accepted.
+- Handlers run one at a time, in the consumer's own task, through its ``dispatch``: one that joins a group ends first.
+- Nothing comes twice: what the history had at the join is dropped where the channel brings it as well.
+- A client that may have missed something is told so before it gets anything newer of that group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from channels.consumer import AsyncConsumer, SyncConsumer
+from channels.exceptions import InvalidChannelLayerError
+
+from ..history import FIELD, History
+from ..history.positions import Position
+from .since import Since
+from .sources import STREAK, Message
+
+#: Messages of a group that are held for a client that is not accepted yet.
+MAX_HELD = 1000
+
+#: Where in a position its group is, and its epoch. Within one epoch, positions sort as text.
+_DIGEST = slice(25, 33)
+_EPOCH = slice(33, None)
+
+
+class JoinedGroup:
+    """A group that a consumer has joined, and what its client has got of it."""
+
+    __slots__ = ("_of_other_epochs", "_tip", "complete", "held", "name", "position")
+
+    def __init__(self, name: str, since: str, history: History, complete: bool) -> None:
+        self.name = name
+        #: The newest position that the client was given, or had.
+        self.position = since
+        self.complete = complete
+        #: What is to be handled before anything newer; None once that is done.
+        self.held: deque[Message] | None = deque(history.messages)
+        self._tip = history.position
+        # What an earlier life of the server wrote does not compare with the tip.
+        self._of_other_epochs = {
+            message[FIELD] for message in history.messages if message[FIELD][_EPOCH] != self._tip[_EPOCH]
+        }
+
+    def is_repeat(self, position: str) -> bool:
+        """Return whether the history at the join had a message that the channel brings."""
+        if position[_EPOCH] == self._tip[_EPOCH]:
+            return position <= self._tip
+        return position in self._of_other_epochs
+
+    def hold(self, message: Message) -> None:
+        """Keep a message until the client is accepted."""
+        assert self.held is not None
+        if len(self.held) < MAX_HELD:
+            self.held.append(message)
+        else:
+            self.complete = False
+
+    def advance(self, position: str) -> None:
+        """Called with the position of a message that the client is given. On a ring one may overtake another."""
+        if position > self.position or position[_EPOCH] != self.position[_EPOCH]:
+            self.position = position
+
+    def caught_up(self) -> None:
+        """Called when everything that was held has been handled."""
+        self.held = None
+        if self.position[_EPOCH] != self._tip[_EPOCH] or self.position < self._tip:
+            self.position = self._tip
+
+
+class Recovery:
+    """The state of one consumer: its groups by what positions say of them, and what is being handled."""
+
+    __slots__ = ("behind", "groups", "is_accepted", "is_closed", "position", "replayed", "since", "task")
+
+    def __init__(self, since: Since) -> None:
+        self.since = since
+        #: The consumer's own task, in which its handlers run.
+        self.task = asyncio.current_task()
+        self.groups: dict[str, JoinedGroup] = {}
+        #: The groups of which something is held, in the order in which they were joined.
+        self.behind: deque[JoinedGroup] = deque()
+        self.is_accepted = False
+        self.is_closed = False
+        #: The position that frames sent now belong to.
+        self.position: str | None = None
+        #: The message that is being handled, where it is one that was held.
+        self.replayed: Message | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client can be sent something."""
+        return self.is_accepted and not self.is_closed
+
+
+class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
+    """What ``Resumable`` and ``ResumableEvents`` have in common."""
+
+    _recovery: Recovery | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if issubclass(cls, SyncConsumer):
+            raise TypeError(
+                f"{cls.__qualname__} is a SyncConsumer, which cannot be resumed: derive it from an async consumer."
+            )
+
+    async def join(self, group: str) -> None:
+        """
+        Join a group, for a handler of this consumer. What the client has missed of it is handled when that returns.
+
+        The consumer leaves the group when its client goes. Raises ``RuntimeError`` where the layer or the group has no
+        history, ``ValueError`` for a ``resume_from`` that is no position of the group, redis-py's errors.
+        """
+        recovery = self._recovery
+        if recovery is None or asyncio.current_task() is not recovery.task:
+            raise RuntimeError("join() is for a consumer's handlers: what was missed is handled when they return.")
+        layer = self._layer()
+        digest = layer._stream(group).digest
+        if digest in recovery.groups:
+            await layer.group_add(group, self.channel_name)
+            return
+        since, understood = recovery.since.take(group, digest)
+        start = await self.resume_from(group, since)
+        if start is None:
+            start = (await layer.group_history(group, limit=1)).position
+        parsed = Position.parse(start)
+        if parsed is None or parsed.group != digest:
+            raise ValueError(f"{type(self).__qualname__}.resume_from gave {start!r}: no position of group {group!r}.")
+        history = await layer.group_resume(group, self.channel_name, start)
+        joined = JoinedGroup(group, start, history, understood and history.complete)
+        recovery.groups[digest] = joined
+        recovery.behind.append(joined)
+
+    async def leave(self, group: str) -> None:
+        """Leave a group that was joined with ``join``. Raises redis-py's errors."""
+        recovery = self._recovery
+        if recovery is not None:
+            for digest, joined in list(recovery.groups.items()):
+                if joined.name == group:
+                    del recovery.groups[digest]
+                    joined.held = None
+        await self.channel_layer.group_discard(group, self.channel_name)
+
+    async def resume_from(self, group: str, since: str | None) -> str | None:
+        """
+        Called at each join: return the position behind which the client gets what it missed. To be overridden.
+
+        ``since`` is the position that the client brought along, None if it has none. Return a later one to keep from
+        it what was sent before it was a member; an earlier one to give it more; None for what is sent from now on.
+        """
+        return since
+
+    async def missed(self, group: str) -> None:
+        """Called when the client may have missed messages of a group that cannot be recovered. To be overridden."""
+        raise NotImplementedError
+
+    async def resumed(self, group: str, position: str, complete: bool) -> None:
+        """
+        Called when a group was joined and what was missed of it has been handled. To be overridden.
+
+        ``position`` is where the client is now. ``complete`` is False after ``missed``.
+        """
+        raise NotImplementedError
+
+    async def dispatch(self, message: Message) -> None:
+        """Call the handler of a message, unless it is a repeat; then those of what was missed."""
+        recovery = self._recovery
+        if recovery is None:
+            recovery = self._recovery = Recovery(self._since())
+        position = message.get(FIELD)
+        if isinstance(position, str):
+            group = recovery.groups.get(position[_DIGEST])
+            if group is not None:
+                if message is not recovery.replayed:
+                    if group.is_repeat(position):
+                        return
+                    if group.held is not None:
+                        group.hold(message)
+                        return
+                group.advance(position)
+            recovery.position = position
+            try:
+                await super().dispatch(message)
+            finally:
+                recovery.position = None
+        else:
+            if message.get("complete") is False and message.get("type") == self._type_of_reconnect():
+                await self._missed_in_all(recovery)
+            await super().dispatch(message)
+        if recovery.behind and recovery.replayed is None:
+            await self._catch_up(recovery)
+
+    def _since(self) -> Since:
+        """Return the positions that the client brought along."""
+        raise NotImplementedError
+
+    def _position_of_frame(self) -> str | None:
+        """Return the position that a frame sent now has to carry; None for what other tasks send."""
+        recovery = self._recovery
+        if recovery is None or recovery.position is None or asyncio.current_task() is not recovery.task:
+            return None
+        return recovery.position
+
+    async def _catch_up(self, recovery: Recovery) -> None:
+        """Handle what is held, one group after the other."""
+        while recovery.behind and recovery.is_open:
+            group = recovery.behind[0]
+            if group.held is not None and not group.complete:
+                await self.missed(group.name)
+            handled = 0
+            while group.held and recovery.is_open:
+                recovery.replayed = group.held.popleft()
+                try:
+                    await self.dispatch(recovery.replayed)
+                finally:
+                    recovery.replayed = None
+                handled += 1
+                if handled % STREAK == 0:
+                    await asyncio.sleep(0)
+            recovery.behind.popleft()
+            if group.held is not None and recovery.is_open:
+                group.caught_up()
+                recovery.position = group.position
+                try:
+                    await self.resumed(group.name, group.position, group.complete)
+                finally:
+                    recovery.position = None
+
+    async def _missed_in_all(self, recovery: Recovery) -> None:
+        for group in list(recovery.groups.values()):
+            if group.held is not None:
+                # It is told when it gets to this group.
+                group.complete = False
+            elif recovery.is_open:
+                await self.missed(group.name)
+
+    async def _leave_all(self, but: Iterable[str] = ()) -> None:
+        """Leave what was joined with ``join``, and send nothing more."""
+        recovery = self._recovery
+        if recovery is None:
+            return
+        recovery.is_closed = True
+        for group in recovery.groups.values():
+            if group.name not in but:
+                await self.channel_layer.group_discard(group.name, self.channel_name)
+
+    def _accepted(self) -> None:
+        if self._recovery is not None:
+            self._recovery.is_accepted = True
+
+    def _closed(self) -> None:
+        if self._recovery is not None:
+            self._recovery.is_closed = True
+
+    def _type_of_reconnect(self) -> str | None:
+        return getattr(self.channel_layer, "on_reconnect", None)
+
+    def _layer(self) -> Any:
+        """Return the channel layer. Raises what says why it has no histories."""
+        layer = self.channel_layer
+        if layer is None:
+            raise InvalidChannelLayerError("BACKEND is unconfigured or doesn't support groups")
+        if not hasattr(layer, "group_resume"):
+            kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+            raise RuntimeError(
+                f"{type(self).__qualname__} needs a channel layer of channels_redis_fast with the option 'history'; "
+                f"{kind} has no histories."
+            )
+        return layer
