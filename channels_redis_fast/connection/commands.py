@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from ..hot import assemble, payload_size
 from ..stats import Stats
 from .dialer import Dialer
+from .identity import UNKNOWN, ServerIdentity
 from .link import (
     BACKOFF_LAST,
     CLOSE_TIMEOUT,
@@ -154,6 +155,11 @@ class CommandConnection(Connection):
     def in_flight(self) -> int:
         """How many commands were written and not yet answered."""
         return 0 if self.link is None else len(self.link.in_flight)
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """Who its server is, as far as that is known."""
+        return UNKNOWN if self.link is None else self.link.identity
 
     def at(self, key: bytes) -> CommandConnection:
         """Return the way to the server that has a key. There is one here; a cluster has more."""
