@@ -31,7 +31,7 @@ def filled(body: bytes, prefix_length: int, codec: EnvelopeCodec, channels: list
     return member[:prefix_length] + middle + member[prefix_length + 1 :]
 
 
-@pytest.mark.parametrize("prefix_length", [0, 1, 12, 300])
+@pytest.mark.parametrize("prefix_length", [0, 12])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [["one"], [f"specific.{n}!{n}" for n in range(40)]], ids=["one", "many"])
 def test_behind_all_entries_and_before_the_channels(size: int, prefix_length: int, channels: list[str]) -> None:
