@@ -240,9 +240,12 @@ class RedisPubSubChannelLayer(RedisLayer):
         stream = self._require_histories().get(group, name.encode())
         if not isinstance(since, str):
             raise TypeError(f"since must be a position (str), not {type(since).__name__}")
-        return await self._at_home(
+        history: History = await self._at_home(
             "group_resume", group, channel, lambda state: state.resume(name, channel, stream, since)
         )
+        self._stats.recovered += len(history.messages)
+        self._stats.incomplete += not history.complete
+        return history
 
     async def group_discard(self, group: str, channel: str) -> None:
         """
