@@ -12,13 +12,19 @@ import pytest
 import redis
 
 from bench.server import Server
+from tests.clusters import Cluster
 from tests.core.helpers import clients, end, named, until, within
 from tests.history.core import (
     CODECS,
     FIELD,
+    HISTORY,
     ROOMY,
     MakeCore,
     all_of,
+    entries_of,
+    group_key,
+    in_thread,
+    recorded,
 )
 
 OwnServer = Callable[..., Server]
