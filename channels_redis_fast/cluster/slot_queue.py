@@ -16,7 +16,7 @@ from redis.exceptions import AskError, ConnectionError, MovedError
 
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
-from ..connection.identity import ServerIdentity
+from ..connection.identity import UNKNOWN, ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS
 from ..connection.requests import Pending, Request
@@ -81,6 +81,12 @@ class SlotQueue:
         """What leads to the slot's server, or to one of the cluster's as long as that is not known."""
         node = self._cluster.owner(self.slot)
         return self._cluster.dialer if node is None else node.dialer
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """Who the slot's server is, as far as that is known."""
+        node = self._cluster.owner(self.slot)
+        return UNKNOWN if node is None else node.identity
 
     def at(self, key: bytes) -> SlotQueue:
         """Return the way to the server that has a key of this slot."""

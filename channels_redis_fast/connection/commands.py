@@ -19,6 +19,7 @@ from ..hot import assemble, payload_size
 from ..stats import Stats
 from .backoff import BACKOFF_LAST
 from .dialer import Dialer
+from .identity import UNKNOWN, ServerIdentity
 from .link import MAX_IN_FLIGHT, Command, Link
 from .reconnecting import CLOSE_TIMEOUT, Connection
 from .replies import CLUSTER_ONLY, ELSEWHERE, UnexpectedReply
@@ -150,6 +151,11 @@ class CommandConnection(Connection):
     def in_flight(self) -> int:
         """How many commands were written and not yet answered."""
         return 0 if self.link is None else len(self.link.in_flight)
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """Who its server is, as far as that is known."""
+        return UNKNOWN if self.link is None else self.link.identity
 
     def at(self, key: bytes) -> CommandConnection:
         """Return the way to the server that has a key. There is one here; a cluster has more."""

@@ -173,7 +173,7 @@ class MemberLayout:
             arguments = source.stream.record_arguments(server, message.body)
             arguments += ("", 0)
         else:
-            number = self._proposer.propose(source.stream.key, server)
+            number = self._proposer.propose(source.stream.key, server, message.attempts)
             position = Position(*number, source.stream.digest, epoch_of(server))
             arguments = source.stream.record_arguments(server, message.body, position.entry)
             arguments += ("", 0, *self._members(message.message, str(position), channels, source.where))
@@ -268,7 +268,7 @@ class RecordingCall(ScriptCall):
         self._end(self._batch, outcome)
 
     def refused(self, error: ResponseError | None) -> None:
-        self._end(None, no_scripts(self._way, error))
+        self._end(self._batch, no_scripts(self._way, error))
 
     def _end(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         self._is_over = True

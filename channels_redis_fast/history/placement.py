@@ -1,8 +1,8 @@
 """
-Where in a packed message its position is, for a script that fills it in. Bytes only.
+Where in a packed message its position goes, for a script that adds it. Bytes only.
 
-The position is the last entry of a message, and of fixed width: so its place follows from the length of what is before
-it, and nothing is searched for.
+The position is the last entry of a message, behind all of its own: so its place follows from the length of what is
+before it, and nothing is searched for.
 """
 
 from __future__ import annotations
@@ -27,11 +27,6 @@ def without_position(message: dict[str, Any]) -> dict[str, Any]:
     if FIELD not in message:
         return message
     return {name: value for name, value in message.items() if name != FIELD}
-
-
-def place_in(packed: bytes) -> int:
-    """Return where the position begins in a message as msgpack (``with_position``)."""
-    return len(packed) - WIDTH
 
 
 def widened(packed: bytes, start: int) -> tuple[bytes, int]:

@@ -8,6 +8,12 @@ it (``-`` for the first); the bytes of all entries so far, this one among them; 
 already gone when that was last looked at. What is read from a position on is complete if each entry names the one
 before it as its predecessor (``streams`` looks at that).
 
+An epoch is what the caller was told when its connection was opened. It ends under an open connection where the server
+follows another one for a while, or gets its first replica: its replication ID tells. Whoever reads is checked, and who
+records in another epoch than that of the newest entry. The answer to a caller of an old epoch is READONLY, that of a
+server which is not the primary that it was taken for: nothing is done, the connection is opened anew, and the call is
+made again with what holds there.
+
 The ID of a stream's first entry has a random number behind its milliseconds: two streams of one key, of which the first
 was deleted, have no position in common.
 """
@@ -32,6 +38,16 @@ local function head(epoch, last, last_epoch, total, before)
   return string.format('%s %s %.0f %.0f', epoch, last and last .. '-' .. last_epoch or '-', total, before)
 end
 
+local function is_current(tail)
+  local known = string.sub(tail, 17)
+  if known == '' then return true end
+  local told = redis.pcall('INFO', 'replication')
+  local id = type(told) == 'string' and string.match(told, 'master_replid:(%x+)')
+  return not id or id == known
+end
+
+local OUTDATED = {err = 'READONLY The server has become another primary since the connection was opened.'}
+
 local function first_id(seed)
   local now = redis.call('TIME')
   return string.format('%d%03d-%s', now[1], math.floor(now[2] / 1000), seed)
@@ -49,9 +65,13 @@ end
 """
 
 #: Gives a Lua function ``record(key, at)`` for a script that records. ARGV from ``at`` on: messages kept; bytes kept;
-#: seconds of idleness; the end of the position (digest of the group, epoch); a random number for the first entry; the
-#: ID that the sender proposes, empty for the server to choose; the message. It returns the position as text; nil and
-#: the newest ID where the proposed one is not newer; nil, nil and an error reply where something is wrong.
+#: seconds of idleness; the end of the position (digest of the group, epoch), and behind it the replication ID of that
+#: epoch if it is known; a random number for the first entry; the ID that the sender proposes, empty for the server to
+#: choose; the message. It returns the position as text; nil and the newest ID where the proposed one is not newer; nil,
+#: nil and an error reply where something is wrong.
+#: For a script that records several messages of one stream there is ``append(key, state, at, id, body)``, which returns
+#: the same, and takes the time of idleness as not begun: ``state`` is a table of what ``newest`` returns, and kept up
+#: to date; ``at`` is as above.
 RECORD = (
     _NEWEST
     + """
@@ -79,17 +99,19 @@ local function last_id(key)
   end
 end
 
-local function record(key, at)
-  local size, most, tail, body = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 3], ARGV[at + 6]
-  local last, last_epoch, total, before = newest(key)
+local function append(key, state, at, id, body)
+  local size, most, tail = ARGV[at], tonumber(ARGV[at + 1]), string.sub(ARGV[at + 3], 1, 16)
+  local last, last_epoch, total, before = state[1], state[2], state[3], state[4]
+  local epoch = string.sub(tail, -8)
+  if last and last_epoch ~= epoch and not is_current(ARGV[at + 3]) then return nil, nil, OUTDATED end
   local bytes = #body + OVERHEAD
   if total + bytes - before > most then before = drop_oldest(key, total, most - bytes) end
-  local line = head(string.sub(tail, -8), last, last_epoch, total + bytes, before)
+  local line = head(epoch, last, last_epoch, total + bytes, before)
   local added
-  if ARGV[at + 5] == '' then
+  if id == '' then
     added = add(key, last, ARGV[at + 4], size, 'h', line, 'm', body)
   else
-    added = redis.pcall('XADD', key, 'MAXLEN', '~', size, ARGV[at + 5], 'h', line, 'm', body)
+    added = redis.pcall('XADD', key, 'MAXLEN', '~', size, id, 'h', line, 'm', body)
   end
   if type(added) == 'table' then
     if string.find(added.err, 'equal or smaller', 1, true) then
@@ -97,23 +119,30 @@ local function record(key, at)
     end
     return nil, nil, added
   end
-  redis.call('EXPIRE', key, ARGV[at + 2])
+  state[1], state[2], state[3], state[4] = added, epoch, total + bytes, before
   local milliseconds, number = string.match(added, '(%d+)-(%d+)')
   return string.format('%013d-%010d-', milliseconds, number) .. tail
+end
+
+local function record(key, at)
+  local position, newer, wrong = append(key, {newest(key)}, at, ARGV[at + 5], ARGV[at + 6])
+  if position then redis.call('EXPIRE', key, ARGV[at + 2]) end
+  return position, newer, wrong
 end
 """
 ).replace("OVERHEAD", str(OVERHEAD))
 
 #: Gives a Lua function ``read(key, at)`` for a script that reads. ARGV from ``at`` on: messages kept; seconds of
-#: idleness; the end of the position; a random number for the first entry; the ID behind which to read, empty for the
-#: newest messages; how many messages at most, empty for all. Behind an ID these are the oldest, in their order; else
-#: the newest and one more, from the newest to the oldest. It returns the ID of the newest entry, which is of this
-#: epoch, and the entries.
+#: idleness; the end of the position and the replication ID, as above; a random number for the first entry; the ID
+#: behind which to read, empty for the newest messages; how many messages at most, empty for all. Behind an ID these are
+#: the oldest, in their order; else the newest and one more, from the newest to the oldest. It returns the ID of the
+#: newest entry, which is of this epoch, and the entries.
 READ = (
     _NEWEST
     + """
 local function read(key, at)
-  local epoch, since, limit = string.sub(ARGV[at + 2], -8), ARGV[at + 4], tonumber(ARGV[at + 5])
+  if not is_current(ARGV[at + 2]) then return OUTDATED end
+  local epoch, since, limit = string.sub(ARGV[at + 2], 9, 16), ARGV[at + 4], tonumber(ARGV[at + 5])
   local last, last_epoch, total, before = newest(key)
   if last_epoch ~= epoch then
     last = add(key, last, ARGV[at + 3], ARGV[at], 'h', head(epoch, last, last_epoch, total + OVERHEAD, before))

@@ -65,7 +65,7 @@ class Stream(NamedTuple):
         return [
             self.retention.size,
             self.retention.ttl,
-            self.digest + epoch_of(server),
+            self._tail(server),
             random.randrange(1_000_000_000),
             "" if since is None else since.entry,
             "" if limit is None else limit,
@@ -77,9 +77,17 @@ class Stream(NamedTuple):
 
         ``body``: the message as it is kept. ``proposal``: the ID of its entry, empty for the server to choose.
         """
+        return [*self.append_arguments(server), proposal, body]
+
+    def append_arguments(self, server: ServerIdentity) -> list[Any]:
+        """Return what ``append`` in ``scripts.RECORD`` takes, for any number of messages."""
         size, ttl, max_bytes = self.retention
-        tail = self.digest + epoch_of(server)
-        return [size, max_bytes, ttl, tail, random.randrange(1_000_000_000), proposal, body]
+        return [size, max_bytes, ttl, self._tail(server), random.randrange(1_000_000_000)]
+
+    def _tail(self, server: ServerIdentity) -> str:
+        """Return the end of positions, and behind it the replication ID for which they hold."""
+        epoch = epoch_of(server)
+        return self.digest + epoch + ("" if epoch == NO_EPOCH else server.replication_id.decode())
 
 
 class Asked(NamedTuple):

@@ -239,9 +239,12 @@ class RedisPubSubChannelLayer(RedisLayer):
         stream = self._require_histories().get(group, name.encode())
         if not isinstance(since, str):
             raise TypeError(f"since must be a position (str), not {type(since).__name__}")
-        return await self._at_home(
+        history: History = await self._at_home(
             "group_resume", group, channel, lambda state: state.resume(name, channel, stream, since)
         )
+        self._stats.recovered += len(history.messages)
+        self._stats.incomplete += not history.complete
+        return history
 
     async def group_discard(self, group: str, channel: str) -> None:
         """
@@ -394,10 +397,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         self._check_recorded(stream.group, message)
         channel = name.encode()
         message = without_position(message)
-        recorder, encode = state.recorder, partial(self._packed, kind="group", name=stream.group)
-        await state.publishers[self._shard_of(name, self.ring_size)].submit(
-            channel, lambda way, waiter: recorder.call(way, waiter, channel, stream, message, encode)
-        )
+        encode = partial(self._packed, kind="group", name=stream.group)
+        publisher = state.publishers[self._shard_of(name, self.ring_size)]
+        await state.recorder.send(publisher, channel, stream, message, encode)
 
     def _check_recorded(self, group: str, message: object) -> None:
         if not isinstance(message, dict):

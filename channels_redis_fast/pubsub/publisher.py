@@ -177,6 +177,8 @@ class Publisher:
         self._new_waiter = waker.waiter
         self._batch_class = batch_class
         self._batch: PublishBatch | None = None
+        #: The request of ``submit`` that was handed in last, if no message was since.
+        self.last: Pending | None = None
         self._early = EARLY
 
     def publish(self, channel: bytes, payload: bytes, queue: SlotQueue | None = None) -> Waiter[None]:
@@ -187,6 +189,7 @@ class Publisher:
         """
         batch = self._batch
         if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
+            self.last = None
             batch = self._batch = self._batch_class(self, self._connection, self._dialect)
             self._connection.submit(batch)
         waiter: Waiter[None] = self._new_waiter()
@@ -209,6 +212,7 @@ class Publisher:
         waiter: Waiter[None] = self._new_waiter()
         request = make(self._connection, waiter)
         self.end_batch()
+        self.last = request
         self._connection.submit(request)
         return waiter
 
@@ -230,6 +234,9 @@ class ClusterPublisher:
 
     What a server did not do goes on by itself, through the queue of its slot, which keeps the order of the slot.
     """
+
+    #: Requests go to several servers, and come back from them: none is known to be the last.
+    last: Pending | None = None
 
     def __init__(self, cluster: Cluster, waker: Waker) -> None:
         self._cluster = cluster

@@ -57,6 +57,9 @@ class GroupSubscriber(Protocol):
     def server_of(self, name: bytes) -> ServerIdentity:
         """Return who the server is that has a name, as far as it is known."""
 
+    def renew(self, name: bytes) -> None:
+        """Open the connection anew on which a name is subscribed."""
+
 
 class Groups(Protocol):
     """The event loop, as far as its groups are concerned."""
@@ -157,6 +160,17 @@ class FollowedGroup:
     def is_proven(self, history: History) -> bool:
         """Return whether a history is complete, and that of the server that it is subscribed to."""
         return history.complete and epoch_in(history.position) == self.epoch
+
+    def renew(self) -> None:
+        """
+        Have it subscribed anew where its server has become another primary since, as commands to it have noticed.
+
+        What has been published meanwhile, by whom it followed, comes from the stream then.
+        """
+        name = self.name.encode()
+        listened_to, asked = self.subscriber.server_of(name), self.way.identity
+        if listened_to.run_id == asked.run_id and listened_to.replication_id != asked.replication_id:
+            self.subscriber.renew(name)
 
 
 class HeldChannel:
@@ -499,7 +513,10 @@ class Recovery:
         """
         followed = self.groups[name]
         history = await self._histories.ask(followed.way, followed.stream, asked)
-        return history._replace(complete=followed.is_proven(history))
+        if history.complete and not followed.is_proven(history):
+            followed.renew()
+            return history._replace(complete=False)
+        return history
 
     def _let_go(self, name: str, channel: str, hold: HeldChannel) -> None:
         followed = self.groups.get(name)

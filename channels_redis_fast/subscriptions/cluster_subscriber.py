@@ -132,6 +132,12 @@ class ClusterSubscriber(Resumable):
         place = self._places.get(slot_of(name))
         return UNKNOWN if place is None or place.home is None else place.home.server_of(name)
 
+    def renew(self, name: bytes) -> None:
+        """Open the connection anew on which a name is subscribed, since its server is not what it was."""
+        place = self._places.get(slot_of(name))
+        if place is not None and place.home is not None:
+            place.home.renew(name)
+
     def is_awaited(self, name: bytes) -> bool:
         """Return whether somebody waits for the acknowledgement of a name."""
         return self._acknowledgements.is_awaited(name)

@@ -173,6 +173,11 @@ class Subscriber(Connection, Resumable):
         """Return who the server is that has a name, as far as it is known."""
         return UNKNOWN if self.link is None else self.link.identity
 
+    def renew(self, name: bytes) -> None:
+        """Open the connection anew on which a name is subscribed, since its server is not what it was."""
+        if self.link is not None:
+            self.leave_server(self.link)
+
     def is_awaited(self, name: bytes) -> bool:
         """Whether somebody waits for the acknowledgement of a name."""
         return self._acknowledgements.is_awaited(name)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from channels_redis_fast.connection import link
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.conftest import hosts_on
 from tests.core.helpers import within
@@ -63,6 +64,12 @@ async def make_layer(redis_server: Any, prefix: str, sharded: bool, codec: str) 
     yield make
     for layer in layers:
         await layer.close_pools()
+
+
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who loses one connection after the other does not wait for the next one for long."""
+    monkeypatch.setattr(link, "BACKOFF_LAST", 0.02)
 
 
 async def member(layer: RedisPubSubChannelLayer, *groups: str) -> str:

@@ -14,7 +14,6 @@ import pytest
 import redis
 
 from bench.server import Server
-from channels_redis_fast.connection import link
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from channels_redis_fast.pubsub import recovery as recovery_module
 from tests.core.conftest import new_loop
@@ -32,11 +31,12 @@ from tests.history.pubsub import (
     make_layer,
     member,
     sharded,
+    soon_again,
 )
 from tests.proxy import proxy_to
 from tests.pubsub.helpers import both_kinds, subscribed, subscribers
 
-__all__ = ["codec", "make_layer", "new_loop", "sharded"]
+__all__ = ["codec", "make_layer", "new_loop", "sharded", "soon_again"]
 
 OwnServer = Callable[..., Server]
 
@@ -92,12 +92,6 @@ class Away:
         thread.start()
         thread.join(10)
         assert not thread.is_alive()
-
-
-@pytest.fixture
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who loses one connection after the other does not wait for the next one for long."""
-    monkeypatch.setattr(link, "BACKOFF_LAST", 0.02)
 
 
 # The proof.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import redis
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError
 
 from bench.server import Server
 from channels_redis_fast.connection.identity import UNKNOWN
@@ -430,7 +430,7 @@ async def test_a_sender_with_an_older_epoch(make: Make, raw: Any) -> None:
     """What a process recorded that had not noticed a failover is read, and not as complete."""
     layer = make(history=HISTORY)
     start = await within(layer.group_history("room"))
-    stale = identity_of(raw)._replace(replication_id=b"f" * 40)
+    stale = identity_of(raw)._replace(run_id=b"f" * 40)
     record(raw, layer, *numbered(1, 1))
     record(raw, layer, *numbered(2, 2), server=stale)
     last = record(raw, layer, *numbered(3, 4))
@@ -438,6 +438,15 @@ async def test_a_sender_with_an_older_epoch(make: Make, raw: Any) -> None:
     assert numbers(history) == [1, 2, 3, 4]
     assert not history.complete
     assert await is_complete(layer, last[0])
+
+
+async def test_a_sender_that_took_the_server_for_another_primary(make: Make, raw: Any) -> None:
+    """It is told, and has recorded nothing."""
+    layer = make(history=HISTORY)
+    start = await within(layer.group_history("room"))
+    with pytest.raises(ReadOnlyError, match="another primary"):
+        record(raw, layer, *numbered(1, 1), server=identity_of(raw)._replace(replication_id=b"f" * 40))
+    assert await within(layer.group_history("room", since=start.position)) == start
 
 
 async def test_a_server_that_does_not_tell_its_run_id(make: Make, own_server: OwnServer) -> None:
@@ -502,7 +511,7 @@ async def test_a_proposal_is_taken_or_told_the_newest(make: Make, raw: Any) -> N
     assert history.messages == [{"type": "t", "n": 2, FIELD: second}]
     assert history.complete
     raw.xtrim(stream.key, maxlen=0, approximate=False)
-    assert record(raw, layer, *numbered(3, 3), proposal="5000-8") == [[b"0-0"]]
+    assert record(raw, layer, *numbered(3, 3), proposal="5000-8") == [[b"5000-8"]]
     assert record(raw, layer, *numbered(3, 3), proposal="6000-1")[0].startswith("0000000006000-0000000001-")
 
 

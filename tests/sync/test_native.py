@@ -98,6 +98,8 @@ def test_resuming_on_the_pubsub_layer(make: Make) -> None:
     history = asyncio.run(within(consumer()))
     assert [message["n"] for message in history.messages] == [1]
     assert history.complete
+    stats = layer.stats()
+    assert (stats["recorded"], stats["recovered"], stats["incomplete"]) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("kind", ["core"], indirect=True)
