@@ -180,7 +180,7 @@ class Histories:
     ) -> None:
         self._rules = RetentionRules(rules)
         self._prefix = prefix.encode()
-        self._decode = decode
+        self.decode = decode
         self._stats = stats
         self._streams: dict[str, Stream | None] = {}
 
@@ -254,7 +254,7 @@ class Histories:
             if entry.body is None:
                 continue
             try:
-                message = self._decode(entry.body)
+                message = self.decode(entry.body)
                 message[FIELD] = str(Position.of(entry.id, stream.digest, entry.epoch))
             except Exception as error:
                 self._stats.undecodable += 1
