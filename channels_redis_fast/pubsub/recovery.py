@@ -491,15 +491,16 @@ class Recovery:
                     del self._holds[name]
                 self._let_go(name, channel, hold)
 
-    async def read(self, name: str, asked: Asked) -> History:
+    async def read(self, name: str, stream: Stream, asked: Asked) -> History:
         """
-        Read the history of a group.
+        Read the history of a group. It is not complete if the group is not subscribed at the server that was asked.
 
-        Raises ``LookupError`` for one without members here, redis-py's errors.
+        Raises redis-py's errors.
         """
-        followed = self.groups[name]
-        history = await self._histories.ask(followed.way, followed.stream, asked)
-        return history._replace(complete=followed.is_proven(history))
+        way, _ = self._here.ways_to(name)
+        history = await self._histories.ask(way, stream, asked)
+        followed = self.groups.get(name)
+        return history._replace(complete=followed is not None and followed.is_proven(history))
 
     def _let_go(self, name: str, channel: str, hold: HeldChannel) -> None:
         followed = self.groups.get(name)
