@@ -26,7 +26,7 @@ from ..connection.script_call import ScriptCall, Way
 from ..messages.codec import Message
 from ..stats import Stats
 from . import scripts
-from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key
+from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key, position_text
 from .retention import Retention, RetentionRules
 
 logger = logging.getLogger("channels_redis_fast")
@@ -242,6 +242,7 @@ class Histories:
             if asked.limit is not None and len(places) > asked.limit:
                 found = found[places[-asked.limit] :]
                 cut = True
+        decode, digest = self.decode, stream.digest
         before = "-" if asked.since is None else f"{asked.since.entry}-{asked.since.epoch}"
         is_whole = asked.is_valid and epoch != NO_EPOCH and not cut
         if not found:
@@ -254,8 +255,8 @@ class Histories:
             if entry.body is None:
                 continue
             try:
-                message = self.decode(entry.body)
-                message[FIELD] = str(Position.of(entry.id, stream.digest, entry.epoch))
+                message = decode(entry.body)
+                message[FIELD] = position_text(entry.id, digest, entry.epoch)
             except Exception as error:
                 self._stats.undecodable += 1
                 logger.error(
@@ -290,7 +291,13 @@ class _Entry(NamedTuple):
     @classmethod
     def of(cls, entry: Any) -> _Entry:
         number, fields = entry
-        names = dict(zip(fields[::2], fields[1::2], strict=True))
-        parts = names.get(b"h", b"").decode(errors="replace").split(" ")
-        epoch, before = (parts[0], parts[1]) if len(parts) == 4 else ("?" * 8, "?")
-        return cls(number, epoch, before, names.get(b"m"))
+        if len(fields) == 4 and fields[0] == b"h" and fields[2] == b"m":
+            # As all are, but for marks.
+            head, body = fields[1], fields[3]
+        else:
+            names = dict(zip(fields[::2], fields[1::2], strict=True))
+            head, body = names.get(b"h", b""), names.get(b"m")
+        parts = head.decode(errors="replace").split(" ")
+        if len(parts) != 4:
+            return cls(number, "?" * 8, "?", body)
+        return cls(number, parts[0], parts[1], body)
