@@ -505,18 +505,22 @@ class Recovery:
                     del self._holds[name]
                 self._let_go(name, channel, hold)
 
-    async def read(self, name: str, asked: Asked) -> History:
+    async def read(self, name: str, stream: Stream, asked: Asked) -> History:
         """
-        Read the history of a group.
+        Read the history of a group. It is not complete if the group is not subscribed at the server that was asked.
 
-        Raises ``LookupError`` for one without members here, redis-py's errors.
+        Raises redis-py's errors.
         """
-        followed = self.groups[name]
-        history = await self._histories.ask(followed.way, followed.stream, asked)
-        if history.complete and not followed.is_proven(history):
+        way, _ = self._here.ways_to(name)
+        history = await self._histories.ask(way, stream, asked)
+        if not history.complete:
+            return history
+        followed = self.groups.get(name)
+        if followed is not None and followed.is_proven(history):
+            return history
+        if followed is not None:
             followed.renew()
-            return history._replace(complete=False)
-        return history
+        return history._replace(complete=False)
 
     def _let_go(self, name: str, channel: str, hold: HeldChannel) -> None:
         followed = self.groups.get(name)
