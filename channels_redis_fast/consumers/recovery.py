@@ -38,12 +38,14 @@ _EPOCH = slice(33, None)
 class JoinedGroup:
     """A group that a consumer has joined, and what its client has got of it."""
 
-    __slots__ = ("_of_other_epochs", "_tip", "complete", "held", "name", "position")
+    __slots__ = ("_has_moved", "_of_other_epochs", "_tip", "complete", "held", "name", "position")
 
     def __init__(self, name: str, since: str, history: History, complete: bool) -> None:
         self.name = name
         #: The newest position that the client was given, or had.
         self.position = since
+        #: Until then it is what the client says, which may be ahead of what there is.
+        self._has_moved = False
         self.complete = complete
         #: What is to be handled before anything newer; None once that is done.
         self.held: deque[Message] | None = deque(history.messages)
@@ -69,14 +71,16 @@ class JoinedGroup:
 
     def advance(self, position: str) -> None:
         """Called with the position of a message that the client is given. On a ring one may overtake another."""
-        if position > self.position or position[_EPOCH] != self.position[_EPOCH]:
+        if not self._has_moved or position > self.position or position[_EPOCH] != self.position[_EPOCH]:
             self.position = position
+            self._has_moved = True
 
     def caught_up(self) -> None:
         """Called when everything that was held has been handled."""
         self.held = None
-        if self.position[_EPOCH] != self._tip[_EPOCH] or self.position < self._tip:
+        if not self._has_moved or self.is_repeat(self.position):
             self.position = self._tip
+            self._has_moved = True
 
 
 class Recovery:
@@ -95,8 +99,8 @@ class Recovery:
         self.is_closed = False
         #: The position that frames sent now belong to.
         self.position: str | None = None
-        #: The message that is being handled, where it is one that was held.
-        self.replayed: Message | None = None
+        #: The position of the message that is being handled, where it is one that was held.
+        self.replayed: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -183,7 +187,7 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         if isinstance(position, str):
             group = recovery.groups.get(position[_DIGEST])
             if group is not None:
-                if message is not recovery.replayed:
+                if position != recovery.replayed:
                     if group.is_repeat(position):
                         return
                     if group.held is not None:
@@ -221,9 +225,10 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
                 await self.missed(group.name)
             handled = 0
             while group.held and recovery.is_open:
-                recovery.replayed = group.held.popleft()
+                message = group.held.popleft()
+                recovery.replayed = message[FIELD]
                 try:
-                    await self.dispatch(recovery.replayed)
+                    await self.dispatch(message)
                 finally:
                     recovery.replayed = None
                 handled += 1

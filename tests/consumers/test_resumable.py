@@ -370,7 +370,7 @@ async def test_everything_goes_through_dispatch(way: Way, layer: Any) -> None:
     class Watched(feed_of(way, "room.a")):  # type: ignore[misc]
         async def dispatch(self, message: dict[str, Any]) -> None:
             dispatched.append(message.get("number"))
-            await super().dispatch(message)
+            await super().dispatch({**message})
 
         async def room_said(self, event: dict[str, Any]) -> None:
             if event["number"] == 1:
