@@ -19,6 +19,7 @@ from bench.server import ForeignServer, Server
 from channels_redis_fast import consumers
 from channels_redis_fast.consumers import Resumable
 from channels_redis_fast.history import FIELD
+from tests.conftest import remove_keys
 from tests.consumers.conftest import layers_of
 from tests.consumers.feeds import HISTORY, Browser, say
 from tests.consumers.ways import NAMES, Socket, Way, way_of
@@ -212,19 +213,20 @@ async def test_not_what_is_older_than_the_membership(way: Way, layer: Any) -> No
         await Socket(Members.as_asgi()).end()
 
 
-async def flush(layer: Any) -> None:
-    await layer.flush()
-
-
 async def forget(layer: Any) -> None:
     await layer.group_forget("room.a")
+
+
+async def delete(layer: Any) -> None:
+    """What nobody tells the layer of: FLUSHALL, or a restart without data."""
+    await asyncio.to_thread(remove_keys, layer.hosts[0]["address"], layer.prefix)
 
 
 async def trim(layer: Any) -> None:
     await asyncio.gather(*(layer.group_send("room.a", {"type": "room.said", "number": n}) for n in range(2500)))
 
 
-@pytest.mark.parametrize("lose", [flush, forget, trim])
+@pytest.mark.parametrize("lose", [forget, delete, trim])
 async def test_a_client_that_may_have_missed_something_is_told(
     way: Way, layer: Any, lose: Callable[[Any], Any]
 ) -> None:
