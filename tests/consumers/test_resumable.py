@@ -434,8 +434,7 @@ async def test_how_a_frame_carries_its_position(layer: Any, case: str) -> None:
 
 
 async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
-    """With a key of its own, lists, bytes and notices; what other tasks send carries no position."""
-    background: list[asyncio.Task[None]] = []
+    """With a key of its own, lists, bytes and notices."""
 
     class Feed(Resumable, way.json):  # type: ignore[name-defined,misc]
         groups = ("room.a",)
@@ -447,11 +446,8 @@ async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
                 await self.send_json({"position": "of the player", "at": "nowhere"})
             elif number == 2:
                 await self.send_json([2])
-            elif number == 3:
-                await self.send(bytes_data=b"3")
             else:
-                background.append(asyncio.ensure_future(self.send_json({"background": 1})))
-                await background[0]
+                await self.send(bytes_data=b"3")
 
         def bytes_with_position(self, data: bytes, position: str) -> bytes:
             return position.encode() + b" " + data
@@ -463,7 +459,7 @@ async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
     await socket.accepted()
     group, position, complete = json.loads(await socket.text())
     assert (group, complete) == ("room.a", True)
-    await say(layer, "room.a", 1, 2, 3, 4)
+    await say(layer, "room.a", 1, 2, 3)
     first = json.loads(await socket.text())
     assert first == {"position": "of the player", "at": first["at"]}
     assert first["at"] > position
@@ -471,9 +467,42 @@ async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
     third, _, rest = (await socket.next())["bytes"].partition(b" ")
     assert rest == b"3"
     assert third.decode() > first["at"]
-    assert json.loads(await socket.text()) == {"background": 1}
     socket.leave()
     await socket.end()
+
+
+async def test_frames_of_other_tasks(way: Way, layer: Any) -> None:
+    """What a handler's own tasks send while it runs belongs to its message; what others send belongs to none."""
+    goes, sent = asyncio.Event(), asyncio.Event()
+
+    class Feed(feed_of(way, "room.a")):  # type: ignore[misc]
+        async def connect(self) -> None:
+            self.tasks = [asyncio.ensure_future(self.send_when_told("of connect"))]
+            await self.accept()
+
+        async def send_when_told(self, name: str) -> None:
+            await goes.wait()
+            await self.send_json({"sent": name})
+            sent.set()
+
+        async def room_said(self, event: dict[str, Any]) -> None:
+            if event["number"] == 1:
+                self.tasks.append(asyncio.ensure_future(self.send_when_told("left behind")))
+            else:
+                await asyncio.gather(self.send_json({"sent": 1}), self.send_json({"sent": 2}))
+                goes.set()
+                await sent.wait()
+                await asyncio.gather(*self.tasks)
+
+    browser = await Browser(Feed).visit()
+    await browser.resumed()
+    await say(layer, "room.a", 1, 2)
+    frames = [await browser.hear() for _ in range(4)]
+    carrying = [frame for frame in frames if "position" in frame]
+    assert [frame["sent"] for frame in carrying] == [1, 2]
+    assert carrying[0]["position"] == carrying[1]["position"]
+    assert [frame for frame in frames if "position" not in frame] == [{"sent": "of connect"}, {"sent": "left behind"}]
+    await browser.leave()
 
 
 async def test_groups_that_a_consumer_adds_to_its_list(way: Way, layer: Any) -> None:
