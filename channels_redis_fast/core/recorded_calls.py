@@ -268,7 +268,7 @@ class RecordingCall(ScriptCall):
         self._end(self._batch, outcome)
 
     def refused(self, error: ResponseError | None) -> None:
-        self._end(None, no_scripts(self._way, error))
+        self._end(self._batch, no_scripts(self._way, error))
 
     def _end(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         self._is_over = True
