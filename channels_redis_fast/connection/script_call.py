@@ -38,15 +38,15 @@ class Way(Protocol):
 class ScriptCall(abc.ABC):
     """One call of a script. Subclasses say what its reply means, and what takes its place where scripts are refused."""
 
-    __slots__ = ("_script", "_way", "_with_text")
+    __slots__ = ("_script", "_way", "_with_text", "first_lost")
 
     repeatable = False
-    first_lost = 0.0
 
     def __init__(self, script: Script, way: Way) -> None:
         self._script = script
         self._way = way
         self._with_text = False
+        self.first_lost = 0.0
 
     @abc.abstractmethod
     def arguments(self, server: ServerIdentity) -> list[Any]:

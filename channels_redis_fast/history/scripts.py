@@ -51,6 +51,9 @@ end
 #: seconds of idleness; the end of the position (digest of the group, epoch); a random number for the first entry; the
 #: ID that the sender proposes, empty for the server to choose; the message. It returns the position as text; nil and
 #: the newest ID where the proposed one is not newer; nil, nil and an error reply where something is wrong.
+#: For a script that records several messages of one stream there is ``append(key, state, at, id, body)``, which returns
+#: the same, and takes the time of idleness as not begun: ``state`` is a table of what ``newest`` returns, and kept up
+#: to date; ``at`` is as above.
 RECORD = (
     _NEWEST
     + """
@@ -73,17 +76,18 @@ local function last_id(key)
   end
 end
 
-local function record(key, at)
-  local size, most, tail, body = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 3], ARGV[at + 6]
-  local last, last_epoch, total, before = newest(key)
+local function append(key, state, at, id, body)
+  local size, most, tail = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 3]
+  local last, last_epoch, total, before = state[1], state[2], state[3], state[4]
   local bytes = #body + OVERHEAD
   if total + bytes - before > most then before = drop_oldest(key, total, most - bytes) end
-  local line = head(string.sub(tail, -8), last, last_epoch, total + bytes, before)
+  local epoch = string.sub(tail, -8)
+  local line = head(epoch, last, last_epoch, total + bytes, before)
   local added
-  if ARGV[at + 5] == '' then
+  if id == '' then
     added = add(key, last, ARGV[at + 4], size, 'h', line, 'm', body)
   else
-    added = redis.pcall('XADD', key, 'MAXLEN', '~', size, ARGV[at + 5], 'h', line, 'm', body)
+    added = redis.pcall('XADD', key, 'MAXLEN', '~', size, id, 'h', line, 'm', body)
   end
   if type(added) == 'table' then
     if string.find(added.err, 'equal or smaller', 1, true) then
@@ -91,9 +95,15 @@ local function record(key, at)
     end
     return nil, nil, added
   end
-  redis.call('EXPIRE', key, ARGV[at + 2])
+  state[1], state[2], state[3], state[4] = added, epoch, total + bytes, before
   local milliseconds, number = string.match(added, '(%d+)-(%d+)')
   return string.format('%013d-%010d-', milliseconds, number) .. tail
+end
+
+local function record(key, at)
+  local position, newer, wrong = append(key, {newest(key)}, at, ARGV[at + 5], ARGV[at + 6])
+  if position then redis.call('EXPIRE', key, ARGV[at + 2]) end
+  return position, newer, wrong
 end
 """
 ).replace("OVERHEAD", str(OVERHEAD))

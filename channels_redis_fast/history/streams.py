@@ -77,9 +77,12 @@ class Stream(NamedTuple):
 
         ``body``: the message as it is kept. ``proposal``: the ID of its entry, empty for the server to choose.
         """
+        return [*self.append_arguments(server), proposal, body]
+
+    def append_arguments(self, server: ServerIdentity) -> list[Any]:
+        """Return what ``append`` in ``scripts.RECORD`` takes, for any number of messages."""
         size, ttl, max_bytes = self.retention
-        tail = self.digest + epoch_of(server)
-        return [size, max_bytes, ttl, tail, random.randrange(1_000_000_000), proposal, body]
+        return [size, max_bytes, ttl, self.digest + epoch_of(server), random.randrange(1_000_000_000)]
 
 
 class Asked(NamedTuple):

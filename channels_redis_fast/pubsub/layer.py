@@ -384,10 +384,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         self._check_recorded(stream.group, message)
         channel = name.encode()
         message = without_position(message)
-        recorder, encode = state.recorder, partial(self._packed, kind="group", name=stream.group)
-        await state.publishers[self._shard_of(name, self.ring_size)].submit(
-            channel, lambda way, waiter: recorder.call(way, waiter, channel, stream, message, encode)
-        )
+        encode = partial(self._packed, kind="group", name=stream.group)
+        publisher = state.publishers[self._shard_of(name, self.ring_size)]
+        await state.recorder.send(publisher, channel, stream, message, encode)
 
     def _check_recorded(self, group: str, message: object) -> None:
         if not isinstance(message, dict):

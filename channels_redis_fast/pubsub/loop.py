@@ -77,7 +77,7 @@ class PubSubLoop:
         self.waker = Waker(loop)
         stats = self._stats
         #: For groups with a history: what records their messages, and what reads those that were missed.
-        self.recorder = Recorder(dialect, codec.is_plain, stats)
+        self.recorder = Recorder(dialect, codec.is_plain, self.waker, stats)
         self.recovery: Recovery | None = None
         subscribed: Callable[[bytes], None] | None = None
         scripts: Sequence[Script] = ()

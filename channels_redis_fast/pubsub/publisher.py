@@ -112,12 +112,15 @@ class Publisher:
         self._command = dialect.publish
         self._new_waiter = waker.waiter
         self._batch: PublishBatch | None = None
+        #: The request of ``submit`` that was handed in last, if no message was since.
+        self.last: Pending | None = None
         self._early = EARLY
 
     def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
         """Add one message to the tick's batch. The waiter raises redis-py's errors."""
         batch = self._batch
         if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
+            self.last = None
             batch = self._batch = PublishBatch(self, self._connection, self._dialect)
             self._connection.submit(batch)
         waiter: Waiter[None] = self._new_waiter()
@@ -136,6 +139,7 @@ class Publisher:
         waiter: Waiter[None] = self._new_waiter()
         request = make(self._connection, waiter)
         self._batch = None
+        self.last = request
         self._connection.submit(request)
         return waiter
 
@@ -204,6 +208,9 @@ class NodePublisher:
 
     What a server did not do goes on by itself, through the queue of its slot, which keeps the order of the slot.
     """
+
+    #: Requests go to several servers, and come back from them: none is known to be the last.
+    last: Pending | None = None
 
     def __init__(self, cluster: Cluster, waker: Waker) -> None:
         self._cluster = cluster

@@ -1,5 +1,5 @@
 """
-Publishing to groups with a history: each message is one call of a script that records and publishes it.
+Publishing to groups with a history: a script records and publishes, the messages of one tick to one group together.
 
 A message that is our msgpack is handed over without a position, which the script adds. Any other (encryption, JSON, a
 site's own serializer) is made just before it is written, with the position that is proposed for it; a proposal that is
@@ -14,33 +14,47 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
+from ..connection.commands import MAX_MESSAGES
+from ..connection.futures import fail
 from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import UnexpectedReply
+from ..connection.requests import Pending
 from ..connection.script_call import ScriptCall, Way
 from ..history import Stream
 from ..history.placement import with_position
 from ..history.positions import Position, epoch_of
 from ..history.proposals import ATTEMPTS, Entry, Proposer
 from ..history.streams import no_scripts
-from ..hot import Waiter
+from ..hot import Waiter, Waker
 from ..messages.codec import Message
 from ..stats import Stats
 from ..subscriptions.dialect import Dialect
 from . import scripts
+from .publisher import MAX_BYTES, MakeRequest
 
 #: Makes what is published of a message; whatever it raises is the sender's.
 Encode = Callable[[Message], bytes]
 
 
+class Outlet(Protocol):
+    """What hands requests to the server of a Redis channel, in order."""
+
+    #: The request that was handed in last, if nothing was handed in behind it.
+    last: Pending | None
+
+    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
+        """Hand in a request of its own."""
+
+
 class Recorder:
     """Makes the calls of one event loop. ``fills``: whether messages are our msgpack."""
 
-    def __init__(self, dialect: Dialect, fills: bool, stats: Stats) -> None:
+    def __init__(self, dialect: Dialect, fills: bool, waker: Waker, stats: Stats) -> None:
         self.script = scripts.filled(dialect) if fills else scripts.proposed(dialect)
         self.dialect = dialect
         self.stats = stats
@@ -48,65 +62,109 @@ class Recorder:
         #: By stream, the call that was written last and is not answered.
         self.unanswered: dict[bytes, ProposedCall] = {}
         self._fills = fills
+        self._waker = waker
 
-    def call(
-        self, way: Way, waiter: Waiter[None], channel: bytes, stream: Stream, message: Message, encode: Encode
-    ) -> ScriptCall:
-        """Return the call for one message. Raises what ``encode`` does, where it is asked at once."""
-        if self._fills:
-            return FilledCall(self, way, waiter, channel, stream, encode(message))
-        return ProposedCall(self, way, waiter, channel, stream, message, encode)
+    def send(self, outlet: Outlet, channel: bytes, stream: Stream, message: Message, encode: Encode) -> Waiter[None]:
+        """
+        Record and publish one message. The waiter raises redis-py's errors.
+
+        Raises what ``encode`` does, where it is asked at once.
+        """
+        if not self._fills:
+            return outlet.submit(
+                channel, lambda way, waiter: ProposedCall(self, way, waiter, channel, stream, message, encode)
+            )
+        body = encode(message)
+        last = outlet.last
+        if isinstance(last, FilledBatch) and last.takes(stream):
+            waiter: Waiter[None] = self._waker.waiter()
+            last.add(body, waiter)
+            return waiter
+        return outlet.submit(channel, lambda way, waiter: FilledBatch(self, way, channel, stream, body, waiter))
 
 
 class RecordedCall(ScriptCall):
-    """One message on its way; ``waiter`` raises redis-py's errors."""
+    """Messages on their way to one group; each has a waiter, which raises redis-py's errors."""
 
-    __slots__ = ("_channel", "_recorder", "_stream", "_waiter")
+    __slots__ = ("_channel", "_recorder", "_stream", "_waiters")
 
-    def __init__(self, recorder: Recorder, way: Way, waiter: Waiter[None], channel: bytes, stream: Stream) -> None:
+    def __init__(self, recorder: Recorder, way: Way, channel: bytes, stream: Stream, waiter: Waiter[None]) -> None:
         super().__init__(recorder.script, way)
         self._recorder = recorder
-        self._waiter = waiter
         self._channel = channel
         self._stream = stream
+        self._waiters = [waiter]
 
     def done(self, reply: Any) -> None:
-        waiter, recorder = self._waiter, self._recorder
-        if reply == 1:
-            recorder.stats.recorded += 1
+        count, error = 0, reply
+        if isinstance(reply, list) and len(reply) == 2:
+            count, error = reply
+        elif isinstance(reply, int):
+            count, error = reply, None
+        is_known = error is None or isinstance(error, Exception)
+        if not isinstance(count, int) or not is_known or (error is None and count != len(self._waiters)):
+            raise UnexpectedReply.to("the script that records", reply)
+        self._recorder.stats.recorded += count
+        for waiter in self._waiters[:count]:
             if not waiter.done():
                 waiter.set_result(None)
-        elif not isinstance(reply, Exception):
-            raise UnexpectedReply.to("the script that records", reply)
-        elif not waiter.done():
-            if isinstance(reply, RedisError):
+        if error is not None:
+            if isinstance(error, RedisError):
                 label = f"Redis at {self._way.dialer.label}"
-                reply = recorder.dialect.explain(recorder.dialect.publish, reply, label)
-            waiter.set_exception(reply)
+                error = self._recorder.dialect.explain(self._recorder.dialect.publish, error, label)
+            fail(self._waiters[count:], error)
 
     def refused(self, error: ResponseError | None) -> None:
         self.done(no_scripts(self._way, error))
 
 
-class FilledCall(RecordedCall):
-    """A message whose position the script adds. ``body``: the message as our msgpack, a map."""
+class FilledBatch(RecordedCall):
+    """Messages whose positions the script adds; each is our msgpack, a map."""
 
-    __slots__ = ("_body",)
+    __slots__ = ("_is_open", "_messages", "_size")
 
     def __init__(
-        self, recorder: Recorder, way: Way, waiter: Waiter[None], channel: bytes, stream: Stream, body: bytes
+        self, recorder: Recorder, way: Way, channel: bytes, stream: Stream, body: bytes, waiter: Waiter[None]
     ) -> None:
-        super().__init__(recorder, way, waiter, channel, stream)
-        self._body = body
+        super().__init__(recorder, way, channel, stream, waiter)
+        self._messages: list[Any] = []
+        self._size = 0
+        #: Whether it has not been written.
+        self._is_open = True
+        self._put(body)
+
+    def takes(self, stream: Stream) -> bool:
+        """Return whether one more message to a group has a place in it."""
+        has_room = self._size < MAX_BYTES and len(self._waiters) < MAX_MESSAGES
+        return self._is_open and self._stream is stream and has_room
+
+    def add(self, body: bytes, waiter: Waiter[None]) -> None:
+        """Take one more message."""
+        self._put(body)
+        self._waiters.append(waiter)
+
+    def commands(self, server: ServerIdentity) -> Sequence[Command]:
+        self._is_open = False
+        return super().commands(server)
 
     def arguments(self, server: ServerIdentity) -> list[Any]:
-        body = self._body
-        first = body[0]
-        if 0x80 <= first < 0x8F:
-            header, start = _SHORT_HEADERS[first], 2
+        stream = self._stream
+        return [1, stream.key, self._channel, *stream.append_arguments(server), *self._messages]
+
+    def done(self, reply: Any) -> None:
+        self._is_open = False
+        super().done(reply)
+        # Its outlet has it until there is another.
+        self._messages.clear()
+
+    def _put(self, body: bytes) -> None:
+        header = _HEADERS.get(body[0])
+        if header is None:
+            self._messages += _longer_header(body)
         else:
-            header, start = _longer_header(body)
-        return [1, self._stream.key, self._channel, header, start, *self._stream.record_arguments(server, body)]
+            self._messages += (header, 2)
+        self._messages.append(body)
+        self._size += len(body)
 
 
 class ProposedCall(RecordedCall):
@@ -124,7 +182,7 @@ class ProposedCall(RecordedCall):
         message: Message,
         encode: Encode,
     ) -> None:
-        super().__init__(recorder, way, waiter, channel, stream)
+        super().__init__(recorder, way, channel, stream, waiter)
         self._message = message
         self._encode = encode
         self._entry: Entry = (0, 0)
@@ -177,7 +235,7 @@ def _text(entry: Entry) -> str:
 
 
 #: By the first byte of a map of less than 15 entries, the header of one with one entry more.
-_SHORT_HEADERS = {0x80 + count: bytes([0x81 + count]) for count in range(15)}
+_HEADERS = {0x80 + count: bytes([0x81 + count]) for count in range(15)}
 
 
 def _longer_header(packed: bytes) -> tuple[bytes, int]:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Protocol
 from ..connection.futures import ignore
 from ..connection.identity import ServerIdentity
 from ..history import FIELD, Histories, History, Stream
-from ..history.positions import ENTRY, Position, belongs, epoch_in, epoch_of, same_epoch
+from ..history.positions import ENTRY, NO_EPOCH, Position, belongs, epoch_in, epoch_of, same_epoch
 from ..history.streams import Asked
 from ..hot import StoredMessage, clone
 from ..messages.codec import Message
@@ -103,6 +103,7 @@ class FollowedGroup:
 
     __slots__ = (
         "again",
+        "epoch",
         "held",
         "held_bytes",
         "is_recovering",
@@ -133,6 +134,8 @@ class FollowedGroup:
         #: That of the last message that the members have got, or could have missed nothing of.
         self.position: str | None = None
         self.is_subscribed = False
+        #: That of the server where it is subscribed.
+        self.epoch = NO_EPOCH
         #: Whether it is being read, whether it has to be once more, and whether nothing is missing so far.
         self.is_recovering = self.again = False
         self.is_whole = True
@@ -145,6 +148,15 @@ class FollowedGroup:
         self.read: ReadRange | None = None
         #: By channel, what was read for it alone.
         self.resumed: dict[str, ReadRange] = {}
+
+    def subscribed(self) -> None:
+        """Called when it is subscribed (again)."""
+        self.is_subscribed = True
+        self.epoch = epoch_of(self.subscriber.server_of(self.name.encode()))
+
+    def is_proven(self, history: History) -> bool:
+        """Return whether a history is complete, and that of the server that it is subscribed to."""
+        return history.complete and epoch_in(history.position) == self.epoch
 
 
 class HeldChannel:
@@ -263,7 +275,7 @@ class Recovery:
             )
         acknowledged = followed.subscriber.subscribe(followed.name.encode())
         if acknowledged is None:
-            followed.is_subscribed = True
+            followed.subscribed()
         else:
             # Those who joined wait for it themselves.
             acknowledged.add_done_callback(ignore)
@@ -277,8 +289,9 @@ class Recovery:
         followed = self.groups.get(name)
         if followed is None:
             return
-        if not followed.is_subscribed:
-            followed.is_subscribed = True
+        had_gap = followed.is_subscribed
+        followed.subscribed()
+        if not had_gap:
             return
         if followed.is_recovering:
             followed.again = True
@@ -436,7 +449,7 @@ class Recovery:
 
     def _take(self, followed: FollowedGroup, since: str, history: History) -> bool:
         """Give the members what was read; return whether there may be more."""
-        followed.is_whole = followed.is_whole and _is_proven(followed, history)
+        followed.is_whole = followed.is_whole and followed.is_proven(history)
         for message in history.messages:
             position = message[FIELD]
             if not self._release(followed, position):
@@ -486,7 +499,7 @@ class Recovery:
         """
         followed = self.groups[name]
         history = await self._histories.ask(followed.way, followed.stream, asked)
-        return history._replace(complete=_is_proven(followed, history))
+        return history._replace(complete=followed.is_proven(history))
 
     def _let_go(self, name: str, channel: str, hold: HeldChannel) -> None:
         followed = self.groups.get(name)
@@ -497,10 +510,3 @@ class Recovery:
         for position, stored in hold.messages:
             if position is None or position not in hold.read:
                 self._here.deliver([channel], stored.message)
-
-
-def _is_proven(followed: FollowedGroup, history: History) -> bool:
-    """Return whether a history is complete, and that of the server which the group is subscribed to."""
-    return history.complete and epoch_in(history.position) == epoch_of(
-        followed.subscriber.server_of(followed.name.encode())
-    )

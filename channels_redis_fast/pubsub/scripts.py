@@ -14,15 +14,30 @@ from ..subscriptions.dialect import Dialect
 #: The bytes of a message that stand before its position: the key, and the header of a text of that width.
 _ENTRY = "".join(rf"\{byte:03d}" for byte in (0xA0 + len(FIELD), *FIELD.encode(), 0xD9, WIDTH))
 
-#: KEYS: the stream. ARGV: the Redis channel; the header of the message's map with one entry more; where what is behind
-#: the header begins in the message as it is kept, the first byte being 1; then as ``record`` takes it.
+#: KEYS: the stream. ARGV: the Redis channel; what ``append`` takes; and for each message the header of its map with one
+#: entry more, where what is behind the header begins in the message as it is kept, the first byte being 1, and the
+#: message.
 _FILLED = (
     RECORD
     + """
-local position, newest, wrong = record(KEYS[1], 4)
-if not position then return wrong or newest end
-redis.call('PUBLISH', ARGV[1], ARGV[2] .. string.sub(ARGV[10], ARGV[3]) .. 'ENTRY' .. position)
-return 1
+local key, channel = KEYS[1], ARGV[1]
+local state, done, wrong = {newest(key)}, 0, nil
+for at = 7, #ARGV, 3 do
+  local body = ARGV[at + 2]
+  local position, newer, failed = append(key, state, 2, '', body)
+  if not position then
+    wrong = failed or newer
+    break
+  end
+  local published = redis.pcall('PUBLISH', channel, ARGV[at] .. string.sub(body, ARGV[at + 1]) .. 'ENTRY' .. position)
+  if type(published) == 'table' then
+    wrong = published
+    break
+  end
+  done = done + 1
+end
+redis.call('EXPIRE', key, ARGV[4])
+return wrong and {done, wrong} or done
 """
 )
 
@@ -45,9 +60,9 @@ return 1
 
 def filled(dialect: Dialect) -> Script:
     """
-    Return the script that fills the position in, for messages that are our msgpack.
+    Return the script that fills positions in, for messages that are our msgpack.
 
-    It returns 1, or the newest ID of a stream that takes no more.
+    It returns how many were published; where that is not all, with what was wrong with the next one.
     """
     return Script(_FILLED.replace("PUBLISH", dialect.publish.decode()).replace("ENTRY", _ENTRY))
 
