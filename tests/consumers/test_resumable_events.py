@@ -205,8 +205,24 @@ async def test_a_response_that_ends(way: Way, layer: Any) -> None:
     source = await EventSource(Short).open(b"since=" + position.encode())
     await source.event()
     assert await source.socket.next() == {"type": "http.response.body", "body": b"", "more_body": False}
-    await source.leave()
+    # Whether or not the server tells it that the client has got everything.
+    await source.socket.end()
     assert source.socket.sent.empty()
+    assert Short.ended == 1
+
+
+async def test_a_group_without_recovery(way: Way, layer: Any) -> None:
+    """A consumer may be in groups that it has not joined with ``join``: their events change no ID."""
+
+    class Feed(feed_of(way)):  # type: ignore[misc]
+        async def handle(self, body: bytes) -> None:
+            await self.channel_layer.group_add("room.a", self.channel_name)
+            await self.accept()
+
+    source = await EventSource(Feed).open()
+    await say(layer, "room.a", 1)
+    assert await source.body() == "data: 1\n\n"
+    await source.leave()
 
 
 async def test_heartbeats(way: Way, layer: Any) -> None:
