@@ -471,6 +471,29 @@ async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
     await socket.end()
 
 
+async def test_a_consumer_with_a_send_json_of_its_own(way: Way, layer: Any) -> None:
+    """It sends text in the end, which has its position then."""
+
+    class Theirs(way.websocket):  # type: ignore[name-defined,misc]
+        async def send_json(self, content: Any, close: Any = False) -> None:
+            await self.send(text_data=json.dumps(content, separators=(",", ":")), close=close)
+
+        async def room_said(self, event: dict[str, Any]) -> None:
+            await self.send_json({"said": event["number"]})
+
+    class Feed(Resumable, Theirs):
+        groups = ("room.a",)
+
+    socket = Socket(Feed.as_asgi())
+    await socket.accepted()
+    assert json.loads(await socket.text())["type"] == "resumed"
+    await say(layer, "room.a", 1)
+    text = await socket.text()
+    assert text == f'{{"said":1,"position":"{json.loads(text)["position"]}"}}'
+    socket.leave()
+    await socket.end()
+
+
 async def test_frames_of_other_tasks(way: Way, layer: Any) -> None:
     """What a handler's own tasks send while it runs belongs to its message; what others send belongs to none."""
     goes, sent = asyncio.Event(), asyncio.Event()
