@@ -93,7 +93,7 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
                 raise ValueError(f"The type of an event is one line, not {event!r}")
             lines.append(f"event: {event}")
         recovery = self._recovery
-        if recovery is not None and self._position_of_frame() is not None:
+        if recovery is not None and recovery.groups and self._position_of_frame() is not None:
             lines.append("id: " + ",".join(group.position for group in recovery.groups.values()))
         lines += [f"data: {line}" for line in _LINE_END.split(data)]
         await self.send_body(("\n".join(lines) + "\n\n").encode(), more_body=True)
@@ -113,6 +113,13 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
         ``complete``: whether the client has everything behind the position that it brought along.
         """
         await self.send_event(json.dumps({"group": group, "complete": complete}), "resumed")
+
+    async def dispatch(self, message: Message) -> None:
+        """Call the handler of a message, as any resumable consumer does; stop if that has ended the response."""
+        await super().dispatch(message)
+        if self._recovery is not None and self._recovery.is_closed:
+            await self._end()
+            raise StopConsumer
 
     async def http_request(self, message: Message) -> None:
         """Called with each part of the request: join the groups in ``groups``, call ``handle``, go on if accepted."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 from channels.consumer import AsyncConsumer, SyncConsumer
@@ -30,6 +31,9 @@ from .sources import STREAK, Message
 #: Messages of a group that are held for a client that is not accepted yet.
 MAX_HELD = 1000
 
+#: The position of the message for whose handler this code runs: in the consumer's task, or in one that it has started.
+_handled: ContextVar[str | None] = ContextVar("channels_redis_fast.consumers.handled", default=None)
+
 #: Where in a position its group is, and its epoch. Within one epoch, positions sort as text.
 _DIGEST = slice(25, 33)
 _EPOCH = slice(33, None)
@@ -38,12 +42,14 @@ _EPOCH = slice(33, None)
 class JoinedGroup:
     """A group that a consumer has joined, and what its client has got of it."""
 
-    __slots__ = ("_of_other_epochs", "_tip", "complete", "held", "name", "position")
+    __slots__ = ("_has_moved", "_of_other_epochs", "_tip", "complete", "held", "name", "position")
 
     def __init__(self, name: str, since: str, history: History, complete: bool) -> None:
         self.name = name
         #: The newest position that the client was given, or had.
         self.position = since
+        #: Until then it is what the client says, which may be ahead of what there is.
+        self._has_moved = False
         self.complete = complete
         #: What is to be handled before anything newer; None once that is done.
         self.held: deque[Message] | None = deque(history.messages)
@@ -55,9 +61,9 @@ class JoinedGroup:
 
     def is_repeat(self, position: str) -> bool:
         """Return whether the history at the join had a message that the channel brings."""
-        if position[_EPOCH] == self._tip[_EPOCH]:
-            return position <= self._tip
-        return position in self._of_other_epochs
+        if position <= self._tip and position[_EPOCH] == self._tip[_EPOCH]:
+            return True
+        return bool(self._of_other_epochs) and position in self._of_other_epochs
 
     def hold(self, message: Message) -> None:
         """Keep a message until the client is accepted."""
@@ -69,14 +75,16 @@ class JoinedGroup:
 
     def advance(self, position: str) -> None:
         """Called with the position of a message that the client is given. On a ring one may overtake another."""
-        if position > self.position or position[_EPOCH] != self.position[_EPOCH]:
+        if position > self.position or not self._has_moved or position[_EPOCH] != self.position[_EPOCH]:
             self.position = position
+            self._has_moved = True
 
     def caught_up(self) -> None:
         """Called when everything that was held has been handled."""
         self.held = None
-        if self.position[_EPOCH] != self._tip[_EPOCH] or self.position < self._tip:
+        if not self._has_moved or self.is_repeat(self.position):
             self.position = self._tip
+            self._has_moved = True
 
 
 class Recovery:
@@ -93,10 +101,11 @@ class Recovery:
         self.behind: deque[JoinedGroup] = deque()
         self.is_accepted = False
         self.is_closed = False
-        #: The position that frames sent now belong to.
+        #: That of the message that is being handled. What runs for it has this very object in its context: a task that
+        #: a handler left behind has that of an earlier message, and another consumer's has its own.
         self.position: str | None = None
-        #: The message that is being handled, where it is one that was held.
-        self.replayed: Message | None = None
+        #: The position of the message that is being handled, where it is one that was held.
+        self.replayed: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -183,7 +192,7 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         if isinstance(position, str):
             group = recovery.groups.get(position[_DIGEST])
             if group is not None:
-                if message is not recovery.replayed:
+                if position != recovery.replayed:
                     if group.is_repeat(position):
                         return
                     if group.held is not None:
@@ -191,6 +200,7 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
                         return
                 group.advance(position)
             recovery.position = position
+            _handled.set(position)
             try:
                 await super().dispatch(message)
             finally:
@@ -207,9 +217,9 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         raise NotImplementedError
 
     def _position_of_frame(self) -> str | None:
-        """Return the position that a frame sent now has to carry; None for what other tasks send."""
+        """Return the position that a frame sent now has to carry; None for what is sent for no message."""
         recovery = self._recovery
-        if recovery is None or recovery.position is None or asyncio.current_task() is not recovery.task:
+        if recovery is None or recovery.position is None or _handled.get() is not recovery.position:
             return None
         return recovery.position
 
@@ -221,9 +231,10 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
                 await self.missed(group.name)
             handled = 0
             while group.held and recovery.is_open:
-                recovery.replayed = group.held.popleft()
+                message = group.held.popleft()
+                recovery.replayed = message[FIELD]
                 try:
-                    await self.dispatch(recovery.replayed)
+                    await self.dispatch(message)
                 finally:
                     recovery.replayed = None
                 handled += 1
@@ -233,6 +244,7 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
             if group.held is not None and recovery.is_open:
                 group.caught_up()
                 recovery.position = group.position
+                _handled.set(group.position)
                 try:
                     await self.resumed(group.name, group.position, group.complete)
                 finally:

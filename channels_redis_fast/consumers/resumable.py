@@ -84,6 +84,9 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
         except (ValueError, RecursionError):
             return text
         if self.position_key in content:
+            if content[self.position_key] == position:
+                # By a ``send_json`` that ends here.
+                return text
             return json.dumps({**content, self.position_key: position})
         start = text.rstrip()[:-1]
         return f"{start}{', ' if content else ''}{json.dumps(self.position_key)}: {json.dumps(position)}}}"

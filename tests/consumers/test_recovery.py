@@ -35,6 +35,27 @@ def test_repeats_are_told_by_their_epoch() -> None:
     assert group.position == at(2, "22222222")
 
 
+def test_a_client_that_is_ahead_of_its_group() -> None:
+    """It made its position up, or the server's clock was set back: from here on it is where everybody is."""
+    for first in (at(3), at(5)):
+        group = JoinedGroup("room.a", at(9), history_of(tip=at(4)), False)
+        if first == at(3):
+            group.caught_up()
+            assert group.position == at(4)
+        group.advance(at(5))
+        assert group.position == at(5)
+
+
+def test_what_came_while_a_client_was_not_accepted() -> None:
+    """It is newer than the tip, also where a server has restarted in between."""
+    for newer in (at(7), at(2, "22222222")):
+        group = JoinedGroup("room.a", at(1), history_of(at(3), tip=at(4)), True)
+        group.advance(at(3))
+        group.advance(newer)
+        group.caught_up()
+        assert group.position == newer
+
+
 def test_what_is_held_is_bounded() -> None:
     group = JoinedGroup("room.a", at(0), history_of(tip=at(0)), True)
     for number in range(MAX_HELD + 1):

@@ -19,6 +19,7 @@ from bench.server import ForeignServer, Server
 from channels_redis_fast import consumers
 from channels_redis_fast.consumers import Resumable
 from channels_redis_fast.history import FIELD
+from tests.conftest import remove_keys
 from tests.consumers.conftest import layers_of
 from tests.consumers.feeds import HISTORY, Browser, say
 from tests.consumers.ways import NAMES, Socket, Way, way_of
@@ -212,19 +213,20 @@ async def test_not_what_is_older_than_the_membership(way: Way, layer: Any) -> No
         await Socket(Members.as_asgi()).end()
 
 
-async def flush(layer: Any) -> None:
-    await layer.flush()
-
-
 async def forget(layer: Any) -> None:
     await layer.group_forget("room.a")
+
+
+async def delete(layer: Any) -> None:
+    """What nobody tells the layer of: FLUSHALL, or a restart without data."""
+    await asyncio.to_thread(remove_keys, layer.hosts[0]["address"], layer.prefix)
 
 
 async def trim(layer: Any) -> None:
     await asyncio.gather(*(layer.group_send("room.a", {"type": "room.said", "number": n}) for n in range(2500)))
 
 
-@pytest.mark.parametrize("lose", [flush, forget, trim])
+@pytest.mark.parametrize("lose", [forget, delete, trim])
 async def test_a_client_that_may_have_missed_something_is_told(
     way: Way, layer: Any, lose: Callable[[Any], Any]
 ) -> None:
@@ -370,7 +372,7 @@ async def test_everything_goes_through_dispatch(way: Way, layer: Any) -> None:
     class Watched(feed_of(way, "room.a")):  # type: ignore[misc]
         async def dispatch(self, message: dict[str, Any]) -> None:
             dispatched.append(message.get("number"))
-            await super().dispatch(message)
+            await super().dispatch({**message})
 
         async def room_said(self, event: dict[str, Any]) -> None:
             if event["number"] == 1:
@@ -432,8 +434,7 @@ async def test_how_a_frame_carries_its_position(layer: Any, case: str) -> None:
 
 
 async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
-    """With a key of its own, lists, bytes and notices; what other tasks send carries no position."""
-    background: list[asyncio.Task[None]] = []
+    """With a key of its own, lists, bytes and notices."""
 
     class Feed(Resumable, way.json):  # type: ignore[name-defined,misc]
         groups = ("room.a",)
@@ -445,11 +446,8 @@ async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
                 await self.send_json({"position": "of the player", "at": "nowhere"})
             elif number == 2:
                 await self.send_json([2])
-            elif number == 3:
-                await self.send(bytes_data=b"3")
             else:
-                background.append(asyncio.ensure_future(self.send_json({"background": 1})))
-                await background[0]
+                await self.send(bytes_data=b"3")
 
         def bytes_with_position(self, data: bytes, position: str) -> bytes:
             return position.encode() + b" " + data
@@ -461,7 +459,7 @@ async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
     await socket.accepted()
     group, position, complete = json.loads(await socket.text())
     assert (group, complete) == ("room.a", True)
-    await say(layer, "room.a", 1, 2, 3, 4)
+    await say(layer, "room.a", 1, 2, 3)
     first = json.loads(await socket.text())
     assert first == {"position": "of the player", "at": first["at"]}
     assert first["at"] > position
@@ -469,9 +467,65 @@ async def test_frames_as_a_site_has_them(way: Way, layer: Any) -> None:
     third, _, rest = (await socket.next())["bytes"].partition(b" ")
     assert rest == b"3"
     assert third.decode() > first["at"]
-    assert json.loads(await socket.text()) == {"background": 1}
     socket.leave()
     await socket.end()
+
+
+async def test_a_consumer_with_a_send_json_of_its_own(way: Way, layer: Any) -> None:
+    """It sends text in the end, which has its position then."""
+
+    class Theirs(way.websocket):  # type: ignore[name-defined,misc]
+        async def send_json(self, content: Any, close: Any = False) -> None:
+            await self.send(text_data=json.dumps(content, separators=(",", ":")), close=close)
+
+        async def room_said(self, event: dict[str, Any]) -> None:
+            await self.send_json({"said": event["number"]})
+
+    class Feed(Resumable, Theirs):
+        groups = ("room.a",)
+
+    socket = Socket(Feed.as_asgi())
+    await socket.accepted()
+    assert json.loads(await socket.text())["type"] == "resumed"
+    await say(layer, "room.a", 1)
+    text = await socket.text()
+    assert text == f'{{"said":1,"position":"{json.loads(text)["position"]}"}}'
+    socket.leave()
+    await socket.end()
+
+
+async def test_frames_of_other_tasks(way: Way, layer: Any) -> None:
+    """What a handler's own tasks send while it runs belongs to its message; what others send belongs to none."""
+    goes, sent = asyncio.Event(), asyncio.Event()
+
+    class Feed(feed_of(way, "room.a")):  # type: ignore[misc]
+        async def connect(self) -> None:
+            self.tasks = [asyncio.ensure_future(self.send_when_told("of connect"))]
+            await self.accept()
+
+        async def send_when_told(self, name: str) -> None:
+            await goes.wait()
+            await self.send_json({"sent": name})
+            sent.set()
+
+        async def room_said(self, event: dict[str, Any]) -> None:
+            if event["number"] == 1:
+                self.tasks.append(asyncio.ensure_future(self.send_when_told("left behind")))
+            else:
+                await asyncio.gather(self.send_json({"sent": 1}), self.send_json({"sent": 2}))
+                goes.set()
+                await sent.wait()
+                await asyncio.gather(*self.tasks)
+
+    browser = await Browser(Feed).visit()
+    await browser.resumed()
+    await say(layer, "room.a", 1, 2)
+    frames = [await browser.hear() for _ in range(4)]
+    carrying = [frame for frame in frames if "position" in frame]
+    assert [frame["sent"] for frame in carrying] == [1, 2]
+    assert carrying[0]["position"] == carrying[1]["position"]
+    assert [frame for frame in frames if "position" not in frame] == [{"sent": "of connect"}, {"sent": "left behind"}]
+    await browser.leave()
 
 
 async def test_groups_that_a_consumer_adds_to_its_list(way: Way, layer: Any) -> None:

@@ -205,8 +205,24 @@ async def test_a_response_that_ends(way: Way, layer: Any) -> None:
     source = await EventSource(Short).open(b"since=" + position.encode())
     await source.event()
     assert await source.socket.next() == {"type": "http.response.body", "body": b"", "more_body": False}
-    await source.leave()
+    # Whether or not the server tells it that the client has got everything.
+    await source.socket.end()
     assert source.socket.sent.empty()
+    assert Short.ended == 1
+
+
+async def test_a_group_without_recovery(way: Way, layer: Any) -> None:
+    """A consumer may be in groups that it has not joined with ``join``: their events change no ID."""
+
+    class Feed(feed_of(way)):  # type: ignore[misc]
+        async def handle(self, body: bytes) -> None:
+            await self.channel_layer.group_add("room.a", self.channel_name)
+            await self.accept()
+
+    source = await EventSource(Feed).open()
+    await say(layer, "room.a", 1)
+    assert await source.body() == "data: 1\n\n"
+    await source.leave()
 
 
 async def test_heartbeats(way: Way, layer: Any) -> None:
@@ -243,28 +259,31 @@ async def test_a_client_that_vanishes(way: Way, layer: Any) -> None:
 
 
 async def test_events_in_their_format(layer: Any) -> None:
-    """Lines of any kind are lines of data; what other tasks send has no ID."""
+    """Lines of any kind are lines of data; what belongs to no message has no ID."""
 
     class Feed(ResumableEvents, consumers.AsyncHttpConsumer):
         groups = ("room.a",)
 
+        async def told(self, event: dict[str, Any]) -> None:
+            await self.send_event("")
+
         async def room_said(self, event: dict[str, Any]) -> None:
             if event["number"] == 1:
                 await self.send_event("a\nb\r\nc\rd\u2028e\n", "news")
-            elif event["number"] == 2:
-                await asyncio.ensure_future(self.send_event(""))
+                await layer.send(self.channel_name, {"type": "told"})
             else:
                 await self.send_event("", "two\nlines")
 
     source = await EventSource(Feed).open()
     await source.resumed()
     first = source.last_id
-    await say(layer, "room.a", 1, 2, 3)
+    await say(layer, "room.a", 1)
     text = await source.body()
     head, _, data = text.partition("\ndata: ")
     assert head.startswith("event: news\nid: ")
     assert head.removeprefix("event: news\nid: ") > first
     assert data == "a\ndata: b\ndata: c\ndata: d\u2028e\ndata: \n\n"
     assert await source.body() == "data: \n\n"
+    await say(layer, "room.a", 2)
     with pytest.raises(ValueError, match=r"The type of an event is one line, not 'two\\nlines'"):
         await source.socket.end()
