@@ -19,7 +19,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError
 
-from ..loops import keep_for_ever, notice_fork, on_fork, serves_others
+from ..loops import never_collect, notice_fork, on_fork, serves_others
 
 #: Seconds that the end of the interpreter waits for calls to be over, and then for connections to be closed.
 STOP_TIMEOUT = 3.0
@@ -180,7 +180,7 @@ class _Process:
 
     def after_fork(self) -> None:
         # The thread is the parent's, and so are its sockets. The lock may be held by a thread that is not here.
-        keep_for_ever(self.hub)
+        never_collect(self.hub)
         self.lock = threading.Lock()
         self.hub = None
 
