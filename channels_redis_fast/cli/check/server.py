@@ -31,7 +31,7 @@ OLDEST_SHARDED = 7
 
 def check_facts(facts: Facts, is_core: bool, is_sharded: bool = False, on_cluster: bool = False) -> Iterator[Finding]:
     """
-    Say what a server's own words mean for the layer.
+    Report what the facts about a server mean for the layer.
 
     ``is_sharded``: whether it needs sharded Pub/Sub; ``on_cluster``: whether the server is to be one of a cluster.
     """

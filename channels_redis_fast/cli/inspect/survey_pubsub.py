@@ -1,8 +1,8 @@
 """
 Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what. Read-only; publishes nothing.
 
-Redis keeps nothing of this layer but subscriptions, and tells of these without a cursor: PUBSUB CHANNELS gives all
-names of the prefix at once. Of sharded Pub/Sub PUBSUB SHARDCHANNELS tells, each server of its own. Knows nothing of
+Redis keeps nothing of this layer but subscriptions, and lists these without a cursor: PUBSUB CHANNELS gives all names
+of the prefix at once. Sharded channels are listed by PUBSUB SHARDCHANNELS, by each server its own. Knows nothing of
 tables.
 """
 
