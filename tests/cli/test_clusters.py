@@ -296,7 +296,7 @@ def test_a_cluster_that_is_broken(check: Call) -> None:
         cluster.kill(second)
         wait_until(lambda: first("INFO")["cluster_state"] == "fail", "the first one misses the second")
         whole, servers = check(first.url, second.url, code=1)
-        assert "1 of 2 do not tell" in whole["named servers"][1]
+        assert "1 of 2 do not describe" in whole["named servers"][1]
         assert servers[f"127.0.0.1:{second.port}"]["reachability"][0] == "problem"
         assert "8,192 those of servers that fail" in servers[f"127.0.0.1:{first.port}"]["cluster"][1]
 
