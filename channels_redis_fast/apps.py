@@ -40,7 +40,7 @@ class ChannelsRedisFastConfig(AppConfig):  # type: ignore[misc]
         register(check_layers)
         register(check_consumers)
         if read_settings()["CONSUMERS"] == "direct":
-            # A site that does not ask for it does not pay for the import.
+            # Imported only where a site asks for it.
             from .consumers import install  # noqa: PLC0415
 
             try:

@@ -312,7 +312,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             serializer = copy(serializer)
             serializer.expiry = None
         codec = self.choose_codec(
-            serializer, weakly(self._overridden("serialize")), weakly(self._overridden("deserialize"))
+            serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize"))
         )
         for host in [self._dialers] if isinstance(self._dialers, Seeds) else self._dialers:
             host.ask_identity()

@@ -1,5 +1,5 @@
 """
-Django system checks of CHANNEL_LAYERS, what is wrong and what will bite later, and of the consumers' dispatch.
+Django system checks of CHANNEL_LAYERS, for errors and for later trouble, and of the consumers' dispatch.
 
 They look at settings alone and connect to nothing. ``manage.py check`` runs them where ``channels_redis_fast`` is in
 INSTALLED_APPS; ``check_layers()`` can be called without. Only aliases whose backend is a layer of this package are
@@ -25,7 +25,7 @@ from .base import RedisLayer, overrides
 from .cluster.seeds import Seeds
 from .connection.hosts import HostOptions, host_label, is_cluster
 
-#: Characters of an encryption key below which guessing it is a matter of patience.
+#: Characters of an encryption key below which it can be guessed.
 MIN_KEY_LENGTH = 32
 
 #: Environment variables in which hosts of applications put the address of a Redis server.
@@ -36,7 +36,7 @@ LOCAL = ("localhost", "::1", "")
 
 def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """
-    Return what there is to say of the layers of this package in CHANNEL_LAYERS.
+    Return the messages about the layers of this package in CHANNEL_LAYERS.
 
     | id | |
     |---|---|
@@ -111,7 +111,7 @@ def _backend(setting: Any) -> type[RedisLayer] | None:
     try:
         backend = import_string(setting["BACKEND"])
     except Exception:
-        # Whatever a site's module may raise. Channels itself says so, and better.
+        # Whatever a site's module may raise. Channels reports that itself, and better.
         return None
     return backend if isinstance(backend, type) and issubclass(backend, RedisLayer) else None
 
@@ -171,7 +171,7 @@ def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Itera
     if "group_expiry" in config and "group_expiry" not in layer.without_effect and layer.group_expiry < session_age:
         yield Warning(
             f"CHANNEL_LAYERS[{alias!r}]: group_expiry ({layer.group_expiry} s) is less than SESSION_COOKIE_AGE "
-            f"({session_age} s): who stays connected longer than that no longer hears the group.",
+            f"({session_age} s): a consumer that stays connected longer no longer gets the group's messages.",
             hint="Raise group_expiry above the longest time that a consumer stays connected, or silence this where "
             "consumers come back sooner or add themselves to their groups again.",
             id="channels_redis_fast.W002",
@@ -205,7 +205,7 @@ def _check_orders(layers: dict[str, RedisLayer]) -> Iterator[CheckMessage]:
         if order != labels:
             yield Warning(
                 f"CHANNEL_LAYERS[{alias!r}] lists the hosts of [{other!r}] in another order.",
-                hint="A channel's shard follows from the order: processes that are to hear each other need the same "
+                hint="A channel's shard follows from the order: processes that are to reach each other need the same "
                 "one.",
                 id="channels_redis_fast.W003",
             )

@@ -31,7 +31,7 @@ from .process import FORKED, Process
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds that the end of an event loop waits for a closing that is under way.
+#: Seconds that the end of an event loop waits for a close that is under way.
 CLOSING_TIMEOUT = 5.0
 
 
@@ -55,14 +55,14 @@ class LoopState(Protocol):
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
 
     async def retire(self) -> None:
-        """Close for good, since the event loop closes, or nobody has the layer any more."""
+        """Close for good, since the event loop closes, or the layer was garbage-collected."""
 
 
 State = TypeVar("State", bound=LoopState)
 
 
 class Tenancy:
-    """What one layer has in one event loop, and the closing of it that is under way."""
+    """What one layer has in one event loop, and the close of it that is under way."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, state: LoopState, states: LoopStates[Any]) -> None:
         self.loop = loop
@@ -81,7 +81,7 @@ class Tenancy:
         await asyncio.shield(self._closing)
 
     async def retire(self) -> None:
-        """Close for good, in this loop, after a closing that is under way."""
+        """Close for good, in this loop, after a close that is under way."""
         # One that was cancelled, as all tasks of a loop may be, has left something open.
         if self._retiring is None or self._retiring.cancelled():
             self._retiring = _start(self.loop, self._retire())
@@ -114,7 +114,7 @@ class Tenancy:
             await asyncio.gather(*(each.aclose() for each in self._state.connections()), return_exceptions=True)
 
     def _retire_later(self) -> None:
-        # The garbage collector may be in any thread, in the middle of anything. A closed loop has seen to it already.
+        # The garbage collector may be in any thread, in the middle of anything. A loop that is closed has closed it.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(run_alone, self.loop, self._retire_collected)
 
@@ -152,7 +152,7 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         awaited = []
         for loop in list(self):
             if loop is not here and loop.is_running():
-                # Nobody waits for a loop of the site's own, which may wait for this one.
+                # A loop of the site's own is not waited for: it may be waiting for this one.
                 closing = asyncio.run_coroutine_threadsafe(self.disconnect_here(), loop)
                 if loop in _serving:
                     awaited.append(asyncio.wrap_future(closing))
@@ -177,10 +177,10 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         """
         In a forked child: let go of the parent's states without touching their sockets.
 
-        They stay referenced for ever: a destructor would close a transport, and with it take the parent's
+        They stay referenced until the process ends: a destructor would close a transport, and with it take the parent's
         socket out of the epoll set that both share, or send a TLS goodbye in the parent's name.
         """
-        keep_for_ever(dict(self))
+        never_collect(dict(self))
         for tenancy in self._tenancies.values():
             tenancy.forget()
         self.clear()
@@ -192,7 +192,7 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
 _inherited: list[Any] = []
 
 
-def keep_for_ever(inherited: Any) -> None:
+def never_collect(inherited: Any) -> None:
     """In a forked child: keep something of the parent's from being destroyed."""
     _inherited.append(inherited)
 
@@ -207,12 +207,12 @@ _inherited_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
 def serves_others(loop: asyncio.AbstractEventLoop) -> None:
-    """Say that a loop runs nothing but calls of other threads: who closes a layer may wait for it."""
+    """Declare that a loop runs only calls of other threads, so that closing a layer may wait for it."""
     _serving.add(loop)
 
 
 def _start(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    # An empty context: this outlives the request in which somebody asked for it.
+    # An empty context: this outlives the request that asks for it.
     return contextvars.Context().run(loop.create_task, coroutine)
 
 
@@ -220,7 +220,7 @@ _alone: set[asyncio.Task[None]] = set()
 
 
 def run_alone(loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run, from within a loop, what nobody awaits. The loop itself would have a weak reference only."""
+    """Run a coroutine that nobody awaits, and keep a reference to its task: the loop has only a weak one."""
     task = _start(loop, function())
     _alone.add(task)
     task.add_done_callback(_alone.discard)
@@ -245,7 +245,7 @@ def _hook(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
             try:
                 _retire_all(self, tenancies)
             finally:
-                # What a layer does in reply to the last steps must not make the loop's own end another error.
+                # An error of a layer in these last steps must not keep the loop from closing.
                 tenancies.clear()
                 close()
         else:
@@ -301,7 +301,7 @@ def on_fork(forkable: Forkable) -> None:
 
 
 class _Owner:
-    """The process that everything here belongs to, and who finds out that this is another one."""
+    """The process that everything here belongs to, and the check whether this is another one."""
 
     def __init__(self) -> None:
         self.process = Process()
@@ -335,7 +335,7 @@ def _after_fork() -> None:
     reseed()
     for tenancies in list(_tenancies.values()):
         # The loops are the parent's too, whoever closes them here.
-        keep_for_ever(list(tenancies))
+        never_collect(list(tenancies))
         tenancies.clear()
     for forkable in list(_forkables):
         forkable.after_fork()

@@ -33,7 +33,7 @@ DEFAULT_ALIAS = "default"
 
 
 class UsageError(Exception):
-    """Wrong usage or settings; the text is one sentence with the mend. Ends a command with exit code 2."""
+    """Wrong usage or settings; the text is one sentence that says how to fix it. Ends a command with exit code 2."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """
-One connection of the tool itself to one server, opened and watched over exactly as those of a layer are.
+One connection of the tool itself to one server, opened and checked exactly as those of a layer are.
 
-What connects here connects in the layer, and the errors are the layer's: one sentence with the host, never a password.
+If this connects, the layer connects, and the errors are the layer's: one sentence with the host, never a password.
 Which servers a layer has is for ``servers`` to know. Knows no command.
 """
 
@@ -66,7 +66,7 @@ class Line(CommandConnection):
 
     @property
     def slots(self) -> int | None:
-        """How many of a cluster's slots the server has; None where there is no cluster, or it does not tell."""
+        """How many of a cluster's slots the server has; None where there is no cluster, or that is unknown."""
         return None
 
     def has(self, name: str | bytes) -> bool:
@@ -105,7 +105,7 @@ class NodeLine(Line):
         return not self.ranges or any(first <= slot <= last for first, last in self.ranges)
 
     def not_done(self, request: Pending, error: Exception) -> None:
-        # That a key has gone elsewhere meanwhile is an answer.
+        # A redirection is an answer here: the key has moved meanwhile.
         if error.__class__ not in CLUSTER_ONLY:
             super().not_done(request, error)
         elif request.reply(error):

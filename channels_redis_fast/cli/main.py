@@ -1,5 +1,5 @@
 """
-The frame of the command line: picks the command, and turns whatever goes wrong into one line and an exit code.
+The frame of the command line: picks the command, and turns any error into one line and an exit code.
 
 Exit codes: 0, all is well; 1, the command found a problem, failed, or was interrupted; 2, wrong usage or settings. A
 command is imported when it is the one asked for. Does not know what a command does, nor where a deployment comes from.
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments_given = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments_given
-    # What a layer logs, a command says in its own words; a project that has handlers for it still gets it.
+    # A command reports in its own output what a layer logs; a project's own handlers still get it.
     logging.getLogger("channels_redis_fast").addHandler(_NO_LAST_RESORT)
     try:
         command, arguments = _parse(arguments_given)
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _failed("Interrupted.", debug, 1)
     except BrokenPipeError:
-        # Whoever read has seen enough. Python would complain once more when it flushes at the end.
+        # The reader of the pipe has left. Python would complain once more when it flushes at the end.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,5 +1,5 @@
 """
-Going over the keys of a prefix without disturbing anybody: SCAN in steps, and an end to it.
+Iterating over the keys of a prefix without loading the server: SCAN in steps, up to a limit.
 
 Knows how keys are found, not what they mean.
 """

@@ -1,6 +1,6 @@
 """
-What a server says of itself: version, memory, clients, time. Read-only, and every command may be refused: an ACL for
-chat processes forbids INFO and CLIENT LIST more often than not.
+What a server reports about itself: version, memory, clients, time. Read-only, and every command may be refused: an ACL
+for chat processes forbids INFO and CLIENT LIST more often than not.
 
 Knows the texts of INFO and CLIENT LIST; knows no layer but by the names of its connections.
 """
@@ -24,7 +24,7 @@ OWN_NAME = "channels_redis_fast:"
 
 @dataclass
 class Facts:
-    """What one server says of itself; empty is what it does not say."""
+    """What one server reports about itself; fields that it does not report are empty."""
 
     #: The fields of INFO, and of HELLO where INFO is refused.
     info: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Facts:
 
 async def ask_facts(line: Line) -> Facts:
     """
-    Return what the server of a line says of itself.
+    Return what the server of a line reports about itself.
 
     Raises ``redis.exceptions.ConnectionError`` naming the host.
     """

@@ -1,8 +1,8 @@
 """
 The servers of a layer, and a line to each: its shards; or the primaries of its cluster, numbered by their first slot.
 
-Knows how a cluster is asked for its servers, as a layer asks: those that the settings name, and whoever answers is
-believed. What that means for anybody is not known here.
+Knows how a cluster is asked for its servers, in the way of a layer: the servers that the settings name are asked, and
+the first that answers is trusted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Primary:
 
 @dataclass
 class Told:
-    """What the servers that the settings name have told: the cluster's primaries, and why some told nothing."""
+    """The answers of the servers that the settings name: the cluster's primaries, and why some gave no answer."""
 
     primaries: dict[Address, Primary] = field(default_factory=dict)
     errors: dict[Address, RedisError] = field(default_factory=dict)
@@ -47,10 +47,10 @@ class Told:
 @contextlib.asynccontextmanager
 async def lines(layer: RedisLayer, role: str, told: Told | None = None) -> AsyncIterator[list[Line]]:
     """
-    Give a line to each shard of a layer, or to each primary of its cluster; they are closed at the end, however that
-    comes. ``told``: what ``ask_cluster`` has found out already.
+    Give a line to each shard of a layer, or to each primary of its cluster; they are closed at the end. ``told``:
+    what ``ask_cluster`` has found out already.
 
-    Of a cluster that tells nothing the lines are to the servers that the settings name: whoever uses these hears why.
+    Where a cluster gives no answer, the lines are to the servers that the settings name; using them raises the reason.
     """
     opened: list[Line] = []
     try:

@@ -52,8 +52,8 @@ class Cluster:
     """
     The servers of a cluster, as one event loop sees them.
 
-    ``scripts`` are loaded on every connection. ``says``: whether receivers are told on a key's sharded channel that
-    there is something on the key again.
+    ``scripts`` are loaded on every connection. ``announces``: whether receivers count on announcements on a key's
+    sharded channel that the key has messages again.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class Cluster:
             )
             self.loop.call_later(MAP_INTERVAL, self._tend)
         elif self._waiting or self._is_outdated:
-            # Somebody cancelled every task of the loop, or this came in at the last moment.
+            # All tasks of the loop were cancelled, or this came in at the last moment.
             self._tend()
 
     async def _see_to_it(self) -> None:

@@ -25,8 +25,8 @@ class Seeds:
     """
     The servers of a decoded ``{"cluster": [...]}`` host. ``layer`` is how their connections are named there.
 
-    The keywords beside ``cluster`` are for every server. What the first URI says of user, password and TLS is, too,
-    as the addresses that a cluster tells of itself say nothing of that.
+    The keywords beside ``cluster`` are for every server; so are the user, the password and the TLS of the first URI, as
+    the addresses that a cluster reports have none of these.
 
     Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
     """

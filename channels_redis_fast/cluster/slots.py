@@ -15,7 +15,7 @@ SLOTS = 16384
 
 Address = tuple[str, int]
 
-#: What a cluster calls a server whose address it does not know: the one that was asked, as far as can be told.
+#: What a cluster calls a server whose address it does not know: the one that was asked, as far as is known.
 _UNKNOWN = ("", "?")
 
 

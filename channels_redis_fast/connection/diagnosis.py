@@ -1,7 +1,7 @@
 """
 Why a server drops connections before it has answered anything: it speaks TLS, or does not, or is in protected mode.
 
-Asks without a user and a password. Knows what servers do with those who come; not who asks, nor for what.
+Connects without a user and a password. Knows how servers greet a connection; not what asks, nor for what.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from .resolver import resolve
 
-#: Seconds that a server has to say something by itself, and for a handshake of TLS.
+#: Seconds that a server has to send something by itself, and for a TLS handshake.
 WORD_TIMEOUT, HANDSHAKE_TIMEOUT = 0.25, 1.0
 
 
@@ -38,7 +38,7 @@ async def diagnose(host: str, port: int, tls: bool) -> str | None:
 
 
 async def _word(host: str, port: int, said: bytes = b"") -> bytes:
-    """Return what a server says by itself, or to something."""
+    """Return what a server sends by itself, or in reply to a line."""
     async with _opened(host, port, None) as (reader, writer):
         writer.write(said)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -47,7 +47,7 @@ async def _word(host: str, port: int, said: bytes = b"") -> bytes:
 
 
 async def _speaks_tls(host: str, port: int) -> bool:
-    # Nothing is sent that would have to be kept from somebody else.
+    # Nothing secret is sent.
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE

@@ -1,9 +1,9 @@
 """
 Opening a socket to one host, with redis-py: URL, TLS, ACL, Sentinel, AUTH and SELECT are its business.
 
-``Dialer.dial`` has redis-py connect, sees that the server is the one wanted and ready, says who is calling, and hands
-the socket over; from there on it is a ``Link``'s. This is the one module that knows redis-py's connections. Knows no
-command but those of the handshake.
+``Dialer.dial`` has redis-py connect, checks that the server is the one wanted and ready, names the connection, and
+hands the socket over; from there on it is a ``Link``'s. This is the one module that knows redis-py's connections. Knows
+no command but those of the handshake.
 
 Rules kept here:
 
@@ -72,7 +72,7 @@ class SocketOwner(Protocol):
 
 
 class PrimaryFollower(Protocol):
-    """What has a socket to where the primary was."""
+    """A connection that has to leave when the primary moves."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -83,7 +83,7 @@ class Dialer:
     """
     One host that can be connected to; ``layer`` is how its connections are named there.
 
-    ``make_pool`` makes the redis-py pool whose connections are used, where that is the site's own business.
+    ``make_pool`` makes the redis-py pool whose connections are used, where a site makes its own.
 
     Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
     """
@@ -147,7 +147,7 @@ class Dialer:
             raise ConnectionError(self._describe(error)) from error
         resolve_apart(connection)
         try:
-            # All of it: redis-py's own limit is for the socket, and a server may take that and then say nothing.
+            # All of it: redis-py's own limit is for the socket, and a server may accept that and then never answer.
             identity = await _within(self._connect_timeout, self._greet(connection, role))
             if connection._reader.at_eof() or connection._writer.is_closing():
                 # redis-py's protocol was notified of it, and the next one would not be.
@@ -167,7 +167,7 @@ class Dialer:
             raise ConnectionError(f"{self.label}: {seen} ({late})" if seen else f"{self.label}: {late}") from error
         except Exception as error:
             # Not only RedisError and OSError: uvloop has RuntimeError for a socket that closed in the meantime.
-            # Some releases of redis-py put what a unix socket's server said into an error of their own.
+            # Some releases of redis-py wrap the error of a unix socket's server.
             is_about_passwords = isinstance(error.__cause__, exceptions.AuthenticationError)
             kind = exceptions.AuthenticationError if is_about_passwords else ConnectionError
             seen = None if is_about_passwords else await self._why(connection, error)
@@ -186,7 +186,7 @@ class Dialer:
         self.asks_identity = True
 
     def watch(self, follower: PrimaryFollower) -> None:
-        """Tell a connection, in its event loop, when the primary has moved."""
+        """Have a connection's ``moved`` called, in its event loop, when the primary has moved."""
         self._followers.add(follower)
 
     def lost(self, error: Exception | None, opened_at: float, server: str) -> None:
@@ -317,7 +317,7 @@ def _keep_alive(sock: Any) -> None:
     """Have TCP ask a silent peer whether it is there. A firewall that forgets silent connections sees that, too."""
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    # A system that has a name for an option need not let everybody set it.
+    # A system may know an option and not permit setting it.
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE.items():

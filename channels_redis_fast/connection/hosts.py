@@ -2,8 +2,8 @@
 The ``hosts`` option: what a user may write, checked and brought into one form.
 
 Knows the shapes that ``channels_redis`` documents (URIs, pairs, dicts, Sentinel dicts), that of a cluster, and how to
-name a host in a log line without its password. Opens nothing and does not know redis-py; which connection keywords
-exist is redis-py's to say (``connection.Dialer`` asks it when the layer is made).
+name a host in a log line without its password. Opens nothing and does not know redis-py; redis-py decides which
+connection keywords exist (``connection.Dialer`` asks it when the layer is made).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _decode_place(options: HostOptions, where: str) -> HostOptions:
 
 
 def _without_tls(options: HostOptions, where: str) -> HostOptions:
-    """Leave the keywords of TLS out of a host that is plainly without it, which redis-py would fail with; say so."""
+    """Leave out, and log, the TLS keywords of a host that is plainly without TLS: redis-py would fail with them."""
     if not _is_plainly_plain(options):
         return options
     names: dict[str, None] = {}
@@ -186,7 +186,7 @@ def _is_plainly_plain(options: HostOptions) -> bool:
     """Return whether a host says that it is without TLS: by a scheme, or by ``ssl`` that is False."""
     if options.get("ssl") or "connection_class" in options:
         return False
-    # Of a cluster the first URI speaks for all servers.
+    # Of a cluster the first URI stands for all servers.
     addresses = [server.get("address") for server in options.get("cluster", [options]) if "address" in server]
     if addresses:
         return not is_unset_address(addresses[0]) and urlsplit(addresses[0]).scheme != "rediss"

@@ -1,8 +1,8 @@
 """
 The values of a host's connection keywords: checked when the layer is made, by name, and text brought into its type.
 
-redis-py takes most values unseen and fails with them at the first call, or does something else than was meant. Knows
-the keywords whose values can be wrong in that way; which keywords there are at all is redis-py's to say.
+redis-py takes most values unchecked and fails with them at the first call, or misreads them. Knows the keywords whose
+values can be wrong in that way; redis-py decides which keywords exist.
 """
 
 from __future__ import annotations

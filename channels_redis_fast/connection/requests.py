@@ -92,7 +92,7 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def finish(self, replies: list[Any], error: Exception | None) -> None:
-        """Take all the replies in order, and the first error reply among them. Not called when ``is_over``."""
+        """Take all the replies in order, and the first error reply among them. To be ignored when ``is_over``."""
 
     @abc.abstractmethod
     def abort(self, error: Exception) -> None:
@@ -122,7 +122,7 @@ class Exchange(abc.ABC):
             self._not_done -= 1
         else:
             self._replies.append(reply)
-        if len(self._replies) == len(self._commands) and not self._not_done and not self.is_over():
+        if len(self._replies) == len(self._commands) and not self._not_done:
             self.finish(self._replies, next((reply for reply in self._replies if isinstance(reply, Exception)), None))
         return False
 
@@ -158,6 +158,8 @@ class Request(Exchange):
         return self.future.done()
 
     def finish(self, replies: list[Any], error: Exception | None) -> None:
+        if self.future.done():
+            return
         if error is None or not self._raises:
             self.future.set_result(replies)
         else:

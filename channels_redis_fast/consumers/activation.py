@@ -1,9 +1,9 @@
 """
 Direct dispatch for all consumers of a site, those of other packages too: ``install`` and ``uninstall``.
 
-Methods of Channels' own classes are replaced, and only if each is the code that this package was written against. An
-unknown one, of a release that changed it or of another package that replaced it, may promise something else: then
-nothing is replaced.
+Methods of Channels' own classes are replaced, and only if each is the code that this package was written against. If
+one is unknown, because a release changed it or another package replaced it, it may do something else: then nothing is
+replaced.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def install() -> None:
     """
     Replace the dispatch of Channels' consumer classes. Does nothing when it is replaced already.
 
-    Consumers that are connected go on as they are. Raises ``RuntimeError`` naming the release of Channels and what is
-    not known of it; Channels is left alone then.
+    Consumers that are connected go on as they are. Raises ``RuntimeError`` naming the release of Channels and
+    what is not known of it; Channels is left alone then.
     """
     if installed():
         return

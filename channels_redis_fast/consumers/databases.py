@@ -3,12 +3,13 @@ When a consumer's dispatch has to look after the database connections of the asy
 
 Channels goes to a thread before every handler, ``await aclose_old_connections()``, so that no handler meets a
 connection that is too old or broken. That thread is the one in which ``sync_to_async`` runs the ORM's queries, and
-nearly always there is nothing to close in it: yet the way there and back costs 100 us. Here the hop happens exactly
+nearly always there is nothing to close in it; the hop there and back costs 100 us. Here the hop happens exactly
 when it would act on a connection: this module knows the connections that were opened in the thread, by Django's
 ``connection_created`` signal, and reads from them what ``close_if_unusable_or_obsolete`` would.
 
 Which thread that is follows from the caller's context, by the rule of ``asgiref.sync.SyncToAsync.__call__``; the first
-hop to each executor tells. Where asgiref is not as this module knows it, every message hops, as in Channels.
+hop to each executor finds it out. With a version of asgiref that this module does not know, every message hops, as in
+Channels.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class StaleConnections:
 
 
 async def close_stale_connections(consumer: Any) -> None:
-    """Hop to the thread of a consumer's connections, if there is a reason to."""
+    """Hop to the thread of a consumer's connections if one of them is stale."""
     stale = stale_connections(consumer)
     if stale.exist():
         await stale.close()

@@ -1,8 +1,8 @@
 """
 Waiting for a consumer's messages: the client's, and those of its channel.
 
-Channels has a task for each receive, and ``asyncio.wait`` over both. Here the consumer's own task waits, on one object
-that whichever source is first wakes (``Gate``), and nothing else runs in between:
+Channels has a task for each receive, and ``asyncio.wait`` over both. Here the consumer's own task waits on one object
+(``Gate``), which the first source with a message opens:
 
 - a receive that nobody here wrote (the server's, a middleware's, another layer's) keeps a task of its own, since it
   may ask for its task or be cancelled by a timeout;

@@ -374,6 +374,8 @@ class Look(Exchange):
         return self._is_over
 
     def finish(self, replies: list[Any], error: Exception | None) -> None:
+        if self._is_over:
+            return
         self._is_over = True
         if error is not None:
             self._view.failed(self, error)

@@ -1,7 +1,7 @@
 """
-Who was in a small group when it was last looked at, so that the next message to it can be one round trip.
+The members of small groups as last read, so that the next message to such a group takes one round trip.
 
-Nothing here is believed: the script that delivers looks at the group itself, and delivers only if it finds the very
+The cache is never trusted: the script that delivers reads the group itself, and delivers only if it finds exactly the
 list that a ``GroupSnapshot`` stands for (``scripts``). Knows keys and names; not when a group is looked at, nor by
 whom.
 
@@ -41,7 +41,7 @@ class GroupSnapshot:
         self.channels = channels
         self.count = count
         self.digest = digest
-        #: Whether the server would not do it in one call, for want of a permission, say.
+        #: Whether the server refused to do it in one call, for lack of a permission for example.
         self.is_refused = False
 
 
@@ -56,7 +56,7 @@ class GroupMembershipCache:
     def __init__(self, most: int = MAX_MEMBERS, least: int = 1) -> None:
         self._most = most
         self._least = least
-        #: The one used last at the end.
+        #: In the order of their last use.
         self._known: dict[bytes, GroupSnapshot] = {}
         self._members = 0
         self._under_way: dict[bytes, int] = {}

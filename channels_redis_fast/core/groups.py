@@ -2,8 +2,8 @@
 A message to a group of the core layer: who belongs to the group, and what goes to which of their keys.
 
 Two round trips: one to look who is in the group, one to deliver. A group that was small the last time, with all its
-keys on its own shard, takes one: the script that delivers looks for itself whether the group is still what it was, and
-if not answers what it has found; then the second round trip follows. Knows what a group means; not how a message is
+keys on its own shard, takes one: the script that delivers checks whether the group is unchanged; if not, it returns the
+members, and the second round trip follows. Knows what a group means; not how a message is
 laid out, nor when anything is written.
 """
 
@@ -103,7 +103,7 @@ class GroupSender:
             group.key, group.limit, snapshot.digest, snapshot.keys, framed, self._capacities(snapshot.channels)
         )
         if found is None:
-            # Whatever is in the way (a permission, say) would be so the next time too.
+            # Whatever prevents it (a permission for example) would prevent it the next time too.
             snapshot.is_refused = True
         return found
 
@@ -134,7 +134,7 @@ class GroupSender:
                 start = end
         waited = [call for shard_calls in calls for call in shard_calls]
         if len(waited) > 1:
-            # Until all have answered: one shard's trouble must not leave another's outcome unread.
+            # Until all have answered: an error of one shard must not leave another's outcome unread.
             await asyncio.wait(waited)
             for call in waited:
                 # The first error is raised; asyncio would complain of the others.

@@ -1,7 +1,7 @@
 """
 Counting what a core layer has in Redis: members of a group, messages that wait on a channel's key.
 
-Reads and changes nothing, so what has expired and was not yet removed is passed over and stays. Knows connections and
+Only reads: what has expired and was not yet removed is not counted, and stays. Knows connections and
 keys; names, shards and limits come from ``core``.
 """
 

@@ -1,7 +1,7 @@
 """
 What a core layer has in one event loop: by shard a command connection and a sender, and one receiver.
 
-Knows how these are put together and closed, in which order; what they do is theirs.
+Knows how these are put together, and in which order they are closed; not what they do.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """
-The group memberships of a layer's own channels, as this process made them: what an empty server has lost.
+The group memberships that this process has asked for its own channels: what a server that comes back empty has lost.
 
 A record only; ``restoration`` compares it with the servers. It belongs to the layer and not to an event loop, since a
-channel may be added in one loop (that of the hub, say) and received on in another. Opens nothing.
+channel may be added in one loop (such as that of the hub) and received on in another. Opens nothing.
 
 Rules kept here:
 
-- A channel is recorded while somebody receives on it: waits on it, or has had a message of it and is in its handler.
-  A receive that was cancelled and has no successor ends that; so do ``group_expiry`` seconds without a receive.
+- A channel is recorded while it is received on: a receive waits, or its last message is being handled. A receive that
+  was cancelled and has no successor ends that; so do ``group_expiry`` seconds without a receive.
 - Memberships are recorded when they are asked for, so in the order in which the server is asked.
-- No more than ``MAX_MEMBERSHIPS`` are recorded. What does not fit is not restored, and one line of the log says so.
+- No more than ``MAX_MEMBERSHIPS`` are recorded. What does not fit is not restored; that is logged once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SEARCH_INTERVAL = 10.0
 @dataclass(frozen=True)
 class Dataset:
     """
-    What a server's data are known by: ``identity`` is another one when they may have been lost.
+    Identifies the data of a server: ``identity`` differs when they may have been lost.
 
     ``started``: when the server's process began; ``known_at``: when this was asked for (both Unix time).
     """
@@ -58,7 +58,7 @@ class ChannelRecord:
         self.received = False
         #: Whether the last receive was cancelled.
         self.is_gone = False
-        #: When (monotonic) somebody was last seen to receive.
+        #: When (monotonic) a receive was last seen.
         self.seen = time.monotonic()
 
     def took(self) -> None:
@@ -151,7 +151,7 @@ class Memberships:
         """
         Return the channels of a group that were added at that time or later.
 
-        First those that somebody receives on, then those whose last receive was cancelled.
+        First those that are received on, then those whose last receive was cancelled.
         """
         now = time.monotonic()
         living: list[str] = []
@@ -166,7 +166,7 @@ class Memberships:
         return living, gone
 
     def received_on(self, group: GroupRecord) -> list[str]:
-        """Return the channels of a group on which somebody has received and still does; forget those long gone."""
+        """Return the channels of a group that are received on; forget those long gone."""
         now = time.monotonic()
         with self._lock:
             found = []

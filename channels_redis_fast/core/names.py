@@ -1,5 +1,5 @@
 """
-Which functions judge a layer's names: the compiled ones, or the layer's own where a subclass has rules of its own.
+Which functions validate a layer's names: the compiled ones, or Channels' methods where a subclass changes the rules.
 
 Knows the rules by the names of the methods and attributes of Channels' ``BaseChannelLayer`` that make them.
 """
@@ -29,8 +29,8 @@ _RULES = (
 
 class Names(NamedTuple):
     """
-    What a layer asks about names. ``kind`` and ``is_group`` answer a negative number, and False, where they are not
-    sure, ``find`` None: then Channels' own methods are asked.
+    The checks of names. ``kind`` returns a negative number, ``is_group`` False and ``find`` None where they are not
+    sure: then Channels' own methods decide.
     """
 
     kind: Callable[[Any], int]

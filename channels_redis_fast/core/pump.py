@@ -1,6 +1,6 @@
 """
-The blocking connection of one shard in one event loop: waits in Redis for messages, and never holds one
-that it could lose.
+The blocking connection of one shard in one event loop: waits in Redis for messages, and has at most one in flight that
+a lost connection could cost.
 
 One BZPOPMIN waits on all keys at once and takes ONE message. What lies behind it on a specific key is read
 with ZRANGE in the same round trip, delivered, and removed with the next write. A private sorted set, first in
@@ -14,7 +14,7 @@ Rules kept here:
 - What was delivered before the connection was lost is not delivered again, though the next server has it: a promoted
   replica that did not have the removal. That is for specific keys. Of a general channel another process may get
   it, and equal messages without a random prefix cannot be told apart.
-- The next wait begins when those whom this one woke have run once, so that it knows whether they want more.
+- The next wait begins when the receivers that this one woke have run once, so that it knows whether they want more.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class General(Protocol):
 
 
 class ReceiverContext(MailboxFeeder, Protocol):
-    """Who a pump works for: says what is wanted, and takes what was found."""
+    """What a pump works for: it names what is wanted, and takes what was found."""
 
     stats: Stats
     block_time: float
@@ -101,7 +101,7 @@ class Pump(Connection):
         # delivered must not be popped by the next wait.
         self._due = 0
         self._turn = 0
-        # Which are few, so that what is read ahead is bounded in total too.
+        # Only a few, so that what is read ahead is bounded in total too.
         self._recent: dict[Inbox, ReadAhead] = {}
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
@@ -227,7 +227,7 @@ class Pump(Connection):
         self._blocked = True
 
     def _is_outdated(self, wanted: list[Target]) -> bool:
-        """Whether the wait in Redis misses something wanted, or would take a message that nobody here wants."""
+        """Whether the wait in Redis lacks a wanted key, or would take a message that is not wanted here."""
         return (
             self._stopped is not None
             or bool(self.tries)
@@ -297,7 +297,7 @@ class Pump(Connection):
         if not reply:
             return
         if inbox.receiver is not self._receiver or inbox.epoch != epoch:
-            # Another loop empties this key by now, and will read them itself.
+            # Another loop reads this key by now, and will read them itself.
             return
         inbox.removals.setdefault(self.shard, []).extend(reply)
         self._receiver.deliver(inbox, reply)
@@ -336,7 +336,7 @@ class Pump(Connection):
             self.kick()
 
     def _find_forbidden(self, targets: list[Target], error: NoPermissionError) -> None:
-        """Tell those whose key the ACL forbids, and go on with the others; the server does not say which key it was."""
+        """Fail the receivers whose key the ACL forbids, and go on with the others. The server does not name the key."""
 
         def found(future: asyncio.Future[list[Any]]) -> None:
             replies = [future.exception()] * len(targets) if future.exception() else future.result()

@@ -1,9 +1,8 @@
 """
-Receiving on sorted sets, in one event loop: who waits for what, and what the pumps bring them.
+Receiving on sorted sets, in one event loop: which keys are waited for, and what happens to the messages found.
 
-Specific channels have mailboxes (``mailbox.py``) that belong to the layer; of several loops, one empties each
-Redis key. General channels belong to whoever asks (``general.py``). Knows keys and channels; the sockets are the
-pumps'.
+Specific channels have mailboxes (``mailbox.py``) that belong to the layer; of several loops, one reads each
+Redis key. General channels are for any worker (``general.py``). Knows keys and channels; the sockets are the pumps'.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from .pump import Pump, Target
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds between looks at whether the loop that empties a key for this one still runs, and the looks in a row that
-#: find it standing still before it loses the key. One would not do: this process may have been stopped.
+#: Seconds between checks whether the loop that reads a key for this one still runs, and the checks in a row that find
+#: it standing still before it loses the key. One is not enough: this process may have been stopped.
 OWNER_CHECK, OWNER_CHECKS = 0.25, 2
 
 #: Seconds that the token which ends another loop's wait stays in Redis at most.
@@ -141,7 +140,7 @@ class Receiver:
             general.give((message, pump, member, score))
 
     def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]:
-        """Return a popped message to its place in Redis, whatever the capacity says: it was there before."""
+        """Return a popped message to its place in Redis, regardless of the capacity: it was there before."""
         _, pump, member, score = popped
         self.stats.put_back += 1
         connection: CommandConnection | SlotQueue = self.commands[pump.shard].at(key)
@@ -200,7 +199,7 @@ class Receiver:
     # Coming and going.
 
     async def disconnect(self) -> None:
-        """Close the sockets of the pumps, losing nothing; who still waits is served by new ones."""
+        """Close the sockets of the pumps, losing nothing; receives that still wait are served by new ones."""
         for inbox in self.inboxes.values():
             inbox.disarm()
         try:
@@ -211,7 +210,7 @@ class Receiver:
                     pump.kick()
 
     def resume(self) -> None:
-        """Called when the sockets for commands were closed: as long as somebody receives, groups count on them."""
+        """Called when the sockets for commands were closed: as long as anything is received, groups need them."""
         if not self.retired and any(self.wanted(pump) for pump in self.pumps):
             for connection in self.commands:
                 connection.keep_open()
@@ -219,7 +218,7 @@ class Receiver:
     async def retire(self) -> None:
         """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""
         self.retired = True
-        # Who still waits here never runs again: a message given to one of them would be lost.
+        # The receives that still wait never run again: a message given to one of them would be lost.
         for inbox in list(self._inboxes.inboxes.values()):
             inbox.drop_waiters(self.loop)
         for general in self._generals.values():
@@ -235,7 +234,7 @@ class Receiver:
                 self._hand_on(inbox)
 
     def _adopt(self, inbox: Inbox) -> bool:
-        """Take a key over if nobody empties it; return whether this loop does now."""
+        """Take a key over if no loop reads it; return whether this loop does now."""
         with self._inboxes.lock:
             owner = inbox.receiver
             if owner is None or owner is self or owner.loop.is_closed():
@@ -278,8 +277,8 @@ class Receiver:
         """
         Take a key from a loop that stands still, when that waits for it no longer.
 
-        The token that ends its wait takes the place of a message, which nobody would read off its connection. A message
-        that is on that connection already comes when the loop goes on.
+        The token that ends its wait is popped in place of a message, which would stay unread on its connection. A
+        message that is on that connection already comes when the loop goes on.
         """
         if inbox in self._taking:
             return
@@ -329,7 +328,7 @@ class Receiver:
                 logger.debug("The event loop that was to receive on %r is closed", inbox.name)
 
     def _forget(self, inbox: Inbox) -> None:
-        """Let go of a key that nobody has received on for long, and of the inbox with it."""
+        """Let go of a key that was not received on for long, and of its inbox."""
         with self._inboxes.lock:
             if inbox.receiver is self and (inbox.waiting or inbox.claimed):
                 # A receiver in another thread came meanwhile, and relies on this loop.

@@ -1,10 +1,10 @@
 """
-Putting groups back together after a server has lost them, in one event loop.
+Restoring groups after a server has lost them, in one event loop.
 
 Redis restarts without its data, or a replica is promoted that lacks the last writes: channels are in no group any more,
-and their consumers do not notice. ``GroupRestorer`` asks each server who it is when a connection to it is
-opened, and where that is another process than before, compares the groups with the layer's ``Memberships``. Knows
-groups; not how a connection comes back.
+and their consumers do not notice. ``GroupRestorer`` identifies each server when a connection to it is opened, and
+where it is another process than before, compares the groups with the layer's ``Memberships``. Knows groups; not how a
+connection is restored.
 
 Rules kept here:
 
@@ -12,7 +12,7 @@ Rules kept here:
 - A group whose key is missing, or that was made anew since the data were lost, is restored in full. In one that has
   survived, only what was added in the ``RECENT`` seconds before the loss: what is older and missing, some other process
   has removed.
-- A channel whose last receive was cancelled is restored if somebody receives on it again within ``RETURN_TIME``.
+- A channel whose last receive was cancelled is restored if it is received on again within ``RETURN_TIME``.
 - Members are added only if they are missing, so that processes and event loops that do so at once do no harm.
 - A server that deletes its data and goes on (FLUSHALL, ``flush``) is no restart.
 """
@@ -51,7 +51,7 @@ LATE = 2.0
 #: Groups that are asked for, and members that are added, with one write.
 AT_ONCE = 500
 
-#: Seconds after which a server is asked again that would not have its groups restored; one of a cluster that is down.
+#: Seconds until the next attempt after a server refused to have groups restored; and after a cluster was down.
 RETRY, RETRY_SOON = 5.0, 0.1
 
 #: How often the scores of members are renewed before they expire, and the seconds between two looks at least.
@@ -74,7 +74,7 @@ class GroupRestorer:
         self._loop = loop
         self._marker = prefix + b":epoch"
         self._shards = shards
-        #: Who each server is that there is a connection to; what is not known of it is None while that is asked.
+        #: The data of each connected server; None while they are being identified.
         self._datasets: weakref.WeakKeyDictionary[CommandConnection, Dataset | None] = weakref.WeakKeyDictionary()
         #: When (Unix time) a connection was lost last.
         self._lost_at: weakref.WeakKeyDictionary[CommandConnection, float] = weakref.WeakKeyDictionary()
@@ -129,7 +129,7 @@ class GroupRestorer:
         """Whether a connection is to come back though nothing waits for it."""
         return not self._is_closed and bool(self._groups_of(connection))
 
-    # Who a server is.
+    # Identifying servers.
 
     def _ask(self, connection: CommandConnection) -> None:
         self._datasets[connection] = None
@@ -145,7 +145,8 @@ class GroupRestorer:
         if run_id:
             self._identified(connection, Dataset(run_id, time.time() - int(uptime or 0)))
         elif isinstance(connection, Node):
-            # No key says something of all the slots of a server. So each connection may be to another life of it.
+            # No single key can identify the data of all slots of a server. So each connection counts as one to new
+            # data.
             self._identified(connection, Dataset(uuid4().hex.encode()))
         else:
             marks: list[Command] = [(b"SET", self._marker, uuid4().hex, b"NX"), (b"GET", self._marker)]
@@ -194,9 +195,9 @@ class GroupRestorer:
 
     def look_for_returned(self, group: GroupRecord, channels: list[str]) -> None:
         """
-        Restore channels a little later, if somebody receives on them again by then.
+        Restore channels a little later, if they are received on again by then.
 
-        Between a receive that was cancelled and its successor nobody does, for a moment.
+        Between a cancelled receive and its successor there is a moment without one.
         """
         dataset = group.dataset
 

@@ -1,10 +1,10 @@
 """
-From a message to the bytes that lie in Redis, and back: which way a layer's messages go.
+From a message to the bytes that are stored in Redis, and back.
 
 There are three ways. Exactly our msgpack serializer goes through the compiled envelope; with encryption the
 envelope is spliced first and one token made for each key; whatever else a site has (JSON, a custom
 serializer, a subclass, an overridden ``serialize`` of the layer) is called as channels_redis calls it.
-``choose`` decides once, when the layer is made. Knows nothing of Redis keys, shards or the event loop.
+``choose`` picks one when the layer is made. Knows nothing of Redis keys, shards or the event loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHANNEL_FIELD = "__asgi_channel__"
 
 Message = dict[str, Any]
 Address = str | list[str] | None
-#: A message and whom it is for.
+#: A message with its address: one channel, several, or None for the key's only channel.
 Delivery = tuple[Address, Message]
 
 
@@ -32,7 +32,7 @@ class Codec(Protocol):
 
     #: Whether members sort, byte by byte, in the order in which they were made in this process.
     ordered: bool
-    #: What copies a decoded message, so that nobody gets what another one has; None where ``clone`` does.
+    #: What copies a decoded message, so that each receiver has one of its own; None where ``clone`` does.
     copy: Callable[[Message], Message] | None
 
     def encode(self, message: Message, channel: str | None, /) -> bytes:
@@ -49,7 +49,7 @@ class Codec(Protocol):
 
 
 class SingleMessageCodec(abc.ABC):
-    """What the codecs have in common that take members one after the other."""
+    """Base of the codecs that decode members one by one."""
 
     copy: Callable[[Message], Message] | None = None
 
@@ -103,7 +103,7 @@ class SerializerCodec(SingleMessageCodec):
         return _as_bytes(self._serialize(message if channel is None else _addressed(message, channel)))
 
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
-        # Lists of its own: what a site's serializer does with them is not for the next message.
+        # A list of its own: a site's serializer may change it.
         return [_as_bytes(self._serialize(_addressed(message, [*names]))) for names in channels]
 
     def decode(self, member: bytes, /) -> Delivery:
@@ -153,7 +153,7 @@ class PayloadCodec(SingleMessageCodec):
             try:
                 return None, decode(member, 0)[1]
             except ValueError:
-                # No dict, or one with keys that are no text: if it is not that, the serializer says so.
+                # No dict, or one with keys that are no text; the serializer raises for anything else.
                 pass
         message = self._deserialize(member)
         if message is None:

@@ -1,8 +1,8 @@
 """
 The members of a Redis key that were delivered last, so that none of them is delivered again.
 
-A member that was delivered can come again where its removal has not reached whoever is asked next: a replica that was
-promoted, a server that was read by another event loop. Knows members by their hashes; no connection, no message.
+A member that was delivered can come again if its removal did not reach the server that is read next: a promoted
+replica, or a server that another event loop was reading. Knows members by their hashes; no connection, no message.
 """
 
 from __future__ import annotations

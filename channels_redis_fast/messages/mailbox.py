@@ -1,16 +1,16 @@
 """
-Mailboxes of channels: messages that left Redis and were not yet received, and who waits for them.
+Mailboxes of channels: messages that left Redis and were not yet received, and the receivers that wait.
 
 ``Mailboxes`` serves both layers. An ``Inbox`` is those of one Redis key of the core layer, which all specific
 channels of one kind in this process share; it belongs to the layer and not to an event loop, since loops in
-several threads may receive on one key. Knows no socket and no wire format; who empties an inbox's Redis key is
-the ``receiver`` it names.
+several threads may receive on one key. Knows no socket and no wire format; an inbox's
+``receiver`` is what reads its Redis key.
 
 Rules kept here:
 
 - A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
-- A waiter of another event loop takes it out of the mailbox itself, when its loop runs: until then it is nobody's, and
-  a loop that stands still holds nothing up. Those behind it in line take it at once where that loop is stopped, and
+- A waiter of another event loop takes it out of the mailbox itself, when its loop runs; so a loop that stands still
+  blocks no other receiver. Those behind it in line take it at once where that loop is stopped, and
   after ``PATIENCE`` where it is busy.
 - What a waiter got and could not use, because it was cancelled, goes back to the front; of several such messages that
   of the earlier waiter comes first.
@@ -53,7 +53,7 @@ class MailboxFeeder(Protocol):
 
     loop: asyncio.AbstractEventLoop
     retired: bool
-    #: How often it was asked to serve a key, and came to it.
+    #: How often it was asked to serve a key, and did.
     served: int
 
     def serve(self, inbox: Inbox) -> None: ...
@@ -145,7 +145,7 @@ class InboxRegistry(MailboxLimits):
     ) -> None:
         super().__init__(expiry, capacity_of, stats, copy)
         self.inboxes: dict[str, Inbox] = {}
-        #: Who empties keys in each event loop.
+        #: What reads the keys in each event loop.
         self.receivers: dict[asyncio.AbstractEventLoop, MailboxFeeder] = {}
         self._prefix = prefix
         #: Receives that the garbage collector has ended; see ``abandon_later``.
@@ -163,7 +163,7 @@ class InboxRegistry(MailboxLimits):
                 if not name.endswith(client_prefix + "!"):
                     raise AssertionError("Wrong client prefix")
                 inbox = self.inboxes[name] = Inbox(self, name, self._prefix + name.encode())
-            # Whoever empties it must not let it go before the receiver waits.
+            # Its reader must not drop it before the receiver waits.
             inbox.claimed = True
             return inbox
 
@@ -276,7 +276,7 @@ class Mailboxes(MailboxTable):
     def drop_oldest(self, mailbox: Mailbox, spare: int) -> int | None:
         """Drop the oldest message of a mailbox; return the freed bytes, None if it had no more than ``spare``."""
         with self._limits.lock:
-            # Emptied, it is one no more.
+            # An empty mailbox is no longer in the table.
             if len(mailbox) <= spare or self.stored.get(mailbox.channel) is not mailbox:
                 return None
             before = self.held
@@ -331,7 +331,7 @@ class Mailboxes(MailboxTable):
         given = 0
         failed: tuple[str, Exception] | None = None
         try:
-            # One for all that store it. Somebody has the original, or will have it.
+            # One copy for all that store it: the original belongs to a receiver.
             stored = StoredMessage(self._copy_of(message), deadline, True)
             for channel in channels:
                 try:
@@ -365,9 +365,9 @@ class Mailboxes(MailboxTable):
 
     def _hand_back(self, channel: str, message: Message, place: int) -> int:
         """
-        Give a message that somebody has had and not received to the next, or back; return the bytes stored.
+        Give a message that a receiver was given and did not take to the next, or back; return the bytes stored.
 
-        ``place``: the number of who has had it.
+        ``place``: the number of that receiver's waiter.
         """
         before = self.held
         stored = StoredMessage(message, time.monotonic() + self._limits.expiry, False, place)

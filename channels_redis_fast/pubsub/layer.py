@@ -356,7 +356,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
         await self._loops.disconnect()
 
-    # Inner works.
+    # Internals.
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's sockets alone, and a lock that a thread of the parent may hold."""

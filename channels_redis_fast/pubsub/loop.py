@@ -107,7 +107,7 @@ class PubSubLoop:
 
     def open(self, channel: str) -> asyncio.Future[None] | None:
         """
-        Let a channel live here. Returns None if its subscription is acknowledged, else the future of that.
+        Make a channel belong to this loop. Returns None if its subscription is acknowledged, else the future of that.
 
         If awaiting the future raises, call ``not_opened``.
         """
@@ -124,7 +124,7 @@ class PubSubLoop:
             raise inherited
 
     def not_opened(self, channel: str, error: BaseException) -> None:
-        """Called when a subscription failed, or that its caller was cancelled."""
+        """Called when a subscription failed, or its caller was cancelled."""
         if isinstance(error, Exception):
             self._drop(channel)
             self.boxes.fail_waiters(error, channel)
@@ -179,7 +179,7 @@ class PubSubLoop:
 
         ``stream``: the group's history, if it has one.
 
-        Raises ``LookupError`` if the channel does not live here (any more).
+        Raises ``LookupError`` if the channel does not belong to this loop (any more).
         """
         if channel not in self.channels:
             raise LookupError(channel)
@@ -268,7 +268,7 @@ class PubSubLoop:
     # Coming and going.
 
     def clear(self) -> None:
-        """Forget all groups and messages, and the channels that nobody waits on or for."""
+        """Forget all groups and messages, and the channels that no receive or subscription waits for."""
         for group, members in list(self.groups.items()):
             for channel in list(members):
                 self.leave_group(group, channel)
@@ -309,7 +309,7 @@ class PubSubLoop:
             *(connection.aclose() for connection in self.commands),
         )
 
-    # Inner works.
+    # Internals.
 
     def _leave(self, channel: str) -> None:
         if channel in self.channels and channel not in self.boxes.waiting:
@@ -318,13 +318,13 @@ class PubSubLoop:
 
     def _grace_is_over(self, channel: str) -> None:
         self.leaving.pop(channel, None)
-        # When the layer is gone, all of this is on its way out.
+        # The layer was collected, and this will be soon.
         with contextlib.suppress(ReferenceError):
             if not self._is_needed(channel):
                 self._drop(channel)
 
     def _is_needed(self, channel: str) -> bool:
-        """Whether somebody waits on a channel, or for its subscription."""
+        """Whether a receive waits on a channel, or for its subscription."""
         subscriber = self._subscribers[self._shard_of(channel)]
         return channel in self.boxes.waiting or subscriber.is_awaited(channel.encode())
 

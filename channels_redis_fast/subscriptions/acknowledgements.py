@@ -35,7 +35,7 @@ class Acknowledgements:
         return future
 
     def is_awaited(self, name: bytes) -> bool:
-        """Return whether somebody waits for a name."""
+        """Return whether a caller waits for a name."""
         return any(not future.done() for future in self._waiting.get(name, ()))
 
     def settle(self, name: bytes) -> None:
@@ -56,11 +56,11 @@ class Acknowledgements:
             self.fail(name, error)
 
     def oldest(self) -> float | None:
-        """Return since when the name is waited for that is waited for longest, in the time of the loop."""
+        """Return since when the longest wait lasts, in the time of the loop; None without waits."""
         return next(iter(self._since.values()), None)
 
     def overdue(self, since: float) -> list[bytes]:
-        """Return the names that are waited for since then or longer."""
+        """Return the names whose waits began then or earlier."""
         return list(takewhile(lambda name: self._since[name] <= since, self._since))
 
     # All that is wanted, on new sockets.

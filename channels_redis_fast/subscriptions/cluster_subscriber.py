@@ -9,7 +9,7 @@ cluster's to know, what a name stands for and what is in a message is not known 
 
 Rules kept here:
 
-- A name is wanted at one server at a time, and what any other says about it counts for nothing: no message comes twice.
+- A name is wanted at one server at a time, and what any other sends about it is ignored: no message comes twice.
 - What goes to one server in one tick leaves in one write, as one command for each slot.
 - A slot that moves is no outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``, or the
   old one turns out to have been gone by then, or to have stood still before. What is published at the new one before
@@ -104,7 +104,7 @@ class ClusterSubscriber(Resumable):
         Want a name. Returns None if the server that has it has acknowledged it, else the future of that.
 
         The future raises ``redis.exceptions.ConnectionError`` naming a host, and what a server says that refuses the
-        name. The name stays wanted then: who subscribed it first may still want it.
+        name. The name stays wanted then: another caller that subscribed it may still want it.
         """
         slot = slot_of(name)
         place = self._places.get(slot)
@@ -121,7 +121,7 @@ class ClusterSubscriber(Resumable):
         return self._acknowledgements.future(name)
 
     def unsubscribe(self, name: bytes) -> None:
-        """No longer want a name. Nobody has to wait for that, nor for an acknowledgement of it any more."""
+        """No longer want a name. Waits for its acknowledgement end."""
         home = self._forget(name)
         if home is not None:
             home.unwant(name)
@@ -139,7 +139,7 @@ class ClusterSubscriber(Resumable):
             place.home.renew(name)
 
     def is_awaited(self, name: bytes) -> bool:
-        """Return whether somebody waits for the acknowledgement of a name."""
+        """Return whether a caller waits for the acknowledgement of a name."""
         return self._acknowledgements.is_awaited(name)
 
     def wanted(self) -> Collection[bytes]:
@@ -322,7 +322,7 @@ class ClusterSubscriber(Resumable):
         self._is_outdated = False
         for place in self._places.values():
             node = self._cluster.owner(place.slot)
-            # What two servers say to be each other's is not asked for at once again, however often the map changes.
+            # A slot that two servers attribute to each other is not tried again at once, however often the map changes.
             if node is None or place.slot in self._unplaced:
                 continue
             if place.home is None or place.home.node.address != node.address:
@@ -364,7 +364,7 @@ class ClusterSubscriber(Resumable):
             self._let_go()
 
     def _were_lost(self, names: Names) -> None:
-        """Called when a server that has given up names was not there any more: nobody knows for how long."""
+        """Called when a server that has given up names was gone by then, since an unknown time."""
         places = [(name, self._places.get(slot_of(name))) for name in names]
         wanted = [(name, place.home) for name, place in places if place is not None and name in place.names]
         self._gaps.lost([name for name, _ in wanted])

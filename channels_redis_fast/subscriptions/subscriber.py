@@ -112,7 +112,7 @@ class Subscriber(Connection, Resumable):
         self._pause: asyncio.TimerHandle | None = None
         #: Refused names that ``on_back`` has reported.
         self._missing: set[bytes] = set()
-        #: What is to be logged of refusals: names by command and what the server said.
+        #: Refusals to be logged: names by command and the server's error.
         self._complaints: dict[tuple[bytes, str], list[bytes]] = {}
         self._scheduled = False
         self._was_lost = False
@@ -125,7 +125,7 @@ class Subscriber(Connection, Resumable):
         #: When it has acknowledged a name last.
         self._acknowledged_at = 0.0
         self._silence = OverdueCheck()
-        #: The timer that looks for who waits too long.
+        #: The timer that looks for waits that last too long.
         self._patience: asyncio.TimerHandle | None = None
         self._delay = OverdueCheck()
 
@@ -134,7 +134,7 @@ class Subscriber(Connection, Resumable):
         Want a name. Returns None if the server has acknowledged it, else the future of that.
 
         The future raises ``redis.exceptions.ConnectionError`` naming the host. The name stays wanted then:
-        who subscribed it first may still want it.
+        another caller that subscribed it may still want it.
         """
         if self.want(name):
             return None
@@ -153,12 +153,12 @@ class Subscriber(Connection, Resumable):
         return False
 
     def unsubscribe(self, name: bytes) -> None:
-        """No longer want a name. Nobody has to wait for that, nor for an acknowledgement of it any more."""
+        """No longer want a name. Waits for its acknowledgement end."""
         self._acknowledgements.settle(name)
         self.unwant(name)
 
     def unwant(self, name: bytes) -> None:
-        """No longer want a name, whoever may wait for it."""
+        """No longer want a name. Waits for its acknowledgement go on."""
         self._wanted.pop(name, None)
         self._refused.discard(name)
         self._pausing.pop(name, None)
@@ -179,7 +179,7 @@ class Subscriber(Connection, Resumable):
             self.leave_server(self.link)
 
     def is_awaited(self, name: bytes) -> bool:
-        """Whether somebody waits for the acknowledgement of a name."""
+        """Whether a caller waits for the acknowledgement of a name."""
         return self._acknowledgements.is_awaited(name)
 
     def wanted(self) -> Collection[bytes]:
@@ -255,7 +255,7 @@ class Subscriber(Connection, Resumable):
             link.write(assemble(commands), [])
 
     def _commands(self, command: bytes, names: Sequence[bytes]) -> Iterator[Command]:
-        """Yield what says ``command`` for all those names, and expect the answers."""
+        """Yield ``command`` for all those names, and expect the answers."""
         for some in self._batches(names):
             self._expect(Sent(command, deque(some)))
             yield [command, *some]
@@ -293,7 +293,7 @@ class Subscriber(Connection, Resumable):
                 self._denied(sent, reply)
 
     def _answered(self, command: bytes, name: bytes) -> bool:
-        """Take what says that a command was carried out for a name. Returns False if nobody has asked for that."""
+        """Take the confirmation of a command for a name. Returns False if there was no such command."""
         sent = self._sent[0] if self._sent else None
         if sent is None or sent.command != command or name not in sent.names:
             return False
@@ -311,7 +311,7 @@ class Subscriber(Connection, Resumable):
             self._change(name)
 
     def _may_answer(self, sent: Sent, error: Exception) -> bool:
-        """Return whether an error can be what the server has to say to a command."""
+        """Return whether an error can be the server's reply to a command."""
         return True
 
     def _denied(self, sent: Sent, error: Exception) -> None:
@@ -319,7 +319,7 @@ class Subscriber(Connection, Resumable):
         command, names = sent
         is_more = command == self._dialect.subscribe
         if is_more and len(names) > 1 and isinstance(error, NoPermissionError) and self.link is not None:
-            # A name that an ACL forbids must not spoil it for the others.
+            # One name that an ACL forbids must not prevent the others.
             self._sent.extend(Sent(command, deque([name])) for name in names)
             self.link.write(assemble([(command, name) for name in names]), [])
             return

@@ -1,8 +1,8 @@
 """
-The I/O thread of this process: one event loop on which calls run whose own loop will not live to see a second one.
+The I/O thread of this process: one event loop, which runs the calls of event loops that end with the call.
 
 It is started when it is first needed, stopped when the interpreter ends, and left behind by a forked child, which
-starts its own. Knows no layer: what runs here are coroutines that others hand in, each with somebody to tell.
+starts its own. Knows no layer: it runs coroutines that are handed in, each with a callback for its end.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 from redis.exceptions import ConnectionError
 
-from ..loops import keep_for_ever, notice_fork, on_fork, serves_others
+from ..loops import never_collect, notice_fork, on_fork, serves_others
 
 #: Seconds that the end of the interpreter waits for calls to be over, and then for connections to be closed.
 STOP_TIMEOUT = 3.0
 
 
-#: What is handed in: not yet a coroutine, which would complain if a signal came before it is awaited.
+#: What is handed in: not yet a coroutine, which would warn if a signal came before it is awaited.
 Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
@@ -103,7 +103,7 @@ class Hub:
 
 
 class Call:
-    """One coroutine on the hub, as the thread sees it that handed it in."""
+    """One coroutine on the hub, as seen from the thread that handed it in."""
 
     __slots__ = ("_context", "_coroutine", "_done", "_error", "_function", "_loop", "_result", "_task")
 
@@ -159,7 +159,7 @@ class Call:
         except BaseException as error:
             # The caller raises it; nothing else is affected.
             self._error = error
-        # Told from here, and not by the loop when it comes round again: somebody waits.
+        # Called here, and not in the loop's next iteration: a caller waits.
         self._task.remove_done_callback(self._never_began)
         self._done(self)
 
@@ -180,7 +180,7 @@ class _Process:
 
     def after_fork(self) -> None:
         # The thread is the parent's, and so are its sockets. The lock may be held by a thread that is not here.
-        keep_for_ever(self.hub)
+        never_collect(self.hub)
         self.lock = threading.Lock()
         self.hub = None
 

@@ -10,9 +10,8 @@ Rules kept here:
 
 - The calls of one loop are carried out in the order in which they were made, also when it changes its way: the first
   one on its own connections waits until the hub has answered all before it, and those behind it wait their turn.
-- The hub does not mind when a loop is closed that waits for an answer.
-- Connections of the hub that nobody has used for ``IDLE`` seconds are closed, and so are those of a layer that is no
-  more.
+- A loop may be closed while it waits for an answer of the hub.
+- Connections of the hub that were not used for ``IDLE`` seconds are closed, and so are those of a collected layer.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ State = TypeVar("State", bound=LoopState)
 
 
 class WaitExpired(Exception):
-    """A thread has waited as long as it would."""
+    """A thread has waited for its timeout."""
 
 
 class TransientLoop:
@@ -115,13 +114,13 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
                     await transient.answered
                 state = self._states[loop]
                 if transient.waiting == 1:
-                    # Not before: who comes now would overtake those that have not yet had their turn.
+                    # Not before: a new call would overtake those that have not yet had their turn.
                     self[loop] = state
                     self._transient.pop(loop, None)
         finally:
             transient.waiting -= 1
             if not transient.waiting:
-                # What was waited for has a reference to the loop, and would keep it for ever.
+                # The waiters refer to the loop, and would keep it alive.
                 transient.turn = asyncio.Lock()
                 transient.answered = None
         return state
@@ -134,7 +133,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
 
         def done(call: hub.Call) -> None:
             self._was_used()
-            # Here and not in the loop, which may be closed or about to be: one that stays would keep it for ever.
+            # Here and not in the loop, which may be closed or about to be: one that stays would keep it alive.
             transient.unanswered.discard(answer)
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(transient.arrived, answer, call)
@@ -229,7 +228,7 @@ async def _within(function: hub.Work, timeout: float | None) -> Any:
 
 
 def _close_if_idle(router: weakref.ref[CallRouter[Any]], loop: asyncio.AbstractEventLoop) -> None:
-    # A timer of a minute does not keep a layer that nobody else has any more.
+    # A timer of a minute must not keep a layer alive.
     found = router()
     if found is not None:
         found.close_if_idle(loop)
@@ -254,5 +253,5 @@ def routed(method: Method) -> Method:
             return await router.through_hub(call(layer, *arguments, **options))
         return await method(layer, *arguments, **options)
 
-    # To its callers it is the method, names and types of the parameters included.
+    # Callers see the method itself, names and types of the parameters included.
     return cast(Method, call)

@@ -268,7 +268,7 @@ def test_servers_that_are_named(check: Call, cluster: Cluster) -> None:
     assert "only one" in whole["named servers"][1]
     whole, servers = check("redis://127.0.0.1:1", cluster.urls[0], code=0)
     assert whole["named servers"][0] == "warning"
-    assert "1 of 2 do not tell of the cluster: 127.0.0.1:1: " in whole["named servers"][1]
+    assert "1 of 2 do not describe the cluster: 127.0.0.1:1: " in whole["named servers"][1]
     assert len(servers) == 2
     whole, servers = check("redis://127.0.0.1:1", code=1)
     assert whole["slots"][0] == servers["127.0.0.1:1"]["reachability"][0] == "problem"
@@ -296,7 +296,7 @@ def test_a_cluster_that_is_broken(check: Call) -> None:
         cluster.kill(second)
         wait_until(lambda: first("INFO")["cluster_state"] == "fail", "the first one misses the second")
         whole, servers = check(first.url, second.url, code=1)
-        assert "1 of 2 do not tell" in whole["named servers"][1]
+        assert "1 of 2 do not describe" in whole["named servers"][1]
         assert servers[f"127.0.0.1:{second.port}"]["reachability"][0] == "problem"
         assert "8,192 those of servers that fail" in servers[f"127.0.0.1:{first.port}"]["cluster"][1]
 

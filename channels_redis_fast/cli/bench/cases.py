@@ -1,8 +1,8 @@
 """
-What ``bench`` does to a channel layer, and the honest count of what came out.
+What ``bench`` does with a channel layer, and what it counts.
 
-Works on any channel layer and knows none of them; nothing of Redis, contenders or tables. No watch stands between a
-call and its clock: who supervises looks from outside, and what has not arrived for ``LOST_AFTER`` counts as lost.
+Works on any channel layer and knows none of them; nothing of Redis, contenders or tables. Nothing but the
+call is timed: progress is watched from outside, and what has not arrived for ``LOST_AFTER`` counts as lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOST_AFTER = 2.0
 #: Seconds between two looks at whether there is progress.
 LOOK = 0.25
 
-#: Seconds for subscriptions and receives to be in place, which not every layer tells.
+#: Seconds for subscriptions and receives to be in place, which not every layer reports.
 SETTLE = 0.05
 
 #: Calls before the clock counts: they open connections and load scripts.

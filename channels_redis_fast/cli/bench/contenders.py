@@ -40,7 +40,7 @@ Work = Callable[[Subject, float], Awaitable[Turn]]
 
 
 class Contender(Protocol):
-    """Somebody who takes turns. ``key`` is its name in JSON, ``label`` that in tables."""
+    """What takes turns. ``key`` is its name in JSON, ``label`` that in tables."""
 
     key: str
     label: str
@@ -160,7 +160,7 @@ class PingContender:
 
 
 def contenders(scratch: Scratch) -> tuple[list[Contender], list[str]]:
-    """Return who takes part, this layer first, and a sentence on whoever does not."""
+    """Return the contenders, this layer first, and a sentence on each that cannot take part."""
     kind = "core" if scratch.deployment.is_core else "Pub/Sub"
     pure = "" if hot.COMPILED else ", pure Python"
     ours = LayerContender("fast", f"channels_redis_fast {kind}{pure}", scratch, scratch.deployment.make_layer)
@@ -188,6 +188,6 @@ def _upstream(scratch: Scratch, kind: str) -> tuple[list[Contender], list[str]]:
         make(**scratch.changes(scratch.prefix))
     except Exception as error:
         return [], [f"channels_redis does not take these settings: {error}"]
-    # What goes wrong there is told as a failed turn; its own tracebacks would hide that.
+    # Errors there are reported as a failed turn; upstream's own tracebacks would hide that.
     logging.getLogger("channels_redis").setLevel(logging.CRITICAL + 1)
     return [LayerContender("channels_redis", f"channels_redis {kind}", scratch, make)], []

@@ -9,7 +9,7 @@ from typing import Any
 
 from .cases import Turn
 
-#: What is told of the turns.
+#: What is shown of the turns.
 NUMBERS: dict[str, Callable[[Turn], float]] = {
     "p50_us": lambda turn: turn.percentile(0.50),
     "p99_us": lambda turn: turn.percentile(0.99),
@@ -42,7 +42,7 @@ class Row:
         return median(ratios) if ratios else None
 
     def as_dict(self, ours: Row) -> dict[str, Any]:
-        """Return all there is to say, for JSON."""
+        """Return everything, for JSON."""
         found: dict[str, Any] = {"label": self.label, "lost": self.lost, "failures": self.failures}
         found["this_layer_is_times_as_fast"] = ours.times(self)
         for name, number in NUMBERS.items():

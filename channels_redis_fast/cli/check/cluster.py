@@ -1,7 +1,8 @@
 """
-Whether a cluster is one that messages can rely on: who tells of it, which slots are served, who would take over.
+Whether a cluster is one that messages can rely on: which servers describe it, which slots are served, and which
+replicas would take over.
 
-The first server that tells is believed, as the layer does it; what each primary believes is asked of it. Read-only.
+The first server that answers is trusted, as in the layer; each primary is asked for its own view. Read-only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 
 
 def check_cluster(layer: RedisLayer, told: Told) -> Iterator[Finding]:
-    """Say what the servers that the settings name have told of a layer's cluster."""
+    """Report what the servers that the settings name answered about a layer's cluster."""
     named = layer.hosts[0]["cluster"]
     if not told.primaries:
         yield _untold(told)
@@ -30,7 +31,7 @@ def check_cluster(layer: RedisLayer, told: Told) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "named servers",
-            f"{len(told.errors)} of {len(named)} do not tell of the cluster: {some}",
+            f"{len(told.errors)} of {len(named)} do not describe the cluster: {some}",
             "The others do; name in hosts[0]['cluster'] some that stay.",
         )
     elif len(named) == 1 and len(told.primaries) > 1:
@@ -58,7 +59,7 @@ def check_cluster(layer: RedisLayer, told: Told) -> Iterator[Finding]:
 
 async def check_node(line: NodeLine) -> list[Finding]:
     """
-    Say what a primary believes of its cluster.
+    Report how a primary sees its cluster.
 
     Raises ``redis.exceptions.ConnectionError`` naming the host.
     """
@@ -74,8 +75,8 @@ async def check_node(line: NodeLine) -> list[Finding]:
         failing = int(fields.get("cluster_slots_fail", "0")) + int(fields.get("cluster_slots_pfail", "0"))
         nobodys = SLOTS - int(fields.get("cluster_slots_assigned", "0"))
         why = f"{nobodys:,} slots are nobody's, {failing:,} those of servers that fail"
-        mend = "CLUSTER NODES says who is gone; redis-cli --cluster fix gives slots of nobody to somebody."
-        return [Finding(PROBLEM, item, f"cluster_state is {state}: {why}; it refuses what is sent", mend)]
+        mend = "CLUSTER NODES shows which servers are gone; redis-cli --cluster fix assigns slots that no server has."
+        return [Finding(PROBLEM, item, f"cluster_state is {state}: {why}; it refuses all commands", mend)]
     slots = "" if line.slots is None else f", {line.slots:,} slots here"
     return [Finding(OK, item, f"cluster_state is ok{slots}, {fields.get('cluster_size', '?')} primaries with slots")]
 
@@ -98,7 +99,7 @@ def _untold(told: Told) -> Finding:
     item = "slots"
     for (host, port), error in told.errors.items():
         if is_refusal(error) is not None:
-            mend = "ACL SETUSER with +cluster|slots: it is what a layer finds its way by."
+            mend = "ACL SETUSER with +cluster|slots: a layer needs it to find the servers."
             return Finding(PROBLEM, item, f"{host}:{port} does not let its slots be seen: {error}", mend)
         if isinstance(error, ResponseError):
             mend = "A server that belongs to no cluster stands in 'hosts' by itself, without 'cluster'."

@@ -1,4 +1,4 @@
-"""``check``: connects to every shard with the project's settings and says item by item what works and what does not."""
+"""``check``: connects to every shard with the project's settings and reports item by item whether it works."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: All is well; it will bite one day; it does not work; it could not be seen, which is said and no failure.
+#: All is well; it will be a problem later; it does not work; it could not be seen, which is no failure.
 OK, WARNING, PROBLEM, UNSEEN = "ok", "warning", "problem", "unseen"
 
 #: The number of the JSON's shape: fields are added under the same number, and none changes its meaning.

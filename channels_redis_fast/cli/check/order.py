@@ -2,7 +2,7 @@
 Goes through all that ``check`` looks at: the settings, the cluster if there is one, each server, then one message
 through the layer on each.
 
-What cannot work after a problem is not tried, so that one cause is told once.
+What cannot work after a problem is not tried, so that one cause is reported once.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from .reach import check_reach
 from .server import check_clock, check_facts, check_latency
 from .trip import check_trips
 
-#: Findings of the system check that are told of the shard in question, where it is seen what is really there.
+#: Findings of the system check that are reported with the shard in question, where the server shows what is true.
 TOLD_ELSEWHERE = ("channels_redis_fast.W004",)
 
 
 async def check_all(place: Deployment, max_keys: int, saying: Callable[[str], None]) -> Report:
-    """Check a deployment. ``saying`` hears what is looked at next; ``max_keys`` bounds the look at each database."""
+    """Check a deployment. ``saying`` takes what is looked at next; ``max_keys`` bounds the look at each database."""
     layer = place.make_layer()
     report = Report(place.name, "core" if place.is_core else "pubsub", layer.prefix, time.time())
     if place.alias is not None:
@@ -85,7 +85,7 @@ def _check_settings(place: Deployment) -> Subject:
 
 
 async def _check_server(place: Deployment, layer: RedisLayer, line: Line, subject: Subject, max_keys: int) -> bool:
-    """Add what there is to say of a server; return whether a message can be sent there, as far as it was seen."""
+    """Add the findings about a server; return whether a message can be sent there, as far as it was seen."""
     findings = subject.findings
     findings += await check_reach(line)
     if subject.has_problem:

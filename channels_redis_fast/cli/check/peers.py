@@ -1,7 +1,8 @@
 """
-Who else uses the prefix, as far as Redis can tell: processes of other settings, of channels_redis, of another prefix.
+What else uses the prefix, as far as Redis shows it: processes with other settings, of channels_redis, of another
+prefix.
 
-Reads a ``Picture``; asks nothing. Settings cannot be seen from outside, only what comes of them.
+Reads a ``Picture``; asks nothing. Settings cannot be seen from outside, only their effects.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ EXAMPLES = 3
 
 
 def check_peers(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
-    """Say what there is on one shard of others. ``is_twin``: the project itself runs channels_redis."""
+    """Report what others have on one shard. ``is_twin``: the project itself runs channels_redis."""
     yield _connections(shard, is_twin)
     if picture.layer == "pubsub":
         yield Finding(UNSEEN, "peers' settings", "what they publish cannot be seen without listening to it")

@@ -34,7 +34,7 @@ SCRATCH_LIFE = 60
 #: A script that no server knows: where scripts may be called, the answer is that.
 NO_SCRIPT = b"0" * 40
 
-#: Commands that a layer lives without, and what it then lives without.
+#: Commands that a layer works without, and what is missing then.
 _OPTIONAL = {
     "EVALSHA": "sends take two round trips of plain commands, and between these a channel may come over its capacity",
     "EVAL": "sends take two round trips of plain commands, and between these a channel may come over its capacity",
@@ -90,7 +90,7 @@ def pubsub_commands(channel: bytes, words: Dialect) -> dict[str, Command]:
 
 
 def cluster_commands(key: bytes) -> dict[str, Command]:
-    """Return what the core layer does on a cluster: it looks in place of waiting, and is told when to."""
+    """Return what the core layer does on a cluster: it looks in place of waiting, when a key is announced."""
     commands = core_commands(key)
     del commands["BZPOPMIN"]
     return {
@@ -128,7 +128,7 @@ def scratch_name(line: Line, prefix: str, is_core: bool) -> bytes:
 
 async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
     """
-    Say which of the commands that the layer needs are refused to the user that the settings name.
+    Report which of the commands that the layer needs are refused to the user that the settings name.
 
     Raises ``redis.exceptions.ConnectionError`` naming the host.
     """
@@ -159,7 +159,7 @@ async def _dry_run(line: Line, user: str, commands: dict[str, Command]) -> Seque
 
 
 class _Refused(Exception):
-    """What ACL DRYRUN says of a command that would be refused."""
+    """What ACL DRYRUN answers for a command that would be refused."""
 
     def __init__(self, reply: Any) -> None:
         super().__init__(f"NOPERM {reply.decode('utf-8', 'replace') if isinstance(reply, bytes) else reply}")

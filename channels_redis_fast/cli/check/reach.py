@@ -23,7 +23,7 @@ CERTIFICATE_DAYS = 21
 
 
 async def check_reach(line: Line) -> list[Finding]:
-    """Return what there is to say of reaching a server: reachability, authentication, TLS, as far as it came."""
+    """Return the findings about reaching a server: reachability, authentication, TLS, as far as it came."""
     host = line.host
     try:
         (answer,) = await line.ask((b"PING",))

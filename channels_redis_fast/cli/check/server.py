@@ -33,7 +33,7 @@ def check_facts(
     facts: Facts, keeps: str | None, is_sharded: bool = False, on_cluster: bool = False
 ) -> Iterator[Finding]:
     """
-    Say what a server's own words mean for the layer.
+    Report what the facts about a server mean for the layer.
 
     ``keeps``: what it has in Redis, None for nothing; ``is_sharded``: whether it needs sharded Pub/Sub;
     ``on_cluster``: whether the server is to be one of a cluster.

@@ -1,5 +1,5 @@
 """
-One message through the real layer on each server: whatever the other checks did not think of shows here.
+One message through the real layer on each server: it shows what the other checks do not cover.
 
 Sends to a channel of its own, which nobody else knows; what is left of it in Redis goes away within a minute.
 """
@@ -77,7 +77,7 @@ async def _trip(layer: RedisLayer, channel: str) -> Finding:
             PROBLEM, item, f"nothing came within {PATIENCE:g} s", "Is something else reading, or flushing, this prefix?"
         )
     except Exception as error:
-        # Whatever the layer, a site's serializer or its capacities raise: the layer's own sentence says it best.
+        # Whatever the layer, a site's serializer or its capacities raise: the layer's own error describes it best.
         return Finding(PROBLEM, item, f"{type(error).__name__}: {error}", "This is what the project's own sends raise.")
     if message != MESSAGE:
         return Finding(

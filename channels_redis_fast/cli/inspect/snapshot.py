@@ -19,7 +19,7 @@ class Shard:
     """
     One server, a shard or a primary of a cluster, as far as it may be seen.
 
-    None is what the server does not say, or not to this user.
+    None is what the server does not report, or not to this user.
     """
 
     shard: int

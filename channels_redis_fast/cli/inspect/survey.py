@@ -37,7 +37,7 @@ async def survey_core(layer: RedisChannelLayer, lines: Sequence[Line], picture: 
 
 
 async def describe_shard(line: Line, shard: Shard) -> None:
-    """Fill in what a server says of itself. Raises ``redis.exceptions.ConnectionError`` naming the host."""
+    """Fill in what a server reports about itself. Raises ``redis.exceptions.ConnectionError`` naming the host."""
     facts = await ask_facts(line)
     shard.host = line.label
     shard.slots = line.slots
@@ -155,7 +155,7 @@ class _ShardSurvey:
             )
 
     def _read(self, name: str, member: bytes) -> tuple[str, bool]:
-        """Return the full name that a message on a key is for, by which its capacity goes, and whether it was told."""
+        """Return the full name that a message on a key is for, which decides its capacity, and whether it names one."""
         try:
             address = self._layer.deserialize(member).get(CHANNEL_FIELD)
         except Exception:

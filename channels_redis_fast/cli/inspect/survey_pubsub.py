@@ -2,8 +2,8 @@
 Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what, and which groups have histories.
 Read-only; publishes nothing.
 
-Redis tells of subscriptions without a cursor: PUBSUB CHANNELS gives all names of the prefix at once. Of sharded
-Pub/Sub PUBSUB SHARDCHANNELS tells, each server of its own. Histories are the only keys of this layer. Knows nothing of
+Redis lists subscriptions without a cursor: PUBSUB CHANNELS gives all names of the prefix at once. Sharded channels are
+listed by PUBSUB SHARDCHANNELS, by each server its own. Histories are the only keys of this layer. Knows nothing of
 tables.
 """
 

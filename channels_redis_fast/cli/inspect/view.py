@@ -16,7 +16,7 @@ from .snapshot import Channel, History, Leftover, Picture, Shard
 #: From where on a channel is coloured.
 WARM, FULL = 0.75, 1.0
 
-#: What tells all names of the Pub/Sub layer: refused, there is nothing to be cut short.
+#: What lists all names of the Pub/Sub layer: where it is refused, no list is cut short.
 _NAMES = {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"}
 
 _LEFTOVERS = {

@@ -1,7 +1,7 @@
 """
 ``tune``: finds the capacity that a workload needs, by driving the REAL layer with it on scratch keys.
 
-Says where the numbers come from, shows how far it is, prints and saves what came out; the other files here do the rest.
+Prints where the numbers come from, its progress and the results, and saves these; the other files here do the rest.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace, console: Any) -> int:
 
 @dataclass(frozen=True)
 class _Target:
-    """What is driven, and how the processes that do it are told."""
+    """What is driven, and how the processes that do it are configured."""
 
     deployment: Deployment
     #: The deployment as it is driven: on a server of our own, perhaps.
@@ -257,7 +257,7 @@ def _show(plan: Plan, runs: list[Run], advice: Advice, pasted: str | None, conso
 
 
 def _directory(given: Path | None) -> Path:
-    """Make the directory before the work, not after it has been done in vain."""
+    """Make the directory before the work: if that fails, nothing is wasted."""
     import matplotlib  # noqa: F401, PLC0415 - of the extra, and needed at the end
 
     directory = given or Path(time.strftime("tune-%Y%m%d-%H%M%S"))

@@ -164,9 +164,9 @@ class Players:
             sending.cancel()
         await self._drain(watch, len(times) * self._workload.copies, sent)
         ran = time.monotonic() - start
-        heard = await asyncio.gather(*(player.ask("close") for player in self._consumers))
+        answers = await asyncio.gather(*(player.ask("close") for player in self._consumers))
         used = await self._sender.ask("close")
-        run = evaluate(self._workload, capacity, ran, times, sent, used, heard)
+        run = evaluate(self._workload, capacity, ran, times, sent, used, answers)
         run.message_bytes = told["size"]
         if self._scratch.is_core:
             run.depth, run.memory = watch.depth, watch.memory

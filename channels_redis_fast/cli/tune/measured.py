@@ -44,7 +44,7 @@ class Run:
     capacity: int
     seconds: float
     #: Deliveries that should have been, were, and why others were not: the key was full, the mailbox in the process
-    #: was, they were too old, the send failed, or nobody knows.
+    #: was, they were too old, the send failed, or it is unknown.
     offered: int
     received: int
     refused: int
@@ -105,29 +105,29 @@ def evaluate(
     times: Timetable,
     sent: Mapping[str, Any],
     used: Mapping[str, Any],
-    heard: Sequence[Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
 ) -> Run:
     """
     Return what came of a timetable.
 
-    ``sent`` and ``used`` are what the sending process answered to ``play`` and ``close``, ``heard`` what those with
+    ``sent`` and ``used`` are what the sending process answered to ``play`` and ``close``, ``answers`` what those with
     consumers answered to ``close``; ``seconds`` is what it all took.
     """
-    numbers = [number for one in heard for number in unpacked("L", one["numbers"])]
-    waits = [wait for one in heard for wait in unpacked("d", one["waits"])]
+    numbers = [number for one in answers for number in unpacked("L", one["numbers"])]
+    waits = [wait for one in answers for wait in unpacked("d", one["waits"])]
     offered, failed = len(times) * workload.copies, sent["failed"] * workload.copies
     full = refused(workload, sent)
-    dropped, expired = (sum(one["stats"][name] for one in heard) for name in ("dropped", "expired"))
+    dropped, expired = (sum(one["stats"][name] for one in answers) for name in ("dropped", "expired"))
     arrived = Counter(numbers)
     begin = next((at for at, due in enumerate(times.dues) if due >= WARM_UP * times.dues[-1]), 0)
     lost = [1 - arrived[number] / workload.copies for number in range(begin, len(times))]
     in_order = [wait for number, wait in sorted(zip(numbers, waits, strict=True)) if number >= begin]
     ordered = sorted(in_order)
-    fetches = sum(one["fetches"] for one in heard)
-    service = sum(one["worked"] for one in heard) / len(numbers) if numbers else workload.service_time
+    fetches = sum(one["fetches"] for one in answers)
+    service = sum(one["worked"] for one in answers) / len(numbers) if numbers else workload.service_time
     # Where consumers compute in turn, the time until the next message is that of the others.
     is_own = workload.service == "sleep" or workload.consumers == 1
-    fetch = sum(one["fetching"] for one in heard) / fetches if fetches and is_own else 0.0
+    fetch = sum(one["fetching"] for one in answers) / fetches if fetches and is_own else 0.0
     run = Run(
         capacity=capacity,
         seconds=seconds,
@@ -149,10 +149,10 @@ def evaluate(
         fetch_time=fetch,
         utilisation=workload.utilisation(service + fetch),
         cpu_sender=used["cpu"],
-        cpu_consumers=sum(one["cpu"] for one in heard),
+        cpu_consumers=sum(one["cpu"] for one in answers),
     )
     asked = fmean(times.works[number] for number in numbers) if numbers else workload.service_time
-    run.doubts += _doubts(workload, run, asked, len(times), sent["error"], [one["cpu"] / seconds for one in heard])
+    run.doubts += _doubts(workload, run, asked, len(times), sent["error"], [one["cpu"] / seconds for one in answers])
     return run
 
 
@@ -177,5 +177,5 @@ def _doubts(
     if run.failed:
         doubts.append(f"{run.failed} deliveries failed: {error}.")
     if run.unaccounted:
-        doubts.append(f"Of {abs(run.unaccounted)} deliveries it is not known what became of them.")
+        doubts.append(f"Of {abs(run.unaccounted)} deliveries the outcome is unknown.")
     return doubts

@@ -3,8 +3,8 @@ One process of a run, on the REAL layer: it sends, or it consumes. ``python -m c
 
 It takes orders as lines of JSON on its standard input and answers each with one line; where the input ends, so does it.
 Sends are open-loop: each leaves when it is due, whether the ones before it are through or not, and how late that was is
-told. Times are those of the system's monotonic clock, which all processes of a machine share. Knows nothing of sweeps,
-of what is measured on the server, and of what the numbers mean.
+reported. Times are those of the system's monotonic clock, which all processes of a machine share. Knows nothing of
+sweeps, of what is measured on the server, and of what the numbers mean.
 """
 
 from __future__ import annotations
