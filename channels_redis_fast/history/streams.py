@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +49,11 @@ class History(NamedTuple):
     complete: bool
 
 
+def _seed() -> int:
+    """Return a number behind the milliseconds of a first entry: no site that seeds ``random`` has it come twice."""
+    return int.from_bytes(os.urandom(4), "big") % 1_000_000_000
+
+
 class Stream(NamedTuple):
     """The history of one group. ``digest``: what its positions say of the group."""
 
@@ -63,7 +68,7 @@ class Stream(NamedTuple):
             self.retention.size,
             self.retention.ttl,
             self.digest + epoch_of(server),
-            random.randrange(1_000_000_000),
+            _seed(),
             "" if since is None else since.entry,
             "" if limit is None else limit,
         ]
@@ -76,7 +81,7 @@ class Stream(NamedTuple):
         """
         size, ttl, max_bytes = self.retention
         tail = self.digest + epoch_of(server)
-        return [size, max_bytes, ttl, tail, random.randrange(1_000_000_000), proposal, body]
+        return [size, max_bytes, ttl, tail, _seed(), proposal, body]
 
 
 class Asked(NamedTuple):
