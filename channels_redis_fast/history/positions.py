@@ -87,7 +87,12 @@ def same_epoch(position: str, other: str) -> bool:
 
 def epoch_of(server: ServerIdentity) -> str:
     """Return the epoch of a server, ``NO_EPOCH`` for one that does not tell its run id."""
-    return _digest(server.run_id + server.replication_id) if server.run_id else NO_EPOCH
+    return _epoch(server.run_id, server.replication_id) if server.run_id else NO_EPOCH
+
+
+@lru_cache(maxsize=1000)
+def _epoch(run_id: bytes, replication_id: bytes) -> str:
+    return _digest(run_id + replication_id)
 
 
 def digest_of(group_key: bytes) -> str:

@@ -120,7 +120,7 @@ async def test_coming_back_while_fifty_send(make_core: MakeCore, options: dict[s
     receiving = make_core(**made)
     start = (await receiving.group_history("room")).position
     async with Senders(layers) as senders:
-        rounds = (come_and_go(receiving, senders, ROUNDS // 10) for _ in range(10))
+        rounds = (come_and_go(receiving, senders, ROUNDS // (40 if options else 10)) for _ in range(10))
         sessions = await within(asyncio.gather(*rounds), 100)
     assert not senders.errors
     history = await receiving.group_history("room", start)
@@ -159,11 +159,11 @@ async def rounds_of_their_own(make: Callable[[], Any], count: int) -> None:
 
 
 async def test_coming_back_on_a_ring(make_core: MakeCore, shard_urls: list[str]) -> None:
-    await rounds_of_their_own(lambda: make_core(hosts=shard_urls, history=HISTORY, capacity=ROOMY), 10)
+    await rounds_of_their_own(lambda: make_core(hosts=shard_urls, history=HISTORY, capacity=ROOMY), 5)
 
 
 async def test_coming_back_on_a_cluster(make_core: MakeCore, cluster: Cluster) -> None:
-    await rounds_of_their_own(lambda: make_core(hosts=[cluster.host], history=HISTORY, capacity=ROOMY), 10)
+    await rounds_of_their_own(lambda: make_core(hosts=[cluster.host], history=HISTORY, capacity=ROOMY), 5)
 
 
 async def test_coming_back_to_a_large_group(make_core: MakeCore, raw: Any) -> None:
@@ -171,7 +171,7 @@ async def test_coming_back_to_a_large_group(make_core: MakeCore, raw: Any) -> No
     layer = make_core()
     members = {f"m{n}": 2_000_000_000 for n in range(1001)}
     raw.zadd(group_key(layer, "room"), members)
-    await rounds_of_their_own(lambda: make_core(history=HISTORY, capacity=ROOMY), 2)
+    await rounds_of_their_own(lambda: make_core(history=HISTORY, capacity=ROOMY), 1)
 
 
 async def test_coming_back_while_the_group_changes(make_core: MakeCore, raw: Any) -> None:
