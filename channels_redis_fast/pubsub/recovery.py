@@ -158,6 +158,14 @@ class FollowedGroup:
         """Return whether a history is complete, and that of the server that it is subscribed to."""
         return history.complete and epoch_in(history.position) == self.epoch
 
+    def is_behind(self, position: str) -> bool:
+        """Return whether a message is a newer one than the last, and no older one that somebody has forwarded."""
+        last = self.position
+        if last is None or position[ENTRY] > last[ENTRY]:
+            return True
+        # Another server may have another clock.
+        return epoch_in(position) == self.epoch != epoch_in(last)
+
 
 class HeldChannel:
     """The messages of a group that one channel does not get yet, since its history is being read."""
@@ -344,9 +352,7 @@ class Recovery:
             ]
         if channels:
             self._here.deliver(channels, message)
-        last = followed.position
-        # One that somebody has forwarded may be older.
-        if position is not None and (last is None or position > last or not same_epoch(position, last)):
+        if position is not None and followed.is_behind(position):
             followed.position = position
 
     def _may_have(
