@@ -182,6 +182,7 @@ async def test_fifty_encrypted_senders(make_layer: MakeLayer) -> None:
     assert got == (await layer.group_history("room")).messages
 
 
+@pytest.mark.single_server("it writes an entry with a client of one server")
 @pytest.mark.parametrize("codec", ["encrypted", "json"])
 async def test_what_is_refused_stays_in_order(make_layer: MakeLayer, raw: Any) -> None:
     """The first of many that leave together is refused, and those behind it wait for it."""
