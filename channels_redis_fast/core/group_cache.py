@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any
 
-from ..hot import pack
+from ..hot import frames, pack
 
 #: Members of a group beyond which the script's look at it costs the server more than a round trip. Measured.
 MAX_MEMBERS = 100
@@ -34,7 +34,7 @@ MAX_GROUPS, MAX_ALL_MEMBERS = 2_000, 20_000
 class GroupSnapshot:
     """The members of one group, by the key that each is delivered to; ``digest`` is that of the whole list."""
 
-    __slots__ = ("channels", "count", "digest", "is_refused", "keys")
+    __slots__ = ("_entries", "channels", "count", "digest", "is_refused", "keys")
 
     def __init__(self, keys: list[bytes], channels: list[list[str]], count: int, digest: bytes) -> None:
         self.keys = keys
@@ -43,6 +43,15 @@ class GroupSnapshot:
         self.digest = digest
         #: Whether the server would not do it in one call, for want of a permission, say.
         self.is_refused = False
+        self._entries: list[bytes] | None = None
+
+    @property
+    def entries(self) -> list[bytes]:
+        """By key, the last entry of a message as msgpack: the one that names its channels."""
+        if self._entries is None:
+            # What follows the header of a message that has no other.
+            self._entries = [member[1:] for member in frames(pack({}), self.channels, 0)]
+        return self._entries
 
 
 class GroupMembershipCache:

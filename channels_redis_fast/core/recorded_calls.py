@@ -4,8 +4,8 @@ Calls of the script that records messages to a group and delivers them: all that
 Knows how messages and positions are laid out for that script, and how its replies read; not in which order messages
 are sent, nor what follows from a reply: that is for the ``BatchSource``.
 
-Where messages are packed by the compiled envelope alone, one goes over the wire once, and the script makes the member
-of each key of it. With any other codec a member is made here for each key, with the position that is proposed.
+Where messages are packed by the compiled envelope alone, one goes over the wire once, and the script makes of it the
+member of each key. With any other codec a member is made here for each key, with the position that is proposed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..history.placement import ENTRY, widened, with_position
 from ..history.positions import WIDTH, Position, epoch_of
 from ..history.proposals import Proposer
 from ..history.streams import no_scripts
-from ..hot import EnvelopeCodec
+from ..hot import EnvelopeCodec, next_prefix
 from ..messages.codec import Codec, Message
 from ..options import check_length, check_size
 from . import scripts
@@ -139,7 +139,7 @@ class MemberLayout:
         #: Whether the script makes the members.
         self.fills = isinstance(codec, EnvelopeCodec)
         #: Bytes of the random prefix.
-        self.prefix_length = len(codec.encode({}, None)) - 1 if self.fills else 0
+        self._prefix_length = len(codec.encode({}, None)) - 1 if self.fills else 0
         self._codec = codec
         self._max_message_size = max_message_size
         self._proposer = Proposer()
@@ -158,39 +158,42 @@ class MemberLayout:
         check_size(body, self._max_message_size, where)
         return body
 
+    def entries(self, snapshot: GroupSnapshot) -> Sequence[bytes]:
+        """Return by key the entry that names its channels, empty ones where that is in the members already."""
+        return snapshot.entries if self.fills else [b""] * len(snapshot.keys)
+
     def arguments(
-        self, message: GroupMessage, source: BatchSource, channels: list[list[str]], server: ServerIdentity
+        self, message: GroupMessage, source: BatchSource, snapshot: GroupSnapshot, server: ServerIdentity
     ) -> list[Any]:
         """
-        Return what the script takes for one message to these channels, by key.
+        Return what the script takes for one message.
 
         Raises the serializer's error, and ``ValueError`` for a message that is larger than allowed.
         """
         if self.fills:
             arguments = source.stream.record_arguments(server, message.body)
-            arguments += self._to_fill(message.body, channels, source.where)
-        elif not channels:
+            arguments += self._to_fill(message.body, snapshot, source.where)
+        elif not snapshot.keys:
             arguments = source.stream.record_arguments(server, message.body)
             arguments += ("", 0)
         else:
-            number = self._proposer.propose(source.stream.key, server)
+            number = self._proposer.propose(source.stream.key, server, message.attempts)
             position = Position(*number, source.stream.digest, epoch_of(server))
             arguments = source.stream.record_arguments(server, message.body, position.entry)
-            arguments += ("", 0, *self._members(message.message, str(position), channels, source.where))
+            arguments += ("", 0, *self._members(message.message, str(position), snapshot.channels, source.where))
         return arguments
 
     def overtaken(self, stream: Stream, newest: bytes) -> None:
         """Called with the newest ID of a stream, where one that was proposed was not above it."""
         self._proposer.overtaken(stream.key, newest)
 
-    def _to_fill(self, body: bytes, channels: list[list[str]], where: str) -> list[Any]:
-        header, begin = widened(body, self.prefix_length)
-        # Members with a message that has no entries.
-        members = self._codec.encode_group({}, channels)
-        if self._max_message_size is not None and members:
-            length = len(max(members, key=len)) - 1 + len(header) + len(body) - begin + len(ENTRY) + WIDTH
-            check_length(length, self._max_message_size, where)
-        return [header, begin + 1, *members]
+    def _to_fill(self, body: bytes, snapshot: GroupSnapshot, where: str) -> list[Any]:
+        prefix_length = self._prefix_length
+        header, begin = widened(body, prefix_length)
+        if self._max_message_size is not None and snapshot.keys:
+            length = len(body) + len(header) + prefix_length - begin + len(ENTRY) + WIDTH
+            check_length(length + len(max(snapshot.entries, key=len)), self._max_message_size, where)
+        return [header, begin + 1, *[next_prefix(prefix_length) for _ in snapshot.keys]]
 
     def _members(self, message: Message, position: str, channels: list[list[str]], where: str) -> list[bytes]:
         try:
@@ -235,7 +238,7 @@ class RecordingCall(ScriptCall):
         failed = []
         for message in messages:
             try:
-                of_messages += self._layout.arguments(message, self._source, snapshot.channels, server)
+                of_messages += self._layout.arguments(message, self._source, snapshot, server)
             except Exception as error:
                 message.fail(error)
                 failed.append(message)
@@ -250,9 +253,9 @@ class RecordingCall(ScriptCall):
             self._source.limit,
             snapshot.digest,
             "1" if records_anyway else "",
-            self._layout.prefix_length,
             len(messages),
             *capacities,
+            *self._layout.entries(snapshot),
             *of_messages,
         ]
 

@@ -163,7 +163,7 @@ class GroupQueue:
         if snapshot is None or not snapshot.digest or snapshot.is_refused:
             snapshot = _OTHER
         count = len(snapshot.keys)
-        of_names = sum(len(name) for names in snapshot.channels for name in names) + count * OVERHEAD
+        of_names = sum(map(len, snapshot.entries)) + count * OVERHEAD
         messages: list[GroupMessage] = []
         size = 0
         while self._waiting:

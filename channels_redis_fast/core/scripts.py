@@ -173,11 +173,11 @@ SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = Script(_said(_SEND, _SAYS)), Script(_sa
 
 #: Messages to a group that has a history. KEYS: the group's key, its stream, then the channel keys of who is thought to
 #: be in it. ARGV: expiry; the score up to which members have expired; the digest of the list of members as above, empty
-#: for none; whether to record the messages though the list is another (1, or empty); the length of the random prefix;
-#: how many messages; the capacity of each key. Then for each message what ``record`` takes, of which the message is the
-#: last; the header of the map that it becomes with two more entries, and where its entries begin; a string for each
-#: key. Where there is a header, that string is a member whose message has no entries, to be filled with those and the
-#: position; without one, the member itself, since its sender could not leave the position open.
+#: for none; whether to record the messages though the list is another (1, or empty); how many messages; for each key
+#: its capacity; for each key the packed entry that names its channels. Then for each message what ``record`` takes, of
+#: which the message is the last; the header of the map that it becomes with two more entries, and where its entries
+#: begin; and for each key the random prefix of the member that is made of all that. Where the header is empty, finished
+#: members are in place of the prefixes, since their sender could not leave the position open.
 #:
 #: Where the list is what it was, each message is recorded and delivered: the reply is 1, then for each message how many
 #: keys were over capacity, or the error of the first key that failed. Where it is another, nothing is done: the reply
@@ -196,8 +196,8 @@ if not is_same and ARGV[4] == '' then return {0, members} end
 """
     + _said(_ROOM + _PUT)
     + """
-local keys, at = #KEYS - 2, #KEYS + 5
-local width = tonumber(ARGV[5])
+local keys = #KEYS - 2
+local tails, at = 5 + keys, 6 + 2 * keys
 
 local function deliver(at, position)
   local problem
@@ -205,10 +205,8 @@ local function deliver(at, position)
   over = 0
   for i = 1, keys do
     local member = ARGV[at + 1 + i]
-    if middle then
-      member = string.sub(member, 1, width) .. middle .. string.sub(member, width + 2)
-    end
-    local ok, failure = pcall(put, KEYS[i + 2], ARGV[6 + i], member)
+    if middle then member = member .. middle .. ARGV[tails + i] end
+    local ok, failure = pcall(put, KEYS[i + 2], ARGV[5 + i], member)
     if not ok then
       problem = problem or (type(failure) == 'table' and failure.err or tostring(failure))
     end
@@ -217,7 +215,7 @@ local function deliver(at, position)
 end
 
 local reply = is_same and {1} or {2, members}
-for message = 1, tonumber(ARGV[6]) do
+for message = 1, tonumber(ARGV[5]) do
   if not is_same then ARGV[at + 5] = '' end
   local position, newest, failure = record(KEYS[2], at)
   if not position then

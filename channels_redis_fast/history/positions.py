@@ -9,6 +9,7 @@ one server process: a restart ends it, and so does a failover, since both may ha
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha1
 from itertools import count
 from typing import NamedTuple
@@ -84,7 +85,12 @@ def text_of(entry: bytes, group: str, epoch: str) -> str:
 
 def epoch_of(server: ServerIdentity) -> str:
     """Return the epoch of a server, ``NO_EPOCH`` for one that does not tell its run id."""
-    return _digest(server.run_id + server.replication_id) if server.run_id else NO_EPOCH
+    return _epoch(server.run_id, server.replication_id) if server.run_id else NO_EPOCH
+
+
+@lru_cache(maxsize=1000)
+def _epoch(run_id: bytes, replication_id: bytes) -> str:
+    return _digest(run_id + replication_id)
 
 
 def digest_of(group_key: bytes) -> str:

@@ -2,7 +2,8 @@
 IDs of entries that a sender proposes, since it has to encrypt a message together with its position.
 
 An ID is the server's time in microseconds, and a random number behind that; each one that is proposed for a stream is
-above the last. A sender that was overtaken is told the newest ID, and proposes one above that.
+above the last. A sender that was overtaken is told the newest ID, and proposes one above that: the further ahead the
+more often it was, so that among many it prevails over those that have just come.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ MAX_STREAMS = 10_000
 #: How often a message is made anew for a position that is not taken.
 ATTEMPTS = 5
 
-#: The numbers behind one millisecond: microseconds, and a random part of each.
+#: The numbers behind one millisecond: microseconds, and a random part of each. A position has ten digits for them.
 _PART = 1_000_000
+_NUMBERS = 10_000_000_000
+
+#: Milliseconds by which a sender goes ahead of the time for each time that it was overtaken; and numbers by which it
+#: goes ahead of the newest ID the first time: at random, since all those that were overtaken by one ID do so, and four
+#: times as many each further time.
+_AHEAD, _SPREAD = 1, 100_000
 
 Entry = tuple[int, int]
 
@@ -31,13 +38,18 @@ class Proposer:
         #: By the stream's key, the newest ID known of; the stream used last at the end.
         self._newest: OrderedDict[bytes, Entry] = OrderedDict()
 
-    def propose(self, key: bytes, server: ServerIdentity) -> Entry:
-        """Return an ID above all that are known of in a stream: milliseconds and number."""
+    def propose(self, key: bytes, server: ServerIdentity, attempt: int = 0) -> Entry:
+        """
+        Return an ID above all that are known of in a stream: milliseconds and number.
+
+        ``attempt``: how often the message was overtaken.
+        """
         milliseconds, microseconds = divmod(server.microseconds(), 1000)
-        entry = (milliseconds, microseconds * _PART + random.randrange(_PART))
+        entry = (milliseconds + attempt * _AHEAD, microseconds * _PART + random.randrange(_PART))
         newest = self._newest.get(key)
         if newest is not None and entry <= newest:
-            entry = (newest[0], newest[1] + 1)
+            number = newest[1] + 1 + (random.randrange(_SPREAD * 4**attempt) if attempt else 0)
+            entry = (newest[0] + number // _NUMBERS, number % _NUMBERS)
         self._keep(key, entry)
         return entry
 

@@ -21,7 +21,7 @@ OVERHEAD = 100
 
 _NEWEST = """
 local function newest(key)
-  local entry = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  local entry = redis.call('XREVRANGE', key, '+', '-', 'COUNT', '1')[1]
   if not entry then return nil, nil, 0, 0 end
   local epoch, total, before = string.match(entry[2][2] or '', '^(%x+) %S+ (%d+) (%d+)$')
   return entry[1], epoch or '?', tonumber(total or 0), tonumber(before or 0)
@@ -60,7 +60,7 @@ RECORD = (
 local function drop_oldest(key, total, most)
   local before
   for _ = 1, 1000 do
-    local oldest = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+    local oldest = redis.call('XRANGE', key, '-', '+', 'COUNT', '1')[1]
     if not oldest then return total end
     before = tonumber(string.match(oldest[2][2] or '', ' (%d+) %d+$') or 0) - OVERHEAD - #(oldest[2][4] or '')
     if total - before <= most then return before end
