@@ -62,6 +62,14 @@ class Position(NamedTuple):
         return None if found is None else cls(int(found[1]), int(found[2]), found[3], found[4])
 
 
+def position_text(entry: bytes, group: str, epoch: str) -> str:
+    """Return what ``str(Position.of(...))`` does, sooner. Raises ``ValueError`` for what is no ID of an entry."""
+    milliseconds, _, number = entry.decode().partition("-")
+    if not (milliseconds.isdigit() and number.isdigit()):
+        raise ValueError(f"not the ID of an entry: {entry!r}")
+    return f"{milliseconds:0>13}-{number:0>10}-{group}{epoch}"
+
+
 def belongs(position: object, group: str) -> bool:
     """Return whether something has the form of a position of a group, given the group's digest."""
     return type(position) is str and len(position) == WIDTH and position[_GROUP] == group
@@ -75,12 +83,6 @@ def epoch_in(position: str) -> str:
 def same_epoch(position: str, other: str) -> bool:
     """Return whether two positions are of one epoch."""
     return position[_EPOCH] == other[_EPOCH]
-
-
-def text_of(entry: bytes, group: str, epoch: str) -> str:
-    """Return the position of an entry as text, by the ID that the server gives."""
-    milliseconds, _, number = entry.decode().partition("-")
-    return f"{milliseconds:0>13}-{number:0>10}-{group}{epoch}"
 
 
 def epoch_of(server: ServerIdentity) -> str:

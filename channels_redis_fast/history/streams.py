@@ -26,7 +26,7 @@ from ..connection.script_call import ScriptCall, Way
 from ..messages.codec import Message
 from ..stats import Stats
 from . import scripts
-from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key, text_of
+from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key, position_text
 from .retention import Retention, RetentionRules
 
 logger = logging.getLogger("channels_redis_fast")
@@ -185,7 +185,7 @@ class Histories:
     ) -> None:
         self._rules = RetentionRules(rules)
         self._prefix = prefix.encode()
-        self._decode = decode
+        self.decode = decode
         self._stats = stats
         self._streams: dict[str, Stream | None] = {}
 
@@ -265,6 +265,7 @@ class Histories:
             if asked.limit is not None and len(places) > asked.limit:
                 found = found[places[-asked.limit] :]
                 cut = True
+        decode, digest = self.decode, stream.digest
         before = "-" if asked.since is None else f"{asked.since.entry}-{asked.since.epoch}"
         is_whole = asked.is_valid and epoch != NO_EPOCH and not cut
         if not found:
@@ -277,8 +278,8 @@ class Histories:
             if entry.body is None:
                 continue
             try:
-                message = self._decode(entry.body)
-                message[FIELD] = text_of(entry.id, stream.digest, entry.epoch)
+                message = decode(entry.body)
+                message[FIELD] = position_text(entry.id, digest, entry.epoch)
             except Exception as error:
                 self._stats.undecodable += 1
                 logger.error(
@@ -314,11 +315,12 @@ class _Entry(NamedTuple):
     def of(cls, entry: Any) -> _Entry:
         number, fields = entry
         if len(fields) == 4 and fields[0] == b"h" and fields[2] == b"m":
-            # As nearly all are: a thousand clients that come back at once read very many.
+            # As all are, but for marks.
             head, body = fields[1], fields[3]
         else:
             names = dict(zip(fields[::2], fields[1::2], strict=True))
             head, body = names.get(b"h", b""), names.get(b"m")
         parts = head.decode(errors="replace").split(" ")
-        epoch, before = (parts[0], parts[1]) if len(parts) == 4 else ("?" * 8, "?")
-        return cls(number, epoch, before, body)
+        if len(parts) != 4:
+            return cls(number, "?" * 8, "?", body)
+        return cls(number, parts[0], parts[1], body)

@@ -513,5 +513,7 @@ class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
         super().__init__(*args, **options)
         self.channel_layer = channel_layer
         if channel_layer is not None:
-            self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)
+            codec = self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)
+            if self._histories is not None:
+                self._histories.decode = lambda kept: codec.decode(kept)[1]
             self._limits = self._make_room()

@@ -208,7 +208,7 @@ class PubSubLoop:
         assert self.recovery is not None
         with self.recovery.holding(group, channel) as hold:
             await self.join(group, channel, stream)
-            history = await self.recovery.read(group, asked)
+            history = await self.recovery.read(group, stream, asked)
             hold.was_read("" if asked.since is None else str(asked.since), history)
             return history
 

@@ -20,20 +20,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..connection.futures import ignore
-from ..connection.identity import ServerIdentity
 from ..history import FIELD, Histories, History, Stream
-from ..history.positions import ENTRY, NO_EPOCH, Position, belongs, epoch_in, epoch_of, same_epoch
+from ..history.positions import ENTRY, Position, belongs
 from ..history.streams import Asked
-from ..hot import StoredMessage, clone
+from ..hot import clone
 from ..messages.codec import Message
 from ..messages.mailbox import MailboxLimits
+from .followed_group import MAX_HELD_BYTES, FollowedGroup, GroupSubscriber, Held, HeldChannel, ReadRange
 from .outages import Outages
 
 logger = logging.getLogger("channels_redis_fast")
@@ -41,21 +40,11 @@ logger = logging.getLogger("channels_redis_fast")
 #: Streams that are read at the same time, and messages in one reply: what a process takes in at once is bounded.
 MAX_READS, PAGE = 8, 1000
 
-#: Messages that are held for one group, or one channel, and bytes of payloads that are for all of an event loop.
-MAX_HELD, MAX_HELD_BYTES = 10_000, 10_000_000
+#: Messages that are held for one group.
+MAX_HELD = 10_000
 
 #: How often a recovery begins to hold anew, because too much came, before it goes on without what it has thrown away.
 MAX_OVERFLOWS = 5
-
-
-class GroupSubscriber(Protocol):
-    """What subscribes to a group."""
-
-    def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
-        """Want a name. Returns None if that is acknowledged, else the future of it."""
-
-    def server_of(self, name: bytes) -> ServerIdentity:
-        """Return who the server is that has a name, as far as it is known."""
 
 
 class Groups(Protocol):
@@ -72,128 +61,6 @@ class Groups(Protocol):
 
     def deliver(self, target: list[str], message: Message) -> None:
         """Give a message to channels."""
-
-
-class ReadRange(NamedTuple):
-    """The part of a stream that was read: behind one position, up to another."""
-
-    after: str
-    to: str
-
-    def covers(self, position: str) -> bool:
-        """Return whether a message that was published was in it."""
-        return same_epoch(position, self.to) and self.after[ENTRY] < position[ENTRY] <= self.to[ENTRY]
-
-    def is_passed(self, position: str) -> bool:
-        """Return whether none that is published after this position can be in it."""
-        return same_epoch(position, self.to) and position[ENTRY] > self.to[ENTRY]
-
-
-class Held(NamedTuple):
-    """A message that is held, with those without a position that came before it."""
-
-    position: str
-    message: Message
-    size: int
-    before: list[Message]
-
-
-class FollowedGroup:
-    """A group with a history that has members here."""
-
-    __slots__ = (
-        "again",
-        "epoch",
-        "held",
-        "held_bytes",
-        "is_recovering",
-        "is_subscribed",
-        "is_whole",
-        "name",
-        "overflows",
-        "position",
-        "read",
-        "resumed",
-        "started",
-        "stream",
-        "subscriber",
-        "unplaced",
-        "way",
-    )
-
-    def __init__(
-        self, name: str, stream: Stream, way: Any, subscriber: GroupSubscriber, started: asyncio.Future[None]
-    ) -> None:
-        self.name = name
-        self.stream = stream
-        #: What leads to its server, for commands and for the subscription.
-        self.way = way
-        self.subscriber = subscriber
-        #: Done when the newest position was read, as well as that can be.
-        self.started = started
-        #: That of the last message that the members have got, or could have missed nothing of.
-        self.position: str | None = None
-        self.is_subscribed = False
-        #: That of the server where it is subscribed.
-        self.epoch = NO_EPOCH
-        #: Whether it is being read, whether it has to be once more, and whether nothing is missing so far.
-        self.is_recovering = self.again = False
-        self.is_whole = True
-        self.overflows = 0
-        #: What is held, and behind it what has no position and came last.
-        self.held: deque[Held] = deque()
-        self.unplaced: list[Message] = []
-        self.held_bytes = 0
-        #: What was read last, as long as it may still come from the subscription.
-        self.read: ReadRange | None = None
-        #: By channel, what was read for it alone.
-        self.resumed: dict[str, ReadRange] = {}
-
-    def subscribed(self) -> None:
-        """Called when it is subscribed (again)."""
-        self.is_subscribed = True
-        self.epoch = epoch_of(self.subscriber.server_of(self.name.encode()))
-
-    def is_proven(self, history: History) -> bool:
-        """Return whether a history is complete, and that of the server that it is subscribed to."""
-        return history.complete and epoch_in(history.position) == self.epoch
-
-
-class HeldChannel:
-    """The messages of a group that one channel does not get yet, since its history is being read."""
-
-    def __init__(self) -> None:
-        self.users = 0
-        self.messages: deque[tuple[str | None, StoredMessage]] = deque()
-        self.bytes = 0
-        #: What was read, if it was.
-        self.range: ReadRange | None = None
-        self.read: set[str] = set()
-
-    def was_read(self, after: str, history: History) -> None:
-        """Called with what is not to come again: what is behind a position."""
-        read = ReadRange(after, history.position)
-        if self.range is not None:
-            # By two who resume at the same time.
-            read = ReadRange(min(after, self.range.after), max(read.to, self.range.to))
-        self.range = read
-        self.read.update(message[FIELD] for message in history.messages)
-
-    def put(self, position: str | None, message: Message, capacity: int) -> int:
-        """Hold one more message; return how many gave way, the oldest first."""
-        stored = StoredMessage(message, math.inf, False)
-        self.messages.append((position, stored))
-        self.bytes += stored.size
-        count = 0
-        while len(self.messages) > capacity or (self.bytes > MAX_HELD_BYTES and len(self.messages) > 1):
-            self.bytes -= self.messages.popleft()[1].size
-            count += 1
-        return count
-
-    def clear(self) -> None:
-        """Throw away what is held."""
-        self.messages.clear()
-        self.bytes = 0
 
 
 class Recovery:
@@ -344,9 +211,7 @@ class Recovery:
             ]
         if channels:
             self._here.deliver(channels, message)
-        last = followed.position
-        # One that somebody has forwarded may be older.
-        if position is not None and (last is None or position > last or not same_epoch(position, last)):
+        if position is not None and followed.is_behind(position):
             followed.position = position
 
     def _may_have(
@@ -491,15 +356,16 @@ class Recovery:
                     del self._holds[name]
                 self._let_go(name, channel, hold)
 
-    async def read(self, name: str, asked: Asked) -> History:
+    async def read(self, name: str, stream: Stream, asked: Asked) -> History:
         """
-        Read the history of a group.
+        Read the history of a group. It is not complete if the group is not subscribed at the server that was asked.
 
-        Raises ``LookupError`` for one without members here, redis-py's errors.
+        Raises redis-py's errors.
         """
-        followed = self.groups[name]
-        history = await self._histories.ask(followed.way, followed.stream, asked)
-        return history._replace(complete=followed.is_proven(history))
+        way, _ = self._here.ways_to(name)
+        history = await self._histories.ask(way, stream, asked)
+        followed = self.groups.get(name)
+        return history._replace(complete=followed is not None and followed.is_proven(history))
 
     def _let_go(self, name: str, channel: str, hold: HeldChannel) -> None:
         followed = self.groups.get(name)

@@ -102,6 +102,8 @@ async def test_a_killed_primary_of_a_cluster(make_layer: MakeLayer, replicated: 
     node = replicated.owner(group_name(layer, "room"))
     elsewhere = next(name for n in range(100) if replicated.owner(group_name(layer, name := f"room{n}")) is not node)
     channel, whole = await member(layer, "room"), await member(layer, elsewhere)
+    while replicated.owner(whole) is node:
+        whole = await member(layer, elsewhere)
     for n in range(5):
         await peer.group_send("room", {"n": n})
     first = await receive_many(layer, channel, 5)

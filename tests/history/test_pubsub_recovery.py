@@ -517,3 +517,25 @@ async def test_others_who_send_without_positions(make_layer: MakeLayer, own_serv
         kill_subscribers(raw, prefix)
     assert await receive_many(layer, channel, 2) == [DOWN, UP]
     assert second[FIELD] == (await layer.group_history("room")).position
+
+
+async def test_an_event_of_another_life_is_forwarded(make_layer: MakeLayer, own_server: OwnServer) -> None:
+    """By one who keeps its position, after a restart: at the next outage nothing comes twice."""
+    server = own_server(*AOF)
+    layer, old = make_layer(hosts=[server.url]), make_layer(hosts=[server.url], history=None)
+    channel = await member(layer, "room")
+    for n in range(3):
+        await layer.group_send("room", {"n": n})
+    first = (await receive_many(layer, channel, 3))[0]
+    server.restart()
+    assert await receive_many(layer, channel, 2) == [DOWN, LACKING]
+    await layer.close_pools()
+    await layer.group_send("room", {"n": 3})
+    assert (await within(layer.receive(channel)))["n"] == 3
+    await old.close_pools()
+    await old.group_send("room", first)
+    assert await within(layer.receive(channel)) == first
+    with redis.Redis.from_url(server.url) as raw:
+        raw.client_kill_filter(_type="pubsub")
+    assert await receive_many(layer, channel, 2) == [DOWN, UP]
+    await nothing_to_receive(layer, channel)

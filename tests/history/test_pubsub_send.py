@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from redis.exceptions import ResponseError
 
 from channels_redis_fast.history.positions import WIDTH, history_key
-from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer
 from tests.core.helpers import nothing_to_receive, receive_many, within
 from tests.history.pubsub import (
     FIELD,
@@ -182,6 +182,7 @@ async def test_fifty_encrypted_senders(make_layer: MakeLayer) -> None:
     assert got == (await layer.group_history("room")).messages
 
 
+@pytest.mark.single_server("it writes an entry with a client of one server")
 @pytest.mark.parametrize("codec", ["encrypted", "json"])
 async def test_what_is_refused_stays_in_order(make_layer: MakeLayer, raw: Any) -> None:
     """The first of many that leave together is refused, and those behind it wait for it."""
@@ -249,3 +250,20 @@ async def test_a_channel_that_is_forbidden(make_layer: MakeLayer, own_server: An
     layer = make_layer(hosts=[server.url])
     with pytest.raises(ResponseError, match=r"ermission|publish to the channel"):
         await within(layer.group_send("room", {}))
+
+
+async def test_the_serializer_of_another_layer(make_layer: MakeLayer) -> None:
+    """`RedisPubSubLoopLayer` has messages packed by the layer that it is given, also those that it keeps."""
+
+    class Other:
+        def serialize(self, message: dict[str, Any]) -> bytes:
+            return b"other" + json.dumps(message).encode()
+
+        def deserialize(self, packed: bytes) -> Any:
+            assert packed.startswith(b"other")
+            return json.loads(packed[5:])
+
+    layer = make_layer(kind=RedisPubSubLoopLayer, channel_layer=Other())
+    channel = await member(layer, "room")
+    await layer.group_send("room", {"n": 1})
+    assert [await within(layer.receive(channel))] == (await layer.group_history("room")).messages
