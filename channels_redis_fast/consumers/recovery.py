@@ -24,25 +24,21 @@ from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.exceptions import InvalidChannelLayerError
 
 from ..history import FIELD, History
-from ..history.positions import Position
+from ..history.positions import Position, group_in, same_epoch
 from .since import Since
 from .sources import STREAK, Message
 
-#: Messages of a group that are held for a client that is not accepted yet.
+#: Messages of a group that are held for a client that is not accepted yet, beside those that it has missed.
 MAX_HELD = 1000
 
 #: The position of the message for whose handler this code runs: in the consumer's task, or in one that it has started.
 _handled: ContextVar[str | None] = ContextVar("channels_redis_fast.consumers.handled", default=None)
 
-#: Where in a position its group is, and its epoch. Within one epoch, positions sort as text.
-_DIGEST = slice(25, 33)
-_EPOCH = slice(33, None)
-
 
 class JoinedGroup:
     """A group that a consumer has joined, and what its client has got of it."""
 
-    __slots__ = ("_has_moved", "_of_other_epochs", "_tip", "complete", "held", "name", "position")
+    __slots__ = ("_has_moved", "_of_other_epochs", "_room", "_tip", "complete", "held", "name", "position")
 
     def __init__(self, name: str, since: str, history: History, complete: bool) -> None:
         self.name = name
@@ -53,29 +49,30 @@ class JoinedGroup:
         self.complete = complete
         #: What is to be handled before anything newer; None once that is done.
         self.held: deque[Message] | None = deque(history.messages)
+        self._room = len(history.messages) + MAX_HELD
         self._tip = history.position
         # What an earlier life of the server wrote does not compare with the tip.
         self._of_other_epochs = {
-            message[FIELD] for message in history.messages if message[FIELD][_EPOCH] != self._tip[_EPOCH]
+            message[FIELD] for message in history.messages if not same_epoch(message[FIELD], self._tip)
         }
 
     def is_repeat(self, position: str) -> bool:
         """Return whether the history at the join had a message that the channel brings."""
-        if position <= self._tip and position[_EPOCH] == self._tip[_EPOCH]:
+        if position <= self._tip and same_epoch(position, self._tip):
             return True
         return bool(self._of_other_epochs) and position in self._of_other_epochs
 
     def hold(self, message: Message) -> None:
         """Keep a message until the client is accepted."""
         assert self.held is not None
-        if len(self.held) < MAX_HELD:
+        if len(self.held) < self._room:
             self.held.append(message)
         else:
             self.complete = False
 
     def advance(self, position: str) -> None:
         """Called with the position of a message that the client is given. On a ring one may overtake another."""
-        if position > self.position or not self._has_moved or position[_EPOCH] != self.position[_EPOCH]:
+        if position > self.position or not self._has_moved or not same_epoch(position, self.position):
             self.position = position
             self._has_moved = True
 
@@ -190,7 +187,7 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
             recovery = self._recovery = Recovery(self._since())
         position = message.get(FIELD)
         if isinstance(position, str):
-            group = recovery.groups.get(position[_DIGEST])
+            group = recovery.groups.get(group_in(position))
             if group is not None:
                 if position != recovery.replayed:
                     if group.is_repeat(position):

@@ -75,6 +75,11 @@ def belongs(position: object, group: str) -> bool:
     return type(position) is str and len(position) == WIDTH and position[_GROUP] == group
 
 
+def group_in(position: str) -> str:
+    """Return what a position says of its group."""
+    return position[_GROUP]
+
+
 def epoch_in(position: str) -> str:
     """Return the epoch of a position."""
     return position[_EPOCH]

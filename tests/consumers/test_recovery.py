@@ -57,13 +57,15 @@ def test_what_came_while_a_client_was_not_accepted() -> None:
 
 
 def test_what_is_held_is_bounded() -> None:
-    group = JoinedGroup("room.a", at(0), history_of(tip=at(0)), True)
+    """Beside what was missed, of which the history is the bound."""
+    missed = [at(number) for number in range(1, 2 * MAX_HELD)]
+    group = JoinedGroup("room.a", at(0), history_of(*missed, tip=missed[-1]), True)
     for number in range(MAX_HELD + 1):
         assert group.complete
         group.hold({"number": number})
     assert not group.complete
     assert group.held is not None
-    assert len(group.held) == MAX_HELD
+    assert len(group.held) == len(missed) + MAX_HELD
 
 
 def test_classes_that_cannot_be() -> None:
