@@ -14,13 +14,17 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 #: A shard by its number, or a channel or a group by its Redis channel.
 Lost = int | str
 
-#: Takes channels, the type of the message that they get, and whether they have got all that they missed.
-Notify = Callable[[Iterable[str], str, bool], None]
+
+class Notify(Protocol):
+    """Sends channels a message of a type; ``is_complete``: whether they have got all that they missed."""
+
+    def __call__(self, channels: Iterable[str], kind: str, is_complete: bool = True, /) -> None: ...
 
 
 class Outages:
@@ -64,7 +68,7 @@ class Outages:
         affected = self._affected(what)
         self._notified.update(affected)
         if self._on_disconnect is not None:
-            self._notify(affected, self._on_disconnect, True)
+            self._notify(affected, self._on_disconnect)
 
     def back(self, what: Iterable[Lost], without: Iterable[str] = ()) -> None:
         """Called with the names that are subscribed again; ``without``: those of them that are not."""
@@ -118,7 +122,7 @@ class Outages:
             done = set(lacking)
             whole = [channel for channel in whole if channel not in done]
         if whole:
-            self._notify(whole, self._on_reconnect, True)
+            self._notify(whole, self._on_reconnect)
 
     def _is_cut_off(self, channel: str) -> bool:
         if self._lost_shards or channel in self._lost_names:
