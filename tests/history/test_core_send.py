@@ -685,7 +685,8 @@ async def test_a_cluster(make_core: MakeCore, cluster: Cluster, options: dict[st
 
 NO_REPLIES: list[Any] = [
     None, 7, b"OK", [], [3], [1], [1, 1], [1, 0, 0, 0], [1, 0, None], [1, 0, [b"1-1"]], [1, 0, [1, b""]],
-    [2, [b"a"], 0, 0], [2, None, b"p", b"p"], [2, [b"a"], b"p"], [0, b"a"], [0, [1]], [0, [b"a"], b"p"], [1, 0, 0, [b"1-1", b""]],
+    [2, [b"a"], 0, 0], [2, None, b"p", b"p"], [2, [b"a"], b"p"], [0, b"a"], [0, [1]], [0, [b"a"], b"p"],
+    [1, 0, 0, [b"1-1", b""]],
 ]  # fmt: skip
 
 
