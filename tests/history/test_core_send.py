@@ -679,3 +679,28 @@ async def test_a_cluster(make_core: MakeCore, cluster: Cluster, options: dict[st
     await layers[0].group_forget("room")
     assert (await layers[0].group_history("room", start)).complete is False
     await layers[0].flush()
+
+
+# Replies.
+
+NO_REPLIES: list[Any] = [
+    None, 7, b"OK", [], [3], [1], [1, 1], [1, 0, 0, 0], [1, 0, None], [1, 0, [b"1-1"]], [1, 0, [1, b""]],
+    [2, [b"a"], 0, 0], [2, None, b"p", b"p"], [2, [b"a"], b"p"], [0, b"a"], [0, [1]], [0, [b"a"], b"p"],
+    [1, 0, 0, [b"1-1", b""]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", NO_REPLIES, ids=repr)
+def test_replies_that_the_script_cannot_have_given(reply: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        recorded_calls.Outcome.of(reply, 2)
+
+
+def test_replies_of_the_script() -> None:
+    of = recorded_calls.Outcome.of
+    assert of([1, 0, b"WRONGTYPE"], 2) == (1, None, [0, b"WRONGTYPE"], None)
+    assert of([1, 0, [b"1-1", b""]], 2) == (1, None, [0], (b"1-1", b""))
+    assert of([1, [b"", b"OOM"]], 2) == (1, None, [], (b"", b"OOM"))
+    assert of([2, [b"a"], b"p", b"q"], 2) == (2, [b"a"], [b"p", b"q"], None)
+    assert of([0], 2) == (0, None, [], None)
+    assert of([0, []], 2) == (0, [], [], None)

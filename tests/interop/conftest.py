@@ -97,10 +97,10 @@ def make_fleet(
     """Open one layer in each process: `make_fleet("core", shards=2, capacity=3)`.
 
     On the shared server, under this test's prefix. Several shards, and prefixes that somebody else may use too, are
-    for servers of our own; `prefix=None` means the default.
+    for servers of our own; `prefix=None` means the default. `of_ours` are options that channels_redis does not have.
     """
 
-    def make(kind: str, shards: int = 1, **options: Any) -> Fleet:
+    def make(kind: str, shards: int = 1, of_ours: dict[str, Any] | None = None, **options: Any) -> Fleet:
         own = shards > 1 or "prefix" in options
         urls = [server.url for server in shard_servers[:shards]] if own else [redis_server.url]
         options = {"prefix": prefix, **options}
@@ -113,7 +113,8 @@ def make_fleet(
         fleet = Fleet(kind, used, prefix, urls, raws)
         hosts = [{"address": url, "client_name": fleet.client_name} for url in urls]
         for process, members in zip(PROCESSES, (fleet.ours, fleet.ours, fleet.theirs, fleet.theirs), strict=True):
-            members.append(open_layer(process, kind, hosts=hosts, **options))
+            more = of_ours if of_ours is not None and members is fleet.ours else {}
+            members.append(open_layer(process, kind, hosts=hosts, **options, **more))
         return fleet
 
     return make
