@@ -368,7 +368,7 @@ class PubSubLoop:
         if self.recovery is not None:
             self.recovery.acknowledged(name.decode())
 
-    def _tell(self, channels: Iterable[str], kind: str, is_complete: bool) -> None:
+    def _tell(self, channels: Iterable[str], kind: str, is_complete: bool = True) -> None:
         self.clear_abandoned()
         more = {} if is_complete else {"complete": False}
         self.boxes.deliver([(channel, {"type": kind, **more}) for channel in channels], self.waker)

@@ -13,13 +13,17 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 #: A shard by its number, or a channel or a group by its Redis channel.
 Lost = int | str
 
-#: Takes channels, the type of the message that they get, and whether they have got all that they missed.
-Tell = Callable[[Iterable[str], str, bool], None]
+
+class Tell(Protocol):
+    """Sends channels a message of a type; ``is_complete``: whether they have got all that they missed."""
+
+    def __call__(self, channels: Iterable[str], kind: str, is_complete: bool = True, /) -> None: ...
 
 
 class Outages:
@@ -63,7 +67,7 @@ class Outages:
         hearers = self._hearers(what)
         self._told.update(hearers)
         if self._on_disconnect is not None:
-            self._tell(hearers, self._on_disconnect, True)
+            self._tell(hearers, self._on_disconnect)
 
     def back(self, what: Iterable[Lost], without: Iterable[str] = ()) -> None:
         """Called with the names that are subscribed again; ``without``: those of them that are not."""
@@ -117,7 +121,7 @@ class Outages:
             told = set(lacking)
             whole = [channel for channel in whole if channel not in told]
         if whole:
-            self._tell(whole, self._on_reconnect, True)
+            self._tell(whole, self._on_reconnect)
 
     def _is_cut_off(self, channel: str) -> bool:
         if self._lost_shards or channel in self._lost_names:

@@ -70,14 +70,18 @@ class Recorder:
 
         Raises what ``encode`` does, where it is asked at once.
         """
+        waiter: Waiter[None]
         if not self._fills:
-            return outlet.submit(
+            waiter = outlet.submit(
                 channel, lambda way, waiter: ProposedCall(self, way, waiter, channel, stream, message, encode)
             )
+            # Nobody joins it, and it has what keeps the layer.
+            outlet.last = None
+            return waiter
         body = encode(message)
         last = outlet.last
         if isinstance(last, FilledBatch) and last.takes(stream):
-            waiter: Waiter[None] = self._waker.waiter()
+            waiter = self._waker.waiter()
             last.add(body, waiter)
             return waiter
         return outlet.submit(channel, lambda way, waiter: FilledBatch(self, way, channel, stream, body, waiter))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from typing import Any
 
 import msgpack
@@ -14,9 +16,12 @@ from redis.exceptions import ResponseError
 
 from channels_redis_fast.history.positions import WIDTH, history_key
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer
-from tests.core.helpers import nothing_to_receive, receive_many, within
+from tests.conftest import hosts_on
+from tests.core.helpers import nothing_to_receive, receive_many, until, within
 from tests.history.pubsub import (
+    CODECS,
     FIELD,
+    HISTORY,
     MakeLayer,
     codec,
     every_codec,
@@ -267,3 +272,22 @@ async def test_the_serializer_of_another_layer(make_layer: MakeLayer) -> None:
     channel = await member(layer, "room")
     await layer.group_send("room", {"n": 1})
     assert [await within(layer.receive(channel))] == (await layer.group_history("room")).messages
+
+
+@every_codec
+async def test_nothing_keeps_a_layer(redis_server: Any, prefix: str, codec: str) -> None:
+    """What was sent and received last does not hold the layer that did."""
+    hosts = hosts_on(redis_server)
+    layer = RedisPubSubChannelLayer(hosts=hosts, prefix=prefix, sync_hub="never", history=HISTORY, **CODECS[codec])
+    channel = await member(layer, "room")
+    for n in range(3):
+        await layer.group_send("room", {"n": n})
+        assert (await within(layer.receive(channel)))["n"] == n
+    [first, *_] = (await layer.group_history("room")).messages
+    await layer.group_resume("room", channel, first[FIELD])
+    state = next(iter(layer._loops.values()))
+    gone = weakref.ref(layer)
+    del layer
+    gc.collect()
+    assert gone() is None
+    await until(lambda: not any(connection.is_open for connection in state.connections()))
