@@ -15,15 +15,16 @@ FORKED = (
 class Process:
     """The process that this was made in."""
 
-    __slots__ = ("_number",)
+    __slots__ = ("number",)
 
     def __init__(self) -> None:
-        self._number = os.getpid()
+        #: What ``os.getpid`` gives there. Where each call counts, who asks compares them.
+        self.number = os.getpid()
 
     @property
     def is_current(self) -> bool:
         """Whether it is the one that asks; not so in a forked child."""
-        return self._number == os.getpid()
+        return self.number == os.getpid()
 
     def left(self, label: str) -> ConnectionError | None:
         """

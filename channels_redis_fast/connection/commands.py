@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from os import getpid
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, TimeoutError
@@ -329,7 +330,7 @@ class CommandConnection(Connection):
 
     def _write(self, at_once: bool = False) -> None:
         self._scheduled = False
-        inherited = self.inherited()
+        inherited = None if self._process.number == getpid() else self.inherited()
         if inherited is not None:
             self._put_first()
             self._fail_unwritten(inherited)
@@ -361,9 +362,10 @@ class CommandConnection(Connection):
             mine = request.commands()
             commands.extend(mine)
             expected.extend([_Expected(self, request)] * len(mine))
-            size += payload_size(mine)
-            if size >= MAX_BYTES_PER_WRITE:
-                break
+            if self._unwritten:
+                size += payload_size(mine)
+                if size >= MAX_BYTES_PER_WRITE:
+                    break
         try:
             data = assemble(commands)
         except Exception as error:

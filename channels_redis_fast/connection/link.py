@@ -28,6 +28,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from os import getpid
 from typing import Any, Protocol
 
 try:
@@ -131,12 +132,16 @@ class Link(asyncio.Protocol):
         self._reason: Exception | None = None
         self._transport: Any = None
         self._writer: Any = None
+        #: Whether the end of the connection has been read, and ``connection_lost`` is on its way.
+        self.is_ending: Callable[[], bool] = _yes
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
         """Take the socket over from a stream; its reader has to be empty, as it is after a handshake."""
         # Both are kept as long as the socket: a collected StreamWriter closes its transport.
         self._writer = writer
         self._transport = writer.transport
+        # The transport's own, since each write asks.
+        self.is_ending = self._transport.is_closing
         self._transport.set_protocol(self)
         # The stream protocol may have paused reading; nobody else would resume it.
         with contextlib.suppress(RuntimeError):
@@ -153,10 +158,6 @@ class Link(asyncio.Protocol):
         self._stats.bytes_sent += len(data)
         self._written += len(data)
         self._transport.write(data)
-
-    def is_ending(self) -> bool:
-        """Whether the end of the connection has been read, and ``connection_lost`` is on its way."""
-        return self._transport is None or bool(self._transport.is_closing())
 
     def has_unread(self) -> bool:
         """Whether the kernel has something that was not read yet: bytes, or the end of the connection."""
@@ -237,6 +238,7 @@ class Link(asyncio.Protocol):
             self._watch.cancel()
             self._watch = None
         self._transport = self._writer = None
+        self.is_ending = _yes
         if not self.closed.done():
             self.closed.set_result(None)
         self._on_lost(self._reason or error)
@@ -344,7 +346,7 @@ class Connection(abc.ABC):
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return self._process.left(self.dialer.label)
+        return None if self._process.number == getpid() else self._process.left(self.dialer.label)
 
     @property
     def is_open(self) -> bool:
@@ -470,6 +472,10 @@ class Connection(abc.ABC):
         for request in unanswered:
             request.lost(reason)
         self.after_loss()
+
+
+def _yes() -> bool:
+    return True
 
 
 def _readable(descriptor: int) -> Any:

@@ -216,7 +216,7 @@ class RedisChannelLayer(RedisLayer):
             raise
         self._stats.receives += 1
         member = self._memberships.channels.get(channel)
-        if member is not None:
+        if member is not None and (member.is_gone or not member.received):
             member.took()
         return coming.take()
 
@@ -428,6 +428,10 @@ class RedisChannelLayer(RedisLayer):
 
     def _make_inboxes(self) -> InboxRegistry:
         return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
+
+    def _capacities_changed(self) -> None:
+        if "_inboxes" in vars(self):
+            self._inboxes.capacity_of = self._mailbox_capacity()
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
         return CoreLoop(

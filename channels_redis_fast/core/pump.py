@@ -197,9 +197,14 @@ class Pump(Connection):
 
     def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> bool:
         """Remove what was delivered; return whether the next write has to be about that too."""
-        inboxes = [inbox for inbox in self._receiver.inboxes.values() if self.shard in inbox.removals]
-        taken = [(inbox, take_removals(inbox.removals, self.shard)) for inbox in inboxes[:RECENT_KEYS]]
-        is_partial = any(self.shard in inbox.removals for inbox in inboxes)
+        shard = self.shard
+        taken: list[tuple[Inbox, list[bytes]]] = []
+        is_partial = False
+        for inbox in self._receiver.inboxes.values():
+            if shard in inbox.removals:
+                if len(taken) < RECENT_KEYS:
+                    taken.append((inbox, take_removals(inbox.removals, shard)))
+                is_partial = is_partial or shard in inbox.removals
         for inbox, members in taken:
             commands.append([b"ZREM", inbox.key, *members])
             expected.append(_Removal(self, inbox, members, is_partial))
@@ -255,7 +260,9 @@ class Pump(Connection):
         self._blocked = False
         awaited, self.awaited = self.awaited, {}
         self._answered()
-        if reply is None:
+        if reply.__class__ is list:
+            self._took(reply, awaited)
+        elif reply is None:
             # The wait has outlived the wake-up call, if there was one.
             self._waking = False
         elif reply.__class__ in NOT_DONE:
@@ -267,9 +274,11 @@ class Pump(Connection):
             self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):
             self._pause("to wait for messages", reply)
-        elif not isinstance(reply, list) or not reply:
+        else:
             raise UnexpectedReply.to("BZPOPMIN", reply)
-        elif reply[0] == self.wake_key:
+
+    def _took(self, reply: list[Any], awaited: dict[bytes, Target]) -> None:
+        if reply and reply[0] == self.wake_key:
             self._waking = False
         elif len(reply) != 3 or not are_strings(reply) or reply[0] not in awaited:
             raise UnexpectedReply.to("BZPOPMIN", reply)

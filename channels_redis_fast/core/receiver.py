@@ -105,7 +105,8 @@ class Receiver:
 
         One that cannot be read is skipped, as is one that was delivered before.
         """
-        self._inboxes.clear_abandoned()
+        if self._inboxes.abandoned:
+            self._inboxes.clear_abandoned()
         letters, errors = self._codec.decode_all(inbox.delivered.new(members))
         self.stats.deliveries += inbox.deliver(letters, self.waker)
         for error in errors:
@@ -158,7 +159,8 @@ class Receiver:
         A specific key is wanted while somebody waits on it, and stays so afterwards until a message comes that
         nobody awaits (or the expiry has passed): a receiver that comes back finds its message here already.
         """
-        self._inboxes.clear_abandoned()
+        if self._inboxes.abandoned:
+            self._inboxes.clear_abandoned()
         wanted: list[Target] = []
         now = time.monotonic()
         forgotten: list[Inbox] = []
@@ -169,9 +171,12 @@ class Receiver:
             if inbox.waiting or inbox.claimed:
                 inbox.claimed = False
                 inbox.seen = now
-            if inbox.is_awaited() or (not inbox.stored and now - inbox.seen <= self.expiry):
+            if inbox.stored:
+                if inbox.is_awaited():
+                    wanted.append(inbox)
+            elif inbox.waiting or now - inbox.seen <= self.expiry:
                 wanted.append(inbox)
-            elif not inbox.stored and not inbox.removals:
+            elif not inbox.removals:
                 forgotten.append(inbox)
         for inbox in forgotten:
             self._forget(inbox)

@@ -401,6 +401,10 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _shard(self, name: str) -> int:
         return self._shard_of(name, self.ring_size)
 
+    def _capacities_changed(self) -> None:
+        if "_limits" in vars(self):
+            self._limits.capacity_of = self._mailbox_capacity()
+
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(
             loop,
