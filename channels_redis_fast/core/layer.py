@@ -186,7 +186,7 @@ class RedisChannelLayer(RedisLayer):
         ``redis.exceptions.ConnectionError`` when no host could ever be reached; later outages are waited out.
         """
         state = self._loops[get_running_loop()]
-        receiver: Receiver = state.receiver
+        receiver: Receiver = state.receiver or state.open_receiver()
         if self._inboxes.abandoned:
             self._inboxes.clear_abandoned()
         inbox = self._find(receiver.inboxes, channel)
@@ -272,7 +272,8 @@ class RedisChannelLayer(RedisLayer):
         added = connection.call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
-        if self.restore_groups and self.client_prefix in channel and channel.find("!") > 0:
+        bang = channel.find("!")
+        if bang > 0 and self.restore_groups and channel.endswith(self._client_prefix, 0, bang):
             self._record(group, group_key, channel)
         try:
             await added
@@ -430,7 +431,7 @@ class RedisChannelLayer(RedisLayer):
         return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 
     def _capacities_changed(self) -> None:
-        if "_inboxes" in vars(self):
+        if hasattr(self, "_inboxes"):
             self._inboxes.capacity_of = self._mailbox_capacity()
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
@@ -447,20 +448,22 @@ class RedisChannelLayer(RedisLayer):
 
     def _record(self, group: str, group_key: bytes, channel: str) -> None:
         """Record a membership that this layer asks for, and have it watched where it is asked for and received on."""
-        here = get_running_loop()
-        record = self._memberships.add(group_key, self.consistent_hash(group), channel)
+        here = self._loops[get_running_loop()]
+        known = self._memberships.groups.get(group_key)
+        shard_of_group = self.consistent_hash(group) if known is None else known.shard
+        record = self._memberships.add(group_key, shard_of_group, channel)
         if record is None:
             return
         is_new = record.dataset is None
+        restorer: GroupRestorer | None = here.restorer
+        if restorer is not None:
+            restorer.watch(record)
+        if not is_new or len(self._loops) == 1:
+            return
         for loop, state in list(self._loops.items()):
-            restorer: GroupRestorer | None = state.restorer
-            if restorer is None:
-                continue
-            if loop is here:
-                restorer.watch(record)
-            elif is_new and state.receives:
+            if state is not here and state.restorer is not None and state.receives:
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(restorer.watch, record)
+                    loop.call_soon_threadsafe(state.restorer.watch, record)
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(

@@ -402,7 +402,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         return self._shard_of(name, self.ring_size)
 
     def _capacities_changed(self) -> None:
-        if "_limits" in vars(self):
+        if hasattr(self, "_limits"):
             self._limits.capacity_of = self._mailbox_capacity()
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
