@@ -33,6 +33,9 @@ class Process:
         Nobody has told it that it is one, and it can use nothing there: it shares the parent's sockets, and what its
         event loop waits on. ``label``: the host that it wants to talk to.
         """
-        if self.is_current:
-            return None
+        return None if self.is_current else self.error(label)
+
+    @staticmethod
+    def error(label: str) -> ConnectionError:
+        """Return what ``left`` does, where it is known that this is another process."""
         return ConnectionError(f"{label}: {FORKED}")

@@ -155,8 +155,9 @@ class Link(asyncio.Protocol):
             if self._watch is None:
                 self._look_in(self._answer_timeout / LOOKS)
         self.in_flight.extend(requests)
-        self._stats.bytes_sent += len(data)
-        self._written += len(data)
+        size = len(data)
+        self._stats.bytes_sent += size
+        self._written += size
         self._transport.write(data)
 
     def has_unread(self) -> bool:
@@ -188,30 +189,26 @@ class Link(asyncio.Protocol):
         self._stats.bytes_received += len(data)
         self._reader.feed(data)
         self.heard = self._loop.time()
-        has_reply = False
-        while True:
-            try:
+        try:
+            reply = gets()
+            if reply is _MORE and not self._is_within_bounds(data):
+                return
+            while reply is not _MORE:
+                # What lies behind the last whole reply is at most what came with it.
+                self._partial = 0
+                try:
+                    self.take(reply)
+                except UnexpectedReply as error:
+                    # Nothing that comes behind it on this socket can be trusted to belong to whom it is given.
+                    self.abort(error)
+                    return
+                except Exception as error:
+                    context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
+                    self._loop.call_exception_handler(context)
+                self._at_start = False
                 reply = gets()
-            except hiredis.ProtocolError as error:
-                self.abort(ConnectionError(f"protocol error: {error}"))
-                return
-            if reply is _MORE:
-                break
-            has_reply = True
-            try:
-                self.take(reply)
-            except UnexpectedReply as error:
-                # Nothing that comes behind it on this socket can be trusted to belong to whom it is given.
-                self.abort(error)
-                return
-            except Exception as error:
-                context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
-                self._loop.call_exception_handler(context)
-        if has_reply:
-            # What lies behind the last whole reply is at most what came with it.
-            self._partial = 0
-            self._at_start = False
-        elif not self._is_within_bounds(data):
+        except hiredis.ProtocolError as error:
+            self.abort(ConnectionError(f"protocol error: {error}"))
             return
         if self.leaving is not None:
             if not self.in_flight:

@@ -215,9 +215,11 @@ class RedisChannelLayer(RedisLayer):
             self._memberships.left(channel)
             raise
         self._stats.receives += 1
-        member = self._memberships.channels.get(channel)
-        if member is not None and (member.is_gone or not member.received):
-            member.took()
+        grouped = self._memberships.channels
+        if grouped:
+            member = grouped.get(channel)
+            if member is not None and (member.is_gone or not member.received):
+                member.took()
         return coming.take()
 
     def _reader(self, channel: str) -> Reader | None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sized
+from os import getpid
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -43,6 +44,10 @@ RECENT_KEYS = 8
 
 #: Seconds before the server is asked again after it answered a wait with an error.
 ERROR_PAUSE = 1.0
+
+
+#: What the answer to a wait that found something is made of: key, member, score.
+_POPPED = (bytes, bytes, bytes)
 
 
 class General(Protocol):
@@ -161,7 +166,7 @@ class Pump(Connection):
 
     def _ask(self) -> None:
         self.scheduled = False
-        if self.inherited() is not None:
+        if self._process.number != getpid():
             # Whoever comes is told.
             return
         if self._paused is not None and self._stopped is None:
@@ -280,13 +285,13 @@ class Pump(Connection):
     def _took(self, reply: list[Any], awaited: dict[bytes, Target]) -> None:
         if reply and reply[0] == self.wake_key:
             self._waking = False
-        elif len(reply) != 3 or not are_strings(reply) or reply[0] not in awaited:
+        elif (*map(type, reply),) != _POPPED or reply[0] not in awaited:
             raise UnexpectedReply.to("BZPOPMIN", reply)
         else:
             key, member, score = reply
             target = awaited[key]
             if isinstance(target, Inbox):
-                ahead = self._recent.pop(target) if target in self._recent else ReadAhead()
+                ahead = self._recent.pop(target, None) or ReadAhead()
                 self._recent[target] = ahead
                 ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from os import getpid
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -21,6 +22,7 @@ from ..connection.commands import CommandConnection
 from ..hot import Waker
 from ..messages.codec import Codec
 from ..messages.mailbox import Inbox, InboxRegistry, MailboxFeeder
+from ..process import Process
 from ..stats import Stats
 from .cluster_pump import ClusterPump
 from .general import GeneralChannel, Popped
@@ -56,6 +58,7 @@ class Receiver:
         self.prefix = prefix
         self.block_time = block_time
         self.retired = False
+        self._process = Process()
         #: How often this loop was asked to serve a key, and did something about it.
         self.served = 0
         #: Of other loops that empty keys for this one: that number at the last look, and looks since it has changed.
@@ -85,9 +88,10 @@ class Receiver:
         """See to it that the messages of a key come in, through this loop or through the one that has the key."""
         inbox.claimed = True
         self.served += 1
-        inherited = self.commands[0].inherited()
-        if inherited is not None:
-            inbox.fail_waiters(inherited)
+        if self._process.number != getpid():
+            inherited = self.commands[0].inherited()
+            if inherited is not None:
+                inbox.fail_waiters(inherited)
             return
         if inbox.receiver is not self and not self._adopt(inbox):
             for pump in self.pumps:

@@ -316,6 +316,8 @@ class Mailboxes(MailboxTable):
 
     def is_awaited(self) -> bool:
         """Whether a receiver waits for more than what lies there for it."""
+        if not self.waiting:
+            return False
         with self._limits.lock:
             return any(len(self.line(channel)) > len(self.stored.get(channel, ())) for channel in self.waiting)
 

@@ -19,6 +19,7 @@ import math
 import re
 from asyncio import get_running_loop
 from collections.abc import Iterable, KeysView, Mapping
+from os import getpid
 from typing import Any
 
 from .. import options
@@ -170,7 +171,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         state = self._loops[get_running_loop()]
         if state.abandoned:
             state.clear_abandoned()
-        state.check_process()
+        if state.process.number != getpid():
+            state.check_process()
         if channel not in state.channels:
             _require_text("channel", channel)
             await self._live(state, channel)
@@ -363,7 +365,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         except Exception as error:
             say_where(error, f"{kind} {name}")
             raise
-        options.check_size(payload, self.max_message_size, f"{kind} {name}")
+        if self.max_message_size is not None:
+            options.check_size(payload, self.max_message_size, f"{kind} {name}")
         return payload
 
     def _check_group_message(self, group: str, message: Message) -> None:

@@ -15,6 +15,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from os import getpid
 
 from ..cluster.cluster import Cluster
 from ..cluster.seeds import Seeds
@@ -24,6 +25,7 @@ from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Codec, Letter, Message
 from ..messages.mailbox import Mailboxes, MailboxLimits
+from ..process import Process
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
@@ -50,6 +52,7 @@ class PubSubLoop:
         dialect: Dialect,
     ) -> None:
         self.loop = loop
+        self.process = Process()
         self.boxes = Mailboxes(limits)
         #: The groups of each channel that lives here, and the channels of each group; groups by Redis channel.
         self.channels: dict[str, set[str]] = {}
@@ -101,9 +104,10 @@ class PubSubLoop:
 
     def check_process(self) -> None:
         """Raise ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop."""
-        inherited = self.commands[0].inherited()
-        if inherited is not None:
-            raise inherited
+        if self.process.number != getpid():
+            inherited = self.commands[0].inherited()
+            if inherited is not None:
+                raise inherited
 
     def not_opened(self, channel: str, error: BaseException) -> None:
         """Called when a subscription failed, or that its caller was cancelled."""
