@@ -190,8 +190,8 @@ cdef class MailboxTable:
         try:
             self._claims += 1
             waiter.number = self._claims
-            if self.stored and channel in self.stored:
-                message = self._take(channel)
+            if self.stored:
+                message = self._take_stored(channel)
                 if message is not None:
                     waiter._finish(FINISHED, message)
                     return waiter
@@ -206,8 +206,58 @@ cdef class MailboxTable:
         finally:
             self._lock.give_back()
 
+    cdef object _take_stored(self, object channel):
+        """Take the oldest message of a channel; return None if there is none."""
+        cdef Mailbox mailbox
+        cdef StoredMessage stored
+        cdef double now
+        cdef PyObject *found = PyDict_GetItemWithError(self.stored, channel)
+        if found == NULL:
+            return None
+        mailbox = <Mailbox?><object>found
+        stored = mailbox._oldest()
+        now = monotonic()
+        if stored.deadline > now and (not stored.is_shared or stored.holders == 1):
+            self._pop(mailbox, channel, now)
+            return stored.message
+        return self._take(channel)
+
+    def keep(self, list channels not None, StoredMessage stored not None, capacity_of, /):
+        """Put a message into each mailbox on which nobody waits and that has room; return the other channels.
+
+        The caller holds the lock.
+        """
+        cdef list left = []
+        cdef bint has_room
+        for channel in channels:
+            try:
+                has_room = self._has_room(channel, capacity_of)
+            except Exception:
+                # The caller asks again, and reports it.
+                has_room = False
+            if has_room:
+                self._put(channel, stored, False)
+            else:
+                left.append(channel)
+        return left
+
+    cdef bint _has_room(self, object channel, object capacity_of) except -1:
+        cdef PyObject *found
+        cdef Py_ssize_t count
+        if PyDict_GetItemWithError(self.waiting, channel) != NULL:
+            return False
+        capacity = capacity_of(channel)
+        found = PyDict_GetItemWithError(self.stored, channel)
+        if found == NULL:
+            return True
+        count = len(<Mailbox?><object>found)
+        return count == 0 or count < capacity
+
     def put(self, channel, StoredMessage stored not None, bint first, /):
         """Put a message into the mailbox of a channel; return how many are there. The caller holds the lock."""
+        return self._put(channel, stored, first)
+
+    cdef Py_ssize_t _put(self, object channel, StoredMessage stored, bint first) except -1:
         cdef Mailbox mailbox
         cdef PyObject *found = PyDict_GetItemWithError(self.stored, channel)
         if found == NULL:
@@ -226,12 +276,13 @@ cdef class MailboxTable:
 
     def pop(self, channel, double received_at=0.0, /):
         """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock."""
-        cdef Mailbox mailbox
-        cdef StoredMessage stored
         cdef PyObject *found = PyDict_GetItemWithError(self.stored, channel)
         if found == NULL:
             return None
-        mailbox = <Mailbox?><object>found
+        return self._pop(<Mailbox?><object>found, channel, received_at)
+
+    cdef StoredMessage _pop(self, Mailbox mailbox, object channel, double received_at):
+        cdef StoredMessage stored
         if received_at > 0:
             mailbox.last_received = received_at
         stored = mailbox._pop()

@@ -253,6 +253,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
         self._capacities = CapacityTable(patterns, default)
         self._capacity_of = self._replaced("get_capacity") or self._capacities.lookup
+        self._capacities_changed()
         self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
 
     def _current_capacity(self, channel: str) -> int:
@@ -260,7 +261,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _mailbox_capacity(self) -> Callable[[str], int]:
         """Return what gives the capacities of mailboxes: it must not keep the layer alive."""
+        if self._replaced("get_capacity") is None:
+            return self._capacities.lookup
         return weakly(self._current_capacity, instead=1)
+
+    def _capacities_changed(self) -> None:
+        """Called when the capacities are set, by whoever makes the layer or later."""
 
     @property
     def unset_host(self) -> str | None:
@@ -358,15 +364,16 @@ def weakly(function: Function, instead: object = None) -> Function:
     """
     if not isinstance(function, types.MethodType):
         return function
-    method = weakref.WeakMethod(function)
+    # What WeakMethod does, without a bound method for each call.
+    owner, method = weakref.ref(function.__self__), weakref.ref(function.__func__)
 
-    def call(*args: Any, **options: Any) -> Any:
-        found = method()
-        if found is None:
+    def call(*args: Any) -> Any:
+        found, called = owner(), method()
+        if found is None or called is None:
             if instead is None:
                 raise ReferenceError("the channel layer is gone")
             return instead
-        return found(*args, **options)
+        return called(found, *args)
 
     return cast(Function, call)
 

@@ -15,15 +15,16 @@ FORKED = (
 class Process:
     """The process that this was made in."""
 
-    __slots__ = ("_number",)
+    __slots__ = ("number",)
 
     def __init__(self) -> None:
-        self._number = os.getpid()
+        #: What ``os.getpid`` gives there. Where each call counts, who asks compares them.
+        self.number = os.getpid()
 
     @property
     def is_current(self) -> bool:
         """Whether it is the one that asks; not so in a forked child."""
-        return self._number == os.getpid()
+        return self.number == os.getpid()
 
     def left(self, label: str) -> ConnectionError | None:
         """
@@ -32,6 +33,9 @@ class Process:
         Nobody has told it that it is one, and it can use nothing there: it shares the parent's sockets, and what its
         event loop waits on. ``label``: the host that it wants to talk to.
         """
-        if self.is_current:
-            return None
+        return None if self.is_current else self.error(label)
+
+    @staticmethod
+    def error(label: str) -> ConnectionError:
+        """Return what ``left`` does, where it is known that this is another process."""
         return ConnectionError(f"{label}: {FORKED}")

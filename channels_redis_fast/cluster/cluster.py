@@ -21,6 +21,7 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import getpid
 from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
@@ -91,7 +92,7 @@ class Cluster:
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return self._process.left(self.seeds.label)
+        return None if self._process.number == getpid() else self._process.left(self.seeds.label)
 
     # What senders, callers and subscribers use.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from os import getpid
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, TimeoutError
@@ -331,10 +332,9 @@ class CommandConnection(Connection):
 
     def _write(self, at_once: bool = False) -> None:
         self._scheduled = False
-        inherited = self.inherited()
-        if inherited is not None:
+        if self._process.number != getpid():
             self._put_first()
-            self._fail_unwritten(inherited)
+            self._fail_unwritten(self._process.error(self.dialer.label))
             return
         if self._is_held:
             return
@@ -349,22 +349,32 @@ class CommandConnection(Connection):
         if link is None:
             self.connect()
             return
-        if not at_once and not self._is_fit(link):
-            return
+        if not at_once:
+            if self._probe is not None or link.is_ending():
+                # This is called again when that is over.
+                return
+            # What is written to a socket that is dead may have happened.
+            silence = self.loop.time() - link.last_activity
+            if silence >= QUIET and not self._is_fit(link, silence):
+                return
         while self._unwritten and link.writable and link.leaving is None and len(link.in_flight) < MAX_IN_FLIGHT:
             self._write_some(link)
 
     def _write_some(self, link: Link) -> None:
         commands: list[Command] = []
         expected: list[_Expected] = []
-        size = 0
-        for _ in range(min(len(self._unwritten), MAX_REQUESTS_PER_WRITE)):
-            request = self._unwritten.popleft()
+        unwritten = self._unwritten
+        count = size = 0
+        while True:
+            request = unwritten.popleft()
             mine = request.commands(link.identity)
-            commands.extend(mine)
-            expected.extend([_Expected(self, request)] * len(mine))
+            commands += mine
+            expected += [_Expected(self, request)] * len(mine)
+            if not unwritten:
+                break
+            count += 1
             size += payload_size(mine)
-            if size >= MAX_BYTES_PER_WRITE:
+            if size >= MAX_BYTES_PER_WRITE or count == MAX_REQUESTS_PER_WRITE:
                 break
         try:
             data = assemble(commands)
@@ -375,19 +385,13 @@ class CommandConnection(Connection):
             return
         link.write(data, expected)
 
-    def _is_fit(self, link: Link) -> bool:
+    def _is_fit(self, link: Link, silence: float) -> bool:
         """
-        Whether a socket may be written to now: what is written to one that is dead may have happened.
+        Whether a socket from which nothing was heard for so many seconds may be written to now.
 
         Otherwise ``_write`` is called again: when what lies unread has been read, which may be the end of the
         connection; or when the server has answered a PING, or has not.
         """
-        if self._probe is not None or link.is_ending():
-            # Either way ``_write`` is called when that is over.
-            return False
-        silence = self.loop.time() - link.last_activity
-        if silence < QUIET:
-            return True
         if link.has_unread():
             self._scheduled = True
             self.loop.call_soon(self._write)

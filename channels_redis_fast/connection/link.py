@@ -105,12 +105,16 @@ class Link(asyncio.Protocol):
         self._reason: Exception | None = None
         self._transport: Any = None
         self._writer: Any = None
+        #: Whether the end of the connection has been read, and ``connection_lost`` is on its way.
+        self.is_ending: Callable[[], bool] = _yes
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
         """Take the socket over from a stream; its reader has to be empty, as it is after a handshake."""
         # Both are kept as long as the socket: a collected StreamWriter closes its transport.
         self._writer = writer
         self._transport = writer.transport
+        # The transport's own, since each write asks.
+        self.is_ending = self._transport.is_closing
         self._transport.set_protocol(self)
         # The stream protocol may have paused reading; nobody else would resume it.
         with contextlib.suppress(RuntimeError):
@@ -124,13 +128,10 @@ class Link(asyncio.Protocol):
             if self._watch is None:
                 self._look_in(self._answer_timeout / LOOKS)
         self.in_flight.extend(requests)
-        self._stats.bytes_sent += len(data)
-        self._written += len(data)
+        size = len(data)
+        self._stats.bytes_sent += size
+        self._written += size
         self._transport.write(data)
-
-    def is_ending(self) -> bool:
-        """Whether the end of the connection has been read, and ``connection_lost`` is on its way."""
-        return self._transport is None or bool(self._transport.is_closing())
 
     def has_unread(self) -> bool:
         """Whether the kernel has something that was not read yet: bytes, or the end of the connection."""
@@ -161,30 +162,26 @@ class Link(asyncio.Protocol):
         self._stats.bytes_received += len(data)
         self._reader.feed(data)
         self.last_activity = self._loop.time()
-        has_reply = False
-        while True:
-            try:
+        try:
+            reply = gets()
+            if reply is _MORE and not self._is_within_bounds(data):
+                return
+            while reply is not _MORE:
+                # What lies behind the last whole reply is at most what came with it.
+                self._partial = 0
+                try:
+                    self.take(reply)
+                except UnexpectedReply as error:
+                    # Nothing that comes behind it on this socket can be trusted to belong to whom it is given.
+                    self.abort(error)
+                    return
+                except Exception as error:
+                    context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
+                    self._loop.call_exception_handler(context)
+                self._at_start = False
                 reply = gets()
-            except hiredis.ProtocolError as error:
-                self.abort(ConnectionError(f"protocol error: {error}"))
-                return
-            if reply is _MORE:
-                break
-            has_reply = True
-            try:
-                self.take(reply)
-            except UnexpectedReply as error:
-                # Replies and commands no longer match on this socket.
-                self.abort(error)
-                return
-            except Exception as error:
-                context = {"message": "channels_redis_fast: a reply could not be handled", "exception": error}
-                self._loop.call_exception_handler(context)
-        if has_reply:
-            # What lies behind the last whole reply is at most what came with it.
-            self._partial = 0
-            self._at_start = False
-        elif not self._is_within_bounds(data):
+        except hiredis.ProtocolError as error:
+            self.abort(ConnectionError(f"protocol error: {error}"))
             return
         if self.leaving is not None:
             if not self.in_flight:
@@ -211,6 +208,7 @@ class Link(asyncio.Protocol):
             self._watch.cancel()
             self._watch = None
         self._transport = self._writer = None
+        self.is_ending = _yes
         if not self.closed.done():
             self.closed.set_result(None)
         self._on_lost(self._reason or error)
@@ -271,6 +269,10 @@ class PushLink(Link):
 
     def take(self, reply: Any) -> None:
         self.on_push(reply)
+
+
+def _yes() -> bool:
+    return True
 
 
 def _readable(descriptor: int) -> Any:

@@ -19,6 +19,7 @@ import contextvars
 import random
 import time
 from collections import deque
+from os import getpid
 
 from redis import exceptions
 from redis.exceptions import ConnectionError, RedisError
@@ -77,7 +78,7 @@ class Connection(abc.ABC):
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return self._process.left(self.dialer.label)
+        return None if self._process.number == getpid() else self._process.left(self.dialer.label)
 
     @property
     def is_open(self) -> bool:

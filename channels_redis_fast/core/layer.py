@@ -201,7 +201,7 @@ class RedisChannelLayer(RedisLayer):
         ``redis.exceptions.ConnectionError`` when no host could ever be reached; later outages are waited out.
         """
         state = self._loops[get_running_loop()]
-        receiver: Receiver = state.receiver
+        receiver: Receiver = state.receiver or state.open_receiver()
         if self._inboxes.abandoned:
             self._inboxes.clear_abandoned()
         inbox = self._find(receiver.inboxes, channel)
@@ -226,9 +226,11 @@ class RedisChannelLayer(RedisLayer):
             self._memberships.left(channel)
             raise
         self._stats.receives += 1
-        member = self._memberships.channels.get(channel)
-        if member is not None:
-            member.took()
+        grouped = self._memberships.channels
+        if grouped:
+            member = grouped.get(channel)
+            if member is not None and (member.is_gone or not member.received):
+                member.took()
         return coming.take()
 
     def _reader(self, channel: str) -> Reader | None:
@@ -474,6 +476,10 @@ class RedisChannelLayer(RedisLayer):
     def _make_inboxes(self) -> InboxRegistry:
         return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 
+    def _capacities_changed(self) -> None:
+        if hasattr(self, "_inboxes"):
+            self._inboxes.capacity_of = self._mailbox_capacity()
+
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> CoreLoop:
         return CoreLoop(
             loop,
@@ -493,22 +499,25 @@ class RedisChannelLayer(RedisLayer):
 
         The membership is watched in the event loops where it is asked for and received on.
         """
-        if not self.restore_groups or self.client_prefix not in channel or channel.find("!") <= 0:
+        bang = channel.find("!")
+        if bang <= 0 or not self.restore_groups or not channel.endswith(self._client_prefix, 0, bang):
             return
-        here = get_running_loop()
-        record = self._memberships.add(group_key, self.consistent_hash(group), channel)
+        here = self._loops[get_running_loop()]
+        known = self._memberships.groups.get(group_key)
+        shard_of_group = self.consistent_hash(group) if known is None else known.shard
+        record = self._memberships.add(group_key, shard_of_group, channel)
         if record is None:
             return
         is_new = record.dataset is None
+        restorer: GroupRestorer | None = here.restorer
+        if restorer is not None:
+            restorer.watch(record)
+        if not is_new or len(self._loops) == 1:
+            return
         for loop, state in list(self._loops.items()):
-            restorer: GroupRestorer | None = state.restorer
-            if restorer is None:
-                continue
-            if loop is here:
-                restorer.watch(record)
-            elif is_new and state.receives:
+            if state is not here and state.restorer is not None and state.receives:
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(restorer.watch, record)
+                    loop.call_soon_threadsafe(state.restorer.watch, record)
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(

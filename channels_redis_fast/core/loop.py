@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -68,27 +67,30 @@ class CoreLoop:
         self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
+        #: Everything that this loop receives. A loop that only sends has none.
+        self.receiver: Receiver | None = None
         self._make_receiver = make_receiver
 
-    @cached_property
-    def receiver(self) -> Receiver:
-        """Everything that this loop receives. A loop that only sends has none."""
-        return self._make_receiver(self)
+    def open_receiver(self) -> Receiver:
+        """Return the receiver. Called by who receives and finds none."""
+        if self.receiver is None:
+            self.receiver = self._make_receiver(self)
+        return self.receiver
 
     @property
     def receives(self) -> bool:
         """Whether anything has been received in this loop."""
-        return "receiver" in vars(self)
+        return self.receiver is not None
 
     def connections(self) -> list[Closable]:
         """Return all connections, those without a socket too."""
-        pumps = self.receiver.pumps if self.receives else []
+        pumps = [] if self.receiver is None else self.receiver.pumps
         return [*self.commands, *pumps]
 
     async def disconnect(self) -> None:
         """Close the sockets; they are opened again when they are needed, at once by those who wait."""
         try:
-            if self.receives:
+            if self.receiver is not None:
                 await self.receiver.disconnect()
             await self._close_commands()
             await self._close_clients()
@@ -96,14 +98,14 @@ class CoreLoop:
             # Also when all tasks of the loop are cancelled: what was handed in meanwhile waits for this.
             for connection in self.commands:
                 connection.resume()
-            if self.receives:
+            if self.receiver is not None:
                 self.receiver.resume()
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
         if self.restorer is not None:
             self.restorer.close()
-        if self.receives:
+        if self.receiver is not None:
             await self.receiver.retire()
         await self._close_commands()
         await self._close_clients()

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sized
+from os import getpid
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -44,6 +45,10 @@ RECENT_KEYS = 8
 
 #: Seconds before the server is asked again after it answered a wait with an error.
 ERROR_PAUSE = 1.0
+
+
+#: What the answer to a wait that found something is made of: key, member, score.
+_POPPED = (bytes, bytes, bytes)
 
 
 class General(Protocol):
@@ -162,7 +167,7 @@ class Pump(Connection):
 
     def _ask(self) -> None:
         self.scheduled = False
-        if self.inherited() is not None:
+        if self._process.number != getpid():
             # Every receive raises the error itself.
             return
         if self._paused is not None and self._stopped is None:
@@ -198,9 +203,14 @@ class Pump(Connection):
 
     def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> bool:
         """Remove what was delivered; return whether the next write has to be about that too."""
-        inboxes = [inbox for inbox in self._receiver.inboxes.values() if self.shard in inbox.removals]
-        taken = [(inbox, take_removals(inbox.removals, self.shard)) for inbox in inboxes[:RECENT_KEYS]]
-        is_partial = any(self.shard in inbox.removals for inbox in inboxes)
+        shard = self.shard
+        taken: list[tuple[Inbox, list[bytes]]] = []
+        is_partial = False
+        for inbox in self._receiver.inboxes.values():
+            if shard in inbox.removals:
+                if len(taken) < RECENT_KEYS:
+                    taken.append((inbox, take_removals(inbox.removals, shard)))
+                is_partial = is_partial or shard in inbox.removals
         for inbox, members in taken:
             commands.append([b"ZREM", inbox.key, *members])
             expected.append(_Removal(self, inbox, members, is_partial))
@@ -256,7 +266,9 @@ class Pump(Connection):
         self._blocked = False
         awaited, self.awaited = self.awaited, {}
         self._answered()
-        if reply is None:
+        if reply.__class__ is list:
+            self._took(reply, awaited)
+        elif reply is None:
             # The wait has outlived the wake-up call, if there was one.
             self._waking = False
         elif reply.__class__ in NOT_DONE:
@@ -268,17 +280,19 @@ class Pump(Connection):
             self._find_forbidden(list(awaited.values()), reply)
         elif isinstance(reply, Exception):
             self._pause("to wait for messages", reply)
-        elif not isinstance(reply, list) or not reply:
+        else:
             raise UnexpectedReply.to("BZPOPMIN", reply)
-        elif reply[0] == self.wake_key:
+
+    def _took(self, reply: list[Any], awaited: dict[bytes, Target]) -> None:
+        if reply and reply[0] == self.wake_key:
             self._waking = False
-        elif len(reply) != 3 or not are_strings(reply) or reply[0] not in awaited:
+        elif (*map(type, reply),) != _POPPED or reply[0] not in awaited:
             raise UnexpectedReply.to("BZPOPMIN", reply)
         else:
             key, member, score = reply
             target = awaited[key]
             if isinstance(target, Inbox):
-                ahead = self._recent.pop(target) if target in self._recent else ReadAhead()
+                ahead = self._recent.pop(target, None) or ReadAhead()
                 self._recent[target] = ahead
                 ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:

@@ -68,6 +68,8 @@ def take_removals(removals: dict[int, list[bytes]], shard: int) -> list[bytes]:
     members = removals.pop(shard, None)
     if not members:
         return []
+    if sum(map(len, members)) <= REMOVAL_BYTES:
+        return members
     size = 0
     for at, member in enumerate(members):
         size += len(member)

@@ -62,7 +62,7 @@ class Reader:
     def claim(self) -> Waiter[Message]:
         """Return the waiter for the next message."""
         state = self._loops[self._loop]
-        receiver: Receiver = state.receiver
+        receiver: Receiver = state.receiver or state.open_receiver()
         inbox = self._inbox
         if inbox is not None and inbox.receiver is receiver:
             coming: Waiter[Message] = inbox.claim(self._channel, state.waker)

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from os import getpid
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -20,6 +21,7 @@ from ..connection.commands import CommandConnection
 from ..hot import Waker
 from ..messages.codec import Codec
 from ..messages.mailbox import Inbox, InboxRegistry, MailboxFeeder
+from ..process import Process
 from ..stats import Stats
 from .cluster_pump import ClusterPump
 from .general import GeneralChannel, Popped
@@ -55,6 +57,7 @@ class Receiver:
         self.prefix = prefix
         self.block_time = block_time
         self.retired = False
+        self._process = Process()
         #: How often this loop was asked to serve a key, and did something about it.
         self.served = 0
         #: Of other loops that empty keys for this one: that number at the last look, and looks since it has changed.
@@ -84,9 +87,10 @@ class Receiver:
         """Have the messages of a key read, by this loop or by the one that already reads the key."""
         inbox.claimed = True
         self.served += 1
-        inherited = self.commands[0].inherited()
-        if inherited is not None:
-            inbox.fail_waiters(inherited)
+        if self._process.number != getpid():
+            inherited = self.commands[0].inherited()
+            if inherited is not None:
+                inbox.fail_waiters(inherited)
             return
         if inbox.receiver is not self and not self._adopt(inbox):
             for pump in self.pumps:
@@ -104,7 +108,8 @@ class Receiver:
 
         One that cannot be read is skipped, as is one that was delivered before.
         """
-        self._inboxes.clear_abandoned()
+        if self._inboxes.abandoned:
+            self._inboxes.clear_abandoned()
         deliveries, errors = self._codec.decode_all(inbox.delivered.new(members))
         self.stats.deliveries += inbox.deliver(deliveries, self.waker)
         for error in errors:
@@ -157,7 +162,8 @@ class Receiver:
         A specific key is wanted while somebody waits on it, and stays so afterwards until a message comes that
         nobody awaits (or the expiry has passed): a receiver that comes back finds its message here already.
         """
-        self._inboxes.clear_abandoned()
+        if self._inboxes.abandoned:
+            self._inboxes.clear_abandoned()
         wanted: list[Target] = []
         now = time.monotonic()
         forgotten: list[Inbox] = []
@@ -168,9 +174,12 @@ class Receiver:
             if inbox.waiting or inbox.claimed:
                 inbox.claimed = False
                 inbox.seen = now
-            if inbox.is_awaited() or (not inbox.stored and now - inbox.seen <= self.expiry):
+            if inbox.stored:
+                if inbox.is_awaited():
+                    wanted.append(inbox)
+            elif inbox.waiting or now - inbox.seen <= self.expiry:
                 wanted.append(inbox)
-            elif not inbox.stored and not inbox.removals:
+            elif not inbox.removals:
                 forgotten.append(inbox)
         for inbox in forgotten:
             self._forget(inbox)

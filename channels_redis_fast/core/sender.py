@@ -116,13 +116,13 @@ class GroupBatch(WriteCall):
         ]
 
     def done(self, reply: Any) -> None:
-        if isinstance(reply, NoPermissionError) and len(self._keys) > 1:
+        if reply.__class__ is int:
+            self._end(reply, None)
+        elif isinstance(reply, NoPermissionError) and len(self._keys) > 1:
             # As with sends: the keys that are allowed get the message.
             self.carry_out_plainly()
         elif isinstance(reply, Exception):
             self._end(0, reply)
-        elif reply.__class__ is int:
-            self._end(reply, None)
         else:
             raise UnexpectedReply.to("the script of group_send", reply)
 
@@ -158,13 +158,15 @@ class SameGroupCall(ScriptCall):
         return self._arguments
 
     def done(self, reply: Any) -> None:
-        if isinstance(reply, NoPermissionError):
-            self._leave_to_two_trips()
-        elif self._future.done():
+        if self._future.done():
             return
+        if reply.__class__ is int or reply is None:
+            self._future.set_result(reply)
+        elif isinstance(reply, NoPermissionError):
+            self._leave_to_two_trips()
         elif isinstance(reply, Exception):
             self._future.set_exception(reply)
-        elif reply is None or reply.__class__ is int or are_strings(reply):
+        elif are_strings(reply):
             self._future.set_result(reply)
         else:
             raise UnexpectedReply.to("the script of group_send", reply)

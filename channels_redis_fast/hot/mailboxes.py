@@ -105,14 +105,14 @@ class MailboxTable:
     def claim(self, channel: str, waker: Waker, /) -> Waiter[Message]:
         """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one.
 
-        The subclass takes that, in `_take`: it knows what has expired.
+        The subclass takes what has expired, or is to be copied, in `_take`.
         """
         waiter: Waiter[Message] = Waiter(waker)
         with self._lock:
             self._claims += 1
             waiter.number = self._claims
             if channel in self.stored:
-                message = self._take(channel)
+                message = self._take_stored(channel)
                 if message is not None:
                     waiter._finish(_FINISHED, message)
                     return waiter
@@ -124,6 +124,44 @@ class MailboxTable:
             else:
                 self.waiting[channel] = [found, waiter]
         return waiter
+
+    def _take_stored(self, channel: str) -> Message | None:
+        mailbox = self.stored[channel]
+        if not mailbox:
+            # One that somebody else made.
+            raise IndexError("an empty mailbox")
+        stored = mailbox._messages[0]
+        now = time.monotonic()
+        if stored.deadline > now and (not stored.is_shared or stored.holders == 1):
+            self.pop(channel, now)
+            return stored.message
+        return self._take(channel)
+
+    def keep(self, channels: list[str], stored: StoredMessage, capacity_of: Callable[[str], int], /) -> list[str]:
+        """Put a message into each mailbox on which nobody waits and that has room; return the other channels.
+
+        A mailbox has room for one message whatever its capacity is. Where that cannot be told, there is none. What is
+        left of one channel is left as long as the lock is held, so the order stays. The caller holds the lock.
+        """
+        left: list[str] = []
+        for channel in channels:
+            try:
+                has_room = self._has_room(channel, capacity_of)
+            except Exception:
+                # The caller asks again, and reports it.
+                has_room = False
+            if has_room:
+                self.put(channel, stored, False)
+            else:
+                left.append(channel)
+        return left
+
+    def _has_room(self, channel: str, capacity_of: Callable[[str], int]) -> bool:
+        if channel in self.waiting:
+            return False
+        capacity = capacity_of(channel)
+        mailbox = self.stored.get(channel)
+        return not mailbox or len(mailbox) < capacity
 
     def put(self, channel: str, stored: StoredMessage, first: bool, /) -> int:
         """Put a message into the mailbox of a channel, at its end or `first`; return how many are there then.

@@ -253,7 +253,9 @@ class Mailboxes(MailboxTable):
                     continue
                 channel = address or self.name
                 try:
-                    self._hand_over(channel, StoredMessage(message, deadline, False), here.loop)
+                    stored = StoredMessage(message, deadline, False)
+                    if self.keep([channel], stored, self._limits.capacity_of):
+                        self._hand_over(channel, stored, here.loop)
                     given += 1
                 except Exception as error:
                     self._limits.undeliverable(channel, error)
@@ -321,8 +323,8 @@ class Mailboxes(MailboxTable):
 
     def is_awaited(self) -> bool:
         """Whether a receiver waits for more than what lies there for it."""
-        if not self.stored:
-            return bool(self.waiting)
+        if not self.waiting:
+            return False
         with self._limits.lock:
             return any(len(self.line(channel)) > len(self.stored.get(channel, ())) for channel in self.waiting)
 
@@ -333,7 +335,9 @@ class Mailboxes(MailboxTable):
         try:
             # One copy for all that store it: the original belongs to a receiver.
             stored = StoredMessage(self._copy_of(message), deadline, True)
-            for channel in channels:
+            left = self.keep(channels, stored, self._limits.capacity_of)
+            given += len(channels) - len(left)
+            for channel in left:
                 try:
                     self._hand_over(channel, stored, here.loop)
                     given += 1

@@ -20,6 +20,7 @@ import re
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, KeysView, Mapping
 from functools import partial
+from os import getpid
 from typing import Any, TypeVar
 
 from .. import options
@@ -182,7 +183,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         state = self._loops[get_running_loop()]
         if state.abandoned:
             state.clear_abandoned()
-        state.check_process()
+        if state.process.number != getpid():
+            state.check_process()
         if channel not in state.channels:
             _require_text("channel", channel)
             await self._live(state, channel)
@@ -425,7 +427,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         except Exception as error:
             say_where(error, f"{kind} {name}")
             raise
-        options.check_size(payload, self.max_message_size, f"{kind} {name}")
+        if self.max_message_size is not None:
+            options.check_size(payload, self.max_message_size, f"{kind} {name}")
         return payload
 
     def _check_group_message(self, group: str, message: Message) -> None:
@@ -488,6 +491,10 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     def _shard(self, name: str) -> int:
         return self._shard_of(name, self.ring_size)
+
+    def _capacities_changed(self) -> None:
+        if hasattr(self, "_limits"):
+            self._limits.capacity_of = self._mailbox_capacity()
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
         return PubSubLoop(

@@ -16,6 +16,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from os import getpid
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -30,6 +31,7 @@ from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
+from ..process import Process
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
@@ -59,6 +61,7 @@ class PubSubLoop:
         histories: Histories | None,
     ) -> None:
         self.loop = loop
+        self.process = Process()
         self.boxes = Mailboxes(limits)
         #: The groups of each channel that lives here, and the channels of each group; groups by Redis channel.
         self.channels: dict[str, set[str]] = {}
@@ -119,9 +122,10 @@ class PubSubLoop:
 
     def check_process(self) -> None:
         """Raise ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop."""
-        inherited = self.commands[0].inherited()
-        if inherited is not None:
-            raise inherited
+        if self.process.number != getpid():
+            inherited = self.commands[0].inherited()
+            if inherited is not None:
+                raise inherited
 
     def not_opened(self, channel: str, error: BaseException) -> None:
         """Called when a subscription failed, or its caller was cancelled."""

@@ -297,7 +297,7 @@ async def test_a_forked_child_begins_anew(bound: int, process: MemoryLimit, monk
     """It touches no mailbox of its parent, whose lock another thread may have held."""
     parent = Office()
     parent.give(*[(f"c{n}", {"text": KB}) for n in range(50)])
-    monkeypatch.setattr(process._process, "_number", -1)
+    monkeypatch.setattr(process._process, "number", -1)
     child = Office()
     with parent.limits.lock:
         child.give(*[(f"c{n}", {"text": KB}) for n in range(200)])

@@ -174,7 +174,14 @@ CASES = [
     Case("deliveries", ("MailboxTable", "MailboxTable.claim", "MailboxTable.hand_out"), served),
     Case(
         "messages in mailboxes",
-        ("MailboxTable.put", "MailboxTable.pop", "MailboxTable.expire", "MailboxTable.clear", "StoredMessage"),
+        (
+            "MailboxTable.put",
+            "MailboxTable.keep",
+            "MailboxTable.pop",
+            "MailboxTable.expire",
+            "MailboxTable.clear",
+            "StoredMessage",
+        ),
         stored,
     ),
     Case("an empty mailbox", ("Mailbox", "MailboxTable.pop"), emptied),

@@ -156,6 +156,9 @@ def stored(hot: Any) -> Any:
         table.put("x", hot.StoredMessage({"n": n}, 2.0, False), False)
     taken = [table.pop("x", 3.0) for _ in range(150)]
     counts += [table.put("x", taken[-1], True), table.put("new", taken[-1], True)]
+    table.keep(["x", "kept", "a"], hot.StoredMessage({"n": -1}, 2.0, False), lambda channel: 2)
+    kept = hot.StoredMessage({"n": -2}, float("inf"), False)
+    counts.append(table.keep(["kept", "b", None], kept, {"kept": 2}.__getitem__))
     seen = len(table.stored["x"]), [one.message for one in table.stored["x"]], table.stored["x"].last_received
     facts = body.message, body.deadline, body.is_shared, body.holders, body.size, table.held
     expired = table.expire(1.5), table.expire(5.0)

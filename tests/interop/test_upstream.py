@@ -199,6 +199,12 @@ def test_explanations_cost_no_other_attribute_anything(layer: str) -> None:
     )
 
 
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_a_layer_keeps_its_attributes_inline(layer: str) -> None:
+    """An object of more than 30 attributes has a dict, and CPython reads each of them through that."""
+    assert len(vars(LAYERS[layer]())) <= 30
+
+
 def test_a_subclass_may_have_what_is_absent() -> None:
     class Counting(RedisChannelLayer):
         receive_count = 0

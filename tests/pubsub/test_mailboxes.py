@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,24 @@ async def test_the_oldest_give_way(make_layer: MakeLayer, caplog: pytest.LogCapt
     [record] = caplog.records
     assert (record.name, record.levelno) == ("channels_redis_fast", logging.WARNING)
     assert wide in record.getMessage()
+
+
+async def test_a_capacity_set_later_is_that_of_mailboxes_already_there(make_layer: MakeLayer) -> None:
+    layer, peer = make_layer(capacity=10), make_layer()
+    channel = await layer.new_channel()
+    for n in range(5):
+        await peer.send(channel, {"n": n})
+    await arrived(layer, 5)
+    layer.capacity = 3
+    await peer.send(channel, {"n": 5})
+    await arrived(layer, 6)
+    assert await receive_many(layer, channel, 3) == [{"n": n} for n in (3, 4, 5)]
+    layer.channel_capacity = [(re.compile(re.escape(channel)), 1)]
+    for n in range(2):
+        await peer.send(channel, {"n": n})
+    await arrived(layer, 8)
+    assert await within(layer.receive(channel)) == {"n": 1}
+    await nothing_to_receive(layer, channel)
 
 
 async def test_a_slow_member_of_a_group_slows_nobody(make_layer: MakeLayer) -> None:
