@@ -131,8 +131,10 @@ class RedisChannelLayer(RedisLayer):
             self.max_message_size,
             self.expiry,
         )
-        self._is_alone = self.ring_size == 1 and self._shard_of is shard
-        self._next_shard = itertools.cycle(range(self.ring_size)).__next__
+        #: What gives the shards of general channels in turn; None where there is one shard for everything.
+        self._next_shard = (
+            None if self.ring_size == 1 and self._shard_of is shard else itertools.cycle(range(self.ring_size)).__next__
+        )
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
 
@@ -549,7 +551,7 @@ class RedisChannelLayer(RedisLayer):
             raise
         if self.max_message_size is not None:
             options.check_size(member, self.max_message_size, f"channel {channel}")
-        if self._is_alone:
+        if self._next_shard is None:
             index = 0
         elif local:
             # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
