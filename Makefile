@@ -21,7 +21,7 @@ SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # What is about servers and sockets is the same for both twins, and runs once; of the faults, those go through the twins
 # in which messages are unreadable, or come to receivers that are many, cancelled or gone.
 TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
-ONCE := $(addprefix --ignore=,tests/hosts tests/cluster tests/consumers tests/cli tests/sync tests/packaging tests/typed \
+ONCE := $(addprefix --ignore=,tests/hosts tests/cluster tests/consumers tests/history tests/cli tests/sync tests/packaging tests/typed \
 	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
 	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
 	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
