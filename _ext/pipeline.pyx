@@ -1,4 +1,4 @@
-"""Redis commands as one run of RESP bytes. Twin: `hot/pipeline.py`.
+"""Redis commands as one run of RESP bytes, and what replies are made of. Twin: `hot/pipeline.py`.
 
 It knows bulk strings; not what the commands mean, nor the connection they go to.
 """
@@ -41,6 +41,16 @@ def payload_size(object commands, /):
                 if type(word) is bytes:
                     size += PyBytes_GET_SIZE(word)
     return size
+
+
+def are_strings(object reply, /):
+    """Whether a reply is a list of strings, which may be empty."""
+    if not isinstance(reply, list):
+        return False
+    for string in <list>reply:
+        if type(string) is not bytes:
+            return False
+    return True
 
 
 cdef object sequence(object value, str what):

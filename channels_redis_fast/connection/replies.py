@@ -69,9 +69,6 @@ def reply_error(text: str) -> Exception:
     return kind(text)
 
 
-_STRINGS = frozenset((bytes,))
-
-
 class UnexpectedReply(ConnectionError):
     """A reply that the command cannot have: the peer is not Redis, or replies and commands no longer match."""
 
@@ -79,8 +76,3 @@ class UnexpectedReply(ConnectionError):
     def to(cls, what: str, reply: Any) -> UnexpectedReply:
         """Return one that names what was asked and shows the beginning of the reply."""
         return cls(f"unexpected reply to {what}: {reprlib.repr(reply)}")
-
-
-def are_strings(reply: Any) -> bool:
-    """Return whether a reply is a list of strings, which may be empty."""
-    return isinstance(reply, list) and {*map(type, reply)} <= _STRINGS

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from ..hot import are_strings
 from .identity import ServerIdentity
 from .link import Command
-from .replies import UnexpectedReply, are_strings
+from .replies import UnexpectedReply
 
 
 class Pending(Protocol):

@@ -71,7 +71,12 @@ class ScriptCall(abc.ABC):
             return ()
         self._with_text = self._with_text or dialer.only_script_texts
         head = [b"EVAL", self._script.text] if self._with_text else [b"EVALSHA", self._script.sha]
-        return (head + self.arguments(server),)
+        try:
+            return (head + self.arguments(server),)
+        except Exception as error:
+            # What a site's own code raises (a serializer, say) is not for the requests that are written beside it.
+            self.done(error)
+            return ()
 
     def reply(self, reply: Any) -> bool:
         if isinstance(reply, ResponseError):

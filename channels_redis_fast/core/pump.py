@@ -31,8 +31,8 @@ from redis.exceptions import NoPermissionError
 from ..connection.commands import CommandConnection
 from ..connection.link import Answerable, Command
 from ..connection.reconnecting import CLOSE_TIMEOUT, Connection
-from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply, are_strings
-from ..hot import assemble
+from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply
+from ..hot import are_strings, assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
 from ..stats import Stats
 from .read_ahead import ReadAhead, take_removals

@@ -18,15 +18,14 @@ from redis.exceptions import ResponseError
 
 from ..base import say_where
 from ..connection.identity import ServerIdentity
-from ..connection.link import Command
-from ..connection.replies import UnexpectedReply, are_strings
+from ..connection.replies import UnexpectedReply
 from ..connection.script_call import ScriptCall, Way
 from ..history import Stream
 from ..history.placement import ENTRY, widened, with_position
 from ..history.positions import WIDTH, Position, epoch_of
 from ..history.proposals import Proposer
 from ..history.streams import no_scripts
-from ..hot import EnvelopeCodec, next_prefix
+from ..hot import EnvelopeCodec, are_strings, next_prefix
 from ..messages.codec import Codec, Message
 from ..options import check_length, check_size
 from . import scripts
@@ -220,14 +219,6 @@ class RecordingCall(ScriptCall):
         self._expiry = expiry
         self._batch: Batch | None = None
         self._is_over = False
-
-    def commands(self, server: ServerIdentity) -> Sequence[Command]:
-        try:
-            return super().commands(server)
-        except Exception as error:
-            # What a site's own code raises is not for what else is being written.
-            self.done(error)
-            return ()
 
     def arguments(self, server: ServerIdentity) -> list[Any]:
         if self._batch is None:

@@ -18,6 +18,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,9 @@ MAX_CHANGES = 3
 
 #: Bytes that a message is taken to have on each key beside itself and the names of its channels.
 OVERHEAD = 100
+
+#: Seconds that a message waits on average for its second attempt to get a position; for each further one twice as many.
+PAUSE = 0.01
 
 #: Stands for a group whose members the script is to say.
 _OTHER = GroupSnapshot([], [], 0, b"")
@@ -112,6 +116,8 @@ class GroupQueue:
         self._is_alone = len(state.senders) == 1 and isinstance(state.senders[0], Sender)
         self._waiting: deque[GroupMessage] = deque()
         self._is_busy = False
+        #: Seconds to wait before the next call.
+        self._pause = 0.0
         #: How often the group has changed since a message was recorded.
         self._changes = 0
 
@@ -150,7 +156,10 @@ class GroupQueue:
         return shards
 
     def _go_on(self) -> None:
-        if self._waiting:
+        pause, self._pause = self._pause, 0.0
+        if self._waiting and pause:
+            self._state.loop.call_later(pause, self._begin)
+        elif self._waiting:
             self._begin()
         else:
             self._is_busy = False
@@ -235,6 +244,8 @@ class GroupQueue:
         self._sender.layout.overtaken(self.stream, newest)
         message.attempts += 1
         if message.attempts < ATTEMPTS:
+            # At random: of those that were overtaken together, most would be again.
+            self._pause = random.uniform(0, PAUSE * 2**message.attempts)
             return None
         return ResponseError(
             f"Message for {self.where} was not sent: {ATTEMPTS} positions that were proposed for it in the group's "

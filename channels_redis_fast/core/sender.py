@@ -19,9 +19,9 @@ from ..connection.commands import EARLY, MAX_MESSAGES, CommandConnection
 from ..connection.futures import fail
 from ..connection.identity import ServerIdentity
 from ..connection.link import Command
-from ..connection.replies import UnexpectedReply, are_strings, reply_error
+from ..connection.replies import UnexpectedReply, reply_error
 from ..connection.script_call import ScriptCall
-from ..hot import Batch, Gatherer, KeyBatch, Waker
+from ..hot import Batch, Gatherer, KeyBatch, Waker, are_strings
 from ..stats import Stats
 from . import scripts
 from .script_calls import Failure, PlainCommands, Write, WriteCall

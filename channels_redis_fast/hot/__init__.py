@@ -25,6 +25,7 @@ __all__ = [
     "StoredMessage",
     "Waiter",
     "Waker",
+    "are_strings",
     "assemble",
     "clone",
     "decode",
@@ -65,7 +66,7 @@ if COMPILED and not TYPE_CHECKING:
         )
         from channels_redis_fast._ext.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
         from channels_redis_fast._ext.names import find, is_group, key, kind, shard, split
-        from channels_redis_fast._ext.pipeline import assemble, payload_size
+        from channels_redis_fast._ext.pipeline import are_strings, assemble, payload_size
         from channels_redis_fast._ext.waiters import Gate, Waiter, Waker
     except ImportError:
         COMPILED = False
@@ -88,5 +89,5 @@ if TYPE_CHECKING or not COMPILED:
     )
     from channels_redis_fast.hot.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
     from channels_redis_fast.hot.names import find, is_group, key, kind, shard, split
-    from channels_redis_fast.hot.pipeline import assemble, payload_size
+    from channels_redis_fast.hot.pipeline import are_strings, assemble, payload_size
     from channels_redis_fast.hot.waiters import Gate, Waiter, Waker

@@ -1,4 +1,4 @@
-"""The reference twin of `_ext/pipeline.pyx`: Redis commands as one run of bytes, in RESP.
+"""The reference twin of `_ext/pipeline.pyx`: Redis commands as one run of bytes, in RESP, and what replies are made of.
 
 It knows the protocol; not what the commands mean.
 """
@@ -41,6 +41,11 @@ def payload_size(commands: Sequence[Any], /) -> int:
         for word in command
         if type(word) is bytes
     )
+
+
+def are_strings(reply: Any, /) -> bool:
+    """Whether a reply is a list of strings, each exactly bytes. The list may be empty."""
+    return isinstance(reply, list) and {*map(type, reply)} <= {bytes}
 
 
 def _sequence(value: Any, what: str) -> Any:

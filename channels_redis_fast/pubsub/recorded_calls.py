@@ -192,14 +192,6 @@ class ProposedCall(RecordedCall):
         self._entry: Entry = (0, 0)
         self._attempts = 0
 
-    def commands(self, server: ServerIdentity) -> Sequence[Command]:
-        try:
-            return super().commands(server)
-        except Exception as error:
-            # In the middle of the requests of others, which go on.
-            self.done(error)
-            return ()
-
     def arguments(self, server: ServerIdentity) -> list[Any]:
         recorder, stream = self._recorder, self._stream
         entry = recorder.proposer.propose(stream.key, server)

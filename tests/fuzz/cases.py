@@ -126,6 +126,11 @@ CASES = [
     Case("a weight", ("footprint",), lambda hot: (hot.footprint(MESSAGE), hot.footprint(DEEP), hot.footprint([b"x"]))),
     Case("commands", ("assemble",), lambda hot: hot.assemble([["SET", "k\xe9", BODY, 2**70, -5, 1.5], ("PING",)])),
     Case("commands, their size", ("payload_size",), lambda hot: hot.payload_size([["SET", BODY, 5], (b"PING",), 7])),
+    Case(
+        "a reply of strings",
+        ("are_strings",),
+        lambda hot: [hot.are_strings(reply) for reply in ([b"a", BODY], [b"", 1], [], 5)],
+    ),
     Case("commands, refused", ("assemble",), lambda hot: hot.assemble([["SET", BODY * 9, 1.5, None]])),
     Case("commands, a surrogate", ("assemble",), lambda hot: hot.assemble([["SET", BODY * 9, "\ud800"]])),
     Case("commands, none", ("assemble",), lambda hot: hot.assemble([["PING"], []])),

@@ -104,3 +104,22 @@ def test_the_size_of_what_is_no_command(hot: Any) -> None:
     assert hot.payload_size([[b"abc", "d"], b"efg", None, (b"h",)]) == 4
     with pytest.raises(TypeError, match=r"^commands must be a list or a tuple, not NoneType$"):
         hot.payload_size(None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ([], True),
+        ([b"", b"a" * 100], True),
+        ([b"a", None], False),
+        ([b"a", "a"], False),
+        ([[b"a"]], False),
+        ([bytearray(b"a")], False),
+        ((b"a",), False),
+        (b"a", False),
+        (5, False),
+        (None, False),
+    ],
+)
+def test_a_list_of_strings(hot: Any, reply: Any, expected: bool) -> None:
+    assert hot.are_strings(reply) is expected
