@@ -19,9 +19,10 @@ JOBS ?= 3
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
 SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # What is about servers and sockets is the same for both twins, and runs once; of the faults, those go through the twins
-# in which messages are unreadable, or come to receivers that are many, cancelled or gone.
+# in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot has both twins in one
+# run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.
 TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
-ONCE := $(addprefix --ignore=,tests/hosts tests/cluster tests/consumers tests/history tests/cli tests/sync tests/packaging tests/typed \
+ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/history tests/cli tests/sync tests/packaging tests/typed \
 	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
 	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
 	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
@@ -57,7 +58,7 @@ test: $(INSTALLED) upstream
 	@$(PY) -c 'from channels_redis_fast import hot; assert hot.COMPILED, "not compiled: see pip install -v -e ."'
 	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
 	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
-	$(if $(ARGS),,CHANNELS_REDIS_FAST_PURE= $(PY) -m pytest $(SPREAD) tests/core tests/pubsub --on-cluster)
+	$(if $(ARGS),,CHANNELS_REDIS_FAST_PURE= $(PY) -m pytest $(SPREAD) tests/core tests/pubsub --on-cluster -k "not uvloop")
 
 test-all: $(NOX) upstream
 	$(RUN_NOX) -t $(ROWS) -- $(ARGS)
