@@ -118,6 +118,9 @@ class Proxy:
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes, replies: bool) -> bool:
         """Pass bytes on; return whether the connection goes on."""
+        if writer.transport.is_closing():
+            # uvloop raises where asyncio drops what is written.
+            return False
         last = False
         if replies and self._left is not None:
             last = len(data) >= self._left

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast.connection import backoff
+from channels_redis_fast.connection import backoff, reconnecting
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.conftest import hosts_on
 from tests.core.helpers import within
@@ -69,7 +69,8 @@ async def make_layer(redis_server: Any, prefix: str, sharded: bool, codec: str) 
 @pytest.fixture
 def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who loses one connection after the other does not wait for the next one for long."""
-    monkeypatch.setattr(backoff, "BACKOFF_LAST", 0.02)
+    for module in (backoff, reconnecting):
+        monkeypatch.setattr(module, "BACKOFF_LAST", 0.02)
 
 
 async def member(layer: RedisPubSubChannelLayer, *groups: str) -> str:

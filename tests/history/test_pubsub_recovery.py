@@ -188,6 +188,7 @@ async def test_a_link_that_fails(make_layer: MakeLayer, own_server: OwnServer, k
         await crowd.check()
         assert not crowd.errors
         for receiver in crowd.receivers:
+            await until(lambda receiver=receiver: UP in receiver.told)  # type: ignore[misc]
             assert set(map(str, receiver.told)) == {str(DOWN), str(UP)}
         assert layer.stats()["incomplete"] == 0
 
