@@ -14,8 +14,8 @@ RUN_NOX := PATH="$$PATH:$(PYENV)" $(NOX)
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
 TREES := channels_redis_fast bench docs tests noxfile.py setup.py
-# Most of the suite's time is waiting, so three processes share it, on two processors too. JOBS=0 runs it in one.
-JOBS ?= 3
+# Most of the suite's time is waiting, so four processes share it, on two processors too. JOBS=0 runs it in one.
+JOBS ?= 4
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
 SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # What is about servers and sockets is the same for both twins, and runs once; of the faults, those go through the twins
