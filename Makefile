@@ -26,6 +26,8 @@ ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluste
 	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
 	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
 	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
+# The tests that take longest run on asyncio alone here, and on uvloop too in `make test-all`, or with LOOPS= here.
+LOOPS ?= --one-loop
 ARGS ?=
 # Of the sessions of noxfile.py: all rows of versions, or only the `ends` of the list; and what makes and tries wheels,
 # of all Pythons, or with STEPS="sdist wheel-3.11 packages installed-3.11" of one.
@@ -56,7 +58,7 @@ demo: $(INSTALLED) upstream
 
 test: $(INSTALLED) upstream
 	@$(PY) -c 'from channels_redis_fast import hot; assert hot.COMPILED, "not compiled: see pip install -v -e ."'
-	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ARGS)
+	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(LOOPS) $(ARGS)
 	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
 	$(if $(ARGS),,CHANNELS_REDIS_FAST_PURE= $(PY) -m pytest $(SPREAD) tests/core tests/pubsub --on-cluster -k "not uvloop")
 

@@ -27,6 +27,9 @@ from tests.rawcluster import RawCluster
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: Folders whose tests wait for servers and processes most of the time: with --one-loop they run on asyncio alone.
+ONCE = ("cli", "cluster", "consumers", "faults", "history", "hosts")
+
 #: Nodes of the cluster that stands in for the shared server: `pytest tests/core tests/pubsub --on-cluster`.
 CLUSTER_SIZE = 3
 
@@ -46,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--on-cluster",
         action="store_true",
         help="run the tests of the layers on a Redis Cluster of three nodes; what can mean nothing there is skipped",
+    )
+    parser.addoption(
+        "--one-loop",
+        action="store_true",
+        help=f"run the tests of {', '.join(ONCE)} on asyncio alone, not on uvloop too",
     )
 
 
@@ -71,7 +79,10 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """pytest-asyncio asks once for each async test, and runs it on every loop named here."""
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    if config.getoption("--one-loop") and item.path.relative_to(ROOT / "tests").parts[0] in ONCE:
+        del loops["uvloop"]
+    return loops
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -118,9 +118,6 @@ class Proxy:
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes, replies: bool) -> bool:
         """Pass bytes on; return whether the connection goes on."""
-        if writer.transport.is_closing():
-            # uvloop raises where asyncio drops what is written.
-            return False
         last = False
         if replies and self._left is not None:
             last = len(data) >= self._left
@@ -130,11 +127,14 @@ class Proxy:
             self.replied += len(data)
         else:
             self.asked = data
+        if writer.transport.is_closing():
+            # uvloop raises where asyncio drops what is written.
+            data = b""
         if self.slicing:
             for position in range(len(data)):
                 writer.write(data[position : position + 1])
                 await asyncio.sleep(0)
-        else:
+        elif data:
             writer.write(data)
         if last:
             # In good order, so that the last bytes arrive: an abort may take them along.

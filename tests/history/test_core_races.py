@@ -259,6 +259,7 @@ async def test_a_server_that_is_killed(make_core: MakeCore, own_server: OwnServe
             later = await receiving.group_history("room", history.position)
             assert later.complete
             assert later.messages
+            recovered += later.messages
             position = later.position
     assert senders.errors
     whole = await receiving.group_history("room", position)

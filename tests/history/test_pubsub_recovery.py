@@ -184,11 +184,12 @@ async def test_a_link_that_fails(make_layer: MakeLayer, own_server: OwnServer, k
                 await until(lambda: is_lost(layer))
                 proxy.go_on()
             await until(lambda reconnects=reconnects: layer.stats()["reconnects"] > reconnects)  # type: ignore[misc]
+        # Before the receivers end with the last message.
+        await until(lambda: all(UP in receiver.told for receiver in crowd.receivers))
         await crowd.stop()
         await crowd.check()
         assert not crowd.errors
         for receiver in crowd.receivers:
-            await until(lambda receiver=receiver: UP in receiver.told)  # type: ignore[misc]
             assert set(map(str, receiver.told)) == {str(DOWN), str(UP)}
         assert layer.stats()["incomplete"] == 0
 
