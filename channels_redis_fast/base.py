@@ -134,11 +134,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
         """
-        history = await self._read_history(group, since, limit)
-        if since is not None:
-            self._stats.recovered += len(history.messages)
-            self._stats.incomplete += not history.complete
-        return history
+        histories = self._require_histories()
+        way, key = self._group(group)
+        history = await histories.read(way, histories.get(group, key), since, limit)
+        return history if since is None else self._counted(history)
 
     @routed
     async def group_forget(self, group: str) -> None:
@@ -150,11 +149,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         histories = self._require_histories()
         way, key = self._group(group)
         await histories.forget(way, histories.get(group, key))
-
-    async def _read_history(self, group: str, since: str | None, limit: int | None) -> History:
-        histories = self._require_histories()
-        way, key = self._group(group)
-        return await histories.read(way, histories.get(group, key), since, limit)
 
     def stats(self) -> dict[str, int]:
         """
@@ -266,7 +260,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         return weakly(self._current_capacity, instead=1)
 
     def _capacities_changed(self) -> None:
-        """Called when the capacities are set, by whoever makes the layer or later."""
+        """Called after the capacities were set: when the layer is made, and whenever they change."""
 
     @property
     def unset_host(self) -> str | None:
@@ -303,6 +297,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _stream(self, group: str) -> Stream:
         """Return the history of a group. Raises ``RuntimeError`` for a group that has none."""
         return self._require_histories().get(group, self._group(group)[1])
+
+    def _counted(self, history: History) -> History:
+        """Count what somebody gets who was away, and return it."""
+        self._stats.recovered += len(history.messages)
+        self._stats.incomplete += not history.complete
+        return history
 
     def _require_histories(self) -> Histories:
         if self._histories is None:

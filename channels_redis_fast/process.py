@@ -26,16 +26,12 @@ class Process:
         """Whether it is the one that asks; not so in a forked child."""
         return self.number == os.getpid()
 
-    def left(self, label: str) -> ConnectionError | None:
+    @staticmethod
+    def error(label: str) -> ConnectionError:
         """
-        Return what to raise in a forked process that goes on with its parent's event loop, None in the process itself.
+        Return what to raise in a forked process that goes on with its parent's event loop.
 
         Nobody has told it that it is one, and it can use nothing there: it shares the parent's sockets, and what its
         event loop waits on. ``label``: the host that it wants to talk to.
         """
-        return None if self.is_current else self.error(label)
-
-    @staticmethod
-    def error(label: str) -> ConnectionError:
-        """Return what ``left`` does, where it is known that this is another process."""
         return ConnectionError(f"{label}: {FORKED}")

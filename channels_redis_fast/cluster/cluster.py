@@ -92,7 +92,7 @@ class Cluster:
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return None if self._process.number == getpid() else self._process.left(self.seeds.label)
+        return None if self._process.number == getpid() else self._process.error(self.seeds.label)
 
     # What senders, callers and subscribers use.
 

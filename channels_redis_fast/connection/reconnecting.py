@@ -78,7 +78,7 @@ class Connection(abc.ABC):
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return None if self._process.number == getpid() else self._process.left(self.dialer.label)
+        return None if self._process.number == getpid() else self._process.error(self.dialer.label)
 
     @property
     def is_open(self) -> bool:

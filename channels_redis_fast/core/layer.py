@@ -320,9 +320,7 @@ class RedisChannelLayer(RedisLayer):
         except Exception:
             self._memberships.discard(group_key, channel)
             raise
-        self._stats.recovered += len(history.messages)
-        self._stats.incomplete += not history.complete
-        return history
+        return self._counted(history)
 
     @routed
     async def group_discard(self, group: str, channel: str) -> None:

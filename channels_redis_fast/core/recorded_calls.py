@@ -188,7 +188,7 @@ class MemberLayout:
 
     def _to_fill(self, body: bytes, snapshot: GroupSnapshot, where: str) -> list[Any]:
         prefix_length = self._prefix_length
-        header, begin = widened(body, prefix_length)
+        header, begin = widened(body, prefix_length, 2)
         if self._max_message_size is not None and snapshot.keys:
             length = len(body) + len(header) + prefix_length - begin + len(ENTRY) + WIDTH
             check_length(length + len(max(snapshot.entries, key=len)), self._max_message_size, where)

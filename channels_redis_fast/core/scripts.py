@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 
 from ..connection.script import Script
-from ..history.placement import ENTRY
+from ..history.placement import ENTRY_IN_LUA
 from ..history.scripts import READ, RECORD
 
 #: The announcement of a key, from the key and how many messages were there before. If an ACL refuses it, nothing else
@@ -231,7 +231,7 @@ for message = 1, tonumber(ARGV[5]) do
   at = at + 9 + keys
 end
 return reply
-""".replace("ENTRY", "'" + "".join(f"\\{byte:03d}" for byte in ENTRY) + "'")
+""".replace("ENTRY", ENTRY_IN_LUA)
 )
 
 #: A channel joins a group and reads what it has missed, in one: whatever is recorded later is delivered to it. KEYS:

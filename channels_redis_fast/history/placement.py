@@ -15,6 +15,9 @@ from .positions import FIELD, PLACEHOLDER, WIDTH
 #: What is between the entries of a packed message and its position.
 ENTRY = pack({FIELD: PLACEHOLDER})[1:-WIDTH]
 
+#: The same as Lua writes it.
+ENTRY_IN_LUA = "'" + "".join(f"\\{byte:03d}" for byte in ENTRY) + "'"
+
 
 def with_position(message: dict[str, Any], position: str) -> dict[str, Any]:
     """Return a message with its position as the last entry, in place of any that it has."""
@@ -29,9 +32,9 @@ def without_position(message: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name != FIELD}
 
 
-def widened(packed: bytes, start: int) -> tuple[bytes, int]:
+def widened(packed: bytes, start: int, more: int) -> tuple[bytes, int]:
     """
-    Return the header of a message as msgpack with two more entries: the position, and the one that names the channel.
+    Return the header of a message as msgpack with more entries: its position, and on core what names its channels.
 
     ``start``: where the message begins in ``packed``. Second comes where its entries do.
     """
@@ -42,7 +45,7 @@ def widened(packed: bytes, start: int) -> tuple[bytes, int]:
         # The two longer formats of a map: a number of two bytes, or of four.
         begin = start + (3 if first == 0xDE else 5)
         count = int.from_bytes(packed[start + 1 : begin], "big")
-    count += 2
+    count += more
     if count < 16:
         return bytes((0x80 | count,)), begin
     if count < 2**16:

@@ -278,6 +278,8 @@ class Histories:
         decode, digest = self.decode, stream.digest
         before = "-" if asked.since is None else f"{asked.since.entry}-{asked.since.epoch}"
         is_whole = asked.is_valid and epoch != NO_EPOCH and not cut
+        if asked.since is not None:
+            is_whole = is_whole and asked.since.epoch == epoch
         if not found:
             # Nothing is behind the position only if that is the newest one, of this very epoch.
             is_whole = is_whole and before == f"{newest.decode()}-{epoch}"
@@ -301,8 +303,6 @@ class Histories:
                 is_whole = False
                 continue
             messages.append(message)
-        if asked.since is not None and asked.is_valid and found:
-            is_whole = is_whole and asked.since.epoch == epoch
         reached = sum(entry.body is not None for entry in found) == asked.limit and asked.since is not None
         position = found[-1] if reached else None
         text = (

@@ -244,9 +244,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         history: History = await self._at_home(
             "group_resume", group, channel, lambda state: state.resume(name, channel, stream, since)
         )
-        self._stats.recovered += len(history.messages)
-        self._stats.incomplete += not history.complete
-        return history
+        return self._counted(history)
 
     async def group_discard(self, group: str, channel: str) -> None:
         """

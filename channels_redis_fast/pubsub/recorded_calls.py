@@ -26,7 +26,7 @@ from ..connection.replies import UnexpectedReply
 from ..connection.requests import Pending
 from ..connection.script_call import ScriptCall, Way
 from ..history import Stream
-from ..history.placement import with_position
+from ..history.placement import widened, with_position
 from ..history.positions import Position, epoch_of
 from ..history.proposals import ATTEMPTS, Entry, Proposer
 from ..history.streams import no_scripts
@@ -162,12 +162,9 @@ class FilledBatch(RecordedCall):
         self._messages.clear()
 
     def _put(self, body: bytes) -> None:
-        header = _HEADERS.get(body[0])
-        if header is None:
-            self._messages += _longer_header(body)
-        else:
-            self._messages += (header, 2)
-        self._messages.append(body)
+        header, begin = widened(body, 0, 1)
+        # Lua counts from 1.
+        self._messages += (header, begin + 1, body)
         self._size += len(body)
 
 
@@ -228,18 +225,3 @@ class ProposedCall(RecordedCall):
 
 def _text(entry: Entry) -> str:
     return f"{entry[0]}-{entry[1]}"
-
-
-#: By the first byte of a map of less than 15 entries, the header of one with one entry more.
-_HEADERS = {0x80 + count: bytes([0x81 + count]) for count in range(15)}
-
-
-def _longer_header(packed: bytes) -> tuple[bytes, int]:
-    """Return a map's header with one entry more, and where what is behind its own begins, counted from 1."""
-    first = packed[0]
-    if first == 0x8F:
-        return b"\xde\x00\x10", 2
-    width = 2 if first == 0xDE else 4
-    count = int.from_bytes(packed[1 : 1 + width], "big") + 1
-    header = b"\xde" + count.to_bytes(2, "big") if count < 0x10000 else b"\xdf" + count.to_bytes(4, "big")
-    return header, width + 2

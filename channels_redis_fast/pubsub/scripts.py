@@ -7,12 +7,9 @@ Both are done in one script, so that positions rise in the order in which messag
 from __future__ import annotations
 
 from ..connection.script import Script
-from ..history.positions import FIELD, WIDTH
+from ..history.placement import ENTRY_IN_LUA
 from ..history.scripts import RECORD
 from ..subscriptions.dialect import Dialect
-
-#: The bytes of a message that stand before its position: the key, and the header of a text of that width.
-_ENTRY = "".join(rf"\{byte:03d}" for byte in (0xA0 + len(FIELD), *FIELD.encode(), 0xD9, WIDTH))
 
 #: KEYS: the stream. ARGV: the Redis channel; what ``append`` takes; and for each message the header of its map with one
 #: entry more, where what is behind the header begins in the message as it is kept, the first byte being 1, and the
@@ -31,7 +28,7 @@ for at = 7, #ARGV, 3 do
     wrong = failed or newer
     break
   end
-  local published = redis.pcall('PUBLISH', channel, ARGV[at] .. string.sub(body, ARGV[at + 1]) .. 'ENTRY' .. position)
+  local published = redis.pcall('PUBLISH', channel, ARGV[at] .. string.sub(body, ARGV[at + 1]) .. ENTRY .. position)
   if type(published) == 'table' then
     wrong = published
     break
@@ -66,7 +63,7 @@ def filled(dialect: Dialect) -> Script:
 
     It returns how many were published; where that is not all, with what was wrong with the next one.
     """
-    return Script(_FILLED.replace("PUBLISH", dialect.publish.decode()).replace("ENTRY", _ENTRY))
+    return Script(_FILLED.replace("PUBLISH", dialect.publish.decode()).replace("ENTRY", ENTRY_IN_LUA))
 
 
 def proposed(dialect: Dialect) -> Script:

@@ -25,7 +25,7 @@ def message_of(size: int) -> dict[str, Any]:
 
 def filled(body: bytes, prefix_length: int, codec: EnvelopeCodec, channels: list[str]) -> bytes:
     """What the script of the core layer makes of a message as it is kept, for the channels of one key."""
-    header, begin = widened(body, prefix_length)
+    header, begin = widened(body, prefix_length, 2)
     [member] = codec.encode_group({}, [channels])
     middle = header + body[begin:] + ENTRY + POSITION.encode()
     return member[:prefix_length] + middle + member[prefix_length + 1 :]
