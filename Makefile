@@ -13,7 +13,7 @@ PYENV := $(subst $(NOTHING) ,:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/ver
 RUN_NOX := PATH="$$PATH:$(PYENV)" $(NOX)
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
-TREES := channels_redis_fast bench docs tests noxfile.py setup.py
+TREES := channels_redis_fast bench contrib docs tests noxfile.py setup.py
 # Most of the suite's time is waiting, so four processes share it, on two processors too. JOBS=0 runs it in one.
 JOBS ?= 4
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
@@ -22,7 +22,7 @@ SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot has both twins in one
 # run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.
 TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
-ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/history tests/cli tests/sync tests/packaging tests/typed \
+ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/history tests/observe tests/cli tests/sync tests/packaging tests/typed \
 	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
 	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
 	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
@@ -103,7 +103,7 @@ $(MADE):
 
 $(INSTALLED): $(MADE) $(BUILD_INPUT)
 	CHANNELS_REDIS_FAST_PURE= $(PY) -m pip install --quiet --disable-pip-version-check \
-		-e '.[cryptography,test,lint,bench]'
+		-e '.[cryptography,otel,test,lint,bench]'
 	@touch $@
 
 $(NOX): $(MADE)

@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 #: What goes where tests run without the package's sources beside them, which would be imported in its place.
-READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
+READ_BY_TESTS = ("README.md", "bench", "contrib", "docs", "pyproject.toml", "tests")
 #: With these beside it the package can be built.
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = [
-    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "sync", "cli"),
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "observe", "sync", "cli"),
     *("test_checks.py", "test_prometheus.py"),
 ]
 #: As in the Makefile, which says why.
@@ -60,6 +60,7 @@ DIST = ROOT / "dist"
 #: Files by the schema, of those that check-jsonschema brings along, that they have to keep.
 SCHEMAS = {
     "custom.github-workflows-require-timeout": ".github/workflows/*.yml",
+    "vendor.compose-spec": "contrib/compose.yaml",
     "vendor.dependabot": ".github/dependabot.yml",
     "vendor.github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
     "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
@@ -106,7 +107,7 @@ def versions(session: nox.Session, row: Row) -> None:
     """The suite on one row of versions; arguments go to pytest, and name other tests when they name any."""
     environment = {"CHANNELS_REDIS_FAST_PURE": "" if row.compiled else "1"}
     session.install(
-        f"{ROOT}[cryptography,test]",
+        f"{ROOT}[cryptography,otel,test]",
         f"redis=={row.redis_py}.*",
         f"channels=={row.channels}.*",
         env=environment,
@@ -254,7 +255,7 @@ def packages(session: nox.Session) -> None:
 def installed(session: nox.Session) -> None:
     """The wheel in dist/ for this Python in a venv of its own, typed and run from outside; arguments go to pytest."""
     tag = "cp" + str(session.python).replace(".", "")
-    session.install(f"{only(DIST, f'*-{tag}-{tag}-*.whl')}[cryptography,test]", "mypy")
+    session.install(f"{only(DIST, f'*-{tag}-{tag}-*.whl')}[cryptography,otel,test]", "mypy")
     go_outside(session)
     session.run("python", "-m", "tests.packaging.installed", "-q", *SPREAD, *session.posargs)
     # From an earlier run of this session, where its venv is used again.
@@ -286,7 +287,7 @@ def coverage(session: nox.Session) -> None:
     take_along(tree, *BUILT_FROM)
     session.chdir(tree)
     session.install("coverage>=7.10", *PROJECT["build-system"]["requires"])
-    session.install("--no-build-isolation", "-e", ".[cryptography,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
+    session.install("--no-build-isolation", "-e", ".[cryptography,otel,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
     session.run(
         *("coverage", "run", "-m", "pytest", "-q", *SPREAD, "-p", "no:cacheprovider"),
         # Hypothesis finds everything too slow here.

@@ -17,6 +17,7 @@ MODULES = (
     "envelope",
     "codec",
     "pipeline",
+    "histograms",
     "waiters",
     "mailboxes",
     "batches",

@@ -82,7 +82,7 @@ cdef class Lock:
 @cython.final
 @cython.freelist(256)
 cdef class StoredMessage:
-    """StoredMessage(message, deadline, is_shared, place=inf)
+    """StoredMessage(message, deadline, is_shared, place=inf, sent_at=0.0)
     --
 
     A message in a mailbox, or in those of several channels.
@@ -92,14 +92,16 @@ cdef class StoredMessage:
     cdef readonly double deadline
     cdef readonly bint is_shared
     cdef readonly double place
+    cdef readonly double sent_at
     cdef readonly Py_ssize_t holders
     cdef readonly Py_ssize_t size
 
-    def __init__(self, message, double deadline, bint is_shared, double place=INFINITY, /):
+    def __init__(self, message, double deadline, bint is_shared, double place=INFINITY, double sent_at=0, /):
         self.message = message
         self.deadline = deadline
         self.is_shared = is_shared
         self.place = place
+        self.sent_at = sent_at
         self.size = footprint_of_message(message) + MESSAGE_BYTES
 
 
@@ -158,7 +160,7 @@ cdef class Mailbox:
 
 
 cdef class MailboxTable:
-    """MailboxTable(lock, copy=None)
+    """MailboxTable(lock, copy=None, lag=None)
     --
 
     The receivers that wait, and the messages that do, by channel.
@@ -169,6 +171,7 @@ cdef class MailboxTable:
     cdef readonly Py_ssize_t held
     cdef Lock _lock
     cdef object _copy
+    cdef object _lag
     cdef Py_ssize_t _claims
 
     def __cinit__(self):
@@ -177,9 +180,10 @@ cdef class MailboxTable:
         self.waiting = {}
         self.stored = {}
 
-    def __init__(self, Lock lock not None, copy=None, /):
+    def __init__(self, Lock lock not None, copy=None, lag=None, /):
         self._lock = lock
         self._copy = copy
+        self._lag = lag
 
     def claim(self, channel, Waker waker not None, /):
         """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one."""
@@ -219,6 +223,8 @@ cdef class MailboxTable:
         now = monotonic()
         if stored.deadline > now and (not stored.is_shared or stored.holders == 1):
             self._pop(mailbox, channel, now)
+            if stored.sent_at != 0 and self._lag is not None:
+                self._lag.since(stored.sent_at)
             return stored.message
         return self._take(channel)
 

@@ -29,8 +29,9 @@ from .history import Histories, History, Stream
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
+from .messages.mailbox import MailboxLimits
 from .serializers import BaseMessageSerializer, make_serializer
-from .stats import Stats
+from .stats import LayerStats, Stats
 from .sync.calls import Layer, SyncLayer
 from .sync.routing import RULES, CallRouter, routed
 
@@ -150,19 +151,29 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         way, key = self._group(group)
         await histories.forget(way, histories.get(group, key))
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> LayerStats:
         """
-        Return this process' counters by name, and two numbers of this moment.
+        Return this process' counters and measurements by name, and numbers of this moment.
 
         ``connections_open`` counts sockets, ``commands_in_flight`` the commands that were written and not yet
-        answered, blocking waits not among them.
+        answered, blocking waits not among them. ``mailbox_messages`` counts the messages that nobody has received yet,
+        ``mailbox_deepest`` those of the channel that has most, ``mailbox_bytes`` about the memory that they take.
+        ``lag``, ``batch_messages`` and ``loop_stalls`` are each a ``Summary``: ``count`` since the layer was made, and
+        ``p50``, ``p99`` and ``max`` of the last minute, None where there was nothing; ``round_trips`` has one for each
+        server. Times are in seconds.
         """
         states = list(self._loops.values())
-        return {
+        limits = self._mailbox_limits()
+        messages, deepest = limits.depths()
+        numbers = {
             **self._stats.as_dict(),
             "connections_open": sum(connection.is_open for state in states for connection in state.connections()),
             "commands_in_flight": sum(connection.in_flight for state in states for connection in state.commands),
+            "mailbox_messages": messages,
+            "mailbox_deepest": deepest,
+            "mailbox_bytes": limits.held(),
         }
+        return cast(LayerStats, numbers)
 
     def create_pool(self, index: int) -> Any:
         """
@@ -258,6 +269,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         if self._replaced("get_capacity") is None:
             return self._capacities.lookup
         return weakly(self._current_capacity, instead=1)
+
+    def _mailbox_limits(self) -> MailboxLimits:
+        """Return what the mailboxes of this layer have in common."""
+        raise NotImplementedError
 
     def _capacities_changed(self) -> None:
         """Called after the capacities were set: when the layer is made, and whenever they change."""

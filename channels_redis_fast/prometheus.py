@@ -1,5 +1,5 @@
 """
-The counters of layers for Prometheus; of the extra ``[prometheus]``.
+The counters and measurements of layers for Prometheus; of the extra ``[prometheus]``.
 
     from channels.layers import get_channel_layer
     from prometheus_client import REGISTRY
@@ -17,12 +17,16 @@ collectors, so these are missing there. A forked child goes on counting from its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
 
 from .base import RedisLayer
+from .hot import Histogram
+from .stats import MESSAGES, SECONDS
 
 try:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     from prometheus_client.metrics_core import Metric
 except ImportError:
     raise ImportError(
@@ -52,13 +56,29 @@ COUNTERS = {
     "recorded": "Messages recorded in the histories of groups.",
     "recovered": "Messages that channels or callers had missed and got from histories.",
     "sends": "Calls of send, those refused among them.",
+    "server_restarts": "Sockets that were answered by another process of the server than the last one.",
     "undecodable": "Stored or published messages that could not be decoded and were skipped.",
 }
 
 GAUGES = {
     "commands_in_flight": "Commands written to Redis and not yet answered, blocking waits not among them.",
     "connections_open": "Open connections to Redis.",
+    "mailbox_bytes": "About the memory that messages take which nobody has received yet.",
+    "mailbox_deepest": "Messages that wait for the receiver of one channel, of that which has most.",
+    "mailbox_messages": "Messages in this process that nobody has received yet.",
 }
+
+#: The name and the text of each histogram of ``Stats``, and the bounds of its buckets. There is one of ``round_trips``
+#: for each server, which the label ``server`` names.
+HISTOGRAMS = {
+    "lag": ("lag_seconds", "Time from a send to its receive.", SECONDS),
+    "round_trips": ("round_trip_seconds", "Time from a command to its answer.", SECONDS),
+    "loop_stalls": ("loop_stall_seconds", "Times for which an event loop stood still.", SECONDS),
+    "batch_messages": ("batch_messages", "Messages of one batch written to Redis.", MESSAGES),
+}
+
+#: Of the buckets in seconds, those that are told: each is a time series of its own.
+TOLD = frozenset(step * 10.0**power for power in range(-4, 2) for step in (1, 2.5, 5))
 
 #: Where the metric has another name: Prometheus wants the unit at the end, with nothing behind it but ``_total``.
 METRICS = {"bytes_received": "received_bytes", "bytes_sent": "sent_bytes"}
@@ -100,16 +120,35 @@ class Collector:
         """Give the metrics with the values of this moment."""
         families = _families()
         for alias, layer in self._layers.items():
-            for name, value in layer.stats().items():
-                if name in families:
-                    families[name].add_metric((alias, layer.layer_name), value)
+            labels = (alias, layer.layer_name)
+            numbers: Mapping[str, Any] = layer.stats()
+            measured = layer._stats
+            for name, family in families.items():
+                if name == "round_trips":
+                    for server, histogram in measured.round_trips.items():
+                        _add(family, (*labels, server), histogram, SECONDS)
+                elif name in HISTOGRAMS:
+                    _add(family, labels, getattr(measured, name), HISTOGRAMS[name][2])
+                elif name in numbers:
+                    family.add_metric(labels, numbers[name])
         yield from families.values()
 
 
-def _families() -> dict[str, CounterMetricFamily | GaugeMetricFamily]:
+def _add(family: Any, labels: Sequence[str], histogram: Histogram, bounds: Sequence[float]) -> None:
+    """Add a histogram to a metric: by bound, how many values are not above it."""
+    total, counts = histogram.total, list(accumulate(histogram.counts()))
+    pairs = zip(bounds, counts, strict=False)
+    buckets = [(f"{bound}", count) for bound, count in pairs if bounds is not SECONDS or bound in TOLD]
+    family.add_metric(labels, [*buckets, ("+Inf", counts[-1])], sum_value=total)
+
+
+def _families() -> dict[str, Any]:
     """Return new metrics by the name that ``stats()`` has for them."""
-    families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+    families: dict[str, Any] = {}
     for kind, names in (CounterMetricFamily, COUNTERS), (GaugeMetricFamily, GAUGES):
         for name, text in names.items():
             families[name] = kind(PREFIX + METRICS.get(name, name), text, labels=LABELS)
+    for name, (metric, text, _) in HISTOGRAMS.items():
+        labels = (*LABELS, "server") if name == "round_trips" else LABELS
+        families[name] = HistogramMetricFamily(PREFIX + metric, text, labels=labels)
     return families

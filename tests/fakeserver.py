@@ -15,6 +15,9 @@ HANG_UP = None
 #: Commands of redis-py's handshake, and their answers.
 HANDSHAKE = {b"PING": b"+PONG\r\n", b"CLIENT": b"+OK\r\n", b"SELECT": b"+OK\r\n", b"SCRIPT": b"$3\r\nabc\r\n"}
 
+#: What layers ask beside, of which no test wants to know: who the server is, and what time it has.
+ASIDE = {b"INFO": b"-ERR unknown command 'INFO'\r\n", b"TIME": b"-ERR unknown command 'TIME'\r\n"}
+
 
 class FakeServer:
     """Answers the handshake as Redis does and every other command with ``answer(command)``."""
@@ -40,7 +43,9 @@ class FakeServer:
             while data := await reader.read(65536):
                 parser.feed(data)
                 while (command := parser.gets()) is not False:
-                    answer = b"" if self.silent else HANDSHAKE.get(command[0]) or self._answer(command)
+                    answer = b"" if self.silent else HANDSHAKE.get(command[0]) or ASIDE.get(command[0])
+                    if answer is None:
+                        answer = self._answer(command)
                     if answer is HANG_UP:
                         writer.close()
                         return

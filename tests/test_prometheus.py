@@ -17,8 +17,9 @@ from prometheus_client.registry import DuplicateTimeseries
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.core import RedisChannelLayer
-from channels_redis_fast.prometheus import Collector
+from channels_redis_fast.prometheus import TOLD, Collector
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.stats import SECONDS
 from tests.conftest import ROOT
 from tests.core.helpers import within
 
@@ -38,6 +39,7 @@ def scraped(registry: CollectorRegistry) -> dict[tuple[str, str, str], float]:
         (sample.name, sample.labels["alias"], sample.labels["layer"]): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
         for sample in family.samples
+        if family.type != "histogram"
     }
 
 
@@ -64,10 +66,39 @@ async def test_nothing_that_is_counted_is_left_out(layers: list[Any], which: int
     layer = layers[which]
     families = list(Collector(layer).collect())
     assert len(families) == len({family.name for family in families}) == len(layer.stats())
-    assert all(len(family.samples) == 1 and family.documentation.endswith(".") for family in families)
-    gauges = {family.name for family in families if family.type == "gauge"}
-    assert gauges == {"channels_redis_fast_connections_open", "channels_redis_fast_commands_in_flight"}
-    assert {family.type for family in families} == {"counter", "gauge"}
+    assert all(family.documentation.endswith(".") for family in families)
+    assert all(len(family.samples) == 1 for family in families if family.type != "histogram")
+    gauges = {family.name.removeprefix("channels_redis_fast_") for family in families if family.type == "gauge"}
+    mailboxes = {"mailbox_bytes", "mailbox_deepest", "mailbox_messages"}
+    assert gauges == {"connections_open", "commands_in_flight"} | mailboxes
+    measured = {family.name.removeprefix("channels_redis_fast_") for family in families if family.type == "histogram"}
+    assert measured == {"batch_messages", "lag_seconds", "loop_stall_seconds", "round_trip_seconds"}
+    assert {family.type for family in families} == {"counter", "gauge", "histogram"}
+
+
+async def test_histograms(layers: list[Any]) -> None:
+    """Buckets that add up, with the bounds that are told; round trips by server."""
+    core, _ = layers
+    for value in (0.00005, 0.0002, 0.00025, 0.3, 2000.0):
+        core._stats.lag.add(value)
+    await core.send("jobs", {})
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(Collector(core))
+    # The strict one knows what a histogram has to be.
+    families = {family.name: family for family in parse_openmetrics(generate_openmetrics(registry).decode())}
+    lag = {
+        sample.labels.get("le", sample.name.rpartition("_")[2]): sample.value
+        for sample in families["channels_redis_fast_lag_seconds"].samples
+    }
+    assert set(lag) == {f"{bound}" for bound in sorted(TOLD)} | {"+Inf", "count", "sum"}
+    assert (lag["0.0001"], lag["0.00025"], lag["0.5"], lag["50.0"], lag["+Inf"]) == (1, 3, 4, 4, 5)
+    assert lag["count"] == 5
+    assert lag["sum"] == pytest.approx(2000.3005)
+    assert set(SECONDS) > TOLD
+    samples = families["channels_redis_fast_round_trip_seconds"].samples
+    assert {sample.labels["server"] for sample in samples} == set(core.stats()["round_trips"])
+    batches = families["channels_redis_fast_batch_messages"].samples
+    assert [sample.value for sample in batches if sample.labels.get("le") == "1.0"] == [1]
 
 
 async def test_the_documentation_names_every_metric(layers: list[Any]) -> None:
@@ -75,7 +106,8 @@ async def test_the_documentation_names_every_metric(layers: list[Any]) -> None:
     registry.register(Collector(layers[0]))
     text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `(channels_redis_fast_\w+)`", text, re.MULTILINE)
-    assert sorted(documented) == sorted(name for name, _, _ in scraped(registry))
+    told = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
+    assert sorted(documented) == sorted(told)
 
 
 async def test_several_layers_in_one_registry(layers: list[Any]) -> None:

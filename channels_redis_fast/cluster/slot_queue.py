@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import AskError, ConnectionError, MovedError
 
+from ..connection.clock import ServerClock
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
 from ..connection.identity import UNKNOWN, ServerIdentity
@@ -87,6 +88,12 @@ class SlotQueue:
         """Who the slot's server is, as far as that is known."""
         node = self._cluster.owner(self.slot)
         return UNKNOWN if node is None else node.identity
+
+    @property
+    def clock(self) -> ServerClock:
+        """The clock of the slot's server, as far as that is known."""
+        node = self._cluster.owner(self.slot)
+        return ServerClock() if node is None else node.clock
 
     def at(self, key: bytes) -> SlotQueue:
         """Return the way to the server that has a key of this slot."""

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from os import getpid
+from time import monotonic
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, TimeoutError
@@ -19,11 +20,12 @@ from redis.exceptions import ConnectionError, TimeoutError
 from ..hot import assemble, payload_size
 from ..stats import Stats
 from .backoff import BACKOFF_LAST
+from .clock import ServerClock
 from .dialer import Dialer
-from .identity import UNKNOWN, ServerIdentity
-from .link import MAX_IN_FLIGHT, Command, Link
+from .identity import UNKNOWN, ServerIdentity, field_of
+from .link import MAX_IN_FLIGHT, Answerable, Command, Link
 from .reconnecting import CLOSE_TIMEOUT, Connection
-from .replies import CLUSTER_ONLY, ELSEWHERE, UnexpectedReply
+from .replies import CLUSTER_ONLY, ELSEWHERE, NOT_DONE, UnexpectedReply
 from .requests import Pending, Request
 from .script import Script
 
@@ -117,6 +119,22 @@ class _Probe:
         """The next socket needs no PING: it is new."""
 
 
+class _WhoAnswers:
+    """An INFO server, from which it is seen whether the server is the process that it was before."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: CommandConnection) -> None:
+        self._connection = connection
+
+    def resolve(self, reply: Any) -> None:
+        if reply.__class__ not in NOT_DONE:
+            self._connection.identified(field_of(reply, b"run_id"))
+
+    def lost(self, error: Exception) -> None:
+        """The next socket asks again."""
+
+
 class _Ignored:
     """A written command whose reply is of no interest."""
 
@@ -145,6 +163,7 @@ class CommandConnection(Connection):
         #: What is done on a new socket ahead of the requests, which wait meanwhile.
         self.keeper: Keeper | None = None
         self._is_held = False
+        self._clock = ServerClock()
         #: When a server first answered that it is not the one to talk to, and when one last did.
         self._not_done_since = self._not_done_last = float("-inf")
 
@@ -157,6 +176,20 @@ class CommandConnection(Connection):
     def identity(self) -> ServerIdentity:
         """Who its server is, as far as that is known."""
         return UNKNOWN if self.link is None else self.link.identity
+
+    @property
+    def clock(self) -> ServerClock:
+        """
+        The clock of its server, as far as that is known; read again now and then by who asks for it.
+
+        Nothing is read where there is no socket, so none is opened for this.
+        """
+        link = self.link
+        now = monotonic()
+        if link is not None and self._clock.is_due(now) and link.writable and link.leaving is None:
+            if not link.is_ending():
+                link.write(assemble([(b"TIME",)]), [self._clock.ask(now)])
+        return self._clock
 
     def at(self, key: bytes) -> CommandConnection:
         """Return the way to the server that has a key. There is one here; a cluster has more."""
@@ -203,11 +236,24 @@ class CommandConnection(Connection):
         assert self.link is not None
         # Loaded ahead of the first call on every connection, so that no call comes back to be repeated
         # behind later ones. A server that forbids SCRIPT gets the text with the call.
-        loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
-        if loads:
-            self.link.write(assemble(loads), [_Ignored() for _ in loads])
+        asked: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
+        expected: list[Answerable] = [_Ignored() for _ in asked]
+        if self.role == CommandConnection.role and not self.link.identity.run_id and not self.dialer.hides_identity:
+            asked.append((b"INFO", b"server"))
+            expected.append(_WhoAnswers(self))
+        if asked:
+            self.link.write(assemble(asked), expected)
+        if self.link.identity.run_id:
+            self.identified(self.link.identity.run_id)
+        self._clock = ServerClock()
+        self.link.round_trips = self.stats.round_trips_to(self.dialer.label)
         self._is_held = self.keeper is not None and self.keeper.opened(self)
         self._write()
+
+    def identified(self, run_id: bytes) -> None:
+        """Called when the server has told its run id; an empty one where it does not tell it."""
+        if self.dialer.is_replaced_by(run_id):
+            self.stats.server_restarts += 1
 
     def release(self) -> None:
         """Write what has waited for the keeper."""

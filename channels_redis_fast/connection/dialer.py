@@ -119,6 +119,9 @@ class Dialer:
         self.asks_identity = False
         #: Whether the server refuses EVALSHA, and perhaps not EVAL; whether it refuses both.
         self.only_script_texts = self.without_scripts = False
+        #: The process that answered last, and whether the server does not tell which one it is.
+        self._run_id = b""
+        self.hides_identity = False
         self._is_out = False
         self._out_since = float("-inf")
         #: When a refusal was logged last, and how many were not since then.
@@ -184,6 +187,19 @@ class Dialer:
     def ask_identity(self) -> None:
         """Have the server asked who it is, on each new connection for commands or subscriptions."""
         self.asks_identity = True
+
+    def is_replaced_by(self, run_id: bytes) -> bool:
+        """
+        Take note of which process of the server has answered; return whether another one did before.
+
+        An empty ``run_id`` says that the server does not tell.
+        """
+        before = self._run_id
+        if not run_id:
+            self.hides_identity = True
+            return False
+        self._run_id = run_id
+        return bool(before) and before != run_id
 
     def watch(self, follower: PrimaryFollower) -> None:
         """Have a connection's ``moved`` called, in its event loop, when the primary has moved."""

@@ -21,6 +21,7 @@ import select
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 try:
@@ -32,6 +33,7 @@ except ImportError:  # Windows: what the kernel has not sent is not known there.
 import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
+from ..hot import Histogram
 from ..stats import Stats
 from .identity import UNKNOWN
 from .overdue import LAST_READ, OverdueCheck
@@ -98,6 +100,11 @@ class Link(asyncio.Protocol):
         #: Whether the next byte begins a reply, and whether the reply that has begun is known to be one line.
         self._at_start = False
         self._is_line = False
+        #: Where the times from a command to its reply are counted, if they are. One command is timed after the other.
+        self.round_trips: Histogram | None = None
+        #: How many commands were written; which of them, counted from 1, is timed (0 for none), and since when.
+        self._asked = self._timed = 0
+        self._timed_at = 0.0
         #: Bytes written, and how many of them had left and had not at the last look.
         self._written = self._gone = self._unsent = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -127,6 +134,10 @@ class Link(asyncio.Protocol):
             self._at_start = True
             if self._watch is None:
                 self._look_in(self._answer_timeout / LOOKS)
+        if self.round_trips is not None and not self._timed:
+            self._timed = self._asked + 1
+            self._timed_at = monotonic()
+        self._asked += len(requests)
         self.in_flight.extend(requests)
         size = len(data)
         self._stats.bytes_sent += size
@@ -183,6 +194,10 @@ class Link(asyncio.Protocol):
         except hiredis.ProtocolError as error:
             self.abort(ConnectionError(f"protocol error: {error}"))
             return
+        if self._timed and self._asked - len(self.in_flight) >= self._timed:
+            self._timed = 0
+            if self.round_trips is not None:
+                self.round_trips.since(self._timed_at)
         if self.leaving is not None:
             if not self.in_flight:
                 self.abort(self.leaving)

@@ -24,6 +24,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 from redis.exceptions import ConnectionError, NoPermissionError
@@ -43,6 +44,9 @@ logger = logging.getLogger("channels_redis_fast")
 
 #: Seconds that a key nobody wants stays subscribed: a general channel's receiver comes back when it has done its work.
 LINGER = 10.0
+
+#: Seconds between two looks at specific keys that ask for scores as well, by which it is seen how old messages are.
+MEASURE_INTERVAL = 0.05
 
 #: Seconds for which a new server may have members that were removed from the last: a promoted replica may lack that.
 DOUBTFUL = 5.0
@@ -82,6 +86,8 @@ class ClusterPump:
         self._views: dict[bytes, View] = {}
         self._poll: asyncio.TimerHandle | None = None
         self._looking = 0
+        #: When it was last seen how old the messages of a specific key are.
+        self._measured_at = 0.0
         self._stopped: asyncio.Future[None] | None = None
 
     @property
@@ -176,6 +182,18 @@ class ClusterPump:
         if view.key not in self.awaited:
             self._drop(view)
 
+    def is_to_measure(self) -> bool:
+        """Whether it is time to see how old the messages of a specific key are; if so, it is done now."""
+        now = monotonic()
+        if now - self._measured_at < MEASURE_INTERVAL:
+            return False
+        self._measured_at = now
+        return True
+
+    def sent_at(self, key: bytes, score: bytes) -> float:
+        """Return when a message was sent, on the monotonic clock, given its score; 0.0 if that is not known."""
+        return self._cluster.at(key).clock.began(score)
+
     def send(self, look: Look) -> None:
         """Send a look on its way."""
         self._looking += 1
@@ -190,9 +208,13 @@ class ClusterPump:
         elif again:
             self.kick()
 
-    def deliver(self, inbox: Inbox, members: list[bytes]) -> None:
-        """Hand members of a specific key to their channels."""
-        self._receiver.deliver(inbox, members)
+    def deliver(self, inbox: Inbox, members: list[bytes], score: bytes) -> None:
+        """Hand members of a specific key to their channels. ``score``: that of the first, empty if it is not known."""
+        sent_at = self.sent_at(inbox.key, score) if score else 0.0
+        if sent_at and len(members) > 1:
+            self._receiver.deliver(inbox, members[:1], sent_at)
+            members, sent_at = members[1:], 0.0
+        self._receiver.deliver(inbox, members, sent_at)
 
     def deliver_general(self, general: General, member: bytes, score: bytes) -> None:
         """Hand a popped message to a receiver of its channel."""
@@ -283,7 +305,7 @@ class View:
             return
         self._is_looking = True
         self._was_announced = announced
-        look = Look(self, self.target, only_removes)
+        look = Look(self, self.target, only_removes, self._pump.is_to_measure())
         if not look.only_removes:
             # Reset by an announcement that comes before the answer: the answer may have been on its way already.
             self.is_at_end = True
@@ -304,7 +326,7 @@ class View:
             if isinstance(target, Inbox):
                 target.removals.setdefault(0, []).extend(members)
                 self._doubt_another_server(target)
-                self._pump.deliver(target, members)
+                self._pump.deliver(target, members, score)
             else:
                 self._missed = 0
                 self._pump.deliver_general(target, members[0], score)
@@ -342,10 +364,12 @@ class View:
 class Look(Exchange):
     """One look at a key: removes what was delivered, and asks for what is there."""
 
-    __slots__ = ("_is_over", "_view", "asked", "epoch", "only_removes", "removed", "target")
+    __slots__ = ("_is_over", "_measures", "_view", "asked", "epoch", "only_removes", "removed", "target")
 
-    def __init__(self, view: View, target: Target, only_removes: bool) -> None:
+    def __init__(self, view: View, target: Target, only_removes: bool, measures: bool) -> None:
         self._view = view
+        #: Whether it asks for the scores of a specific key's messages, too.
+        self._measures = measures
         self._is_over = False
         self.target = target
         self.only_removes = only_removes
@@ -364,7 +388,8 @@ class Look(Exchange):
                 self.only_removes = True
             elif not only_removes:
                 self.asked = max(view.ahead.count, 1)
-                commands.append((b"ZRANGE", target.key, 0, self.asked - 1))
+                scores = (b"WITHSCORES",) if measures else ()
+                commands.append((b"ZRANGE", target.key, 0, self.asked - 1, *scores))
         elif not only_removes:
             commands.append((b"ZPOPMIN", target.key))
         # What was popped may be lost with a connection. What is read is still there.
@@ -381,6 +406,8 @@ class Look(Exchange):
             self._view.failed(self, error)
         elif self.only_removes:
             self._view.found(self, [], b"")
+        elif self.repeatable and self._measures:
+            self._view.found(self, replies[-1][::2], b"".join(replies[-1][1:2]))
         elif self.repeatable:
             self._view.found(self, replies[-1], b"")
         else:

@@ -473,6 +473,9 @@ class RedisChannelLayer(RedisLayer):
         self._memberships = Memberships(self._inboxes, self.group_expiry)
         super().after_fork()
 
+    def _mailbox_limits(self) -> InboxRegistry:
+        return self._inboxes
+
     def _make_inboxes(self) -> InboxRegistry:
         return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 

@@ -16,6 +16,7 @@ from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer, close_client
 from ..hot import Waker
 from ..loops import Closable
+from ..stalls import StallDetector
 from ..stats import Stats
 from . import scripts
 from .group_cache import MAX_RECORDED_MEMBERS, GroupMembershipCache
@@ -43,6 +44,7 @@ class CoreLoop:
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
+        self._stalls = StallDetector(loop, stats.loop_stalls)
         #: By shard: the command connection, and what gathers the sends. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
         self.senders: list[Sender | SlotSenders]
@@ -103,6 +105,7 @@ class CoreLoop:
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
+        self._stalls.close()
         if self.restorer is not None:
             self.restorer.close()
         if self.receiver is not None:

@@ -23,11 +23,13 @@ import asyncio
 from collections import deque
 from collections.abc import Sized
 from os import getpid
+from time import monotonic
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 from redis.exceptions import NoPermissionError
 
+from ..connection.clock import ServerClock
 from ..connection.commands import CommandConnection
 from ..connection.link import Answerable, Command
 from ..connection.reconnecting import CLOSE_TIMEOUT, Connection
@@ -75,7 +77,7 @@ class ReceiverContext(MailboxFeeder, Protocol):
 
     def wanted(self, pump: Any) -> list[Target]: ...
     def unreachable(self, pump: Any, error: Exception) -> bool: ...
-    def deliver(self, inbox: Inbox, members: list[bytes]) -> None: ...
+    def deliver(self, inbox: Inbox, members: list[bytes], sent_at: float = ...) -> None: ...
     def deliver_general(self, general: Any, pump: Any, member: bytes, score: bytes) -> None: ...
 
 
@@ -110,6 +112,7 @@ class Pump(Connection):
         self._recent: dict[Inbox, ReadAhead] = {}
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
+        self._clock = ServerClock()
 
     def kick(self) -> None:
         """Look again at what is wanted, after the coroutines that are ready now have run."""
@@ -135,6 +138,7 @@ class Pump(Connection):
 
     def opened(self) -> None:
         self._waking = False
+        self._clock = ServerClock()
         # Where groups were lost together with the messages, only a socket for commands finds that out.
         self._commands.keep_open()
         if self._receiver.distinguishes_equal_messages:
@@ -221,6 +225,11 @@ class Pump(Connection):
         self._turn = (self._turn + 1) % len(wanted)
         wanted = wanted[self._turn :] + wanted[: self._turn]
         self.awaited = {target.key: target for target in wanted}
+        now = monotonic()
+        if self._clock.is_due(now):
+            # Ahead of the wait, by which its answer would be held up.
+            commands.append((b"TIME",))
+            expected.append(self._clock.ask(now))
         removals = len(expected)
         commands.append([b"BZPOPMIN", self.wake_key, *self.awaited, self._receiver.block_time])
         expected.append(_Pop(self))
@@ -258,6 +267,10 @@ class Pump(Connection):
     def _woken(self, future: asyncio.Future[list[Any]]) -> None:
         if future.cancelled() or future.exception() is not None:
             self._waking = False
+
+    def sent_at(self, key: bytes, score: bytes) -> float:
+        """Return when a popped message was sent, on the monotonic clock; 0.0 if that is not known."""
+        return self._clock.began(score)
 
     # What Redis answers.
 
@@ -297,7 +310,7 @@ class Pump(Connection):
                 ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:
                     del self._recent[next(iter(self._recent))]
-                self._receiver.deliver(target, [member])
+                self._receiver.deliver(target, [member], self._clock.began(score))
             else:
                 self._receiver.deliver_general(target, self, member, score)
 

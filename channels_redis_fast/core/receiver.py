@@ -102,16 +102,16 @@ class Receiver:
             if not pump.scheduled and inbox.key not in pump.awaited:
                 pump.kick()
 
-    def deliver(self, inbox: Inbox, members: list[bytes]) -> None:
+    def deliver(self, inbox: Inbox, members: list[bytes], sent_at: float = 0.0) -> None:
         """
         Decode members of a specific key and hand them to their channels.
 
-        One that cannot be read is skipped, as is one that was delivered before.
+        One that cannot be read is skipped, as is one that was delivered before. ``sent_at``: as in ``Inbox.deliver``.
         """
         if self._inboxes.abandoned:
             self._inboxes.clear_abandoned()
         deliveries, errors = self._codec.decode_all(inbox.delivered.new(members))
-        self.stats.deliveries += inbox.deliver(deliveries, self.waker)
+        self.stats.deliveries += inbox.deliver(deliveries, self.waker, sent_at)
         for error in errors:
             self._undecodable(inbox.key, error)
         if inbox.stored and self._sweep is None:
@@ -142,6 +142,10 @@ class Receiver:
             general.found()
         else:
             self.stats.deliveries += 1
+            if general.waiting:
+                sent_at = pump.sent_at(general.key, score)
+                if sent_at:
+                    self.stats.lag.since(sent_at)
             general.give((message, pump, member, score))
 
     def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]:

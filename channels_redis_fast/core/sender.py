@@ -42,7 +42,9 @@ class SendBatch(WriteCall):
 
     def commands(self, server: ServerIdentity) -> Sequence[Command]:
         self._sender.seal(self.batch)
-        self._sender.stats.batches += 1
+        stats = self._sender.stats
+        stats.batches += 1
+        stats.batch_messages.add(self.batch.messages)
         return super().commands(server)
 
     def arguments(self, server: ServerIdentity) -> list[Any]:

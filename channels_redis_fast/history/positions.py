@@ -29,6 +29,7 @@ NO_EPOCH = "0" * 8
 
 #: Where in a position its group and its epoch are, and what sorts as the entries of a stream do.
 _GROUP, _EPOCH, ENTRY = slice(25, 33), slice(33, WIDTH), slice(0, 24)
+_MILLISECONDS = slice(0, 13)
 
 _FORM = re.compile(r"(\d{13})-(\d{10})-([0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
 
@@ -68,6 +69,12 @@ def position_text(entry: bytes, group: str, epoch: str) -> str:
     if not (milliseconds.isdigit() and number.isdigit()):
         raise ValueError(f"not the ID of an entry: {entry!r}")
     return f"{milliseconds:0>13}-{number:0>10}-{group}{epoch}"
+
+
+def unix_time(position: str) -> float:
+    """Return when a message was recorded (Unix time in seconds, by the server's clock), given its position."""
+    milliseconds = position[_MILLISECONDS]
+    return int(milliseconds) / 1000 if milliseconds.isdecimal() else 0.0
 
 
 def belongs(position: object, group: str) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "EnvelopeCodec",
     "Gate",
     "Gatherer",
+    "Histogram",
     "KeyBatch",
     "Lock",
     "Mailbox",
@@ -64,6 +65,7 @@ if COMPILED and not TYPE_CHECKING:
             reseed,
             splice,
         )
+        from channels_redis_fast._ext.histograms import Histogram
         from channels_redis_fast._ext.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
         from channels_redis_fast._ext.names import find, is_group, key, kind, shard, split
         from channels_redis_fast._ext.pipeline import are_strings, assemble, payload_size
@@ -87,6 +89,7 @@ if TYPE_CHECKING or not COMPILED:
         reseed,
         splice,
     )
+    from channels_redis_fast.hot.histograms import Histogram
     from channels_redis_fast.hot.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
     from channels_redis_fast.hot.names import find, is_group, key, kind, shard, split
     from channels_redis_fast.hot.pipeline import are_strings, assemble, payload_size

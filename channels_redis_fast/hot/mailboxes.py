@@ -15,6 +15,7 @@ from typing import Any
 
 from channels_redis_fast.hot.codec import Delivery
 from channels_redis_fast.hot.envelope import Message, clone, footprint
+from channels_redis_fast.hot.histograms import Histogram
 from channels_redis_fast.hot.waiters import _FINISHED, _PENDING, Waiter, Waker
 
 
@@ -48,17 +49,21 @@ MAILBOX_BYTES, MESSAGE_BYTES = 500, 150
 class StoredMessage:
     """A message in a mailbox, or in those of several channels: `is_shared`, each receiver gets a copy of it.
 
-    `deadline`: until when it is kept. `place`: the number of a receiver that was given it and has gone. `holders`: how
-    many mailboxes have it. `size`: about the bytes that it takes.
+    `deadline`: until when it is kept. `place`: the number of a receiver that was given it and has gone. `sent_at`: when
+    it was sent, if that is measured, else 0. Times are those of the monotonic clock. `holders`: how many mailboxes have
+    it. `size`: about the bytes that it takes.
     """
 
-    __slots__ = ("deadline", "holders", "is_shared", "message", "place", "size")
+    __slots__ = ("deadline", "holders", "is_shared", "message", "place", "sent_at", "size")
 
-    def __init__(self, message: Message, deadline: float, is_shared: bool, place: float = math.inf, /) -> None:
+    def __init__(
+        self, message: Message, deadline: float, is_shared: bool, place: float = math.inf, sent_at: float = 0.0, /
+    ) -> None:
         self.message = message
         self.deadline = deadline
         self.is_shared = is_shared
         self.place = place
+        self.sent_at = sent_at
         self.holders = 0
         self.size = footprint(message) + MESSAGE_BYTES
 
@@ -89,13 +94,16 @@ class MailboxTable:
     `waiting` has the receiver of a channel or a list of several, first come first served, which their `number` tells
     too; `stored` has its mailbox; a channel is in either only while there is something. `held` is about the bytes that
     are stored. All change under the `lock` only. `copy` copies a message to several channels for each of them; without
-    one, `clone` does.
+    one, `clone` does. `lag` counts how long after they were sent those messages are taken of which that is known.
     """
 
-    __slots__ = ("_claims", "_copy", "_lock", "held", "stored", "waiting")
+    __slots__ = ("_claims", "_copy", "_lag", "_lock", "held", "stored", "waiting")
 
-    def __init__(self, lock: Lock, copy: Callable[[Message], Message] | None = None, /) -> None:
+    def __init__(
+        self, lock: Lock, copy: Callable[[Message], Message] | None = None, lag: Histogram | None = None, /
+    ) -> None:
         self._lock = lock
+        self._lag = lag
         self._claims = 0
         self._copy = copy or clone
         self.waiting: dict[str, Waiter[Message] | list[Waiter[Message]]] = {}
@@ -134,6 +142,8 @@ class MailboxTable:
         now = time.monotonic()
         if stored.deadline > now and (not stored.is_shared or stored.holders == 1):
             self.pop(channel, now)
+            if stored.sent_at and self._lag is not None:
+                self._lag.since(stored.sent_at)
             return stored.message
         return self._take(channel)
 

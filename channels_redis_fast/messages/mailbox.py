@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -78,6 +79,7 @@ class MailboxLimits:
         self.expiry = expiry
         self.capacity_of = capacity_of
         self.stats = stats
+        self.lag = stats.lag
         self.copy = copy
         self.all: Alive[Mailboxes] = Alive()
         self._warn_at = self._warn_of_memory_at = 0.0
@@ -101,6 +103,12 @@ class MailboxLimits:
                 capacity,
                 self.stats.dropped,
             )
+
+    def depths(self) -> tuple[int, int]:
+        """Return how many messages are stored for all channels together, and how many for the one that has most."""
+        with self.lock:
+            depths = [len(mailbox) for mailboxes in self.all for mailbox in mailboxes.stored.values()]
+        return sum(depths), max(depths, default=0)
 
     # Called by the process' memory limit.
 
@@ -218,7 +226,7 @@ class Mailboxes(MailboxTable):
     __slots__ = ("__weakref__", "_copy_of", "_limits", "name")
 
     def __init__(self, limits: MailboxLimits, name: str = "") -> None:
-        super().__init__(limits.lock, limits.copy)
+        super().__init__(limits.lock, limits.copy, limits.lag)
         self._limits = limits
         self._copy_of = limits.copy or clone
         self.name = name
@@ -234,26 +242,29 @@ class Mailboxes(MailboxTable):
             grown = self._hand_back(channel, waiter.take(), waiter.number)
         PROCESS.grew(grown)
 
-    def deliver(self, deliveries: list[Delivery], here: Waker) -> int:
+    def deliver(self, deliveries: list[Delivery], here: Waker, sent_at: float = 0.0) -> int:
         """
         Give messages to their channels, in order; return how many that were, one for each channel.
 
-        ``here`` is the waker of the event loop that this is called in.
+        ``here`` is the waker of the event loop that this is called in. ``sent_at``: when they were sent, on the
+        monotonic clock, if that is to be measured.
         """
         with self._limits.lock:
             # The usual receiver is alone, in this loop, and still there.
             left, given = self.hand_out(deliveries, here)
+            if sent_at and given:
+                self._limits.lag.since(sent_at)
             if not left:
                 return given
             before = self.held
             deadline = time.monotonic() + self._limits.expiry
             for address, message in left:
                 if isinstance(address, list):
-                    given += self._deliver_to_several(address, message, deadline, here)
+                    given += self._deliver_to_several(address, message, deadline, here, sent_at)
                     continue
                 channel = address or self.name
                 try:
-                    stored = StoredMessage(message, deadline, False)
+                    stored = StoredMessage(message, deadline, False, math.inf, sent_at)
                     if self.keep([channel], stored, self._limits.capacity_of):
                         self._hand_over(channel, stored, here.loop)
                     given += 1
@@ -328,13 +339,15 @@ class Mailboxes(MailboxTable):
         with self._limits.lock:
             return any(len(self.line(channel)) > len(self.stored.get(channel, ())) for channel in self.waiting)
 
-    def _deliver_to_several(self, channels: list[str], message: Message, deadline: float, here: Waker) -> int:
+    def _deliver_to_several(
+        self, channels: list[str], message: Message, deadline: float, here: Waker, sent_at: float
+    ) -> int:
         """Give one message to each of several channels; return to how many."""
         given = 0
         failed: tuple[str, Exception] | None = None
         try:
             # One copy for all that store it: the original belongs to a receiver.
-            stored = StoredMessage(self._copy_of(message), deadline, True)
+            stored = StoredMessage(self._copy_of(message), deadline, True, math.inf, sent_at)
             left = self.keep(channels, stored, self._limits.capacity_of)
             given += len(channels) - len(left)
             for channel in left:
@@ -363,6 +376,7 @@ class Mailboxes(MailboxTable):
                 message = self._copy_of(stored.message) if stored.is_shared else stored.message
                 self.leave(channel, waiter)
                 waiter.set_result(message)
+                self._was_taken(stored)
                 return
         self._store(channel, stored, first)
         self._call(channel)
@@ -425,13 +439,21 @@ class Mailboxes(MailboxTable):
             if stored.deadline <= now:
                 self._limits.stats.expired += 1
             elif not stored.is_shared or not stored.holders:
+                self._was_taken(stored)
                 return stored.message
             else:
                 try:
-                    return self._copy_of(stored.message)
+                    message = self._copy_of(stored.message)
                 except Exception as error:
                     self._limits.undeliverable(channel, error)
+                else:
+                    self._was_taken(stored)
+                    return message
         return None
+
+    def _was_taken(self, stored: StoredMessage) -> None:
+        if stored.sent_at:
+            self._limits.lag.since(stored.sent_at)
 
 
 class Inbox(Mailboxes):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..connection.identity import ServerIdentity
 from ..history import FIELD, History, Stream
-from ..history.positions import ENTRY, NO_EPOCH, epoch_in, epoch_of, same_epoch
+from ..history.positions import ENTRY, NO_EPOCH, epoch_in, epoch_of, same_epoch, unix_time
 from ..hot import StoredMessage
 from ..messages.codec import Message
 
@@ -128,6 +128,16 @@ class FollowedGroup:
         listened_to, asked = self.subscriber.server_of(name), self.way.identity
         if listened_to.run_id == asked.run_id and listened_to.replication_id != asked.replication_id:
             self.subscriber.renew(name)
+
+    def sent_at(self, position: str) -> float:
+        """Return when a message was sent, on the monotonic clock, to a millisecond; 0.0 if that is not known."""
+        stamp = unix_time(position)
+        sent_at: float = self.way.clock.began(stamp)
+        if sent_at:
+            return sent_at
+        # Perhaps there is no socket for commands. This one was asked when it was opened.
+        clock = self.subscriber.server_of(self.name.encode()).clock
+        return 0.0 if clock is None else stamp - clock
 
     def is_behind(self, position: str) -> bool:
         """Return whether a message is a newer one than the last, and no older one that somebody has forwarded."""

@@ -363,6 +363,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         self._limits = self._make_room()
         super().after_fork()
 
+    def _mailbox_limits(self) -> MailboxLimits:
+        return self._limits
+
     def _make_room(self) -> MailboxLimits:
         expiry = math.inf if self.expiry is None else self.expiry
         return MailboxLimits(expiry, self._mailbox_capacity(), self._stats, self._codec.copy)

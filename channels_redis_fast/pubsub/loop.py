@@ -32,6 +32,7 @@ from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
 from ..process import Process
+from ..stalls import StallDetector
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
@@ -78,6 +79,7 @@ class PubSubLoop:
         self._sweep: asyncio.TimerHandle | None = None
         self._outages = Outages(self.channels, self.groups, self._notify, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
+        self._stalls = StallDetector(loop, limits.stats.loop_stalls)
         stats = self._stats
         #: For groups with a history: what records their messages, and what reads those that were missed.
         self.recorder = Recorder(dialect, codec.is_plain, self.waker, stats)
@@ -262,10 +264,10 @@ class PubSubLoop:
             return None
         return message
 
-    def deliver(self, target: str | list[str], message: Message) -> None:
-        """Give a message to a channel, or to several."""
+    def deliver(self, target: str | list[str], message: Message, sent_at: float = 0.0) -> None:
+        """Give a message to a channel, or to several. ``sent_at``: as in ``Mailboxes.deliver``."""
         deliveries: list[Delivery] = [(target, message)]
-        self._stats.deliveries += self.boxes.deliver(deliveries, self.waker)
+        self._stats.deliveries += self.boxes.deliver(deliveries, self.waker, sent_at)
         if self.boxes.stored and self._sweep is None and self._limits.expiry < math.inf:
             self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)
 
@@ -296,6 +298,7 @@ class PubSubLoop:
 
     async def retire(self) -> None:
         """Close for good, since the event loop closes."""
+        self._stalls.close()
         self.boxes.drop_waiters(self.loop)
         if self.recovery is not None:
             self.recovery.close()

@@ -75,9 +75,11 @@ class PublishBatch:
 
     def commands(self, server: ServerIdentity) -> Sequence[Command]:
         self._publisher.seal(self)
-        self.connection.stats.batches += 1
         if self._answered:
             self._keep_unanswered()
+        stats = self.connection.stats
+        stats.batches += 1
+        stats.batch_messages.add(len(self.messages))
         return self.messages
 
     def reply(self, reply: Any) -> bool:

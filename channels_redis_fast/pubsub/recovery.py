@@ -59,8 +59,8 @@ class Groups(Protocol):
     def decode(self, name: str, payload: bytes) -> Message | None:
         """Return the message of a payload, None for what holds none."""
 
-    def deliver(self, target: list[str], message: Message) -> None:
-        """Give a message to channels."""
+    def deliver(self, target: list[str], message: Message, sent_at: float = ...) -> None:
+        """Give a message to channels. ``sent_at``: as in ``Mailboxes.deliver``."""
 
 
 class Recovery:
@@ -210,7 +210,9 @@ class Recovery:
                 channel for channel in channels if self._may_have(followed, channel, position, message, is_read)
             ]
         if channels:
-            self._here.deliver(channels, message)
+            # What is read is as old as the outage, or the client's absence, and says nothing about the way here.
+            sent_at = 0.0 if position is None or is_read else followed.sent_at(position)
+            self._here.deliver(channels, message, sent_at)
         if position is not None and followed.is_behind(position):
             followed.position = position
 

@@ -241,6 +241,16 @@ def not_opened(hot: Any) -> Any:
     return sender.send(b"key", BODY, 5)
 
 
+def measured(hot: Any) -> Any:
+    """Of a moment long ago only the bucket is the same every time."""
+    histogram = hot.Histogram([1.0, 2.5])
+    for value in (0, 1.0, 2.25, 2.5, -1.0, float("nan")):
+        histogram.add(value)
+    before = histogram.counts(), histogram.recent(), histogram.count, histogram.total
+    histogram.since(-1000.0)
+    return before, histogram.counts()
+
+
 def capacities(hot: Any) -> list[int]:
     table = hot.CapacityTable(TABLE, 7)
     return [table.lookup(name) for name in ("axbxc", "bxyz", "]", "\xe9a", "zzz", ONE, "other", table_name(table))]

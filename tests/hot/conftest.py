@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from channels_redis_fast.hot import batches, capacity, codec, envelope, mailboxes, names, pipeline, waiters
+from channels_redis_fast.hot import batches, capacity, codec, envelope, histograms, mailboxes, names, pipeline, waiters
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-MODULES = ("names", "capacity", "envelope", "codec", "pipeline", "waiters", "mailboxes", "batches")
+MODULES = ("names", "capacity", "envelope", "codec", "pipeline", "histograms", "waiters", "mailboxes", "batches")
 
 
 def load_compiled() -> SimpleNamespace | None:
@@ -28,7 +28,7 @@ def load_compiled() -> SimpleNamespace | None:
 
 
 COMPILED = load_compiled()
-TWINS = (names, capacity, envelope, codec, pipeline, waiters, mailboxes, batches)
+TWINS = (names, capacity, envelope, codec, pipeline, histograms, waiters, mailboxes, batches)
 PURE = SimpleNamespace(**{name: value for twin in TWINS for name, value in vars(twin).items()})
 NOT_BUILT = "the compiled modules (channels_redis_fast._ext) are not built: pip install -e ."
 

@@ -386,3 +386,24 @@ async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
     # What cannot be told is left to the caller.
     assert table.keep(["x", "y", []], message, None) == ["x", "y", []]
     assert compiled.MailboxTable.__new__(compiled.MailboxTable).pop("x") is None
+
+
+# How long messages were on their way.
+
+
+async def test_a_message_whose_send_is_known_is_measured_when_it_is_taken(hot: Any) -> None:
+    lag = hot.Histogram([1.0, 10.0])
+
+    class Table(hot.MailboxTable):  # type: ignore[misc, name-defined]
+        def _take(self, channel: str) -> Any:
+            raise AssertionError(channel)
+
+    here = Table(hot.Lock(), None, lag)
+    waker = hot.Waker(asyncio.get_running_loop())
+    now = time.monotonic()
+    here.put("one", hot.StoredMessage({"n": 1}, math.inf, False, math.inf, now - 5), False)
+    here.put("one", hot.StoredMessage({"n": 2}, math.inf, False), False)
+    assert lag.count == 0
+    assert [here.claim("one", waker).take() for _ in range(2)] == [{"n": 1}, {"n": 2}]
+    # The other one's send is not known.
+    assert lag.counts() == [0, 1, 0]

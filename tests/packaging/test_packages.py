@@ -53,11 +53,12 @@ def test_the_sdist_has_one_directory_of_its_own_name(sdist: Sdist) -> None:
 def test_the_sdist_has_all_sources_and_nothing_that_is_made(sdist: Sdist) -> None:
     """Everything that the tree has: what the package is built from, and what its tests need."""
     kept = {"_ext": "*.p*", "bench": "*.py", "channels_redis_fast": "*.p*", "docs": "*.md", "tests": "*.*"}
+    kept["contrib"] = "*.*"
     in_tree = {
         str(path.relative_to(ROOT).as_posix())
         for directory, pattern in kept.items()
         for path in (ROOT / directory).rglob(pattern)
-        if path.suffix in {".c", ".md", ".pxd", ".py", ".pyx", ".txt", ".typed"}
+        if path.suffix in {".c", ".json", ".md", ".pxd", ".py", ".pyx", ".txt", ".typed", ".yaml", ".yml"}
     }
     assert in_tree, "no tree to compare with"
     assert in_tree - sdist.files == set()

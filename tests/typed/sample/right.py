@@ -13,6 +13,7 @@ from channels_redis_fast.core import ChannelFull, RedisChannelLayer
 from channels_redis_fast.history import History
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from channels_redis_fast.serializers import BaseMessageSerializer, MsgPackSerializer, registry
+from channels_redis_fast.stats import LayerStats
 from channels_redis_fast.utils import decode_hosts
 
 assert_type(channels_redis_fast.__version__, str)
@@ -88,7 +89,10 @@ async def talk(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> dict[str, 
     assert_type(await layer.group_resume("room", channel, since=history.position), History)
     assert_type((history.messages, history.position, history.complete), tuple[list[dict[str, Any]], str, bool])
     await layer.group_forget("room")
-    assert_type(layer.stats(), dict[str, int])
+    stats = assert_type(layer.stats(), LayerStats)
+    assert_type(stats["sends"], int)
+    assert_type(stats["lag"]["p99"], float | None)
+    assert_type(stats["round_trips"]["localhost:6379"]["count"], int)
     assert_type(layer.get_capacity(channel), int)
     await layer.close_pools()
     return assert_type(await layer.receive(channel), dict[str, Any])
