@@ -5,6 +5,7 @@ It knows numbers and the monotonic clock; not what is measured, nor what is made
 Other threads: nothing here runs Python while a number changes but for the clock, which is read before.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memset
 
@@ -89,6 +90,7 @@ cdef class Histogram:
                 largest = self._largest[place]
         return counts, largest
 
+    @cython.cdivision(True)
     cdef void _put(self, double value, double now) noexcept:
         cdef Py_ssize_t low = 0, high = self._buckets - 1, middle, place
         cdef long long span = <long long>(now / SPAN)

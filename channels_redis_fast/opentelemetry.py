@@ -46,7 +46,7 @@ from .pubsub import RedisPubSubChannelLayer
 
 try:
     from opentelemetry import trace
-    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
     from opentelemetry.instrumentation.utils import is_instrumentation_enabled
     from opentelemetry.trace import Link, SpanKind, Status, StatusCode, Tracer
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -85,7 +85,7 @@ Dispatch = Callable[[Message], Awaitable[None]]
 _is_for_consumer: ContextVar[bool] = ContextVar("channels_redis_fast.opentelemetry.is_for_consumer", default=False)
 
 
-class ChannelsRedisFastInstrumentor(BaseInstrumentor):
+class ChannelsRedisFastInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
     Turns spans for the messages of all layers of this package on (``instrument``) and off (``uninstrument``).
 
@@ -160,7 +160,8 @@ class Tracing:
         self, handler: Dispatch, message: Message, links: Sequence[Link]
     ) -> contextlib.AbstractContextManager[None]:
         """Return the span of a consumer's handler, to be in; linked to the send of the message."""
-        consumer = getattr(handler, "__self__", None)
+        # A SyncConsumer's dispatch is a partial, as what goes to a thread is in asgiref.
+        consumer = handler.args[0] if isinstance(handler, functools.partial) else getattr(handler, "__self__", None)
         kind = message.get("type")
         scope = getattr(consumer, "scope", None) or {}
         # Of a worker, which receives for the consumer.

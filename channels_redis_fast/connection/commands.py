@@ -186,9 +186,8 @@ class CommandConnection(Connection):
         """
         link = self.link
         now = monotonic()
-        if link is not None and self._clock.is_due(now) and link.writable and link.leaving is None:
-            if not link.is_ending():
-                link.write(assemble([(b"TIME",)]), [self._clock.ask(now)])
+        if link is not None and self._clock.is_due(now) and link.leaving is None and not link.is_ending():
+            link.write(assemble([(b"TIME",)]), [self._clock.ask(now)])
         return self._clock
 
     def at(self, key: bytes) -> CommandConnection:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import isnan
 from time import monotonic
 
 #: Seconds that belong together when it is asked what was measured lately, and how many such spans are kept beside the
@@ -63,7 +64,7 @@ class Histogram:
         return counts, largest
 
     def _put(self, value: float, now: float) -> None:
-        if value != value:
+        if isnan(value):
             return
         value = max(value, 0.0)
         bucket = bisect_left(self._bounds, value)

@@ -184,5 +184,5 @@ def test_the_site(redis_server: Server | ForeignServer) -> None:
 
 
 def get(port: int, path: str) -> str:
-    with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:
         return str(answer.read().decode())

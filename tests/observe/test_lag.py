@@ -40,7 +40,7 @@ async def test_the_lag_of_the_core_layer(make_core: Make, raw: Any, kind: str) -
     assert await within(layer.receive(channel)) == {"type": "old"}
     lag = layer.stats()["lag"]
     assert lag["count"] == 1
-    assert OLD <= lag["p50"] == lag["p99"] == lag["max"] < OLD + 10
+    assert OLD <= lag["p50"] <= lag["p99"] <= lag["max"] < OLD + 10
     for n in range(200):
         wait = await started(layer.receive(channel))
         await layer.send(channel, {"n": n})
@@ -104,9 +104,9 @@ async def test_time_in_a_mailbox_counts(make_core: Make, raw: Any) -> None:
 async def test_a_server_that_does_not_tell_its_time(
     make_core: Make, own_server: Callable[..., Server], tmp_path: Any
 ) -> None:
-    """Everything else works; the lag is not known, and it is not asked again and again."""
+    """Without scripts, which ask it. Everything else works; the lag is not known, and it is not asked again and again."""
     users = tmp_path / "users.acl"
-    users.write_text("user default off\nuser chan on nopass ~* &* +@all -time -info -@admin +acl\n")
+    users.write_text("user default off\nuser chan on nopass ~* &* +@all -@scripting -time -info -@admin +acl\n")
     server = own_server("--aclfile", str(users))
     layer = make_core(hosts=[server.url.replace("redis://", "redis://chan:x@")])
     for n in range(20):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +98,7 @@ async def test_a_server_that_was_restarted(make: Make, own_server: Callable[...,
 
 def test_bounds_of_buckets() -> None:
     for bounds in (SECONDS, MESSAGES):
-        assert all(low < high for low, high in zip(bounds, bounds[1:], strict=False))
+        assert all(low < high for low, high in itertools.pairwise(bounds))
     assert (SECONDS[0], SECONDS[-1]) == (1e-5, 1000.0)
     assert (MESSAGES[0], MESSAGES[-1]) == (1.0, 1000.0)
 

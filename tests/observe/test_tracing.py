@@ -300,7 +300,7 @@ def test_nothing_is_replaced_while_it_is_off() -> None:
         for name in ("send", "send_many", "group_send", "group_resume", "receive")
     ]
     before = [vars(owner)[name] for owner, name in places]
-    assert sources.READ == (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive)
+    assert (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive) == sources.READ
     instrumentor = ChannelsRedisFastInstrumentor()
     instrumentor.instrument(tracer_provider=TracerProvider())
     assert not any(vars(owner)[name] is was for (owner, name), was in zip(places, before, strict=True))
@@ -310,7 +310,7 @@ def test_nothing_is_replaced_while_it_is_off() -> None:
     consumers.uninstall()
     instrumentor.uninstrument()
     assert all(vars(owner)[name] is was for (owner, name), was in zip(places, before, strict=True))
-    assert sources.READ == (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive)
+    assert (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive) == sources.READ
 
 
 SENDER = """
