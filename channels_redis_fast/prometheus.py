@@ -56,7 +56,7 @@ COUNTERS = {
     "recorded": "Messages recorded in the histories of groups.",
     "recovered": "Messages that channels or callers had missed and got from histories.",
     "sends": "Calls of send, those refused among them.",
-    "server_restarts": "Sockets that were answered by another process of the server than the last one.",
+    "server_restarts": "Losses of a connection after which another process of the server answered.",
     "undecodable": "Stored or published messages that could not be decoded and were skipped.",
 }
 

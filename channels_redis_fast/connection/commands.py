@@ -22,10 +22,10 @@ from ..stats import Stats
 from .backoff import BACKOFF_LAST
 from .clock import ServerClock
 from .dialer import Dialer
-from .identity import UNKNOWN, ServerIdentity, field_of
-from .link import MAX_IN_FLIGHT, Answerable, Command, Link
+from .identity import UNKNOWN, ServerIdentity
+from .link import MAX_IN_FLIGHT, Command, Link
 from .reconnecting import CLOSE_TIMEOUT, Connection
-from .replies import CLUSTER_ONLY, ELSEWHERE, NOT_DONE, UnexpectedReply
+from .replies import CLUSTER_ONLY, ELSEWHERE, UnexpectedReply
 from .requests import Pending, Request
 from .script import Script
 
@@ -117,22 +117,6 @@ class _Probe:
 
     def lost(self, error: Exception) -> None:
         """The next socket needs no PING: it is new."""
-
-
-class _WhoAnswers:
-    """An INFO server, from which it is seen whether the server is the process that it was before."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: CommandConnection) -> None:
-        self._connection = connection
-
-    def resolve(self, reply: Any) -> None:
-        if reply.__class__ not in NOT_DONE:
-            self._connection.identified(field_of(reply, b"run_id"))
-
-    def lost(self, error: Exception) -> None:
-        """The next socket asks again."""
 
 
 class _Ignored:
@@ -235,24 +219,13 @@ class CommandConnection(Connection):
         assert self.link is not None
         # Loaded ahead of the first call on every connection, so that no call comes back to be repeated
         # behind later ones. A server that forbids SCRIPT gets the text with the call.
-        asked: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
-        expected: list[Answerable] = [_Ignored() for _ in asked]
-        if self.role == CommandConnection.role and not self.link.identity.run_id and not self.dialer.hides_identity:
-            asked.append((b"INFO", b"server"))
-            expected.append(_WhoAnswers(self))
-        if asked:
-            self.link.write(assemble(asked), expected)
-        if self.link.identity.run_id:
-            self.identified(self.link.identity.run_id)
+        loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
+        if loads:
+            self.link.write(assemble(loads), [_Ignored() for _ in loads])
         self._clock = ServerClock()
         self.link.round_trips = self.stats.round_trips_to(self.dialer.label)
         self._is_held = self.keeper is not None and self.keeper.opened(self)
         self._write()
-
-    def identified(self, run_id: bytes) -> None:
-        """Called when the server has told its run id; an empty one where it does not tell it."""
-        if self.dialer.is_replaced_by(run_id):
-            self.stats.server_restarts += 1
 
     def release(self) -> None:
         """Write what has waited for the keeper."""

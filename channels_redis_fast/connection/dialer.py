@@ -33,7 +33,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError, Timeout
 
 from .diagnosis import diagnose
 from .hosts import HostOptions, host_label
-from .identity import ServerIdentity, identify
+from .identity import ServerIdentity, field_of, identify
 from .resolver import release, resolve_apart
 
 logger = logging.getLogger("channels_redis_fast")
@@ -119,9 +119,11 @@ class Dialer:
         self.asks_identity = False
         #: Whether the server refuses EVALSHA, and perhaps not EVAL; whether it refuses both.
         self.only_script_texts = self.without_scripts = False
-        #: The process that answered last, and whether the server does not tell which one it is.
+        #: The server's process that answered last, if it was asked; when it ran for certain (monotonic), if a socket
+        #: was lost since; and how often another one has answered since somebody took that number.
         self._run_id = b""
-        self.hides_identity = False
+        self._ran_at: float | None = None
+        self._restarts = 0
         self._is_out = False
         self._out_since = float("-inf")
         #: When a refusal was logged last, and how many were not since then.
@@ -188,18 +190,10 @@ class Dialer:
         """Have the server asked who it is, on each new connection for commands or subscriptions."""
         self.asks_identity = True
 
-    def is_replaced_by(self, run_id: bytes) -> bool:
-        """
-        Take note of which process of the server has answered; return whether another one did before.
-
-        An empty ``run_id`` says that the server does not tell.
-        """
-        before = self._run_id
-        if not run_id:
-            self.hides_identity = True
-            return False
-        self._run_id = run_id
-        return bool(before) and before != run_id
+    def take_restarts(self) -> int:
+        """Return how often the server turned out to be another process since this was asked last."""
+        restarts, self._restarts = self._restarts, 0
+        return restarts
 
     def watch(self, follower: PrimaryFollower) -> None:
         """Have a connection's ``moved`` called, in its event loop, when the primary has moved."""
@@ -212,6 +206,7 @@ class Dialer:
         ``opened_at``: when it was opened, on the monotonic clock. ``server``: where it led, of a host that may move.
         """
         now = time.monotonic()
+        self._ran_at = opened_at if self._ran_at is None else max(self._ran_at, opened_at)
         # An event loop that was busy notices late, when another may be back already.
         is_known = opened_at < self._out_since and now - self._out_since < self.answer_timeout
         if self._is_out or is_known or (now - opened_at < SHORT_LIFE and self._is_one_of_many(now)):
@@ -265,6 +260,8 @@ class Dialer:
             commands.append(("ROLE",))
         if self.asks_identity and role in ("commands", "subscriber"):
             commands += (_INFO_SERVER, _INFO_REPLICATION, ("TIME",))
+        elif self._ran_at is not None:
+            commands.append(_INFO_SERVER)
         await connection.send_packed_command(connection.pack_commands(commands))
         replies: dict[tuple[str, ...], Any] = {}
         for command in commands:
@@ -279,6 +276,8 @@ class Dialer:
                 raise ConnectionError(f"{connection.host}:{connection.port} is a replica, not a primary")
         if self._set is not None:
             self._found(f"{connection.host}:{connection.port}")
+        if _INFO_SERVER in commands:
+            self._compare_process(replies.get(_INFO_SERVER))
         return identify(replies.get(_INFO_SERVER), replies.get(_INFO_REPLICATION), replies.get(("TIME",)))
 
     async def _why(self, connection: Any, error: BaseException) -> str | None:
@@ -296,6 +295,21 @@ class Dialer:
             self._diagnosis = None
             self._diagnosis = await diagnose(connection.host, int(connection.port), tls)
         return self._diagnosis
+
+    def _compare_process(self, info: Any) -> None:
+        """Count a restart if the server that has answered INFO is another process than before."""
+        run_id, uptime = field_of(info, b"run_id"), field_of(info, b"uptime_in_seconds")
+        before, ran_at = self._run_id, self._ran_at
+        self._ran_at = None
+        if not run_id:
+            # An ACL may forbid it.
+            return
+        self._run_id = run_id
+        if before:
+            self._restarts += run_id != before
+        elif ran_at is not None and uptime.isdigit():
+            # It was not asked before. Uptime is in whole seconds.
+            self._restarts += time.monotonic() - int(uptime) - 1 >= ran_at
 
     def _all_followers(self) -> list[PrimaryFollower]:
         while True:

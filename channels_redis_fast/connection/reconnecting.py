@@ -176,6 +176,7 @@ class Connection(abc.ABC):
             self._opening = None
         self.link = link
         self._opened_at = time.monotonic()
+        self.stats.server_restarts += self.dialer.take_restarts()
         if self._lost_at is not None:
             self._lost_at = None
             self.stats.reconnects += 1

@@ -104,7 +104,7 @@ async def test_time_in_a_mailbox_counts(make_core: Make, raw: Any) -> None:
 async def test_a_server_that_does_not_tell_its_time(
     make_core: Make, own_server: Callable[..., Server], tmp_path: Any
 ) -> None:
-    """Without scripts, which ask it. Everything else works; the lag is not known, and it is not asked again and again."""
+    """Without scripts, which need it. Everything else works; the lag is not known, and it is asked once."""
     users = tmp_path / "users.acl"
     users.write_text("user default off\nuser chan on nopass ~* &* +@all -@scripting -time -info -@admin +acl\n")
     server = own_server("--aclfile", str(users))
