@@ -18,6 +18,9 @@ SECONDS = [step * 10.0**power for power in range(-5, 3) for step in (1, 1.2, 1.5
 #: Messages of one batch.
 MESSAGES = [1.0, *(step * 10.0**power for power in range(3) for step in (2, 3, 5, 7, 10))]
 
+#: Seconds between two measurements where each would cost too much: two hundred in a second say as much as all.
+SAMPLE_INTERVAL = 0.005
+
 #: Servers whose round trips are kept apart: those of a cluster come and go.
 MAX_SERVERS = 256
 

@@ -34,7 +34,7 @@ import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
 from ..hot import Histogram
-from ..stats import Stats
+from ..stats import SAMPLE_INTERVAL, Stats
 from .identity import UNKNOWN
 from .overdue import LAST_READ, OverdueCheck
 from .replies import UnexpectedReply, reply_error
@@ -102,9 +102,10 @@ class Link(asyncio.Protocol):
         self._is_line = False
         #: Where the times from a command to its reply are counted, if they are. One command is timed after the other.
         self.round_trips: Histogram | None = None
-        #: How many commands were written; which of them, counted from 1, is timed (0 for none), and since when.
+        #: How many commands were written; which of them, counted from 1, is timed (0 for none), and since when; and
+        #: from which loop time on the next may be.
         self._asked = self._timed = 0
-        self._timed_at = 0.0
+        self._timed_at = self._time_next = 0.0
         #: Bytes written, and how many of them had left and had not at the last look.
         self._written = self._gone = self._unsent = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -134,7 +135,8 @@ class Link(asyncio.Protocol):
             self._at_start = True
             if self._watch is None:
                 self._look_in(self._answer_timeout / LOOKS)
-        if self.round_trips is not None and not self._timed:
+        if self.last_activity >= self._time_next and self.round_trips is not None and not self._timed:
+            self._time_next = self.last_activity + SAMPLE_INTERVAL
             self._timed = self._asked + 1
             self._timed_at = monotonic()
         self._asked += len(requests)

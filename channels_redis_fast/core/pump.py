@@ -36,7 +36,7 @@ from ..connection.reconnecting import CLOSE_TIMEOUT, Connection
 from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply
 from ..hot import are_strings, assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
-from ..stats import Stats
+from ..stats import SAMPLE_INTERVAL, Stats
 from .read_ahead import ReadAhead, take_removals
 
 #: Seconds that a wait may be answered later than Redis was asked to end it.
@@ -113,6 +113,8 @@ class Pump(Connection):
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
         self._clock = ServerClock()
+        #: From when on (monotonic) the next message may be measured.
+        self._measure_next = 0.0
 
     def kick(self) -> None:
         """Look again at what is wanted, after the coroutines that are ready now have run."""
@@ -269,7 +271,12 @@ class Pump(Connection):
             self._waking = False
 
     def sent_at(self, key: bytes, score: bytes) -> float:
-        """Return when a popped message was sent, on the monotonic clock; 0.0 if that is not known."""
+        """Return when a popped message was sent, on the monotonic clock; 0.0 if that is unknown or not measured."""
+        now = monotonic()
+        if now < self._measure_next:
+            return 0.0
+        # Decided when it is here: the first one after a loop stood still is always measured.
+        self._measure_next = now + SAMPLE_INTERVAL
         return self._clock.began(score)
 
     # What Redis answers.
@@ -310,7 +317,7 @@ class Pump(Connection):
                 ahead.popped(member)
                 if len(self._recent) > RECENT_KEYS:
                     del self._recent[next(iter(self._recent))]
-                self._receiver.deliver(target, [member], self._clock.began(score))
+                self._receiver.deliver(target, [member], self.sent_at(key, score))
             else:
                 self._receiver.deliver_general(target, self, member, score)
 

@@ -13,7 +13,7 @@ from bench.server import ForeignServer, Server
 from channels_redis_fast.connection.clock import RENEW, ServerClock
 from channels_redis_fast.hot import Waker
 from channels_redis_fast.messages.mailbox import Mailboxes, MailboxLimits
-from channels_redis_fast.stats import SECONDS, Stats, percentile, summary
+from channels_redis_fast.stats import SAMPLE_INTERVAL, SECONDS, Stats, percentile, summary
 from tests.clusters import Cluster
 from tests.core.helpers import started, until, within
 
@@ -41,12 +41,15 @@ async def test_the_lag_of_the_core_layer(make_core: Make, raw: Any, kind: str) -
     lag = layer.stats()["lag"]
     assert lag["count"] == 1
     assert OLD <= lag["p50"] <= lag["p99"] <= lag["max"] < OLD + 10
-    for n in range(200):
+    for n in range(20):
         wait = await started(layer.receive(channel))
         await layer.send(channel, {"n": n})
         assert await within(wait) == {"n": n}
+        # Messages are measured at some distance.
+        await asyncio.sleep(SAMPLE_INTERVAL)
     lag = layer.stats()["lag"]
-    assert lag["count"] > 100
+    # One or the other lies behind another when it is read.
+    assert 11 <= lag["count"] <= 21
     assert 0 < lag["p50"] < 1
     assert lag["max"] > OLD
 
