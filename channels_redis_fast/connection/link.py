@@ -21,7 +21,6 @@ import select
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, Protocol
 
 try:
@@ -33,11 +32,11 @@ except ImportError:  # Windows: what the kernel has not sent is not known there.
 import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
-from ..hot import Histogram
-from ..stats import SAMPLE_INTERVAL, Stats
+from ..stats import Stats
 from .identity import UNKNOWN
 from .overdue import LAST_READ, OverdueCheck
 from .replies import UnexpectedReply, reply_error
+from .round_trips import RoundTripTimer
 
 #: Commands that may be written and unanswered on one connection; more wait their turn in the process.
 MAX_IN_FLIGHT = 4096
@@ -100,12 +99,9 @@ class Link(asyncio.Protocol):
         #: Whether the next byte begins a reply, and whether the reply that has begun is known to be one line.
         self._at_start = False
         self._is_line = False
-        #: Where the times from a command to its reply are counted, if they are. One command is timed after the other.
-        self.round_trips: Histogram | None = None
-        #: How many commands were written; which of them, counted from 1, is timed (0 for none), and since when; and
-        #: from which loop time on the next may be.
-        self._asked = self._timed = 0
-        self._timed_at = self._time_next = 0.0
+        #: What times commands, if they are timed. One attribute for all of that: an object of more than 30 has a slower
+        #: way to each of them.
+        self.timer: RoundTripTimer | None = None
         #: Bytes written, and how many of them had left and had not at the last look.
         self._written = self._gone = self._unsent = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -135,11 +131,8 @@ class Link(asyncio.Protocol):
             self._at_start = True
             if self._watch is None:
                 self._look_in(self._answer_timeout / LOOKS)
-        if self.last_activity >= self._time_next and self.round_trips is not None and not self._timed:
-            self._time_next = self.last_activity + SAMPLE_INTERVAL
-            self._timed = self._asked + 1
-            self._timed_at = monotonic()
-        self._asked += len(requests)
+        if self.timer is not None:
+            self.timer.wrote(len(requests), self.last_activity)
         self.in_flight.extend(requests)
         size = len(data)
         self._stats.bytes_sent += size
@@ -196,10 +189,8 @@ class Link(asyncio.Protocol):
         except hiredis.ProtocolError as error:
             self.abort(ConnectionError(f"protocol error: {error}"))
             return
-        if self._timed and self._asked - len(self.in_flight) >= self._timed:
-            self._timed = 0
-            if self.round_trips is not None:
-                self.round_trips.since(self._timed_at)
+        if self.timer is not None:
+            self.timer.read(len(self.in_flight))
         if self.leaving is not None:
             if not self.in_flight:
                 self.abort(self.leaving)

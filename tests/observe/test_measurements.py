@@ -98,6 +98,15 @@ async def test_a_server_that_was_restarted(make: Make, own_server: Callable[...,
     await end(wait)
 
 
+async def test_a_socket_keeps_its_attributes_inline(make_core: Make) -> None:
+    """An object of more than 30 attributes has a dict, and CPython reads each of them through that."""
+    layer = make_core()
+    await layer.send("one", {})
+    (connection,) = layer._loops[asyncio.get_running_loop()].commands
+    for kept in (connection, connection.link, connection.dialer):
+        assert len(vars(kept)) <= 30
+
+
 def test_bounds_of_buckets() -> None:
     for bounds in (SECONDS, MESSAGES):
         assert all(low < high for low, high in itertools.pairwise(bounds))
