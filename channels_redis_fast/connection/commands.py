@@ -27,7 +27,6 @@ from .link import MAX_IN_FLIGHT, Command, Link
 from .reconnecting import CLOSE_TIMEOUT, Connection
 from .replies import CLUSTER_ONLY, ELSEWHERE, UnexpectedReply
 from .requests import Pending, Request
-from .round_trips import RoundTripTimer
 from .script import Script
 
 #: Messages in one batch of sends: a script's ``unpack`` fails near 4,000 values.
@@ -224,7 +223,7 @@ class CommandConnection(Connection):
         if loads:
             self.link.write(assemble(loads), [_Ignored() for _ in loads])
         self._clock = ServerClock()
-        self.link.timer = RoundTripTimer(self.stats.round_trips_to(self.dialer.label), self.in_flight)
+        self.link.time_commands(self.stats.round_trips_to(self.dialer.label))
         self._is_held = self.keeper is not None and self.keeper.opened(self)
         self._write()
 

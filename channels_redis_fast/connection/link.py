@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import reprlib
 import select
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 try:
     import fcntl
@@ -32,11 +33,12 @@ except ImportError:  # Windows: what the kernel has not sent is not known there.
 import hiredis
 from redis.exceptions import ConnectionError, TimeoutError
 
-from ..stats import Stats
+from ..hot import Histogram
+from ..stats import SAMPLE_INTERVAL, Stats
 from .identity import UNKNOWN
 from .overdue import LAST_READ, OverdueCheck
 from .replies import UnexpectedReply, reply_error
-from .round_trips import RoundTripTimer
+from .round_trips import Answerable, TimedCommand
 
 #: Commands that may be written and unanswered on one connection; more wait their turn in the process.
 MAX_IN_FLIGHT = 4096
@@ -56,13 +58,6 @@ LOOKS = 4
 Command = tuple[Any, ...] | list[Any]
 
 _MORE = object()
-
-
-class Answerable(Protocol):
-    """One command on the wire. ``resolve`` takes its reply; ``lost`` is called if there will be none."""
-
-    def resolve(self, reply: Any) -> None: ...
-    def lost(self, error: Exception) -> None: ...
 
 
 class Link(asyncio.Protocol):
@@ -99,9 +94,9 @@ class Link(asyncio.Protocol):
         #: Whether the next byte begins a reply, and whether the reply that has begun is known to be one line.
         self._at_start = False
         self._is_line = False
-        #: What times commands, if they are timed. One attribute for all of that: an object of more than 30 has a slower
-        #: way to each of them.
-        self.timer: RoundTripTimer | None = None
+        #: Where the times from a command to its reply are counted, and from which loop time on the next is timed.
+        self._round_trips: Histogram | None = None
+        self._time_next = math.inf
         #: Bytes written, and how many of them had left and had not at the last look.
         self._written = self._gone = self._unsent = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -131,13 +126,23 @@ class Link(asyncio.Protocol):
             self._at_start = True
             if self._watch is None:
                 self._look_in(self._answer_timeout / LOOKS)
-        if self.timer is not None:
-            self.timer.wrote(len(requests), self.last_activity)
+        if self.last_activity >= self._time_next:
+            requests = self._timed(requests)
         self.in_flight.extend(requests)
         size = len(data)
         self._stats.bytes_sent += size
         self._written += size
         self._transport.write(data)
+
+    def time_commands(self, round_trips: Histogram) -> None:
+        """Count how long commands take from now on, those of one write in ``SAMPLE_INTERVAL`` seconds at most."""
+        self._round_trips = round_trips
+        self._time_next = 0.0
+
+    def _timed(self, requests: Sequence[Answerable]) -> Sequence[Answerable]:
+        assert self._round_trips is not None
+        self._time_next = self.last_activity + SAMPLE_INTERVAL
+        return [TimedCommand(requests[0], self._round_trips), *requests[1:]]
 
     def has_unread(self) -> bool:
         """Whether the kernel has something that was not read yet: bytes, or the end of the connection."""
@@ -189,8 +194,6 @@ class Link(asyncio.Protocol):
         except hiredis.ProtocolError as error:
             self.abort(ConnectionError(f"protocol error: {error}"))
             return
-        if self.timer is not None:
-            self.timer.read(len(self.in_flight))
         if self.leaving is not None:
             if not self.in_flight:
                 self.abort(self.leaving)

@@ -1,40 +1,34 @@
-"""Timing the commands of one socket, from the write to the reply. Knows how many there are, and no other thing."""
+"""Timing a command from the write to the reply. Knows who waits for the reply, and neither command nor socket."""
 
 from __future__ import annotations
 
 from time import monotonic
+from typing import Any, Protocol
 
 from ..hot import Histogram
-from ..stats import SAMPLE_INTERVAL
 
 
-class RoundTripTimer:
-    """
-    Times one command after the other, ``SAMPLE_INTERVAL`` seconds apart at least.
+class Answerable(Protocol):
+    """One command on the wire. ``resolve`` takes its reply; ``lost`` is called if there will be none."""
 
-    ``unanswered``: how many commands are on the wire that it was not told of.
-    """
+    def resolve(self, reply: Any) -> None: ...
+    def lost(self, error: Exception) -> None: ...
 
-    __slots__ = ("_asked", "_began", "_histogram", "_next", "_timed")
 
-    def __init__(self, histogram: Histogram, unanswered: int) -> None:
+class TimedCommand:
+    """A command on the wire that is timed, in the place of who waits for its reply."""
+
+    __slots__ = ("_began", "_histogram", "_request")
+
+    def __init__(self, request: Answerable, histogram: Histogram) -> None:
+        self._request = request
         self._histogram = histogram
-        #: How many commands were written, and which of them is timed, counted from 1; 0 for none.
-        self._asked = unanswered
-        self._timed = 0
-        self._began = self._next = 0.0
+        # Loop time may stand still for long.
+        self._began = monotonic()
 
-    def wrote(self, count: int, now: float) -> None:
-        """Called with so many commands when they are written; ``now``: loop time, of the last look at it."""
-        if now >= self._next and not self._timed:
-            self._next = now + SAMPLE_INTERVAL
-            self._timed = self._asked + 1
-            # Loop time may stand still for long.
-            self._began = monotonic()
-        self._asked += count
+    def resolve(self, reply: Any) -> None:
+        self._histogram.since(self._began)
+        self._request.resolve(reply)
 
-    def read(self, unanswered: int) -> None:
-        """Called when replies were read; ``unanswered``: how many commands are on the wire."""
-        if self._timed and self._asked - unanswered >= self._timed:
-            self._timed = 0
-            self._histogram.since(self._began)
+    def lost(self, error: Exception) -> None:
+        self._request.lost(error)

@@ -31,9 +31,10 @@ from redis.exceptions import NoPermissionError
 
 from ..connection.clock import ServerClock
 from ..connection.commands import CommandConnection
-from ..connection.link import Answerable, Command
+from ..connection.link import Command
 from ..connection.reconnecting import CLOSE_TIMEOUT, Connection
 from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply
+from ..connection.round_trips import Answerable
 from ..hot import are_strings, assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
 from ..stats import SAMPLE_INTERVAL, Stats
@@ -113,7 +114,8 @@ class Pump(Connection):
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
         self._clock = ServerClock()
-        #: From when on (monotonic) the next message may be measured.
+        #: Whether the next wait asks for the time as well, and from which loop time on the next message is measured.
+        self._asks_time = True
         self._measure_next = 0.0
 
     def kick(self) -> None:
@@ -141,6 +143,7 @@ class Pump(Connection):
     def opened(self) -> None:
         self._waking = False
         self._clock = ServerClock()
+        self._asks_time = True
         # Where groups were lost together with the messages, only a socket for commands finds that out.
         self._commands.keep_open()
         if self._receiver.distinguishes_equal_messages:
@@ -227,11 +230,11 @@ class Pump(Connection):
         self._turn = (self._turn + 1) % len(wanted)
         wanted = wanted[self._turn :] + wanted[: self._turn]
         self.awaited = {target.key: target for target in wanted}
-        now = monotonic()
-        if self._clock.is_due(now):
+        if self._asks_time:
             # Ahead of the wait, by which its answer would be held up.
+            self._asks_time = False
             commands.append((b"TIME",))
-            expected.append(self._clock.ask(now))
+            expected.append(self._clock.ask(monotonic()))
         removals = len(expected)
         commands.append([b"BZPOPMIN", self.wake_key, *self.awaited, self._receiver.block_time])
         expected.append(_Pop(self))
@@ -272,11 +275,12 @@ class Pump(Connection):
 
     def sent_at(self, key: bytes, score: bytes) -> float:
         """Return when a popped message was sent, on the monotonic clock; 0.0 if that is unknown or not measured."""
-        now = monotonic()
-        if now < self._measure_next:
+        link = self.link
+        if link is None or link.last_activity < self._measure_next:
             return 0.0
         # Decided when it is here: the first one after a loop stood still is always measured.
-        self._measure_next = now + SAMPLE_INTERVAL
+        self._measure_next = link.last_activity + SAMPLE_INTERVAL
+        self._asks_time = self._clock.is_due(monotonic())
         return self._clock.began(score)
 
     # What Redis answers.
