@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from os import getpid
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -21,7 +20,7 @@ from ..connection.commands import CommandConnection
 from ..hot import Waker
 from ..messages.codec import Codec
 from ..messages.mailbox import Inbox, InboxRegistry, MailboxFeeder
-from ..process import Process
+from ..process import Process, current_number
 from ..stats import Stats
 from .cluster_pump import ClusterPump
 from .general import GeneralChannel, Popped
@@ -87,7 +86,7 @@ class Receiver:
         """Have the messages of a key read, by this loop or by the one that already reads the key."""
         inbox.claimed = True
         self.served += 1
-        if self._process.number != getpid():
+        if self._process.number != current_number[0]:
             inherited = self.commands[0].inherited()
             if inherited is not None:
                 inbox.fail_waiters(inherited)

@@ -20,7 +20,6 @@ import re
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, KeysView, Mapping
 from functools import partial
-from os import getpid
 from typing import Any, TypeVar
 
 from .. import options
@@ -35,6 +34,7 @@ from ..history.positions import histories_prefix
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.mailbox import MailboxLimits
+from ..process import current_number
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
 from ..upstream import explains_absent
@@ -183,7 +183,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         state = self._loops[get_running_loop()]
         if state.abandoned:
             state.clear_abandoned()
-        if state.process.number != getpid():
+        if state.process.number != current_number[0]:
             state.check_process()
         if channel not in state.channels:
             _require_text("channel", channel)

@@ -16,7 +16,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from os import getpid
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -31,7 +30,7 @@ from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
-from ..process import Process
+from ..process import Process, current_number
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
@@ -122,7 +121,7 @@ class PubSubLoop:
 
     def check_process(self) -> None:
         """Raise ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop."""
-        if self.process.number != getpid():
+        if self.process.number != current_number[0]:
             inherited = self.commands[0].inherited()
             if inherited is not None:
                 raise inherited
