@@ -297,8 +297,9 @@ class RedisChannelLayer(RedisLayer):
         """
         Add a channel to a group as ``group_add`` does, and return what it has missed since a position.
 
-        Whatever is sent to the group is either in the history that is returned, or delivered to the channel, unless it
-        excludes the channel. None for ``since`` returns all that is kept. What ``complete`` means is said by ``History``.
+        Whatever is sent to the group is either in the history that is returned, or delivered to the channel; or in
+        neither, if it excludes the channel. None for ``since`` returns all that is kept. ``History`` says what
+        ``complete`` means.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.

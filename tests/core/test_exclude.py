@@ -57,6 +57,8 @@ async def test_on_one_server(make_layer: MakeLayer, options: dict[str, Any]) -> 
 async def test_on_a_ring(make_layer: MakeLayer, shard_urls: list[str]) -> None:
     one, two = make_layer(hosts=shard_urls), make_layer(hosts=shard_urls)
     channels = await members(one, two)
+    # What is sent to it alone goes to each shard in turn, and overtakes what was sent to the group.
+    del channels["general"]
     names = list(channels)
     sent = [({"n": n}, set(names[n % 3 :: 2])) for n in range(6)]
     for message, excluded in sent:

@@ -10,7 +10,7 @@ import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import receive_many
-from tests.pubsub.helpers import both_kinds
+from tests.pubsub.helpers import both_kinds, listening, payload
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 
@@ -62,12 +62,9 @@ async def test_the_names_in_a_payload(make_layer: MakeLayer, raw: Any, prefix: s
     """As the documentation says it, which is for those who have written a receiver of their own."""
     layer = make_layer()
     first, second = channels = await members(layer)
-    with raw.pubsub(ignore_subscribe_messages=True) as ear:
-        ear.subscribe(f"{prefix}__group__room")
-        assert ear.get_message(timeout=5) is None
+    with listening(raw, f"{prefix}__group__room") as ear:
         await layer.group_send("room", {"type": "said", EXCLUDED: "what was there"}, exclude=[second, first])
-        payload = msgpack.unpackb(ear.get_message(timeout=5)["data"])
-    assert payload == {"type": "said", EXCLUDED: sorted([first, second])}
+        assert msgpack.unpackb(payload(ear)) == {"type": "said", EXCLUDED: sorted([first, second])}
     # Anybody may publish one.
     raw.publish(f"{prefix}__group__room", msgpack.packb({EXCLUDED: [first], "n": 1}))
     await see(dict.fromkeys(channels, layer), [({"n": 1}, {first})])
