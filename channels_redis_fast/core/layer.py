@@ -38,6 +38,7 @@ from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.mailbox import InboxRegistry
 from ..presence import Lapse
+from ..presence.leases import leases_key
 from ..sync.routing import routed
 from ..upstream import explains_absent
 from . import keys, scripts
@@ -429,8 +430,9 @@ class RedisChannelLayer(RedisLayer):
         """
         self._memberships.clear()
         # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on. And
-        # for the marker by which a server is known that has lost its data, which this does not mean.
-        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch")
+        # for the marker by which a server is known that has lost its data, which this does not mean; and for the leases
+        # of processes, which go on.
+        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch", leases_key(self._key_prefix))
         for shard_commands in self._loops[get_running_loop()].commands:
             await unlink_all(shard_commands, self._key_prefix, spared)
         self._inboxes.empty()
