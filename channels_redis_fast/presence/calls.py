@@ -185,7 +185,6 @@ class GroupQueue:
         self._epoch = ""
         self._newest = 0
         self.delivering = 0
-        group.users += 1
 
     @property
     def is_idle(self) -> bool:

@@ -58,11 +58,14 @@ class SeenEvents:
 
     def __init__(self) -> None:
         #: By receiver and event, the oldest first.
-        self._seen: dict[tuple[str, object], None] = {}
+        self._seen: dict[tuple[str, str], None] = {}
 
     def is_new(self, receiver: str, message: dict[str, Any]) -> bool:
         """Return whether an event comes to a receiver for the first time; remove what says which one it is."""
-        key = (receiver, message.pop(FIELD))
+        identifier = message.pop(FIELD)
+        if not isinstance(identifier, str):
+            return True
+        key = (receiver, identifier)
         if key in self._seen:
             return False
         self._seen[key] = None

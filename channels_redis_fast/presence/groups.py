@@ -74,6 +74,10 @@ class GroupPresence:
         """Whether there is nothing that a server could lose."""
         return not self.channels and not self.waiting
 
+    def may_have(self, channel: str) -> bool:
+        """Return whether a channel of this process may be present: it is, or something is under way."""
+        return channel in self.channels or self.users > 0
+
     def forget(self, channel: str) -> None:
         """Forget a channel that has left."""
         self.channels.pop(channel, None)

@@ -28,13 +28,17 @@ RETRY, RETRY_AT_MOST = 0.05, 1.0
 #: Sends an event to a group. Raises what prevents it.
 Send = Callable[[GroupQueue, Event], Awaitable[None]]
 
+#: Gives the seconds for which a group is not to be told anything, since not all of its members may be there.
+Pause = Callable[[GroupQueue], float]
+
 
 class Outbox:
     """The events of one group that one event loop has claimed; exists while there are any."""
 
-    def __init__(self, queue: GroupQueue, send: Send) -> None:
+    def __init__(self, queue: GroupQueue, send: Send, pause: Pause) -> None:
         self._queue = queue
         self._send = send
+        self._pause = pause
         self._events: deque[Event] = deque()
         self.task: asyncio.Task[None] | None = None
 
@@ -47,6 +51,8 @@ class Outbox:
         while self._events:
             taken = [self._events.popleft() for _ in range(min(MAX_AT_ONCE, len(self._events)))]
             for part in without_repeats(taken):
+                while (seconds := self._pause(self._queue)) > 0:
+                    await asyncio.sleep(seconds)
                 await self._deliver(part)
                 self._queue.delivered(part)
 

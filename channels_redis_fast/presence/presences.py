@@ -19,6 +19,8 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import itertools
 import logging
 import time
@@ -33,6 +35,7 @@ from ..connection.futures import ignore
 from ..connection.identity import UNKNOWN, ServerIdentity
 from ..hot import Lock
 from ..loops import run_alone
+from ..messages.codec import Codec
 from ..stats import Stats
 from .calls import LOUDLY, QUIETLY, GroupQueue, Operation
 from .events import Event, SeenEvents
@@ -48,6 +51,9 @@ logger = logging.getLogger("channels_redis_fast")
 #: Seconds between two looks at everything at most, and after which something is late that a timer was to do.
 LOOK, LATE = 5.0, 1.0
 
+#: Seconds between two looks of which the second is asked for during the first.
+SOON = 0.01
+
 #: Seconds that the end of an event loop waits for what is under way.
 LEAVE_TIMEOUT = 1.0
 
@@ -61,7 +67,7 @@ class Presences:
     """
     The presence of one layer in all its event loops.
 
-    ``encode`` and ``decode``: info to bytes and back. ``way_to``: gives what leads to the server of a group, by the
+    ``codec``: makes bytes of info, and back. ``way_to``: gives what leads to the server of a group, by the
     shard and the group's key. ``send``: sends a message to a group of that name, shard and key. ``members``: gives
     shards and keys of groups that have channels of this process. None of these may keep the layer alive.
     """
@@ -73,8 +79,7 @@ class Presences:
         leases: Leases,
         is_cluster: bool,
         stats: Stats,
-        encode: Callable[[Any], bytes],
-        decode: Callable[[bytes], Any],
+        codec: Codec,
         way_to: Callable[[int, bytes], Any],
         send: Callable[[str, int, bytes, dict[str, Any]], Coroutine[Any, Any, None]],
         members: Callable[[], Iterable[tuple[int, bytes]]],
@@ -86,13 +91,13 @@ class Presences:
         self._prefix = prefix
         self._is_cluster = is_cluster
         self._stats = stats
-        self._encode = encode
-        self._decode = decode
+        self.codec = codec
         self._way_to = way_to
         self._send = send
         self._members = members
         self._begin()
         leases.on_lapse(self._weakly(Presences._lapsed))
+        leases.follow(self._weakly(Presences._look_at_once))
 
     def _begin(self) -> None:
         #: By the group's key.
@@ -107,7 +112,7 @@ class Presences:
         #: The event loop that looks after everything, and its timer.
         self._looker: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_looking = False
+        self._is_looking = self._is_to_look_again = False
         self._looked_at: float | None = None
         #: Processes that are gone, with the deadlines of their leases: how often their parts were taken care of, and
         #: when (monotonic) last.
@@ -125,18 +130,29 @@ class Presences:
         return self._names.get(name)
 
     def group(self, name: str, shard: int, key: bytes) -> GroupPresence:
-        """Return the presence of a group by its name, shard and key."""
+        """Return the presence of a group by its name, shard and key: its record, or a new one that nothing keeps."""
+        group = self._groups.get(key)
+        if group is None:
+            place = slot_of(key) if self._is_cluster else shard
+            group = GroupPresence(name, shard, place, key, PresenceKeys.of(self._prefix, key))
+        return group
+
+    def used(self, group: GroupPresence) -> GroupPresence:
+        """Return the record of a group, which is kept until ``let_go`` is called as often as this, or longer."""
         with self._lock:
-            group = self._groups.get(key)
-            if group is None:
-                place = slot_of(key) if self._is_cluster else shard
-                group = GroupPresence(name, shard, place, key, PresenceKeys.of(self._prefix, key))
-                self._groups[key] = self._names[name] = group
+            group = self._groups.setdefault(group.group_key, group)
+            self._names[group.name] = group
+            group.users += 1
             return group
+
+    async def held(self) -> None:
+        """Return when this process has its lease. Raises redis-py's errors."""
+        if not self.leases.is_held:
+            await self.leases.hold()
 
     def stored(self, info: Any) -> bytes:
         """Return info as it is kept. Raises the serializer's error."""
-        return _NO_INFO if info is None else self._encode(info)
+        return _NO_INFO if info is None else self.codec.encode({"info": info}, None)
 
     def change(self, group: GroupPresence, kind: bytes, *arguments: Any) -> asyncio.Future[int]:
         """Make a change (``scripts``); the future gives what there was to do. It raises redis-py's errors."""
@@ -144,6 +160,17 @@ class Presences:
         future: asyncio.Future[int] = loop.create_future()
         self._here(loop).queue(group).put(Operation(kind, *arguments, future=future))
         return future
+
+    def end(self, group: GroupPresence, channel: str, is_own: bool) -> asyncio.Future[int]:
+        """End the presence of a channel; the future gives whether there was one, and raises redis-py's errors."""
+        if not is_own:
+            return self.change(group, b"k", channel)
+        entry = group.channels.get(channel)
+        return self.change(group, b"l", channel, b"" if entry is None else entry.user)
+
+    async def leave_own(self, group: GroupPresence, channel: str) -> None:
+        """End the presence of a channel of this process. Raises redis-py's errors, and goes on trying then."""
+        await self.end(group, channel, True)
 
     async def read(self, group: GroupPresence) -> dict[User, Any]:
         """Return who is present, and what is known of them. Raises redis-py's errors."""
@@ -199,6 +226,9 @@ class Presences:
             self._loops.pop(loop, None)
             for queue in here.queues.values():
                 queue.group.users -= 1
+            if not self._loops:
+                # Nobody receives on these channels any more.
+                self.clear()
         if self._looker is loop:
             self._stop_looking()
             for other in list(self._loops):
@@ -211,6 +241,12 @@ class Presences:
     def after_fork(self) -> None:
         """In a forked child: have a part in nothing."""
         self._begin()
+
+    def watch(self) -> None:
+        """Have the running event loop look after everything, if no other does."""
+        looker = self._looker
+        if looker is None or not looker.is_running():
+            self._look_from_here()
 
     def came_back(self) -> None:
         """Called when a connection that was lost is there again, in its event loop."""
@@ -276,18 +312,30 @@ class Presences:
         self._looker = None
         self._is_looking = False
 
-    def _look_later(self) -> None:
+    def _look_later(self, delay: float | None = None) -> None:
         assert self._looker is not None
-        delay = min(LOOK, self.leases.interval)
+        if delay is None:
+            delay = min(LOOK, self.leases.interval)
         self._timer = self._looker.call_later(delay, self._weakly(Presences._look_soon))
 
     def _look_soon(self) -> None:
         loop = asyncio.get_running_loop()
-        if loop is self._looker and not self._is_looking:
+        if loop is not self._looker:
+            return
+        if self._is_looking:
+            self._is_to_look_again = True
+        else:
             if self._timer is not None:
                 self._timer.cancel()
             self._is_looking = True
             run_alone(loop, self._look)
+
+    def _look_at_once(self) -> None:
+        """Called in any event loop when there is something to be seen."""
+        looker = self._looker
+        if looker is not None:
+            with contextlib.suppress(RuntimeError):
+                looker.call_soon_threadsafe(self._weakly(Presences._look_soon))
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -306,8 +354,9 @@ class Presences:
             logger.exception("Presence could not be looked after")
         finally:
             self._is_looking = False
+            is_again, self._is_to_look_again = self._is_to_look_again, False
             if self._looker is loop:
-                self._look_later()
+                self._look_later(SOON if is_again else None)
 
     def _stood_still(self, now: float) -> bool:
         """Whether this process, or its event loop, stood still for so long that others may have taken it for gone."""
@@ -387,8 +436,15 @@ class Presences:
             known = self._servers[group.place] = (who, float("-inf"))
         elif known[0] != who:
             known = self._servers[group.place] = (who, now)
-        left = known[1] + min(LOOK, self.leases.interval) + LATE - now
-        return max(int(left * 1000), 0) if left > 0 else 0
+        return max(int(1000 * self._settling(known[1], now)), 0)
+
+    def pause(self, queue: GroupQueue) -> float:
+        """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
+        known = self._servers.get(queue.group.place)
+        return 0.0 if known is None else self._settling(known[1], time.monotonic())
+
+    def _settling(self, changed_at: float, now: float) -> float:
+        return changed_at + min(LOOK, self.leases.interval) + LATE - now
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
         """Called when a group was new to this process."""
@@ -427,7 +483,7 @@ class Presences:
         if not stored:
             return None
         try:
-            return self._decode(stored)
+            return self.codec.decode(stored)[1]["info"]
         except Exception as error:
             self._stats.undecodable += 1
             logger.error(
@@ -476,7 +532,7 @@ class PresenceLoop:
         """Return the queue of a group."""
         queue = self.queues.get(group.group_key)
         if queue is None:
-            queue = self.queues[group.group_key] = GroupQueue(self, group)
+            queue = self.queues[group.group_key] = GroupQueue(self, self._presences.used(group))
         return queue
 
     async def finish(self, seconds: float) -> None:
@@ -507,9 +563,10 @@ class PresenceLoop:
         key = queue.group.group_key
         outbox = self._outboxes.get(key)
         if outbox is None:
-            outbox = self._outboxes[key] = Outbox(queue, self._presences.send_event)
+            outbox = self._outboxes[key] = Outbox(queue, self._presences.send_event, self._presences.pause)
             outbox.put(events)
-            task = self._loop.create_task(self._run(key, outbox))
+            # An empty context: this outlives the request that asks for it.
+            task = contextvars.Context().run(self._loop.create_task, self._run(key, outbox))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
