@@ -359,8 +359,8 @@ class RedisChannelLayer(RedisLayer):
         if ended is None:
             await removed
         else:
-            await asyncio.wait([removed, ended])
-            ignore(ended)
+            # Until both have answered: the error of one must not leave the other's outcome unread.
+            ended.add_done_callback(ignore)
             await removed
             await ended
 

@@ -45,10 +45,10 @@ class Operation:
     def __init__(
         self,
         kind: bytes,
+        future: asyncio.Future[int] | None = None,
         first: Any = b"",
         second: Any = b"",
         third: Any = b"",
-        future: asyncio.Future[int] | None = None,
     ) -> None:
         self.kind = kind
         self.first = first
@@ -85,6 +85,9 @@ class Keeper(Protocol):
 
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         """Return for how many milliseconds announcements are put off, since the server may have lost its data."""
+
+    def way_back(self) -> bytes:
+        """Return how lost data are restored: ``QUIETLY`` or ``LOUDLY``."""
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         """Have a user's change looked at after that time."""
@@ -197,16 +200,16 @@ class GroupQueue:
         if not self._is_busy:
             self._begin()
 
-    def restore(self, how: bytes) -> None:
+    def restore(self) -> None:
         """Have the server told again what this process has in the group, in case that it has lost it."""
         if self._restores != LOUDLY:
-            self._restores = how
+            self._restores = self._keeper.way_back()
         self.put(Operation(b"e"))
 
     def delivered(self, events: list[Event]) -> None:
         """Called when events were delivered, which this queue has given away."""
         self.delivering -= len(events)
-        self.put(Operation(b"a", events[-1].number, events[-1].epoch))
+        self.put(Operation(b"a", None, events[-1].number, events[-1].epoch))
 
     # One call after the other.
 
@@ -228,13 +231,13 @@ class GroupQueue:
         self._restoring, self._restores = self._restores, b""
         if self._restoring:
             operations += [
-                Operation(b"r", channel, entry.user, entry.info) for channel, entry in self.group.channels.items()
+                Operation(b"r", None, channel, entry.user, entry.info) for channel, entry in self.group.channels.items()
             ]
             now = time.monotonic()
             for user, waiting in self.group.waiting.items():
                 if waiting.kind == b"l":
                     left = max(int(1000 * (waiting.due - now)), 0)
-                    operations.append(Operation(b"R", user, waiting.info, left))
+                    operations.append(Operation(b"R", None, user, waiting.info, left))
         count = len(operations) + MAX_OPERATIONS
         waiting_ones = self._waiting
         while waiting_ones and len(operations) < count:
@@ -272,7 +275,7 @@ class GroupQueue:
         """Called with what the script has answered."""
         if outcome.is_lost:
             self._waiting.extendleft(reversed(operations))
-            self._restores = self._restores or QUIETLY
+            self._restores = self._restores or self._keeper.way_back()
             self._begin()
             return
         group = self.group

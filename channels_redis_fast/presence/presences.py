@@ -57,6 +57,9 @@ SOON = 0.01
 #: Seconds that the end of an event loop waits for what is under way.
 LEAVE_TIMEOUT = 1.0
 
+#: Groups that are asked for with one write.
+MAX_AT_ONCE = 500
+
 #: Renewals of a group's data before they expire.
 RENEWALS = 4
 
@@ -113,10 +116,13 @@ class Presences:
         self._looker: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_looking = self._is_to_look_again = False
-        self._looked_at: float | None = None
-        #: Processes that are gone, with the deadlines of their leases: how often their parts were taken care of, and
-        #: when (monotonic) last.
-        self._swept: dict[str, tuple[float, int, float]] = {}
+        #: When (monotonic) this process was last seen to run, and when it had stood still.
+        self._looked_at = float("inf")
+        self._stood_still_at = float("-inf")
+        #: Processes that are gone and whose parts were taken care of, with the deadlines of their leases; and groups
+        #: where that is done once more, and when (monotonic).
+        self._swept: dict[str, float] = {}
+        self._sweep_again: dict[bytes, float] = {}
 
     @property
     def owner(self) -> str:
@@ -158,7 +164,7 @@ class Presences:
         """Make a change (``scripts``); the future gives what there was to do. It raises redis-py's errors."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
-        self._here(loop).queue(group).put(Operation(kind, *arguments, future=future))
+        self._here(loop).queue(group).put(Operation(kind, future, *arguments))
         return future
 
     def end(self, group: GroupPresence, channel: str, is_own: bool) -> asyncio.Future[int]:
@@ -193,6 +199,7 @@ class Presences:
         """Return the reply to a command, when what processes that are gone have left is taken care of."""
         way = self.way_to(group)
         deadlines = (await self.leases.read()).deadlines
+        reply: list[Any] = []
         for is_last in (False, True):
             *reply, head = await way.call(command, (b"HKEYS", group.keys.head), repeatable=True)
             if is_last or not any(process_of(owner) in deadlines for owner in owners_in(head)):
@@ -259,37 +266,51 @@ class Presences:
 
     async def sweep(self, groups: Iterable[GroupPresence]) -> None:
         """Take care of what processes that are gone have left in groups. Raises redis-py's errors."""
-        places = {group.group_key: (group.shard, group.keys.head, group.name) for group in groups}
-        await self._sweep(places)
+        await self._sweep([(group.group_key, group.shard, group.name) for group in groups])
 
-    async def _sweep(self, places: dict[bytes, tuple[int, bytes, str]]) -> None:
-        heads = await asyncio.gather(
-            *(
-                self._way_to(shard, key).call((b"HGETALL", head), repeatable=True)
-                for key, (shard, head, _) in places.items()
-            ),
-            return_exceptions=True,
-        )
-        # The second reading begins after the heads were read, whoever has begun the first.
+    async def _sweep(self, places: Sequence[tuple[bytes, int, str]]) -> set[bytes]:
+        """``sweep``, for groups by key, shard and name, empty where it is not known; return those that had any."""
+        found: list[tuple[GroupPresence, list[bytes]]] = []
+        for start in range(0, len(places), MAX_AT_ONCE):
+            found += await self._owners_of(places[start : start + MAX_AT_ONCE])
+        if not found:
+            return set()
+        # The second reading begins after the owners were read, whoever has begun the first.
         await self.leases.read(0)
         deadlines = (await self.leases.read(0)).deadlines
-        changes = []
-        for (key, (shard, _, name)), reply in zip(places.items(), heads, strict=True):
+        loop = asyncio.get_running_loop()
+        swept: set[bytes] = set()
+        changes: list[asyncio.Future[int]] = []
+        for group, owners in found:
+            gone = [owner for owner in owners if self._is_gone(owner, deadlines)]
+            if gone:
+                change: asyncio.Future[int] = loop.create_future()
+                operation = Operation(b"s", change)
+                operation.gone = gone
+                self._here(loop).queue(group).put(operation)
+                changes.append(change)
+                swept.add(group.group_key)
+        for outcome in await asyncio.gather(*changes, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return swept
+
+    async def _owners_of(self, places: Sequence[tuple[bytes, int, str]]) -> list[tuple[GroupPresence, list[bytes]]]:
+        """Return those groups in which processes have a part that seem to be gone, and who has a part in them."""
+        deadlines = (await self.leases.read()).deadlines
+        groups = [self.group(name, shard, key) for key, shard, name in places]
+        calls = [self.way_to(group).call((b"HGETALL", group.keys.head), repeatable=True) for group in groups]
+        found = []
+        for group, reply in zip(groups, await asyncio.gather(*calls, return_exceptions=True), strict=True):
             if isinstance(reply, BaseException):
+                logger.debug("Presence in group %r could not be looked after: %s", group.name, reply)
                 continue
             fields = dict(zip(reply[0][::2], reply[0][1::2], strict=True))
-            gone = [owner for owner in owners_in(list(fields)) if self._is_gone(owner, deadlines)]
-            if gone:
-                name = name or fields.get(b"group", b"").decode(errors="replace")
-                group = self.group(name, shard, key)
-                operation = Operation(b"s", future=asyncio.get_running_loop().create_future())
-                operation.gone = gone
-                self._here(asyncio.get_running_loop()).queue(group).put(operation)
-                changes.append(operation.future)
-        await asyncio.gather(*(change for change in changes if change is not None), return_exceptions=True)
-        for reply in heads:
-            if isinstance(reply, BaseException):
-                raise reply
+            owners = owners_in(list(fields))
+            if any(self._is_gone(owner, deadlines) for owner in owners):
+                group.name = group.name or fields.get(b"group", b"").decode(errors="replace")
+                found.append((group, owners))
+        return found
 
     def _is_gone(self, owner: bytes, deadlines: Any) -> bool:
         process = process_of(owner)
@@ -341,9 +362,8 @@ class Presences:
         loop = asyncio.get_running_loop()
         try:
             now = time.monotonic()
-            how = LOUDLY if self._stood_still(now) else QUIETLY
-            self._looked_at = now
-            self._see_to_groups(now, how)
+            self._was_awake(now)
+            self._see_to_groups(now)
             await self._see_to_processes()
         except ReferenceError:
             # The layer was collected.
@@ -358,11 +378,19 @@ class Presences:
             if self._looker is loop:
                 self._look_later(SOON if is_again else None)
 
-    def _stood_still(self, now: float) -> bool:
-        """Whether this process, or its event loop, stood still for so long that others may have taken it for gone."""
-        return self._looked_at is not None and now - self._looked_at > self.leases.duration
+    def _was_awake(self, now: float) -> None:
+        """Take note of how long this process, or its event loop, stood still, if it did."""
+        if now - self._looked_at > self.leases.duration:
+            self._stood_still_at = now
+        self._looked_at = now
 
-    def _see_to_groups(self, now: float, how: bytes) -> None:
+    def way_back(self) -> bytes:
+        """Return how lost data are restored: with events if others may have taken this process for gone."""
+        now = time.monotonic()
+        self._was_awake(now)
+        return LOUDLY if now - self._stood_still_at <= self.leases.duration else QUIETLY
+
+    def _see_to_groups(self, now: float) -> None:
         here = self._here(asyncio.get_running_loop())
         unreached: dict[int, Any] = {}
         for group in list(self._groups.values()):
@@ -372,14 +400,14 @@ class Presences:
             identity: ServerIdentity = way.identity
             if identity is UNKNOWN:
                 unreached.setdefault(id(way.dialer), way)
-            elif group.channels and not _is_same(identity, group.server):
-                here.queue(group).restore(how)
+            elif not group.is_empty and not _is_same(identity, group.server):
+                here.queue(group).restore()
             for channel in list(group.ending):
                 entry = group.channels.get(channel)
-                here.queue(group).put(Operation(b"l", channel, b"" if entry is None else entry.user))
+                here.queue(group).put(Operation(b"l", None, channel, b"" if entry is None else entry.user))
             for user, waiting in list(group.waiting.items()):
                 if waiting.due < now - LATE:
-                    here.queue(group).put(Operation(b"w", user))
+                    here.queue(group).put(Operation(b"w", None, user))
             if group.is_doubtful or group.renewed < now - KEPT / RENEWALS:
                 here.queue(group).put(Operation(b"e"))
         for way in unreached.values():
@@ -389,35 +417,30 @@ class Presences:
     async def _see_to_processes(self) -> None:
         deadlines = (await self.leases.read()).deadlines
         now = time.monotonic()
-        swept: dict[str, tuple[float, int, float]] = {}
-        is_news = False
-        for process, deadline in deadlines.items():
-            before = self._swept.get(process)
-            if before is None or before[0] != deadline:
-                is_news = True
-                swept[process] = (deadline, 1, now)
-            elif before[1] == 1 and now - before[2] > self.leases.duration:
-                # What it had written before it went may have come later than the first look.
-                is_news = True
-                swept[process] = (deadline, 2, now)
-            else:
-                swept[process] = before
-        if is_news:
-            places = {key: (shard, PresenceKeys.of(self._prefix, key).head, "") for shard, key in self._members()}
-            for group in list(self._groups.values()):
-                places[group.group_key] = (group.shard, group.keys.head, group.name)
-            if places:
-                await self._sweep(places)
-        self._swept = swept
+        news = {process for process, deadline in deadlines.items() if self._swept.get(process) != deadline}
+        due = [key for key, at in self._sweep_again.items() if at <= now]
+        if not news and not due:
+            return
+        places = [(group.group_key, group.shard, group.name) for group in list(self._groups.values())]
+        known = {key for key, _, _ in places}
+        places += [(key, shard, "") for shard, key in self._members() if key not in known]
+        if not news:
+            places = [place for place in places if place[0] in due]
+        swept = await self._sweep(places)
+        self._swept = dict(deadlines)
+        for key in due:
+            self._sweep_again.pop(key, None)
+        if news:
+            # What a process had written before it went may come later than the first look.
+            self._sweep_again.update(dict.fromkeys(swept, now + self.leases.duration))
 
     def _lapsed(self, lapse: Lapse) -> None:
         """Called in an event loop when this process' lease had run out: what it has a part in may be gone."""
         self._generation += 1
-        how = LOUDLY if self._stood_still(time.monotonic()) else QUIETLY
         here = self._here(asyncio.get_running_loop())
         for group in list(self._groups.values()):
             if not group.is_empty:
-                here.queue(group).restore(how)
+                here.queue(group).restore()
 
     # Called by the queues of an event loop.
 
@@ -436,7 +459,8 @@ class Presences:
             known = self._servers[group.place] = (who, float("-inf"))
         elif known[0] != who:
             known = self._servers[group.place] = (who, now)
-        return max(int(1000 * self._settling(known[1], now)), 0)
+        left = self._settling(known[1], now)
+        return int(1000 * left) if left > 0 else 0
 
     def pause(self, queue: GroupQueue) -> float:
         """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
@@ -495,7 +519,7 @@ class Presences:
         """Called by a timer, when a user's change is due."""
         group = self._groups.get(key)
         if group is not None and user in group.waiting:
-            self._here(asyncio.get_running_loop()).queue(group).put(Operation(b"w", user))
+            self._here(asyncio.get_running_loop()).queue(group).put(Operation(b"w", None, user))
 
     def _here(self, loop: asyncio.AbstractEventLoop) -> PresenceLoop:
         here = self._loops.get(loop)
@@ -554,6 +578,9 @@ class PresenceLoop:
 
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         return self._presences.delay_on(group, server)
+
+    def way_back(self) -> bytes:
+        return self._presences.way_back()
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         due = self._presences._weakly(Presences.due)

@@ -39,8 +39,12 @@ def stand_still(layer: Any) -> Callable[[], None]:
     """Have a layer renew its lease no more, as if its process stood still; returns what lets it go on."""
     leases = layer._leases
     tick, ask = leases.tick, leases._ask
+
+    def refuse(loop: Any) -> Any:
+        raise redis.ConnectionError("standing still")
+
     leases.tick = lambda loop: None
-    leases._ask = lambda loop: loop.create_future()
+    leases._ask = refuse
 
     def go_on() -> None:
         leases.tick, leases._ask = tick, ask
@@ -174,7 +178,7 @@ async def test_who_comes_before_others_are_back(make: Make, own_server: OwnServe
     # The other process is not back when the new channel comes.
     layer._presences.came_back = lambda: None
     restore = layer._presences._see_to_groups
-    layer._presences._see_to_groups = lambda now, how: None
+    layer._presences._see_to_groups = lambda now: None
     layer._presences._lapsed = None
     layer._leases._callbacks.clear()
     await in_thread(server.restart)
