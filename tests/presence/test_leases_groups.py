@@ -167,7 +167,7 @@ def _sent(sender: Any, raw: Any, prefix: str) -> int:
 async def test_processes_that_are_stopped_and_killed(
     make_core: Make, raw: Any, prefix: str, member: Callable[[], Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "RETRY", 0.05)
+    monkeypatch.setattr(leases, "REFRESH", 0.05)
     layer = make_core(lease=SHORT, expiry=1)
     stopped, killed = await asyncio.to_thread(member), await asyncio.to_thread(member)
     assert overdue(raw, prefix) == set()
