@@ -39,7 +39,6 @@ from .stats import Stats
 from .sync.calls import Layer, SyncLayer
 from .sync.routing import RULES, CallRouter, routed
 
-
 #: Seconds for which a process that has ended stays known by its lease where no option of the layer says.
 DAY = 86400.0
 
@@ -465,9 +464,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
             # What is kept outlives the messages on their way, and so must what it is encrypted with.
             serializer = copy(serializer)
             serializer.expiry = None
-        return self.choose_codec(
-            serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize"))
-        )
+        return self.choose_codec(serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize")))
 
     def _hosts_of_layer(self) -> Sequence[Dialer | Seeds]:
         return [self._dialers] if isinstance(self._dialers, Seeds) else self._dialers

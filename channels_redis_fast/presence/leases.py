@@ -14,8 +14,8 @@ Rules kept here:
 - Whoever held a lease and finds that it had run out, or that the server does not know it, is told: others may have
   taken the process for gone meanwhile.
 - A lease that is given back runs out at once, and stays listed as any that is overdue.
-- The leases are read at most once in a third of their duration, but for reads that are asked for (``max_age``), and
-  one when the lease of a process that is late has run out.
+- The leases are read at most once in a third of their duration, but for what is asked for (``max_age``, ``refresh``),
+  and for one reading when the lease of a process that is late has run out.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ from . import lease_scripts as scripts
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Renewals in the duration of a lease, and durations of a lease after which a reading says nothing any more.
-RENEWALS, STALE = 3, 0.5
+#: Renewals in the duration of a lease, and durations of a lease after which a reading says nothing any more: a little
+#: more than the time between two renewals.
+RENEWALS, STALE = 3, 0.4
 
 #: By how much of a third of its duration a lease may be renewed late before others look whether it runs out.
 TOLERANCE = 0.2
@@ -49,6 +50,9 @@ TOLERANCE = 0.2
 #: Seconds until the next attempt to renew after one that failed; and between two renewals that reconnected sockets ask
 #: for, of which an outage has many.
 RETRY = 1.0
+
+#: Seconds between two looks at leases where somebody gets nothing for want of one, and may have it again.
+REFRESH = 1.0
 
 #: Seconds until a timer at least: some come a little early.
 SOON = 0.002
@@ -84,7 +88,7 @@ class LeaseReading(NamedTuple):
     now: float
     read_at: float
     #: By which the script knows what is known: how many are overdue, and the highest of their deadlines.
-    count: int = 0
+    known: int = 0
     last: bytes = b""
 
     def overdue(self) -> dict[str, float]:
@@ -207,9 +211,9 @@ class Leases:
             self._ask(asyncio.get_running_loop())
         return reading if now - reading.read_at < self.duration * STALE else NOTHING_READ
 
-    def refresh(self, max_age: float = RETRY) -> None:
-        """Have the leases read again if that was not done, or asked for, in the last ``max_age`` seconds."""
-        if time.monotonic() - self._asked_at >= max_age:
+    def refresh(self) -> None:
+        """Have the leases read again if that was not asked for in the last ``REFRESH`` seconds."""
+        if time.monotonic() - self._asked_at >= REFRESH:
             self._ask(asyncio.get_running_loop())
 
     # Event loops.
@@ -303,7 +307,7 @@ class Leases:
 
     def renewal_arguments(self, process: str, known: LeaseReading) -> list[Any]:
         """Return what ``RENEW`` takes for a process, empty for one that only reads, that knows a reading."""
-        return [1, self.key, process, f"{self.duration:.6f}", self._retention, known.count, known.last]
+        return [1, self.key, process, f"{self.duration:.6f}", self._retention, known.known, known.last]
 
     @property
     def renewing(self) -> str:
@@ -340,7 +344,7 @@ class Leases:
                     if away or is_forgotten:
                         lapse = Lapse(away, is_forgotten)
                 self._deadline = bytes(deadline)
-                self._held_until = call.written_at + self.duration
+                self._held_until = max(self._held_until, call.written_at + self.duration)
         if lapse is not None:
             self._tell(self._callbacks, lapse)
         if overdue is not None:

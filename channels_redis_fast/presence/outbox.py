@@ -59,7 +59,9 @@ class Outbox:
     async def _deliver(self, events: list[Event]) -> None:
         pause, refusals = RETRY, 0
         while True:
-            outcomes = await asyncio.gather(*(self._send(self._queue, event) for event in events), return_exceptions=True)
+            outcomes = await asyncio.gather(
+                *(self._send(self._queue, event) for event in events), return_exceptions=True
+            )
             failed = [
                 (event, error)
                 for event, error in zip(events, outcomes, strict=True)

@@ -108,9 +108,7 @@ async def test_who_is_sent_what(
 
 
 @pytest.mark.parametrize("group", ["room", "recorded"])
-async def test_who_is_sent_what_on_a_cluster(
-    make_on_cluster: Make, cluster: Cluster, prefix: str, group: str
-) -> None:
+async def test_who_is_sent_what_on_a_cluster(make_on_cluster: Make, cluster: Cluster, prefix: str, group: str) -> None:
     layer = make_on_cluster("core", cluster.host, prefix=prefix, lease=30, expiry=EXPIRY, history=HISTORY)
     with ExitStack() as stack:
         clients = {node.port: stack.enter_context(redis.Redis(port=node.port)) for node in cluster.nodes}
@@ -167,7 +165,7 @@ def _sent(sender: Any, raw: Any, prefix: str) -> int:
 async def test_processes_that_are_stopped_and_killed(
     make_core: Make, raw: Any, prefix: str, member: Callable[[], Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "RETRY", 0.05)
+    monkeypatch.setattr(leases, "REFRESH", 0.05)
     layer = make_core(lease=SHORT, expiry=1)
     stopped, killed = await asyncio.to_thread(member), await asyncio.to_thread(member)
     assert overdue(raw, prefix) == set()

@@ -39,9 +39,7 @@ pytestmark = pytest.mark.usefixtures("short_leases")
         ({"presence": {"lease": 5}, "lease": 6}, ValueError, "give it once"),
     ],
 )
-def test_an_option_that_is_none(
-    kind: type[Any], wrong: dict[str, Any], error: type[Exception], text: str
-) -> None:
+def test_an_option_that_is_none(kind: type[Any], wrong: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         kind(**wrong)
 
