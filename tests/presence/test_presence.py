@@ -100,7 +100,7 @@ async def test_who_is_present(make: Make, raw: Any, options: dict[str, Any]) -> 
     layer, other = (make(presence=PRESENCE, **options) for _ in range(2))
     ada = await joined(layer, "ada", info={"name": "Ada Lovelace"})
     seven = await joined(layer, 7)
-    await joined(other, "7", info=[1, "two"])
+    text = await joined(other, "7", info=[1, "two"])
     everybody = {"ada": {"name": "Ada Lovelace"}, 7: None, "7": [1, "two"]}
     for each in (layer, other):
         assert await each.presence("room") == everybody
@@ -119,6 +119,8 @@ async def test_who_is_present(make: Make, raw: Any, options: dict[str, Any]) -> 
     assert ("two" in str(stored)) is not bool(options)
     # Only what is needed is remembered.
     assert not layer._presences._groups
+    await other.presence_leave("room", text)
+    await joined(layer, "ada")
     await layer.flush()
     assert await layer.presence("room") == {}
 
