@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
-from ..connection.identity import ServerIdentity
+from ..connection.identity import UNKNOWN, ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script_call import ScriptCall, no_scripts
 from . import scripts
@@ -92,6 +92,9 @@ class Keeper(Protocol):
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         """Have a user's change looked at after that time."""
 
+    def look_again(self, group: GroupPresence, seconds: float) -> None:
+        """Have a group asked again after that time: who was to deliver events may have failed to."""
+
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
         """Have events delivered that this event loop has claimed."""
 
@@ -150,7 +153,7 @@ class Outcome:
     Raises ``ValueError`` and the like for what is no answer to so many operations.
     """
 
-    __slots__ = ("epoch", "events", "is_lost", "owners", "results", "waits")
+    __slots__ = ("claimed", "epoch", "events", "is_lost", "owners", "results", "waits")
 
     def __init__(self, reply: Any, count: int) -> None:
         self.epoch: str = reply[0].decode()
@@ -159,12 +162,15 @@ class Outcome:
         self.waits: list[tuple[bytes, bytes, int, bytes]] = []
         self.owners: list[bytes] = []
         self.events: list[Event] = []
+        #: Milliseconds for which others have claimed events that were not delivered yet; 0 where there are none.
+        self.claimed = 0
         if self.is_lost:
             return
         _, self.results, waits, self.owners, first, *events = reply
         if len(self.results) != count:
             raise ValueError("another number of results")
         self.waits = list(zip(waits[::4], waits[1::4], waits[2::4], waits[3::4], strict=True))
+        self.claimed = max(-int(first), 0)
         # One that is damaged, or none of ours, is told to nobody, and to be done with.
         for number, raw in enumerate(events, int(first)):
             try:
@@ -193,6 +199,11 @@ class GroupQueue:
     def is_idle(self) -> bool:
         """Whether there is nothing to do, and nothing under way."""
         return not (self._is_busy or self._waiting or self.delivering)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the server of the group."""
+        return self._way.identity is not UNKNOWN
 
     def put(self, operation: Operation) -> None:
         """Have a change made after those that were asked for before."""
@@ -235,9 +246,8 @@ class GroupQueue:
             ]
             now = time.monotonic()
             for user, waiting in self.group.waiting.items():
-                if waiting.kind == b"l":
-                    left = max(int(1000 * (waiting.due - now)), 0)
-                    operations.append(Operation(b"R", None, user, waiting.info, left))
+                left = max(int(1000 * (waiting.due - now)), 0)
+                operations.append(Operation(waiting.kind.upper(), None, user, waiting.info, left))
         count = len(operations) + MAX_OPERATIONS
         waiting_ones = self._waiting
         while waiting_ones and len(operations) < count:
@@ -298,6 +308,8 @@ class GroupQueue:
             self._epoch, self._newest = outcome.epoch, events[-1].number
             self.delivering += len(events)
             self._keeper.deliver(self, events)
+        if outcome.claimed:
+            self._keeper.look_again(group, outcome.claimed / 1000)
         if was_new and not group.is_empty:
             self._keeper.joined(group, outcome.owners)
         self._go_on()
@@ -356,7 +368,8 @@ _RECORD: dict[bytes, Callable[[GroupPresence, Operation, int], None]] = {
     b"k": _left,
     b"u": _user_left,
     b"w": _was_due,
-    b"R": _nothing,
+    b"L": _nothing,
+    b"J": _nothing,
     b"s": _nothing,
     b"a": _nothing,
     b"e": _nothing,

@@ -51,7 +51,7 @@ class Outbox:
         while self._events:
             taken = [self._events.popleft() for _ in range(min(MAX_AT_ONCE, len(self._events)))]
             for part in without_repeats(taken):
-                while (seconds := self._pause(self._queue)) > 0:
+                while (seconds := self._pause(self._queue)) > 0:  # noqa: ASYNC110
                     await asyncio.sleep(seconds)
                 await self._deliver(part)
                 self._queue.delivered(part)

@@ -119,6 +119,8 @@ class Presences:
         #: When (monotonic) this process was last seen to run, and when it had stood still.
         self._looked_at = float("inf")
         self._stood_still_at = float("-inf")
+        #: When (monotonic) a connection that was lost was there again.
+        self._came_back_at = float("-inf")
         #: Processes that are gone and whose parts were taken care of, with the deadlines of their leases; and groups
         #: where that is done once more, and when (monotonic).
         self._swept: dict[str, float] = {}
@@ -257,6 +259,7 @@ class Presences:
 
     def came_back(self) -> None:
         """Called when a connection that was lost is there again, in its event loop."""
+        self._came_back_at = time.monotonic()
         loop = asyncio.get_running_loop()
         if loop is self._looker and self._groups:
             # When what is known of the server is there.
@@ -456,7 +459,8 @@ class Presences:
         who, now = (server.run_id, server.replication_id), time.monotonic()
         known = self._servers.get(group.place)
         if known is None:
-            known = self._servers[group.place] = (who, float("-inf"))
+            # Who it was before is not known; that it was away is.
+            known = self._servers[group.place] = (who, self._came_back_at)
         elif known[0] != who:
             known = self._servers[group.place] = (who, now)
         left = self._settling(known[1], now)
@@ -521,6 +525,11 @@ class Presences:
         if group is not None and user in group.waiting:
             self._here(asyncio.get_running_loop()).queue(group).put(Operation(b"w", None, user))
 
+    def ask(self, group: GroupPresence) -> None:
+        """Called by a timer, when events that others have claimed should be delivered."""
+        here = self._here(asyncio.get_running_loop())
+        here.asked(group)
+
     def _here(self, loop: asyncio.AbstractEventLoop) -> PresenceLoop:
         here = self._loops.get(loop)
         if here is None:
@@ -550,6 +559,8 @@ class PresenceLoop:
         self._loop = loop
         self._presences = presences
         self._outboxes: dict[bytes, Outbox] = {}
+        #: Groups that are asked again later.
+        self._asking: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def queue(self, group: GroupPresence) -> GroupQueue:
@@ -559,10 +570,15 @@ class PresenceLoop:
             queue = self.queues[group.group_key] = GroupQueue(self, self._presences.used(group))
         return queue
 
+    def asked(self, group: GroupPresence) -> None:
+        """Ask a group whether there is anything to deliver."""
+        self._asking.discard(group.group_key)
+        self.queue(group).put(Operation(b"e"))
+
     async def finish(self, seconds: float) -> None:
         """Wait for what is under way, but no longer than that."""
         end = self._loop.time() + seconds
-        while self.queues and self._loop.time() < end:
+        while self._loop.time() < end and any(queue.is_connected for queue in self.queues.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         for task in list(self._tasks):
             task.cancel()
@@ -585,6 +601,12 @@ class PresenceLoop:
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         due = self._presences._weakly(Presences.due)
         self._loop.call_later(max(seconds, 0.0) + 0.005, due, group.group_key, user)
+
+    def look_again(self, group: GroupPresence, seconds: float) -> None:
+        key = group.group_key
+        if key not in self._asking:
+            self._asking.add(key)
+            self._loop.call_later(seconds + 0.005, self._presences._weakly(Presences.ask), group)
 
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
         key = queue.group.group_key

@@ -3,7 +3,7 @@ What Lua does to the presence of a group: all changes of one call, and the event
 
 KEYS are those of ``PresenceKeys``. Fields of the head: ``epoch``, of these data, and ``group``, its name; ``of OWNER``
 for each process that has a part in it; ``last``, the number of the last event, and ``told``, of the last that was
-delivered; ``claim``, who delivers those in between, and until when (``OWNER/LOOP MILLISECONDS``). Fields of the
+delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``). Fields of the
 channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the user's change waits
 for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it; ``xCHANNEL`` that the channel
 was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event that is to be delivered.
@@ -45,7 +45,8 @@ MAX_EVENTS = 1_000
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
 #: - ``u`` user: all channels of a user leave, without grace.
 #: - ``w`` user: the time is over for which a user's change was to wait.
-#: - ``R`` user info milliseconds: a user is leaving, and has so much time left.
+#: - ``L`` user info milliseconds: a user is leaving, and has so much time left. ``J`` user info milliseconds: one who is
+#:   there is to be announced after that time.
 #: - ``s``: what owners that are gone have left is taken care of.
 #: - ``a`` number epoch: events are delivered up to that one.
 #: - ``e``: nothing, but that the data are kept.
@@ -53,16 +54,20 @@ MAX_EVENTS = 1_000
 #: Returns the epoch alone where it is not the one that the caller knows. Else: the epoch; by operation whether there
 #: was something to do; users whose change waits for this process to see to it: four each, the user, ``l`` or ``j``, the
 #: milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the first
-#: event that this process is to deliver, 0 for none; and the events: ``j`` or ``l``, the length of the user, a space,
-#: the user, the info.
+#: event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another ends; and
+#: the events: ``j`` or ``l``, the length of the user, a space, the user, the info.
 CHANGE = Script(
     """
 local call, match, sub, format = redis.call, string.match, string.sub, string.format
 local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
 local owner, known, mode = ARGV[1], ARGV[4], ARGV[5]
-local claimant, has_events = owner .. '/' .. ARGV[2], ARGV[7] ~= ''
-local grace, delay, gone = tonumber(ARGV[8]), tonumber(ARGV[9]), {}
-for name in string.gmatch(ARGV[11], '%S+') do gone[name] = true end
+local process, has_events = match(owner, '^(.*)%.'), ARGV[7] ~= ''
+local claimant = process .. '/' .. ARGV[2]
+local grace, delay, gone, gone_processes = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, {}
+for name in string.gmatch(ARGV[11], '%S+') do
+  gone[name] = true
+  gone_processes[match(name, '^(.*)%.') or ''] = true
+end
 
 local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner)
 local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
@@ -103,7 +108,7 @@ end
 local function remind_again(user)
   -- The answer that said so may have been lost.
   local kind, due, by = waiting_for(user)
-  if kind and by == owner then remind(user, kind, due) end
+  if kind and match(by, '^(.*)%.') == process then remind(user, kind, due) end
 end
 
 local function remove(user, is_told)
@@ -157,7 +162,7 @@ end
 
 local function due(user)
   local kind, at, by = waiting_for(user)
-  if not kind or by ~= owner then return 0 end
+  if not kind or match(by, '^(.*)%.') ~= process then return 0 end
   if at > now then
     remind(user, kind, at)
     return 0
@@ -221,11 +226,22 @@ function operations.w(user)
   return due(user)
 end
 
-function operations.R(user, info, left)
+local function see_to(user)
+  -- Whoever has seen to it meanwhile: this process does again.
   local kind, at = waiting_for(user)
+  if kind then wait(user, kind, at) end
+  return kind
+end
+
+function operations.J(user, info, left)
+  if not see_to(user) and is_lost and call('HEXISTS', users, user) == 1 then wait(user, 'j', now + left) end
+  return 1
+end
+
+function operations.L(user, info, left)
+  local kind = waiting_for(user)
   if not is_lost then
-    -- Whoever has seen to it meanwhile: this process does again.
-    if kind then wait(user, kind, at) end
+    see_to(user)
   elseif kind == 'j' then
     call('HDEL', channels, 'w' .. user)
   elseif call('HEXISTS', users, user) == 0 then
@@ -277,16 +293,24 @@ end
 
 if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
 local owners = {}
-if known == '' then
+if known == '' or mode ~= '' then
   for _, field in ipairs(call('HKEYS', head)) do
     local name = match(field, '^of (.*)$')
-    if name then owners[#owners + 1] = name end
+    if name and name ~= owner and match(name, '^(.*)%.') == process then
+      -- What this process was called has nothing any more: all was restored.
+      call('HDEL', head, field)
+    elseif name then
+      owners[#owners + 1] = name
+    end
   end
 end
 local reply = {epoch, results, waits, owners, 0}
 if last > told then
   local who, before = match(claim or '', '^(%S+) (%d+)$')
-  if has_events and (not who or who == claimant or gone[match(who, '^[^/]+')] or now > tonumber(before)) then
+  local is_free = not who or who == claimant or gone_processes[match(who, '^[^/]+')] or now > tonumber(before)
+  if has_events and not is_free then
+    reply[5] = now - tonumber(before) - 1
+  elseif has_events then
     call('HSET', head, 'claim', format('%s %.0f', claimant, now + CLAIM))
     local from = told
     if who == claimant and known == epoch then from = math.max(told, tonumber(ARGV[6])) end

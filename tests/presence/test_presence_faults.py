@@ -57,15 +57,11 @@ async def in_thread(run: Callable[[], Any]) -> Any:
     return await within(asyncio.get_running_loop().run_in_executor(None, run), 60)
 
 
-@pytest.mark.parametrize("kind", ["core", "pubsub"])
-async def test_a_process_that_is_killed(
-    request: pytest.FixtureRequest, attend: Callable[..., Attender], kind: str
-) -> None:
+async def test_a_process_that_is_killed(make: Make, attend: Callable[..., Attender]) -> None:
     """Several others notice it at once, one of them with a part in the group, the others as members alone."""
-    make = request.getfixturevalue(f"make_{kind}")
     layers = [make(presence=PRESENCE) for _ in range(3)]
     listeners = [await listen(layer) for layer in layers]
-    attender = attend(kind, "ada", "bob")
+    attender = attend(layers[0].layer_name, "ada", "bob")
     await in_thread(attender.is_there)
     await joined(layers[0], "carol")
     attender.kill()
@@ -176,10 +172,8 @@ async def test_who_comes_before_others_are_back(make: Make, own_server: OwnServe
     await joined(layer, "ada")
     await listener.heard(("join", "ada"))
     # The other process is not back when the new channel comes.
-    layer._presences.came_back = lambda: None
     restore = layer._presences._see_to_groups
     layer._presences._see_to_groups = lambda now: None
-    layer._presences._lapsed = None
     layer._leases._callbacks.clear()
     await in_thread(server.restart)
     channel = await within(joined(other, "ada"))
