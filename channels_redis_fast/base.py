@@ -35,7 +35,6 @@ from .stats import Stats
 from .sync.calls import Layer, SyncLayer
 from .sync.routing import RULES, CallRouter, routed
 
-
 #: Seconds for which a process that has ended stays known by its lease where no option of the layer says.
 DAY = 86400.0
 
