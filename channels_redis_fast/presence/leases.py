@@ -56,6 +56,9 @@ SOON = 0.002
 #: Seconds that the end of an event loop waits for the lease to be given back.
 GIVE_BACK_TIMEOUT = 0.5
 
+#: How often a loop that did not run goes round to notice that it has lost a connection.
+NOTICE = 3
+
 
 def leases_key(prefix: bytes) -> bytes:
     """Return the key of the leases of a layer's prefix."""
@@ -229,9 +232,14 @@ class Leases:
                 return
             self._held_until = min(self._held_until, time.monotonic())
             process, deadline = self._process, self._deadline
+        for _ in range(NOTICE):
+            await asyncio.sleep(0)
+        way = shard.at(self.key)
+        if way.dialer.is_out:
+            # Then it runs out by itself, and what would wait for the server would be in the way of closing.
+            return
         future: asyncio.Future[Any] = loop.create_future()
         future.add_done_callback(ignore)
-        way = shard.at(self.key)
         way.submit(_GiveBack(way, self.key, process, deadline, future))
         await asyncio.wait([future], timeout=max(end - loop.time(), 0.0))
 
