@@ -248,8 +248,8 @@ return history
 """
 )
 
-#: Members whose process is dead leave a group. KEYS: the group's key. ARGV: a score, then members: those that have it or
-#: a higher one were added since, and stay. Returns how many have left.
+#: Members whose process is dead leave a group. KEYS: the group's key. ARGV: a score, then members: those that have it,
+#: or a higher one, were added since and stay. Returns how many have left.
 REMOVE_MEMBERS = Script(
     """
 local removed, limit = 0, tonumber(ARGV[1])

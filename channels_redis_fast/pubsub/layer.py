@@ -68,8 +68,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds that
-    the lease of each process lasts, by which those that live are told from those that are gone; None for no leases.
+    default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds
+    that the lease of each process lasts, by which those that live are told from those that are gone; None for none.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
