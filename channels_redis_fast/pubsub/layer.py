@@ -36,6 +36,7 @@ from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.exclusion import with_excluded
 from ..messages.mailbox import MailboxLimits
+from ..presence.keys import all_prefix
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
 from ..upstream import explains_absent
@@ -68,7 +69,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``: as on the core layer.
+    default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds
+    that the lease of each process lasts, by which those that live are told from those that are gone; None for none.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -100,6 +102,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         sharded: bool | None = None,
         max_message_size: int | None = None,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
+        lease: float | None = None,
+        presence: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
@@ -118,6 +122,8 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_hub,
             sync_timeout,
             history,
+            lease,
+            presence,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         on_cluster = is_cluster(self.hosts[0])
@@ -257,11 +263,18 @@ class RedisPubSubChannelLayer(RedisLayer):
         name, state = self._group_channel(group), self._home(channel)
         if state is None:
             self._require_hosts()
-            return
-        if state.loop is get_running_loop():
+        elif state.loop is get_running_loop():
             state.leave_group(name, channel)
         else:
             state.loop.call_soon_threadsafe(state.leave_group, name, channel)
+        if self._presences is not None:
+            await self._leave_presence(group, channel)
+
+    @routed
+    async def _leave_presence(self, group: str, channel: str) -> None:
+        ended = self._end_presence(group, channel)
+        if ended is not None:
+            await ended
 
     async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None:
         """
@@ -353,14 +366,17 @@ class RedisPubSubChannelLayer(RedisLayer):
             self._require_hosts()
         else:
             state.clear()
+        if self._presences is not None:
+            self._presences.clear()
+            await self._delete(all_prefix(self.prefix.encode()))
         if self._histories is not None:
-            await self._delete_histories()
+            await self._delete(histories_prefix(self.prefix.encode()))
         await self.close_pools()
 
     @routed
-    async def _delete_histories(self) -> None:
+    async def _delete(self, prefix: bytes) -> None:
         for shard_commands in self._loops[get_running_loop()].commands:
-            await unlink_all(shard_commands, histories_prefix(self.prefix.encode()))
+            await unlink_all(shard_commands, prefix)
 
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
@@ -378,6 +394,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         return MailboxLimits(expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 
     async def _live(self, state: PubSubLoop, channel: str) -> None:
+        if self._leases is not None:
+            self._keep_lease()
         # More than once, if a flush comes between the acknowledgement and this task's next step.
         while channel not in state.channels:
             acknowledged = state.open(channel)
@@ -466,6 +484,21 @@ class RedisPubSubChannelLayer(RedisLayer):
         key = name.encode()
         return self._loops[get_running_loop()].commands[self._shard_of(name, self.ring_size)].at(key), key
 
+    def _group_shard(self, group: str) -> int:
+        return self._shard(self._group_channel(group))
+
+    def _is_own(self, channel: str) -> bool:
+        _require_text("channel", channel)
+        return self._home(channel) is not None
+
+    def _member_groups(self) -> Iterable[tuple[int, bytes]]:
+        names = {name for state in list(self._loops.values()) for name in list(state.groups)}
+        return [(self._shard(name), name.encode()) for name in names]
+
+    async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
+        state = self._loops[get_running_loop()]
+        await state.publishers[shard].publish(key, self._packed(message, "group", group))
+
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
         return self._get_group_channel_name(group)
@@ -528,6 +561,8 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.grace,
             SHARDED if self.sharded else PLAIN,
             self._histories,
+            self._leases,
+            self._presences,
         )
 
 
@@ -556,4 +591,6 @@ class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
             codec = self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)
             if self._histories is not None:
                 self._histories.decode = lambda kept: codec.decode(kept)[1]
+            if self._presences is not None:
+                self._presences.codec = codec
             self._limits = self._make_room()
