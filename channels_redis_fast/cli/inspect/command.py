@@ -27,7 +27,7 @@ from .survey import survey_core
 from .survey_pubsub import survey_pubsub
 from .view import render
 
-HELP = "Show what is in Redis right now: channels and how full they are, groups, histories, connections, leftovers."
+HELP = "Show what is in Redis right now: channels and how full they are, groups, histories, presence, connections, leftovers."
 EXAMPLE = "channels-redis-fast inspect --settings mysite.settings --watch 2"
 
 #: Rows of a table where no option says otherwise.
@@ -89,6 +89,7 @@ async def take_picture(
     picture.channels.sort(key=lambda channel: (-channel.fill, -channel.depth, channel.channel, channel.shard))
     picture.groups.sort(key=lambda group: (-group.members, group.group, group.shard))
     picture.histories.sort(key=lambda history: (-(history.bytes or 0), history.group, history.shard))
+    picture.presences.sort(key=lambda presence: (-(presence.users or 0), presence.group, presence.shard))
     picture.leftovers.sort(key=lambda leftover: (leftover.kind, leftover.key, leftover.shard))
     for subscriptions in (picture.subscribed_groups, picture.subscribed_channels):
         subscriptions.sort(key=lambda entry: (-(entry.subscribers or 0), entry.name, entry.shard))
