@@ -16,7 +16,7 @@ from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer, close_client
 from ..hot import Waker
 from ..loops import Closable
-from ..presence import Leases
+from ..presence import LeaseReading, Leases
 from ..stats import Stats
 from . import scripts
 from .group_cache import MAX_RECORDED_MEMBERS, GroupMembershipCache
@@ -69,8 +69,9 @@ class CoreLoop:
         #: What restores this layer's groups on servers that have lost them; None where that is not wanted.
         self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
         self._leases = leases
-        #: The processes that are dead, as of the last message to a group.
+        #: The processes that are dead, as of the last message to a group, and by which reading of the leases.
         self.dead = NONE_DEAD
+        self.judged_by: LeaseReading | None = None
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         #: Everything that this loop receives. A loop that only sends has none.
