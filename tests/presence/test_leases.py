@@ -101,7 +101,7 @@ async def test_one_command_in_a_third_of_the_duration(make: Make, own_server: Ow
 
 @pytest.mark.usefixtures("short_leases")
 @pytest.mark.parametrize(
-    ("kind", "new_loop"), zip(LAYERS, (asyncio.new_event_loop, uvloop.new_event_loop), strict=True)
+    ("kind", "new_loop"), list(zip(LAYERS, (asyncio.new_event_loop, uvloop.new_event_loop), strict=True))
 )
 def test_the_event_loops_of_a_process_share_one_lease(
     kind: type[Any], redis_server: Any, raw: Any, prefix: str, new_loop: Callable[[], Any]
