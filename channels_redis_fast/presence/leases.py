@@ -133,7 +133,10 @@ class Leases:
         #: Until when (monotonic) this process surely has its lease, and its deadline; empty where it never had one.
         self._held_until = float("-inf")
         self._deadline: bytes = b""
-        self._reading = NOTHING_READ
+        #: The leases as they were read last, and until when (monotonic) it is too early to read them again. Plain
+        #: attributes, for what cannot afford a call of ``look`` each time.
+        self.reading = NOTHING_READ
+        self.fresh_until = float("-inf")
 
     # This process.
 
@@ -197,7 +200,7 @@ class Leases:
 
     async def read(self, max_age: float | None = None) -> LeaseReading:
         """Return the leases as they were at most ``max_age`` seconds ago. Raises what ``hold`` raises."""
-        reading = self._reading
+        reading = self.reading
         if time.monotonic() - reading.read_at <= (self.interval if max_age is None else max_age):
             return reading
         return await asyncio.shield(self._ask(asyncio.get_running_loop()))
@@ -209,7 +212,7 @@ class Leases:
         Where it is time to read them again, the running event loop does.
         """
         now = time.monotonic()
-        reading = self._reading
+        reading = self.reading
         if now >= self._due_at:
             self._ask(asyncio.get_running_loop())
         return reading if now - reading.read_at < self.duration * STALE else NOTHING_READ
@@ -323,11 +326,6 @@ class Leases:
         """The name of this process if it keeps a lease, else an empty one."""
         return self._process if self._keepers else ""
 
-    @property
-    def reading(self) -> LeaseReading:
-        """The leases as they were read last, however long ago."""
-        return self._reading
-
     def answered(self, call: _Renewal, reply: list[Any]) -> LeaseReading:
         """Take a reply to ``RENEW``; return what it says. Raises ``ValueError`` and the like for what says nothing."""
         now, previous, deadline, first, count, last, overdue = reply
@@ -340,7 +338,8 @@ class Leases:
         lapse = None
         left = float(first) - reading.now if first else self.duration
         with self._lock:
-            self._reading = reading
+            self.reading = reading
+            self.fresh_until = reading.read_at + self.interval
             if left < self.duration - self.interval * (1 + TOLERANCE):
                 # Whoever has it is late, and may be gone.
                 self._due_at = min(self._due_at, time.monotonic() + left + SOON)

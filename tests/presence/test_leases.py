@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
 
 from bench.server import Server
 from channels_redis_fast.core import RedisChannelLayer
@@ -99,7 +100,9 @@ async def test_one_command_in_a_third_of_the_duration(make: Make, own_server: Ow
 
 
 @pytest.mark.usefixtures("short_leases")
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize(
+    ("kind", "new_loop"), list(zip(LAYERS, (asyncio.new_event_loop, uvloop.new_event_loop), strict=True))
+)
 def test_the_event_loops_of_a_process_share_one_lease(
     kind: type[Any], redis_server: Any, raw: Any, prefix: str, new_loop: Callable[[], Any]
 ) -> None:
@@ -144,8 +147,11 @@ def test_a_layer_that_is_collected_gives_its_lease_back(
 
 
 @pytest.mark.parametrize("keeps", [False, True], ids=["empty", "with its data"])
-async def test_a_server_that_restarts(make: Make, own_server: OwnServer, prefix: str, keeps: bool) -> None:
+async def test_a_server_that_restarts(
+    make: Make, own_server: OwnServer, prefix: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is asked at once and not in a third of the duration; and told apart by what it knows."""
+    monkeypatch.setattr(leases, "RETRY", 0.05)
     server = own_server(*(("--appendonly", "yes", "--appendfsync", "always") if keeps else ()))
     layer = make(hosts=[server.url], lease=300)
     process = await held(layer)
