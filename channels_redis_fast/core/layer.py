@@ -37,13 +37,14 @@ from ..hot import key, shard, split
 from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.mailbox import InboxRegistry
+from ..names import names_of
 from ..sync.routing import routed
 from ..upstream import explains_absent
 from . import keys, scripts
 from .groups import Group, GroupSender
 from .loop import CoreLoop
 from .memberships import Memberships
-from .names import names_of, split_by
+from .names import split_by
 from .reader import Reader
 from .receiver import Receiver
 from .recorded_groups import RecordedGroupSender

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from ..history import History
 from ..messages.codec import Message
-from .routing import CallRouter, WaitExpired
+from .hub import Work
+from .routing import WaitExpired
 
 
 class Layer(Protocol):
@@ -29,6 +30,12 @@ class Layer(Protocol):
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History: ...
     async def group_resume(self, group: str, channel: str, since: str) -> History: ...
     async def group_forget(self, group: str) -> None: ...
+
+
+class Calls(Protocol):
+    """What runs a layer's coroutine for a thread without an event loop: a ``CallRouter``."""
+
+    def wait_for(self, function: Work, timeout: float | None) -> Any: ...
 
 
 class Unset:
@@ -50,7 +57,7 @@ class SyncLayer:
     where there can be no other thread (gevent).
     """
 
-    def __init__(self, layer: Layer, router: CallRouter[Any]) -> None:
+    def __init__(self, layer: Layer, router: Calls) -> None:
         self._layer = layer
         self._router = router
 
