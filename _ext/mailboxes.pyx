@@ -253,6 +253,35 @@ cdef class MailboxTable:
         count = len(<Mailbox?><object>found)
         return count == 0 or count < capacity
 
+    def hand_in(self, channel, message, Waker here not None, capacity_of, double lifetime, /):
+        """Give a message to the one receiver of a channel, or store it where nobody waits and there is room.
+
+        Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. Takes the
+        lock.
+        """
+        cdef PyObject *found
+        cdef StoredMessage stored
+        cdef Py_ssize_t before
+        self._lock.take()
+        try:
+            if self._give(channel, message, here, ORIGINAL):
+                return 0
+            if PyDict_GetItemWithError(self.waiting, channel) != NULL:
+                return -1
+            found = PyDict_GetItemWithError(self.stored, channel)
+            if found != NULL and len(<Mailbox?><object>found) >= capacity_of(channel):
+                return -1
+            stored = StoredMessage.__new__(StoredMessage)
+            stored.message = message
+            stored.deadline = monotonic() + lifetime
+            stored.place = INFINITY
+            stored.size = footprint_of_message(message) + MESSAGE_BYTES
+            before = self.held
+            self._put(channel, stored, False)
+            return self.held - before
+        finally:
+            self._lock.give_back()
+
     def put(self, channel, StoredMessage stored not None, bint first, /):
         """Put a message into the mailbox of a channel; return how many are there. The caller holds the lock."""
         return self._put(channel, stored, first)

@@ -163,6 +163,28 @@ class MailboxTable:
         mailbox = self.stored.get(channel)
         return not mailbox or len(mailbox) < capacity
 
+    def hand_in(
+        self, channel: str, message: Message, here: Waker, capacity_of: Callable[[str], int], lifetime: float, /
+    ) -> int:
+        """Give a message to the one receiver of a channel, in this loop, or store it where nobody waits and there is
+        room: for one message at least, as in `keep`. Takes the lock.
+
+        Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. `here` is the
+        waker of the event loop that this is called in; what is stored is kept for `lifetime` seconds. Raises what
+        `capacity_of` does.
+        """
+        with self._lock:
+            if self._give(channel, _same, message, here):
+                return 0
+            if channel in self.waiting:
+                return -1
+            mailbox = self.stored.get(channel)
+            if mailbox is not None and len(mailbox) >= capacity_of(channel):
+                return -1
+            before = self.held
+            self.put(channel, StoredMessage(message, time.monotonic() + lifetime, False), False)
+            return self.held - before
+
     def put(self, channel: str, stored: StoredMessage, first: bool, /) -> int:
         """Put a message into the mailbox of a channel, at its end or `first`; return how many are there then.
 

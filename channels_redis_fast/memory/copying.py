@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .. import options
 from ..base import say_where
-from ..hot import clone, footprint
+from ..hot import EnvelopeCodec, clone, footprint, round_trip
 from ..messages.codec import Codec, Message
 
 
@@ -40,16 +40,20 @@ class SerializedCopies:
         self._encode = codec.encode
         self._decode = codec.decode
         self._max_size = max_size
+        if isinstance(codec, EnvelopeCodec):
+            self._round_trip = round_trip  # type: ignore[method-assign]
 
     def carry(self, message: Message, kind: str, name: object, /) -> Message:
-        try:
-            packed = self._encode(message, None)
-        except Exception as error:
-            say_where(error, f"{kind} {name}")
-            raise
-        if self._max_size is not None:
-            options.check_size(packed, self._max_size, f"{kind} {name}")
-        return self._decode(packed)[1]
+        if self._max_size is None:
+            try:
+                return self._round_trip(message)
+            except Exception as error:
+                say_where(error, f"{kind} {name}")
+                raise
+        return self.give(self.keep(message, kind, name)[0])
+
+    def _round_trip(self, message: Message, /) -> Message:
+        return self._decode(self._encode(message, None))[1]
 
     def keep(self, message: Message, kind: str, name: object, /) -> tuple[Any, int]:
         try:

@@ -38,7 +38,7 @@ from ..stats import Stats
 from ..sync import hub
 from .copying import Copying, ObjectCopies, SerializedCopies
 from .history import GroupHistories
-from .loop import MemoryLoop
+from .loop import NOWHERE, MemoryLoop
 from .mailboxes import ChannelMailboxes
 from .presence import Event, Presence, PresenceRules, User
 from .reader import Reader
@@ -132,8 +132,6 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         self._lock = threading.RLock()
         self._limits = MailboxLimits(self.expiry, self._mailbox_capacity(), self._stats, self._copying.copy)
         self._mailboxes = ChannelMailboxes(self._limits)
-        #: What delivers where no event loop runs.
-        self._nowhere = Waker(None)  # type: ignore[arg-type]
 
     # Channels.
 
@@ -479,12 +477,12 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return MemoryLoop(loop, self._mailboxes)
 
     def _here(self) -> Waker:
-        """Return the waker of the running event loop, or what stands for it where none runs."""
+        """Return the waker of the running event loop, or what stands for it where nobody has received yet."""
         try:
-            loop = get_running_loop()
+            state = self._loops.get(get_running_loop())
         except RuntimeError:
-            return self._nowhere
-        return self._loops[loop].waker
+            return NOWHERE
+        return NOWHERE if state is None else state.waker
 
     def _carried(self, channel: str, message: Message) -> Message:
         """Check a channel and a message for it; return what its receiver gets."""

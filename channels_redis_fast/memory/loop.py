@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 from ..hot import Waker
 from ..loops import Closable
 from .mailboxes import ChannelMailboxes
+
+
+class NoLoop:
+    """Stands for an event loop in which nobody receives, so that nobody has to be woken."""
+
+    def call_soon(self, *arguments: Any) -> Any:
+        raise RuntimeError("nobody receives without an event loop")
+
+
+#: The waker of code that runs in no event loop, or in one where nobody has received yet.
+NOWHERE = Waker(cast(asyncio.AbstractEventLoop, NoLoop()))
 
 
 class MemoryLoop:

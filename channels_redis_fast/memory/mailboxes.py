@@ -5,7 +5,7 @@ Rules kept here:
 
 - What a channel has no room for is refused, and nothing that was accepted gives way to it. Only the memory limit of
   the process drops messages, as it does in all mailboxes.
-- What has expired goes when somebody receives, and at the latest ``LATE`` seconds afterwards when something is sent.
+- What has expired goes when somebody receives, and when many messages are sent that nobody receives.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ..messages.codec import Message
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
 from ..messages.memory_limit import PROCESS
 
-#: Seconds after which a send throws away what has expired on any channel, if nobody has received meanwhile.
-LATE = 1.0
+#: Seconds after which a send throws away what has expired on any channel, if nobody has received meanwhile, and
+#: messages that are stored between two looks at the time.
+LATE, MANY = 1.0, 100
 
 #: The part of the expiry that passes at least between two looks at all mailboxes.
 PAUSE = 1 / 20
@@ -34,12 +35,13 @@ class ChannelIsFull(Exception):
 class ChannelMailboxes(Mailboxes):
     """The mailboxes of all channels, general and specific, each by its full name."""
 
-    __slots__ = ("abandoned", "due")
+    __slots__ = ("_count", "abandoned", "due")
 
     def __init__(self, limits: MailboxLimits) -> None:
         super().__init__(limits)
         #: When (monotonic) the next stored message expires, or later, so that not every message is a look at all.
         self.due = inf
+        self._count = 0
         #: Receives that the garbage collector has ended; see ``abandon_later``.
         self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
 
@@ -49,25 +51,25 @@ class ChannelMailboxes(Mailboxes):
         """
         Give a message to a channel; return whether it had room. The message is the receiver's from then on.
 
-        ``here``: the waker of the event loop that this is called in.
+        ``here``: the waker of the event loop that this is called in. Raises what the capacity's function raises.
         """
         if self.abandoned:
             self.clear_abandoned()
         limits = self._limits
-        with limits.lock:
-            left, given = self.hand_out([(channel, message)], here)
-            if not left:
-                limits.stats.deliveries += 1
-                return True
-            before = self.held
-            now = time.monotonic()
-            try:
-                self._hand_over(channel, StoredMessage(message, now + limits.expiry, False), here.loop)
-            except ChannelIsFull:
-                return False
-            limits.stats.deliveries += 1
-            grown = self.held - before
-        self._stored(grown, now)
+        grown = self.hand_in(channel, message, here, limits.capacity_of, limits.expiry)
+        if grown < 0:
+            with limits.lock:
+                before = self.held
+                try:
+                    self._hand_over(
+                        channel, StoredMessage(message, time.monotonic() + limits.expiry, False), here.loop
+                    )
+                except ChannelIsFull:
+                    return False
+                grown = self.held - before
+        limits.stats.deliveries += 1
+        if grown:
+            self._grew(grown)
         return True
 
     def offer_to_all(self, channels: list[str], message: Message, here: Waker) -> int:
@@ -81,22 +83,20 @@ class ChannelMailboxes(Mailboxes):
                 limits.stats.deliveries += given
                 return 0
             before = self.held
-            now = time.monotonic()
             names: list[str] = []
             for address, _ in left:
                 if isinstance(address, list):
                     names += address
                 elif address is not None:
                     names.append(address)
-            full, failed = self._keep_for(names, message, given > 0, now, here)
+            full, failed = self._keep_for(names, message, given > 0, here)
             limits.stats.deliveries += given + len(names) - full - failed
             grown = self.held - before
-        self._stored(grown, now)
+        if grown:
+            self._grew(grown)
         return full
 
-    def _keep_for(
-        self, channels: list[str], message: Message, is_taken: bool, now: float, here: Waker
-    ) -> tuple[int, int]:
+    def _keep_for(self, channels: list[str], message: Message, is_taken: bool, here: Waker) -> tuple[int, int]:
         """
         Store a message once for several channels; return how many of them were full, and how many failed.
 
@@ -105,12 +105,11 @@ class ChannelMailboxes(Mailboxes):
         limits = self._limits
         full = failed = 0
         try:
-            stored = StoredMessage(self._copy_of(message) if is_taken else message, now + limits.expiry, True)
+            copy = self._copy_of(message) if is_taken else message
+            stored = StoredMessage(copy, time.monotonic() + limits.expiry, True)
         except Exception as error:
             limits.undeliverable(channels[0], error)
             return 0, len(channels)
-        if stored.deadline < self.due:
-            self.due = stored.deadline
         for channel in self.keep(channels, stored, limits.capacity_of):
             try:
                 self._hand_over(channel, stored, here.loop)
@@ -122,11 +121,17 @@ class ChannelMailboxes(Mailboxes):
                     limits.undeliverable(channel, error)
         return full, failed
 
-    def _stored(self, grown: int, now: float) -> None:
-        if grown > 0:
-            PROCESS.grew(grown)
-        if self.due + LATE <= now:
-            self.sweep(now)
+    def _grew(self, grown: int) -> None:
+        """Called when so many bytes were stored. The caller does not hold the lock."""
+        PROCESS.grew(grown)
+        if self.due == inf:
+            # What was stored before has gone; what comes next expires later.
+            self.due = time.monotonic() + self._limits.expiry
+        self._count += 1
+        if self._count >= MANY:
+            self._count = 0
+            if self.due + LATE <= (now := time.monotonic()):
+                self.sweep(now)
 
     def _store(self, channel: str, stored: StoredMessage, first: bool) -> None:
         if not first:
@@ -139,8 +144,6 @@ class ChannelMailboxes(Mailboxes):
                 capacity += len(self.line(channel))
                 if len(mailbox) >= capacity and self._expire_first(channel) >= capacity:
                     raise ChannelIsFull
-        if stored.deadline < self.due:
-            self.due = stored.deadline
         self.put(channel, stored, first)
 
     def _expire_first(self, channel: str) -> int:
