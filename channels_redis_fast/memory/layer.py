@@ -237,16 +237,17 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             if self._presence is not None:
                 self._tell(self._presence.leave(group, channel))
 
-    async def group_send(self, group: str, message: Message, exclude: Iterable[str] = ()) -> None:
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None:
         """
-        Send a message to all channels of a group but those in ``exclude``. Full channels are skipped and counted.
+        Send a message to all channels of a group. Full channels are skipped, counted and logged.
 
-        Raises ``TypeError`` for an invalid name; ``AssertionError`` for a message that is not a dict or holds
+        ``exclude``: names of channels that do not get it, such as that of its sender. They need not be in the group.
+
+        Raises ``TypeError`` for an invalid name, and where ``exclude`` is no iterable of names; ``AssertionError`` for a message that is not a dict or holds
         ``__asgi_channel__``; the serializer's error.
         """
         self._check_group_message(group, message)
-        excluded = self._excluded(exclude) if exclude else _NOBODY
-        self._group_send(group, message, excluded)
+        self._group_send(group, message, self._excluded(exclude))
 
     async def group_send_many(self, messages: Iterable[tuple[Any, ...]]) -> None:
         """
@@ -257,11 +258,11 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         """
         sends: list[tuple[str, Message, frozenset[str]]] = []
         for group, message, *more in messages:
-            exclude, *extra = more or [()]
+            exclude, *extra = more or [None]
             if extra:
                 raise ValueError(f"group_send_many takes a group, a message and what to exclude, not {2 + len(more)}")
             self._check_group_message(group, message)
-            sends.append((group, message, self._excluded(exclude) if exclude else _NOBODY))
+            sends.append((group, message, self._excluded(exclude)))
         error: Exception | None = None
         for send in sends:
             try:
@@ -337,36 +338,40 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def presence_join(self, group: str, channel: str, user: User, info: Any = None) -> None:
         """
-        Have a channel of a user join the presence of a group, which is told of the user's first channel.
+        Have a user be present in a group by a channel of this layer, until the channel leaves.
 
-        ``user``: str or int; ``info``: what the layer's messages may hold, told with the user. The channel gets what
-        the group is sent only if ``group_add`` has added it.
+        Several channels of one user are one presence. With the first of them the group is told, with a message of the
+        type ``presence.join``; whoever is to receive it joins the group by ``group_add``. ``info``: what others are to
+        know of the user; that of the last channel holds.
 
-        Raises ``RuntimeError`` without the option ``presence``; ``TypeError`` for invalid names and for a user that is
-        neither; ``ValueError`` for a specific channel of another layer; the serializer's error.
+        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name or a user that is
+        neither a str nor an int, ``ValueError`` for a channel of another layer and for a general one, the serializer's
+        error for an info that it cannot pack.
         """
-        presence = self._require_presence()
+        presence = self._require_presence("presence_join")
         self._check_names(group, channel)
         _check_user(user)
         bang = channel.find("!")
-        if bang >= 0 and not channel.endswith(self.client_prefix, 0, bang):
-            raise ValueError(f"{channel} is a channel of another layer: presence is joined where it is received on")
-        info = self._carried_info(user, info)
+        if bang < 0 or not channel.endswith(self.client_prefix, 0, bang):
+            raise ValueError(f"presence_join() takes channels of this process only, and {channel!r} is none.")
+        info = self._carried_info(group, user, info)
         with self._lock:
             self._tell(presence.join(group, channel, user, info))
 
     async def presence_leave(self, group: str, channel: str | None = None, *, user: User | None = None) -> None:
         """
-        Have a channel, or all channels of a user, leave the presence of a group; nothing happens if none is there.
+        End the presence of a channel in a group, or of all channels of a user; nothing happens where there is none.
 
-        The group is told when the user's last channel has gone and none has joined for the ``grace`` of the option.
+        Who was present by this channel alone is so for the ``grace`` of the option ``presence``; then the group is
+        told, with a message of the type ``presence.leave``. A user whose channels are all ended leaves at once.
+        ``group_discard`` ends the presence of a channel too.
 
-        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for invalid names and unless one of both
-        is given.
+        Raises ``RuntimeError`` without the option, ``TypeError`` for a wrong name or user, and where not exactly one
+        of ``channel`` and ``user`` is given.
         """
-        presence = self._require_presence()
-        if (channel is None) is (user is None):
-            raise TypeError("presence_leave takes either a channel or a user")
+        presence = self._require_presence("presence_leave")
+        if (channel is None) == (user is None):
+            raise TypeError("presence_leave() takes either a channel or a user")
         if channel is None:
             self._check_names(group)
             _check_user(user)
@@ -383,16 +388,16 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for an invalid name.
         """
-        presence = self._require_presence()
+        presence = self._require_presence("presence")
         self._check_names(group)
         with self._lock:
             self._tell(presence.leave_due(group))
             users = presence.users(group)
-        return {user: self._carried_info(user, info) for user, info in users.items()}
+        return {user: self._carried_info(group, user, info) for user, info in users.items()}
 
     async def presence_count(self, group: str) -> int:
         """Return how many users are present in a group. Raises what ``presence`` does."""
-        presence = self._require_presence()
+        presence = self._require_presence("presence_count")
         self._check_names(group)
         with self._lock:
             self._tell(presence.leave_due(group))
@@ -501,31 +506,35 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return self._mailboxes.offer(channel, self._carried(channel, message), self._here())
 
     def _group_send(self, group: str, message: Message, excluded: frozenset[str]) -> None:
-        self._stats.group_sends += 1
-        with self._lock:
-            full, count = self._deliver(group, message, excluded)
-        if full:
-            self._stats.over_capacity += full
-            logger.info("%s of %s channels over capacity in group %s", full, count, group)
-        if self._watchers:
-            self._tell_watchers(True, group, message)
-
-    def _deliver(self, group: str, message: Message, excluded: frozenset[str]) -> tuple[int, int]:
-        """Give a message to a group; return how many channels were full, and how many there are. Holds the lock."""
         histories = self._histories
-        if histories is not None:
-            message = without_position(message)
-        history = None if histories is None else histories.find(group)
-        if histories is None or history is None:
-            carried = self._carry(message, "group", group)
-        else:
-            carried = histories.record(group, history, message, excluded)
+        with self._lock:
+            history = None
+            if histories is not None:
+                message = without_position(message)
+                history = histories.find(group)
+            if histories is None or history is None:
+                carried = self._carry(message, "group", group)
+            else:
+                carried = histories.record(group, history, message, excluded)
+            self._deliver(group, message, carried, excluded)
+
+    def _deliver(self, group: str, message: Message, carried: Message, excluded: frozenset[str]) -> None:
+        """
+        Give a message to all channels of a group. The caller holds the lock.
+
+        ``message``: as it was sent; ``carried``: as it is received.
+        """
+        self._stats.group_sends += 1
         channels = self._members(group)
         if excluded:
             channels = [channel for channel in channels if channel not in excluded]
-        if not channels:
-            return 0, 0
-        return self._mailboxes.offer_to_all(channels, carried, self._here()), len(channels)
+        if channels:
+            full = self._mailboxes.offer_to_all(channels, carried, self._here())
+            if full:
+                self._stats.over_capacity += full
+                logger.info("%s of %s channels over capacity in group %s", full, len(channels), group)
+        if self._watchers:
+            self._tell_watchers(True, group, message)
 
     def _add(self, group: str, channel: str) -> None:
         members = self.groups.setdefault(group, {})
@@ -551,9 +560,9 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return list(members)
 
     def _tell(self, events: list[Event]) -> None:
-        """Send groups the events of presence. The caller holds the lock, so that they come in order."""
+        """Send groups the events of presence, past any history. The caller holds the lock, so that they stay in order."""
         for group, message in events:
-            self._group_send(group, message, _NOBODY)
+            self._deliver(group, message, self._carry(message, "group", group), _NOBODY)
 
     def _leave_later(self, seconds: float) -> None:
         """Have those leave whose time of grace is over by then, in the I/O thread of the process."""
@@ -568,9 +577,9 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             with self._lock:
                 self._tell(self._presence.leave_due())
 
-    def _carried_info(self, user: User, info: Any) -> Any:
+    def _carried_info(self, group: str, user: User, info: Any) -> Any:
         """Return what a message with this user's info holds."""
-        return self._carry({"user": user, "info": info}, "presence of user", user)["info"]
+        return self._carry({"user": user, "info": info}, "presence in group", group)["info"]
 
     def _counted(self, history: History) -> History:
         """Count what somebody gets who was away, and return it."""
@@ -583,9 +592,9 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             raise RuntimeError("No group has a history: this layer has no option 'history'.")
         return self._histories
 
-    def _require_presence(self) -> Presence:
+    def _require_presence(self, caller: str) -> Presence:
         if self._presence is None:
-            raise RuntimeError("Nobody is present anywhere: this layer has no option 'presence'.")
+            raise RuntimeError(f"{caller}() needs the option 'presence', which this layer does not have.")
         return self._presence
 
     def _check_group_message(self, group: str, message: Message) -> None:
@@ -608,7 +617,9 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
-    def _excluded(self, exclude: Iterable[str]) -> frozenset[str]:
+    def _excluded(self, exclude: Iterable[str] | None) -> frozenset[str]:
+        if exclude is None:
+            return _NOBODY
         # A name by itself is an iterable of its characters.
         if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
             raise TypeError(f"exclude must be a list of channel names, not {type(exclude).__name__}")

@@ -2,7 +2,7 @@
 Who is there: the users of an in-memory layer's groups, each with one or several channels.
 
 A user is present from the first channel that joins until ``grace`` seconds after the last one has left; coming back
-meanwhile is no event. All channels are of this process, so that nothing has to find out who has died.
+meanwhile is no event. Who is told to leave, leaves at once. All channels are of this process, so that nothing has to find out who has died.
 
 The caller holds the layer's lock. What there is to tell is returned, in order, and not told here.
 """
@@ -19,8 +19,8 @@ from ..messages.codec import Message
 
 User = str | int
 
-#: What the option has when it does not say so: seconds of a lease, which other layers need; seconds; whether to tell.
-LEASE, GRACE = 30, 5.0
+#: What the option has when it does not say so: seconds of a lease, which other layers need, and seconds.
+LEASE, GRACE = 30, 5
 
 #: Seconds below which a lease is refused.
 MIN_LEASE = 3
@@ -45,11 +45,10 @@ class PresenceRules:
         lease = options.duration("presence['lease']", option.get("lease", LEASE))
         if lease < MIN_LEASE:
             raise ValueError(f"Option 'presence['lease']' must be at least {MIN_LEASE} seconds; it is {lease:g}.")
-        grace = option.get("grace", GRACE)
-        return cls(
-            0.0 if grace in (0, "0") and grace is not False else options.duration("presence['grace']", grace),
-            options.flag("presence['events']", option.get("events", True)),
-        )
+        given = option.get("grace", GRACE)
+        # None at all is a number of seconds too.
+        grace = 0.0 if given == 0 and not isinstance(given, bool) else options.duration("presence['grace']", given)
+        return cls(grace, options.flag("presence['events']", option.get("events", True)))
 
 
 @dataclass
@@ -102,14 +101,13 @@ class Presence:
         return [] if present.channels else self._begin_to_leave(group, user, present)
 
     def leave_all(self, group: str, user: User) -> list[Event]:
-        """Have all channels of a user leave."""
+        """Have a user leave at once, with all channels."""
         present = self._groups.get(group, {}).get(user)
-        if present is None or not present.channels:
+        if present is None:
             return []
         for channel in present.channels:
             self._users.pop((group, channel), None)
-        present.channels.clear()
-        return self._begin_to_leave(group, user, present)
+        return self._gone(group, user, present)
 
     def leave_due(self, group: str | None = None) -> list[Event]:
         """Have those leave whose time of grace is over, in a group or in all."""

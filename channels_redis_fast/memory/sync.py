@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from ..messages.codec import Message
@@ -17,7 +18,7 @@ from .presence import User
 class PresenceLayer(Layer, Protocol):
     """What an in-memory layer has beside what all layers have."""
 
-    async def group_send(self, group: str, message: Message, exclude: Iterable[str] = ()) -> None: ...
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None: ...
     async def presence_join(self, group: str, channel: str, user: User, info: Any = None) -> None: ...
     async def presence_leave(self, group: str, channel: str | None = None, *, user: User | None = None) -> None: ...
     async def presence(self, group: str) -> dict[User, Any]: ...
@@ -36,12 +37,15 @@ class MemorySyncLayer(SyncLayer):
         self,
         group: str,
         message: Message,
-        exclude: Iterable[str] = (),
         *,
+        exclude: Iterable[str] | None = None,
         timeout: float | Unset | None = UNSET,
     ) -> None:
-        """Send a message to all channels of a group but those in ``exclude``."""
-        self._run("group_send", group, timeout, self._layer.group_send, group, message, exclude)
+        """Send a message to all channels of a group, but to none of ``exclude``."""
+        send: Any = self._layer.group_send
+        if exclude is not None:
+            send = partial(send, exclude=exclude)
+        self._run("group_send", group, timeout, send, group, message)
 
     def presence_join(
         self, group: str, channel: str, user: User, info: Any = None, *, timeout: float | Unset | None = UNSET
@@ -58,11 +62,7 @@ class MemorySyncLayer(SyncLayer):
         timeout: float | Unset | None = UNSET,
     ) -> None:
         """Have a channel, or all channels of a user, leave a group's presence."""
-
-        async def leave() -> None:
-            await self._layer.presence_leave(group, channel, user=user)
-
-        self._run("presence_leave", group, timeout, leave)
+        self._run("presence_leave", group, timeout, partial(self._layer.presence_leave, group, channel, user=user))
 
     def presence(self, group: str, *, timeout: float | Unset | None = UNSET) -> dict[User, Any]:
         """Return the users who are present in a group, each with his info."""

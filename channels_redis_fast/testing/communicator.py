@@ -58,14 +58,24 @@ async def communicator(
         raise
     if not await _end(client, timeout):
         raise TimeoutError(f"the consumer of {path} did not end within {timeout:g} s of its client's leaving")
-    consumer = client.future
-    if not consumer.cancelled():
+    consumer = _consumer_of(client)
+    if consumer is not None and not consumer.cancelled():
         consumer.result()
+
+
+def _consumer_of(client: WebsocketCommunicator) -> asyncio.Task[Any] | None:
+    """Return the task of a client's consumer, None if nothing has been sent to it."""
+    # Since asgiref 3.9 ``future`` is a property that starts it.
+    attributes = vars(client)
+    consumer: asyncio.Task[Any] | None = attributes.get("_future", attributes.get("future"))
+    return consumer
 
 
 async def _end(client: WebsocketCommunicator, timeout: float) -> bool:
     """See the consumer of a client end; return whether it did so by itself."""
-    consumer = client.future
+    consumer = _consumer_of(client)
+    if consumer is None:
+        return True
     if not consumer.done():
         await client.send_input({"type": "websocket.disconnect", "code": 1000})
         await asyncio.wait([consumer], timeout=timeout)

@@ -358,8 +358,9 @@ def test_nothing_keeps_a_layer(new_loop: Callable[[], Any]) -> None:
     loop = new_loop()
     layer = InMemoryChannelLayer(presence={"grace": 1})
     loop.run_until_complete(layer.send("general", {}))
-    layer.sync.presence_join("room", "general", 1)
-    layer.sync.presence_leave("room", "general")
+    channel = loop.run_until_complete(layer.new_channel())
+    layer.sync.presence_join("room", channel, 1)
+    layer.sync.presence_leave("room", channel)
     gone = weakref.ref(layer)
     del layer
     gc.collect()

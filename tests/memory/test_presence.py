@@ -28,13 +28,17 @@ async def events(layer: InMemoryChannelLayer, channel: str) -> list[tuple[str, A
     return found
 
 
+async def channels(layer: InMemoryChannelLayer, count: int) -> list[str]:
+    return [await layer.new_channel() for _ in range(count)]
+
+
 async def test_tabs_of_one_user_are_one_presence() -> None:
     layer = InMemoryChannelLayer(presence=PRESENCE)
     ear = await listener(layer)
-    tabs = [await layer.new_channel() for _ in range(2)]
+    *tabs, other = await channels(layer, 3)
     await layer.presence_join("room", tabs[0], "ann", {"name": "Ann"})
     await layer.presence_join("room", tabs[1], "ann", {"name": "Ann"})
-    await layer.presence_join("room", "general", 7)
+    await layer.presence_join("room", other, 7)
     assert await layer.receive(ear) == {
         "type": "presence.join", "group": "room", "user": "ann", "info": {"name": "Ann"},
     }  # fmt: skip
@@ -49,6 +53,7 @@ async def test_tabs_of_one_user_are_one_presence() -> None:
     assert await events(layer, ear) == [("leave", "ann")]
     await layer.presence_join("room", tabs[0], 7)
     await layer.presence_leave("room", user=7)
+    # At once, with all channels.
     assert await events(layer, ear) == [("leave", 7)]
     assert await layer.presence("room") == {}
 
@@ -56,35 +61,40 @@ async def test_tabs_of_one_user_are_one_presence() -> None:
 async def test_a_channel_that_becomes_another_users() -> None:
     layer = InMemoryChannelLayer(presence=PRESENCE)
     ear = await listener(layer)
+    (channel,) = await channels(layer, 1)
     for user in ("ann", "bob"):
-        await layer.presence_join("room", "general", user)
+        await layer.presence_join("room", channel, user)
     assert await events(layer, ear) == [("join", "ann"), ("leave", "ann"), ("join", "bob")]
 
 
 async def test_coming_back_in_time_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = InMemoryChannelLayer(presence={"grace": 50})
     ear = await listener(layer)
+    one, two = await channels(layer, 2)
     clock = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: clock)
-    await layer.presence_join("room", "one", "ann")
-    await layer.presence_leave("room", "one")
+    await layer.presence_join("room", one, "ann")
+    await layer.presence_leave("room", one)
     clock += 49
-    await layer.presence_join("room", "two", "ann")
+    await layer.presence_join("room", two, "ann")
     assert await events(layer, ear) == [("join", "ann")]
-    await layer.presence_leave("room", "two")
+    await layer.presence_leave("room", two)
     clock += 49
     assert await layer.presence_count("room") == 1
     clock += 1
     assert await layer.presence_count("room") == 0
-    await layer.presence_join("room", "two", "ann")
+    await layer.presence_join("room", two, "ann")
     assert await events(layer, ear) == [("leave", "ann"), ("join", "ann")]
+    # Whoever is told to leave does so at once.
+    await layer.presence_leave("room", user="ann")
+    assert await events(layer, ear) == [("leave", "ann")]
 
 
 async def test_leaving_is_told_without_anybody_looking() -> None:
     layer = InMemoryChannelLayer(presence={"grace": 0.01})
-    ear = await listener(layer)
-    await asyncio.to_thread(layer.sync.presence_join, "room", "one", "ann")
-    await asyncio.to_thread(layer.sync.presence_leave, "room", "one")
+    ear, one = await listener(layer), await layer.new_channel()
+    await asyncio.to_thread(layer.sync.presence_join, "room", one, "ann")
+    await asyncio.to_thread(layer.sync.presence_leave, "room", one)
     assert (await asyncio.wait_for(layer.receive(ear), LIMIT))["type"] == "presence.join"
     assert (await asyncio.wait_for(layer.receive(ear), LIMIT))["type"] == "presence.leave"
 
@@ -93,33 +103,35 @@ async def test_events_of_many_threads_alternate() -> None:
     layer = InMemoryChannelLayer(presence=PRESENCE, capacity=10_000)
     ear = await listener(layer)
 
-    def come_and_go(number: int) -> None:
+    def come_and_go(channel: str) -> None:
         for _ in range(100):
-            layer.sync.presence_join("room", f"channel{number}", "ann")
-            layer.sync.presence_leave("room", f"channel{number}")
+            layer.sync.presence_join("room", channel, "ann")
+            layer.sync.presence_leave("room", channel)
 
-    await asyncio.gather(*(asyncio.to_thread(come_and_go, number) for number in range(4)))
+    await asyncio.gather(*(asyncio.to_thread(come_and_go, channel) for channel in await channels(layer, 4)))
     kinds = [kind for kind, _ in await events(layer, ear)]
     assert kinds == ["join", "leave"] * (len(kinds) // 2)
     assert await layer.presence_count("room") == 0
     await until(lambda: layer._presence is not None and not layer._presence._users)
 
 
-async def test_events_are_kept_in_a_history_and_can_be_switched_off() -> None:
+async def test_events_are_in_no_history_and_can_be_switched_off() -> None:
     layer = InMemoryChannelLayer(presence=PRESENCE, history={"room": {"size": 5, "ttl": 60}})
-    await layer.presence_join("room", "one", "ann")
-    assert (await layer.group_history("room")).messages[0]["user"] == "ann"
+    (one,) = await channels(layer, 1)
+    await layer.presence_join("room", one, "ann")
+    assert (await layer.group_history("room")).messages == []
     await layer.flush()
     assert await layer.presence_count("room") == 0
     silent = InMemoryChannelLayer(presence={"events": False, "grace": 0})
-    ear = await listener(silent)
-    await silent.presence_join("room", "one", "ann")
-    await silent.presence_leave("room", "one")
+    ear, one = await listener(silent), await silent.new_channel()
+    await silent.presence_join("room", one, "ann")
+    await silent.presence_leave("room", one)
     assert await events(silent, ear) == []
 
 
 async def test_what_is_refused() -> None:
     layer, other = InMemoryChannelLayer(presence=PRESENCE), InMemoryChannelLayer()
+    (one,) = await channels(layer, 1)
     for call in (
         other.presence_join("room", "one", 1),
         other.presence_leave("room", "one"),
@@ -130,13 +142,14 @@ async def test_what_is_refused() -> None:
             await call
     for user in (None, 1.5, b"ann", True):
         with pytest.raises(TypeError, match="a user must be a str or an int"):
-            await layer.presence_join("room", "one", user)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="presence of user 'ann'"):
-        await layer.presence_join("room", "one", "ann", object())
+            await layer.presence_join("room", one, user)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="presence in group room"):
+        await layer.presence_join("room", one, "ann", object())
     with pytest.raises(OverflowError):
-        await layer.presence_join("room", "one", 2**70)
-    with pytest.raises(ValueError, match="channel of another layer"):
-        await layer.presence_join("room", await other.new_channel(), "ann")
+        await layer.presence_join("room", one, 2**70)
+    for channel in (await other.new_channel(), "general"):
+        with pytest.raises(ValueError, match="takes channels of this process only"):
+            await layer.presence_join("room", channel, "ann")
     for arguments in ({}, {"channel": "one", "user": 1}):
         with pytest.raises(TypeError, match="either a channel or a user"):
             await layer.presence_leave("room", **arguments)

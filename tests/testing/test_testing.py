@@ -128,7 +128,7 @@ async def test_capture(channel_layer: InMemoryChannelLayer) -> None:
 
 async def test_presence_is_captured(channel_layer: InMemoryChannelLayer) -> None:
     with memory_layer(presence={"grace": 0}) as layer, capture(layer, group="room") as sent:
-        await layer.presence_join("room", "general", "ann")
+        await layer.presence_join("room", await layer.new_channel(), "ann")
     assert [message["type"] for message in sent] == ["presence.join"]
 
 
@@ -302,6 +302,8 @@ async def test_a_consumer_that_raises(channel_layer: InMemoryChannelLayer) -> No
     async with communicator(Refusing.as_asgi(), "/path/?x=1", connect=False) as client:
         assert client.scope["query_string"] == b"x=1"
         assert await client.connect() == (False, 4001)
+    async with communicator(Refusing.as_asgi(), connect=False):
+        pass
 
 
 async def test_a_consumer_that_does_not_leave(channel_layer: InMemoryChannelLayer) -> None:
