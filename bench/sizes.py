@@ -31,7 +31,9 @@ def _sites(
 # measurable, a second or so. Channels' in-memory layer is not where there are thousands of channels: it looks at all of them
 # in each send, which takes it minutes.
 FULL: dict[str, dict[str, int]] = {
-    "roundtrip": _sizes(3000, 1000, 3000, 2000, 5000, floor=3000, floor_pubsub=3000, floor_tasks=5000, fast_memory=5000),
+    "roundtrip": _sizes(
+        3000, 1000, 3000, 2000, 5000, floor=3000, floor_pubsub=3000, floor_tasks=5000, fast_memory=5000
+    ),
     "send-1": _sizes(3000, 800, 3000, 1000, 8000, floor=3000, floor_pubsub=3000, fast_memory=8000),
     "send-8": _sizes(1500, 150, 1500, 200, 2000, floor=1500, floor_pubsub=1500, fast_memory=2000),
     "send": _sizes(1500, 60, 1000, 100, 1000, floor=400, floor_pubsub=400, fast_memory=1000),

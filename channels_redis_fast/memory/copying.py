@@ -72,7 +72,7 @@ class SerializedCopies:
 class ObjectCopies:
     """Copies of a message's dicts and lists, which hold the sender's own objects."""
 
-    copy = None
+    copy: Callable[[Message], Message] | None = None
 
     def carry(self, message: Message, kind: str, name: object, /) -> Message:
         try:

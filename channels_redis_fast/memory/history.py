@@ -70,9 +70,7 @@ class GroupHistory:
         """Keep a message at the position that ``next_position`` gave, and let the oldest make room for it."""
         self._kept.append(Kept((position.milliseconds, position.number), message, size + OVERHEAD, excluded))
         self._bytes += size + OVERHEAD
-        while len(self._kept) > self.retention.size or (
-            self._bytes > self.retention.max_bytes and len(self._kept) > 1
-        ):
+        while len(self._kept) > self.retention.size or (self._bytes > self.retention.max_bytes and len(self._kept) > 1):
             oldest = self._kept.popleft()
             self._bytes -= oldest.size
             self._start = oldest.entry

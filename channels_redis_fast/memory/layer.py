@@ -96,9 +96,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         self.group_expiry = options.duration("group_expiry", group_expiry)
         self.sync_timeout = None if sync_timeout is None else options.duration("sync_timeout", sync_timeout)
         self.max_message_size = options.size("max_message_size", max_message_size)
-        self._set_capacities(
-            options.count("capacity", capacity), options.mapping("channel_capacity", channel_capacity)
-        )
+        self._set_capacities(options.count("capacity", capacity), options.mapping("channel_capacity", channel_capacity))
         self._serializer = make_serializer(
             serializer_format, random_prefix_length=0, expiry=None, symmetric_encryption_keys=None
         )

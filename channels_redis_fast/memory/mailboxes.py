@@ -61,9 +61,7 @@ class ChannelMailboxes(Mailboxes):
             with limits.lock:
                 before = self.held
                 try:
-                    self._hand_over(
-                        channel, StoredMessage(message, time.monotonic() + limits.expiry, False), here.loop
-                    )
+                    self._hand_over(channel, StoredMessage(message, time.monotonic() + limits.expiry, False), here.loop)
                 except ChannelIsFull:
                     return False
                 grown = self.held - before
@@ -236,8 +234,4 @@ class ChannelMailboxes(Mailboxes):
         if self.abandoned:
             self.clear_abandoned()
         with self._limits.lock:
-            return [
-                channel
-                for channel in self.stored
-                if any(not waiter.done() for waiter in self.line(channel))
-            ]
+            return [channel for channel in self.stored if any(not waiter.done() for waiter in self.line(channel))]

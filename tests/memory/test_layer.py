@@ -179,7 +179,7 @@ async def test_without_serialization_objects_arrive_as_they_are() -> None:
         await layer.group_add("room", name)
     await layer.group_send("room", message)
     await layer.send("one", message)
-    first, second, third = (await within(layer.receive(name)) for name in ("one", "two", "one"))
+    first, second, third = [await within(layer.receive(name)) for name in ("one", "two", "one")]
     kept = (await layer.group_history("room")).messages[0]
     for got in (first, second, third, kept):
         assert got["thing"] is thing
@@ -251,6 +251,13 @@ async def all_of(layer: InMemoryChannelLayer, channel: str) -> list[dict[str, An
 
 
 # Histories.
+
+
+async def test_without_a_history() -> None:
+    layer = InMemoryChannelLayer()
+    for call in (layer.group_resume("room", "x", None), layer.group_history("room"), layer.group_forget("room")):
+        with pytest.raises(RuntimeError, match="no option 'history'"):
+            await call
 
 
 @pytest.mark.parametrize("lose", ["forget", "flush", "expiry"])

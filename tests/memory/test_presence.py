@@ -154,6 +154,11 @@ async def test_what_is_refused() -> None:
         with pytest.raises(TypeError, match="either a channel or a user"):
             await layer.presence_leave("room", **arguments)
     assert await layer.presence("room") == {}
-    for option, text in (({"grace": -1}, "grace"), ({"lease": 1}, "lease"), ({"x": 1}, "'x'"), ({"events": 1}, "events")):
+    for option, text in (
+        ({"grace": -1}, "grace"),
+        ({"lease": 1}, "lease"),
+        ({"x": 1}, "'x'"),
+        ({"events": 1}, "events"),
+    ):
         with pytest.raises((TypeError, ValueError), match=text):
             InMemoryChannelLayer(presence=option)

@@ -136,7 +136,10 @@ async def test_expectations(channel_layer: InMemoryChannelLayer) -> None:
     async with assert_group_sent(channel_layer, "room", type="chat.message") as sent:
         await channel_layer.group_send("room", HELLO)
     assert sent == [HELLO]
-    with assert_sent(channel_layer, "general", HELLO, times=2), assert_sent(channel_layer, "general", text="x", times=0):
+    with (
+        assert_sent(channel_layer, "general", HELLO, times=2),
+        assert_sent(channel_layer, "general", text="x", times=0),
+    ):
         await channel_layer.send_many([("general", HELLO), ("general", HELLO)])
     with pytest.raises(AssertionError) as raised, assert_group_sent(channel_layer, "room", {"text": "bye"}):
         await channel_layer.group_send("room", HELLO)
