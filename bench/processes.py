@@ -18,7 +18,6 @@ from typing import Any
 
 from bench.upstream import ROOT, ensure_python
 
-
 #: Our layer that needs no server.
 IN_MEMORY = "fast-memory"
 

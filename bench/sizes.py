@@ -28,7 +28,8 @@ def _sites(
 
 # Upstream's core gets 60 messages a pair: at 100 it collapses (170/s in all), and the ratio would flatter us. Others
 # and Channels' in-memory layer's groups get less elsewhere only because they would take long; ours gets enough to be
-# measurable, a second or so. Channels' in-memory layer is not where there are thousands of channels: it looks at all of them
+# measurable, a second or so. Channels' in-memory layer is not
+# where there are thousands of channels: it looks at all of them
 # in each send, which takes it minutes.
 FULL: dict[str, dict[str, int]] = {
     "roundtrip": _sizes(

@@ -29,7 +29,7 @@ def channel_layer(channel_layer_options: dict[str, Any]) -> Iterator[InMemoryCha
     It has the options of the default layer in the settings, if that is one of this package or of channels_redis, and
     above them those of ``channel_layer_options``.
     """
-    from .testing import memory_layer
+    from .testing import memory_layer  # noqa: PLC0415
 
     with memory_layer(**channel_layer_options) as layer:
         yield layer

@@ -241,8 +241,8 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
         ``exclude``: names of channels that do not get it, such as that of its sender. They need not be in the group.
 
-        Raises ``TypeError`` for an invalid name, and where ``exclude`` is no iterable of names; ``AssertionError`` for a message that is not a dict or holds
-        ``__asgi_channel__``; the serializer's error.
+        Raises ``TypeError`` for an invalid name, and where ``exclude`` is no iterable of names; ``AssertionError`` for
+        a message that is not a dict or holds ``__asgi_channel__``; the serializer's error.
         """
         self._check_group_message(group, message)
         self._group_send(group, message, self._excluded(exclude))
@@ -558,7 +558,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return list(members)
 
     def _tell(self, events: list[Event]) -> None:
-        """Send groups the events of presence, past any history. The caller holds the lock, so that they stay in order."""
+        """Send groups the events of presence, past any history. The caller holds the lock, which keeps them in order."""
         for group, message in events:
             self._deliver(group, message, self._carry(message, "group", group), _NOBODY)
 

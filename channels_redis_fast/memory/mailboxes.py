@@ -142,8 +142,7 @@ class ChannelMailboxes(Mailboxes):
                 capacity += len(self.line(channel))
                 if len(mailbox) >= capacity and self._expire_first(channel) >= capacity:
                     raise ChannelIsFull
-        if stored.deadline < self.due:
-            self.due = stored.deadline
+        self.due = min(self.due, stored.deadline)
         self.put(channel, stored, first)
 
     def _expire_first(self, channel: str) -> int:

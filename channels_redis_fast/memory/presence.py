@@ -2,7 +2,8 @@
 Who is there: the users of an in-memory layer's groups, each with one or several channels.
 
 A user is present from the first channel that joins until ``grace`` seconds after the last one has left; coming back
-meanwhile is no event. Who is told to leave, leaves at once. All channels are of this process, so that nothing has to find out who has died.
+meanwhile is no event. Who is told to leave, leaves at once. All channels are of this process, so that nothing
+has to find out who has died.
 
 The caller holds the layer's lock. What there is to tell is returned, in order, and not told here.
 """

@@ -39,7 +39,7 @@ async def communicator(
     raised, and ``TimeoutError`` where it had to be cancelled.
     """
     # It imports Django's test tools, which ask for settings.
-    from channels.testing import WebsocketCommunicator
+    from channels.testing import WebsocketCommunicator  # noqa: PLC0415
 
     client = WebsocketCommunicator(
         application,

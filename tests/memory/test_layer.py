@@ -346,7 +346,7 @@ async def test_synchronous_code() -> None:
     history = await asyncio.to_thread(view)
     assert [message["n"] for message in history.messages] == [2, 4]
     assert [message["n"] for message in await receiving] == [1, 2, 3, 4]
-    with pytest.raises(RuntimeError, match="use await layer.send"):
+    with pytest.raises(RuntimeError, match=r"use await layer\.send"):
         layer.sync.send(channel, {})
 
 
@@ -397,7 +397,8 @@ async def test_a_forked_child_begins_anew() -> None:
         os._exit(0 if is_new else 1)
     free.set()
     thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
     assert await within(layer.receive("general")) == {"n": 1}
 
 

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from channels.consumer import SyncConsumer
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
-from channels.layers import channel_layers, get_channel_layer
 from channels.layers import InMemoryChannelLayer as ChannelsLayer
+from channels.layers import channel_layers, get_channel_layer
 from django.test import SimpleTestCase, override_settings
 
 from channels_redis_fast.consumers import AsyncJsonWebsocketConsumer as DirectConsumer
@@ -30,7 +29,6 @@ from channels_redis_fast.testing import (
     memory_layer,
     settled,
 )
-from tests.conftest import ROOT
 from tests.core.helpers import LIMIT, within
 
 HELLO = {"type": "chat.message", "text": "hello"}
@@ -73,7 +71,7 @@ def test_options_are_those_of_the_settings() -> None:
     other = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}, "more": {"BACKEND": "other.Layer"}}
     with override_settings(CHANNEL_LAYERS=other):
         before = get_channel_layer()
-        with pytest.raises(ZeroDivisionError), memory_layer("more") as layer:
+        with pytest.raises(ZeroDivisionError), memory_layer("more") as layer:  # noqa: PT012
             assert get_channel_layer("more") is layer
             1 / 0  # noqa: B018
         assert "more" not in channel_layers.backends
@@ -99,9 +97,11 @@ class DjangosTestCase(SimpleTestCase):
         with assert_group_sent(self.layer, "room", HELLO):
             self.layer.sync.group_send("room", HELLO)
 
-    @pytest.mark.usefixtures("channel_layer")
-    def test_with_the_fixture(self) -> None:
-        assert get_channel_layer() is not self.layer
+
+@pytest.mark.usefixtures("channel_layer")
+class TestCaseWithTheFixture(SimpleTestCase):
+    def test_it(self) -> None:
+        assert isinstance(get_channel_layer(), InMemoryChannelLayer)
 
 
 # What was sent.
@@ -141,7 +141,7 @@ async def test_expectations(channel_layer: InMemoryChannelLayer) -> None:
         assert_sent(channel_layer, "general", text="x", times=0),
     ):
         await channel_layer.send_many([("general", HELLO), ("general", HELLO)])
-    with pytest.raises(AssertionError) as raised, assert_group_sent(channel_layer, "room", {"text": "bye"}):
+    with pytest.raises(AssertionError) as raised, assert_group_sent(channel_layer, "room", {"text": "bye"}):  # noqa: PT012
         await channel_layer.group_send("room", HELLO)
         await channel_layer.group_send("other", {"n": 1})
         await channel_layer.send("general", {"n": 2})
@@ -170,7 +170,7 @@ def chat_of(base: Any, work: Any) -> Any:
     """A consumer that does something slow with what it hears, and passes it on to another group."""
 
     class Chat(base):  # type: ignore[misc]
-        groups = ["room"]
+        groups = ("room",)
 
         async def receive_json(self, content: Any, **others: Any) -> None:
             await self.channel_layer.group_send("room", {"type": "chat.message", "text": content})
@@ -212,7 +212,7 @@ async def test_settled(channel_layer: InMemoryChannelLayer, base: Any, work: Any
 
 async def test_a_synchronous_consumer(channel_layer: InMemoryChannelLayer) -> None:
     class Chat(JsonWebsocketConsumer):  # type: ignore[misc]
-        groups = ["room"]
+        groups = ("room",)
 
         def chat_message(self, event: dict[str, Any]) -> None:
             async_to_sync(self.channel_layer.group_send)("done", {"text": event["text"]})
@@ -269,13 +269,13 @@ async def test_the_consumer_ends_with_a_failing_test(channel_layer: InMemoryChan
     """One that is in a thread and waits for the test's event loop: left behind, it holds up all threads to come."""
 
     class Chat(JsonWebsocketConsumer):  # type: ignore[misc]
-        groups = ["room"]
+        groups = ("room",)
 
         def receive_json(self, content: Any, **others: Any) -> None:
             async_to_sync(asyncio.sleep)(0.01)
             self.send_json(content)
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with communicator(Chat.as_asgi()) as client:
             await client.send_json_to(1)
             1 / 0  # noqa: B018
@@ -290,7 +290,7 @@ async def test_a_consumer_that_raises(channel_layer: InMemoryChannelLayer) -> No
         async def receive_json(self, content: Any, **others: Any) -> None:
             raise LookupError("broken")
 
-    with pytest.raises(LookupError, match="broken"):
+    with pytest.raises(LookupError, match="broken"):  # noqa: PT012
         async with communicator(Broken.as_asgi()) as client:
             await client.send_json_to(1)
             await settled(channel_layer)
@@ -334,39 +334,40 @@ def test_pytest_finds_it() -> None:
     assert plugin.value == "channels_redis_fast.pytest_plugin"
 
 
-def run_pytest(tests: Path, source: str, *arguments: str) -> str:
-    tests.write_text(textwrap.dedent(source))
+def test_in_a_project_of_its_own(tmp_path: Path) -> None:
+    """Where it is not used it imports nothing: no Django, no Channels. Where it is, it needs no settings."""
+    tests = tmp_path / "test_project.py"
+    tests.write_text(
+        textwrap.dedent(
+            """
+            import asyncio
+            import sys
+
+            def test_nothing_is_imported():
+                assert not {"django", "channels", "msgpack", "channels_redis_fast.memory"} & set(sys.modules)
+
+            def test_without_settings(channel_layer):
+                from channels.layers import get_channel_layer
+                from django.conf import settings
+
+                async def there_and_back():
+                    await get_channel_layer().send("general", {"n": 1})
+                    return await channel_layer.receive("general")
+
+                assert asyncio.run(there_and_back()) == {"n": 1}
+                assert not settings.configured
+            """
+        )
+    )
+    others = [
+        word for name in ("cacheprovider", "valkey", "asyncio", "xdist", "benchmark") for word in ("-p", f"no:{name}")
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:valkey", *arguments, str(tests)],
-        cwd=tests.parent, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT), "PATH": ""},
-    )  # fmt: skip
-    return done.stdout + done.stderr
-
-
-def test_it_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
-    """No Django, no Channels: in a project without them pytest runs as ever."""
-    source = """
-        import sys
-
-        def test_nothing_is_imported():
-            assert not {"django", "channels", "msgpack", "channels_redis_fast.memory"} & set(sys.modules)
-    """
-    plugins = ["-p", "channels_redis_fast.pytest_plugin", "-p", "no:pytest_asyncio", "-p", "no:asyncio"]
-    assert "1 passed" in run_pytest(tmp_path / "test_plain.py", source, *plugins)
-
-
-def test_it_works_without_settings(tmp_path: Path) -> None:
-    source = """
-        import asyncio
-        from channels.layers import get_channel_layer
-        from django.conf import settings
-
-        def test_one(channel_layer):
-            async def there_and_back():
-                await get_channel_layer().send("general", {"n": 1})
-                return await channel_layer.receive("general")
-
-            assert asyncio.run(there_and_back()) == {"n": 1}
-            assert not settings.configured
-    """
-    assert "1 passed" in run_pytest(tmp_path / "test_site.py", source, "-p", "channels_redis_fast.pytest_plugin")
+        [sys.executable, "-m", "pytest", "-q", *others, str(tests)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
