@@ -29,7 +29,7 @@ cdef enum:
 
 cdef enum Giving:
     ORIGINAL
-    COPY_OF_FLAT
+    SHARED
     COPY
 
 
@@ -404,10 +404,13 @@ cdef class MailboxTable:
         return left, given
 
     cdef list _give_to_others(self, list address, object message, Waker here):
-        """Give a copy of a message to each channel but the first; return those that could not be served."""
+        """Give a message to each channel but the first, a copy to each; return those that could not be served."""
         cdef list left = []
         cdef Py_ssize_t i
-        cdef Giving giving = COPY_OF_FLAT if self._copy is None and is_flat(message) else COPY
+        cdef Giving giving = COPY
+        if self._copy is None and PyList_GET_SIZE(address) > 1 and is_flat(message):
+            # The message itself belongs to the first.
+            giving, message = SHARED, PyDict_Copy(message)
         for i in range(1, PyList_GET_SIZE(address)):
             channel = address[i]
             if not self._give(channel, message, here, giving):
@@ -429,14 +432,15 @@ cdef class MailboxTable:
         if self.stored and channel in self.stored:
             # It is called to take that, which comes first.
             return False
-        if giving == COPY_OF_FLAT:
-            message = PyDict_Copy(message)
-        elif giving == COPY:
+        if giving == COPY:
             try:
                 message = clone_message(message) if self._copy is None else self._copy(message)
             except Exception:
                 # Nested too deep, for example. The caller reports it with what is left; the next deliveries are given.
                 return False
         PyDict_DelItem(self.waiting, channel)
-        waiter._finish(FINISHED, message)
+        if giving == SHARED:
+            waiter._share(message)
+        else:
+            waiter._finish(FINISHED, message)
         return True

@@ -45,6 +45,10 @@ class Lock:
 MAILBOX_BYTES, MESSAGE_BYTES = 500, 150
 
 
+#: What a copy of a dict would still share.
+_CONTAINERS = {dict, list}
+
+
 class StoredMessage:
     """A message in a mailbox, or in those of several channels: `is_shared`, each receiver gets a copy of it.
 
@@ -286,7 +290,7 @@ class MailboxTable:
         for address, message in deliveries:
             channel = address
             if isinstance(address, list):
-                names = [name for name in address[1:] if not self._give(name, self._copy, message, here)]
+                names = self._give_to_others(address[1:], message, here)
                 given += max(len(address) - 1, 0) - len(names)
                 if names:
                     left.append((names, message))
@@ -300,6 +304,19 @@ class MailboxTable:
                 left.append((channel, message))
         return left, given
 
+    def _give_to_others(self, channels: list[str], message: Message, here: Waker) -> list[str]:
+        """Give a copy of a message to each channel; return those that could not be served."""
+        if (
+            channels
+            and self._copy is clone
+            and type(message) is dict
+            and not _CONTAINERS & set(map(type, message.values()))
+        ):
+            # The message itself belongs to somebody else.
+            shared = message.copy()
+            return [name for name in channels if not self._give(name, None, shared, here)]
+        return [name for name in channels if not self._give(name, self._copy, message, here)]
+
     def _give(self, channel: Any, copy: Any, message: Message, here: Waker) -> bool:
         waiter = self.waiting.get(channel) if type(channel) is str else None
         if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
@@ -307,6 +324,11 @@ class MailboxTable:
         if channel in self.stored:
             # It is called to take that, which comes first.
             return False
+        if copy is None:
+            # One that is copied when it is taken.
+            del self.waiting[channel]
+            waiter._share(message)
+            return True
         try:
             message = copy(message)
         except Exception:

@@ -558,7 +558,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return list(members)
 
     def _tell(self, events: list[Event]) -> None:
-        """Send groups the events of presence, past any history. The caller holds the lock, which keeps them in order."""
+        """Send groups the events of presence, past any history. The caller holds the lock, which keeps their order."""
         for group, message in events:
             self._deliver(group, message, self._carry(message, "group", group), _NOBODY)
 

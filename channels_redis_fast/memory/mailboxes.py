@@ -20,9 +20,11 @@ from ..messages.codec import Message
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
 from ..messages.memory_limit import PROCESS
 
-#: Seconds after which a send throws away what has expired on any channel, if nobody has received meanwhile, and
-#: messages that are stored between two looks at the time.
-LATE, MANY = 1.0, 100
+#: Seconds after which a send throws away what has expired on any channel, if nobody has received meanwhile.
+LATE = 1.0
+
+#: Bytes that are stored before the process is told, and a look is taken at the time.
+BATCH = 50_000
 
 #: The part of the expiry that passes at least between two looks at all mailboxes.
 PAUSE = 1 / 20
@@ -35,13 +37,13 @@ class ChannelIsFull(Exception):
 class ChannelMailboxes(Mailboxes):
     """The mailboxes of all channels, general and specific, each by its full name."""
 
-    __slots__ = ("_count", "abandoned", "due")
+    __slots__ = ("_grown", "abandoned", "due")
 
     def __init__(self, limits: MailboxLimits) -> None:
         super().__init__(limits)
         #: When (monotonic) the next stored message expires, or later, so that not every message is a look at all.
         self.due = inf
-        self._count = 0
+        self._grown = 0
         #: Receives that the garbage collector has ended; see ``abandon_later``.
         self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
 
@@ -67,7 +69,9 @@ class ChannelMailboxes(Mailboxes):
                 grown = self.held - before
         limits.stats.deliveries += 1
         if grown:
-            self._grew(grown)
+            self._grown += grown
+            if self._grown >= BATCH or self.due == inf:
+                self._account()
         return True
 
     def offer_to_all(self, channels: list[str], message: Message, here: Waker) -> int:
@@ -90,8 +94,10 @@ class ChannelMailboxes(Mailboxes):
             full, failed = self._keep_for(names, message, given > 0, here)
             limits.stats.deliveries += given + len(names) - full - failed
             grown = self.held - before
-        if grown:
-            self._grew(grown)
+        if grown > 0:
+            self._grown += grown
+            if self._grown >= BATCH or self.due == inf:
+                self._account()
         return full
 
     def _keep_for(self, channels: list[str], message: Message, is_taken: bool, here: Waker) -> tuple[int, int]:
@@ -119,17 +125,16 @@ class ChannelMailboxes(Mailboxes):
                     limits.undeliverable(channel, error)
         return full, failed
 
-    def _grew(self, grown: int) -> None:
-        """Called when so many bytes were stored. The caller does not hold the lock."""
+    def _account(self) -> None:
+        """Called when something was stored, now and then. The caller does not hold the lock."""
+        grown, self._grown = self._grown, 0
         PROCESS.grew(grown)
+        now = time.monotonic()
         if self.due == inf:
             # What was stored before has gone; what comes next expires later.
-            self.due = time.monotonic() + self._limits.expiry
-        self._count += 1
-        if self._count >= MANY:
-            self._count = 0
-            if self.due + LATE <= (now := time.monotonic()):
-                self.sweep(now)
+            self.due = now + self._limits.expiry
+        elif self.due + LATE <= now:
+            self.sweep(now)
 
     def _store(self, channel: str, stored: StoredMessage, first: bool) -> None:
         if not first:
