@@ -22,6 +22,9 @@ class Copying(Protocol):
     #: What copies a message that came through ``carry``, for each further receiver; None where ``clone`` does.
     copy: Callable[[Message], Message] | None
 
+    def through(self, message: Message, /) -> Message:
+        """Return what receivers get of a message of any size. Raises the serializer's error as it is."""
+
     def carry(self, message: Message, kind: str, name: object, /) -> Message:
         """Return what receivers get. Raises the serializer's error; ``ValueError`` for a message that is too large."""
 
@@ -41,19 +44,19 @@ class SerializedCopies:
         self._decode = codec.decode
         self._max_size = max_size
         if isinstance(codec, EnvelopeCodec):
-            self._round_trip = round_trip  # type: ignore[method-assign]
+            self.through = round_trip  # type: ignore[method-assign]
+
+    def through(self, message: Message, /) -> Message:
+        return self._decode(self._encode(message, None))[1]
 
     def carry(self, message: Message, kind: str, name: object, /) -> Message:
         if self._max_size is None:
             try:
-                return self._round_trip(message)
+                return self.through(message)
             except Exception as error:
                 say_where(error, f"{kind} {name}")
                 raise
         return self.give(self.keep(message, kind, name)[0])
-
-    def _round_trip(self, message: Message, /) -> Message:
-        return self._decode(self._encode(message, None))[1]
 
     def keep(self, message: Message, kind: str, name: object, /) -> tuple[Any, int]:
         try:
@@ -74,14 +77,17 @@ class ObjectCopies:
 
     copy: Callable[[Message], Message] | None = None
 
+    def through(self, message: Message, /) -> Message:
+        # Of a subclass of dict what it shows, as serializers take it.
+        copy: Message = clone(message if type(message) is dict else dict(message.items()))
+        return copy
+
     def carry(self, message: Message, kind: str, name: object, /) -> Message:
         try:
-            # Of a subclass of dict what it shows, as serializers take it.
-            copy: Message = clone(message if type(message) is dict else dict(message.items()))
+            return self.through(message)
         except Exception as error:
             say_where(error, f"{kind} {name}")
             raise
-        return copy
 
     def keep(self, message: Message, kind: str, name: object, /) -> tuple[Any, int]:
         copy = self.carry(message, kind, name)

@@ -25,7 +25,7 @@ from channels import layers as channels_layers
 from channels.exceptions import ChannelFull
 
 from .. import options
-from ..base import LimitedLayer, overrides, unique_name, weakly
+from ..base import LimitedLayer, overrides, say_where, unique_name, weakly
 from ..history import History
 from ..history.placement import without_position
 from ..hot import Waker
@@ -105,6 +105,8 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             own = (weakly(self._replaced("serialize")), weakly(self._replaced("deserialize")))
             self._copying = SerializedCopies(choose(self._serializer, *own), self.max_message_size)
         self._carry = self._copying.carry
+        #: What copies the usual message; None where messages are looked at more closely.
+        self._through = None if history or max_message_size is not None else self._copying.through
         self._kind, self._is_group, _ = names_of(type(self))
         self._stats = Stats()
         rules = options.mapping("history", history)
@@ -141,9 +143,21 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         ``AssertionError`` for a message that is not a dict or holds ``__asgi_channel__``; the serializer's error for
         a value that it cannot pack.
         """
-        carried = self._carried(channel, message)
+        through = self._through
+        if through is None or type(message) is not dict or self._kind(channel) < 0 or CHANNEL_FIELD in message:
+            carried = self._carried(channel, message)
+        else:
+            try:
+                carried = through(message)
+            except Exception as error:
+                say_where(error, f"channel {channel}")
+                raise
         self._stats.sends += 1
-        if not self._mailboxes.offer(channel, carried, self._here()):
+        try:
+            state = self._loops.get(get_running_loop())
+        except RuntimeError:
+            state = None
+        if not self._mailboxes.offer(channel, carried, NOWHERE if state is None else state.waker):
             self._stats.channel_full += 1
             raise ChannelFull(channel)
         if self._watchers:
@@ -192,11 +206,12 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         if mailboxes.due <= now:
             mailboxes.sweep(now)
         coming = mailboxes.claim(channel, waker)
-        try:
-            await coming
-        except BaseException as error:
-            mailboxes.ended(channel, coming, error)
-            raise
+        if not coming.done():
+            try:
+                await coming
+            except BaseException as error:
+                mailboxes.ended(channel, coming, error)
+                raise
         self._stats.receives += 1
         return coming.take()
 
