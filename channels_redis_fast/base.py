@@ -44,7 +44,56 @@ from .sync.routing import RULES, CallRouter, routed
 DAY = 86400.0
 
 
-class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
+class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
+    """The capacities of channels: a layer has them by its options, and a site may change or override them."""
+
+    def get_capacity(self, channel: str) -> int:
+        """Return how many messages may wait on a channel: the first match in ``channel_capacity``, or ``capacity``."""
+        return self._capacities.lookup(channel)
+
+    @property
+    def capacity(self) -> int:
+        """Messages that may wait where no entry of ``channel_capacity`` matches."""
+        return self._capacities.default
+
+    @capacity.setter
+    def capacity(self, value: int) -> None:
+        self._set_capacities(options.count("capacity", value), self.channel_capacity)
+
+    @property
+    def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
+        """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
+        return self._channel_capacity  # type: ignore[no-any-return]
+
+    @channel_capacity.setter
+    def channel_capacity(self, value: Any) -> None:
+        self._set_capacities(self.capacity, value)
+
+    def _set_capacities(self, default: int, patterns: Any) -> None:
+        # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
+        self._capacities = CapacityTable(patterns, default)
+        self._capacity_of = self._replaced("get_capacity") or self._capacities.lookup
+        self._capacities_changed()
+        self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
+
+    def _current_capacity(self, channel: str) -> int:
+        return self._capacity_of(channel)
+
+    def _mailbox_capacity(self) -> Callable[[str], int]:
+        """Return what gives the capacities of mailboxes: it must not keep the layer alive."""
+        if self._replaced("get_capacity") is None:
+            return self._capacities.lookup
+        return weakly(self._current_capacity, instead=1)
+
+    def _capacities_changed(self) -> None:
+        """Called after the capacities were set: when the layer is made, and whenever they change."""
+
+    def _replaced(self, name: str) -> Any:
+        """Return a method of this layer if something has replaced the one that is defined for it, else None."""
+        raise NotImplementedError
+
+
+class RedisLayer(LimitedLayer):
     """Base of the layers. Raises ``TypeError`` or ``ValueError`` naming the option that is wrong."""
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
@@ -302,28 +351,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """Return the shard of a name, an index into ``hosts``: the one that channels_redis picks for it."""
         return shard(value, self.ring_size)
 
-    def get_capacity(self, channel: str) -> int:
-        """Return how many messages may wait on a channel: the first match in ``channel_capacity``, or ``capacity``."""
-        return self._capacities.lookup(channel)
-
-    @property
-    def capacity(self) -> int:
-        """Messages that may wait where no entry of ``channel_capacity`` matches."""
-        return self._capacities.default
-
-    @capacity.setter
-    def capacity(self, value: int) -> None:
-        self._set_capacities(options.count("capacity", value), self.channel_capacity)
-
-    @property
-    def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
-        """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
-        return self._channel_capacity  # type: ignore[no-any-return]
-
-    @channel_capacity.setter
-    def channel_capacity(self, value: Any) -> None:
-        self._set_capacities(self.capacity, value)
-
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
 
@@ -352,25 +379,6 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         make_pool = None if own_pools is None else partial(weakly(own_pools), index)
         host = min(index, len(self.hosts) - 1)
         return Dialer(stand_in(self.hosts[host]), f"hosts[{host}]", self.layer_name, make_pool)
-
-    def _set_capacities(self, default: int, patterns: Any) -> None:
-        # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
-        self._capacities = CapacityTable(patterns, default)
-        self._capacity_of = self._replaced("get_capacity") or self._capacities.lookup
-        self._capacities_changed()
-        self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
-
-    def _current_capacity(self, channel: str) -> int:
-        return self._capacity_of(channel)
-
-    def _mailbox_capacity(self) -> Callable[[str], int]:
-        """Return what gives the capacities of mailboxes: it must not keep the layer alive."""
-        if self._replaced("get_capacity") is None:
-            return self._capacities.lookup
-        return weakly(self._current_capacity, instead=1)
-
-    def _capacities_changed(self) -> None:
-        """Called after the capacities were set: when the layer is made, and whenever they change."""
 
     @property
     def unset_host(self) -> str | None:

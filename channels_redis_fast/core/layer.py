@@ -40,6 +40,7 @@ from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.exclusion import NOBODY
 from ..messages.mailbox import InboxRegistry
+from ..names import names_of
 from ..presence import Lapse, Leases
 from ..presence.leases import leases_key
 from ..sync.routing import routed
@@ -50,7 +51,7 @@ from .groups import Group, GroupSender
 from .liveness import Liveness
 from .loop import CoreLoop
 from .memberships import Memberships
-from .names import names_of, split_by
+from .names import split_by
 from .reader import Reader
 from .receiver import Receiver
 from .recorded_groups import RecordedGroupSender

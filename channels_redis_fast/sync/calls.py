@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from ..history import History
 from ..messages.codec import Message
 from ..messages.exclusion import GroupSend, listed, names_in
-from .routing import CallRouter, WaitExpired
+from .hub import Work
+from .routing import WaitExpired
 
 
 class Layer(Protocol):
@@ -39,6 +40,12 @@ class Layer(Protocol):
     async def presence_count(self, group: str) -> int: ...
 
 
+class Calls(Protocol):
+    """What runs a layer's coroutine for a thread without an event loop: a ``CallRouter``."""
+
+    def wait_for(self, function: Work, timeout: float | None) -> Any: ...
+
+
 class Unset:
     """No timeout was given, and the layer's counts."""
 
@@ -58,7 +65,7 @@ class SyncLayer:
     where there can be no other thread (gevent).
     """
 
-    def __init__(self, layer: Layer, router: CallRouter[Any]) -> None:
+    def __init__(self, layer: Layer, router: Calls) -> None:
         self._layer = layer
         self._router = router
 
