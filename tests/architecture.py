@@ -19,8 +19,8 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("apps",),
-    ("checks", "prometheus"),
+    ("apps", "management"),
+    ("checks", "prometheus", "deploy"),
     ("consumers",),
     ("core", "pubsub"),
     ("base",),
@@ -28,7 +28,7 @@ FLOORS = (
     ("history", "subscriptions"),
     ("cluster", "messages", "utils"),
     ("connection", "loops", "serializers"),
-    ("hot", "options", "process", "stats", "upstream"),
+    ("drain", "hot", "options", "process", "stats", "upstream"),
 )
 
 #: What each folder, or file at the top, is for: the second line of its box.
@@ -37,6 +37,9 @@ PURPOSES = {
     "consumers": "Channels' consumers, direct",
     "core": "the layer on sorted sets",
     "pubsub": "the layer on Pub/Sub",
+    "deploy": "SIGTERM, workers",
+    "management": "channels_worker",
+    "drain": "who was told to go",
     "base": "what both layers share",
     "subscriptions": "SUBSCRIBE, on servers and clusters",
     "history": "what groups were sent, kept",

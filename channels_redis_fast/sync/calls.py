@@ -29,6 +29,7 @@ class Layer(Protocol):
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History: ...
     async def group_resume(self, group: str, channel: str, since: str) -> History: ...
     async def group_forget(self, group: str) -> None: ...
+    async def drain(self, over: float = 20.0) -> None: ...
 
 
 class Unset:
@@ -100,6 +101,11 @@ class SyncLayer:
     def group_forget(self, group: str, *, timeout: float | Unset | None = UNSET) -> None:
         """Delete the history of a group."""
         self._run("group_forget", None, timeout, self._layer.group_forget, group)
+
+    def drain(self, over: float = 20.0) -> None:
+        """Prepare for the end of this process and wait, at most ``over`` seconds, as the layer's ``drain`` does."""
+        # It ends by itself, whatever the layer's timeout is.
+        self._run("drain", None, None, self._layer.drain, over)
 
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
         if _has_running_loop():
