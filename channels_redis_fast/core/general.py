@@ -42,6 +42,7 @@ class PoppingConnection(Protocol):
     @property
     def awaited(self) -> Container[bytes]: ...
     def kick(self) -> None: ...
+    def may_bring(self, key: bytes) -> bool: ...
 
 
 class GeneralChannelContext(Protocol):
@@ -97,7 +98,7 @@ class GeneralChannel:
             and not self.given
             and not self._abandoned
             and self._trying is None
-            and not any(self.key in pump.awaited for pump in self._receiver.pumps)
+            and not any(pump.may_bring(self.key) for pump in self._receiver.pumps)
         )
 
     def stop(self) -> None:

@@ -71,7 +71,7 @@ class DrainedApplication:
 
     async def drain(self) -> None:
         """Drain all channel layers that this process uses. For the second caller, wait until that is done."""
-        if self._draining is None:
+        if self._draining is None or self._draining.get_loop() is not asyncio.get_running_loop():
             self._draining = asyncio.ensure_future(self._drain())
         await asyncio.shield(self._draining)
 

@@ -38,6 +38,7 @@ class HeldSignal:
         self._process = os.getpid()
         self._is_held = False
         self._is_released = False
+        self._is_passed_on = False
         self._loop: asyncio.AbstractEventLoop | None = None
         #: What there was before: the handler, and the file descriptor of the loop.
         self._handler: Callable[[int, FrameType | None], object] | int | None = None
@@ -54,8 +55,7 @@ class HeldSignal:
         if threading.current_thread() is not threading.main_thread():
             return False
         if self._process != os.getpid():
-            # What the parent has set up is the parent's.
-            self.__init__(self._arrived)  # type: ignore[misc]
+            self._leave_parent()
         if not self._is_released:
             current = signal.getsignal(signal.SIGTERM)
             if current != self._take:
@@ -71,8 +71,20 @@ class HeldSignal:
         if not self._is_released:
             self._is_released = True
             self._give_back()
-            if self._is_held:
+            if self._is_held and not self._is_passed_on:
                 self._pass_on(None)
+
+    def _leave_parent(self) -> None:
+        """In a forked child: what the parent has set up is the parent's, and this has copies."""
+        handler, pipe = self._handler, self._pipe
+        self.__init__(self._arrived)  # type: ignore[misc]
+        self._handler = handler
+        if pipe is not None:
+            current = signal.set_wakeup_fd(-1)
+            if current not in (-1, pipe[1]):
+                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+            for end in pipe:
+                os.close(end)
 
     def _watch_wakeups(self, loop: asyncio.AbstractEventLoop) -> None:
         old = self._pipe
@@ -119,6 +131,7 @@ class HeldSignal:
                 os.write(self._loop_fd, numbers)
 
     def _pass_on(self, frame: FrameType | None) -> None:
+        self._is_passed_on = True
         if callable(self._handler):
             self._handler(signal.SIGTERM, frame)
         elif self._handler == signal.SIG_DFL and not self.is_ending:
@@ -133,10 +146,10 @@ class HeldSignal:
             signal.signal(signal.SIGTERM, self._handler)
         if self._pipe is None or self._loop is None:
             return
-        if self._loop_fd != -1:
-            current = signal.set_wakeup_fd(self._loop_fd, warn_on_full_buffer=False)
-            if current != self._pipe[1]:
-                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+        current = signal.set_wakeup_fd(-1)
+        # The loop may have closed its own meanwhile.
+        with contextlib.suppress(OSError, ValueError):
+            signal.set_wakeup_fd(self._loop_fd if current == self._pipe[1] else current, warn_on_full_buffer=False)
         # What has come until now.
         self._read()
         self._loop.remove_reader(self._pipe[0])

@@ -94,26 +94,26 @@ async def test_pubsub_receives_what_it_has(make: Make, hosts: list[Any], prefix:
     layer, other = make("pubsub", hosts, on_drain="layer.drain"), make("pubsub", hosts)
     jobs = f"{prefix}.jobs"
     ready = await started(layer.receive(jobs))
-    await until(lambda: jobs in layer.channels and layer._loops[ready.get_loop()].connections()[-1].is_open > 0)
     channel = await layer.new_channel()
 
-    async def send_until_received(number: int) -> None:
+    async def send_until_received() -> None:
         while not ready.done():
-            await other.send(jobs, {"type": "job", "number": number})
+            await other.send(jobs, {"type": "job", "number": 0})
             await asyncio.sleep(0.01)
 
-    await within(send_until_received(0))
-    while layer.channels[jobs].qsize():
-        await receive_many(layer, jobs, 1)
+    await within(send_until_received())
     await other.send(jobs, {"type": "job", "number": 1})
+    while (await receive_many(layer, jobs, 1))[0]["number"] != 1:
+        pass
+    await other.send(jobs, {"type": "job", "number": 2})
     await until(lambda: layer.channels[jobs].qsize() == 1)
     receive = await started(layer.receive(channel))
     drain = await started(layer.drain(LONG))
     assert (await within(receive))["type"] == "layer.drain"
-    assert await receive_many(layer, jobs, 1) == [{"type": "job", "number": 1}]
+    assert await receive_many(layer, jobs, 1) == [{"type": "job", "number": 2}]
     waiting, new = await started(layer.receive(jobs)), await started(layer.receive(f"{prefix}.other.jobs"))
     for name in (jobs, f"{prefix}.other.jobs"):
-        await other.send(name, {"type": "job", "number": 2})
+        await other.send(name, {"type": "job", "number": 3})
     # Behind it on the same connection, or another.
     await other.send(channel, {"type": "last"})
     assert await receive_many(layer, channel, 1) == [{"type": "last"}]

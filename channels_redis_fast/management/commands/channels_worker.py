@@ -80,8 +80,9 @@ async def _run(application: Any, layer: Any, options: dict[str, Any]) -> None:
         if hasattr(layer, "close_pools"):
             # What goes back to Redis has arrived then.
             await layer.close_pools()
-    if not working.cancelled():
-        working.result()
+    error = None if working.cancelled() else working.exception()
+    if error is not None:
+        raise CommandError(f"No jobs can be done: {type(error).__name__}: {error}") from error
 
 
 def _handle(number: int, function: Callable[[], object]) -> None:
