@@ -3,8 +3,9 @@
     python -m bench.rollout                    300 clients, drained over 20 s; and without a drain
     python -m bench.rollout --clients 60 --over 4
 
-Each process in turn is taken out of the balancer and told to end, as a cluster's orchestrator does; when all clients are
-back, another takes its place. Counts what each client got, how long it was away, and how many connected in any one second.
+Each process in turn is taken out of the balancer and told to end, as a cluster's orchestrator does; when all clients
+are back, another takes its place. Counts what each client got, how long it was away, and how many connected in any one
+second.
 """
 
 from __future__ import annotations
@@ -328,7 +329,9 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=0.1, help="seconds between two messages to the room")
     options = parser.parse_args()
     print(f"{options.clients} clients, two processes, a message each {options.pace:g} s: nobody missed anything")
-    print("| restart | clients moved | most connects in one second | 95 % back after | away, median | process ended after |")
+    print(
+        "| restart | clients moved | most connects in a second | 95 % back after | away, median | process ended after |"
+    )
     print("|---|---|---|---|---|---|")
     with server_from_environment() as server:
         for name, over in (("without a drain", None), (f"drained over {options.over:g} s", options.over)):

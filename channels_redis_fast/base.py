@@ -178,7 +178,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         drain = self._drain
         until = drain.extend(over)
         self._drain_channels(drain)
-        while self._is_occupied(drain) and (left := until - time.monotonic()) > 0:
+        # What ends may be in any thread, and some of it says nothing.
+        while self._is_occupied(drain) and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, LOOK))
 
     @property
@@ -203,6 +204,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     def _is_received_on(self, drain: Drain | None) -> bool:
         """Return whether somebody receives on a specific channel; with ``drain``, or did and has not left since."""
+        raise NotImplementedError
+
+    def _left(self, channel: str) -> None:
+        """Called, in its event loop, when nobody receives on a specific channel any more."""
         raise NotImplementedError
 
     def stats(self) -> dict[str, int]:

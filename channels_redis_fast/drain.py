@@ -25,7 +25,7 @@ from typing import Any
 LOOK = 0.05
 
 #: A channel and what it is told.
-Notice = tuple[str | list[str], dict[str, Any]]
+Notice = tuple[str | list[str] | None, dict[str, Any]]
 
 
 class Drain:

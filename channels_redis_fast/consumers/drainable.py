@@ -11,6 +11,7 @@ from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 from channels.generic.http import AsyncHttpConsumer
 
+from ..base import RedisLayer
 from .events import ResumableEvents
 from .sources import Message
 
@@ -39,6 +40,10 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
         try:
             await super().__call__(scope, receive, send)
         finally:
+            layer = getattr(self, "channel_layer", None)
+            if isinstance(layer, RedisLayer) and hasattr(self, "channel_name"):
+                # One that ends in a handler leaves no receive that is cancelled.
+                layer._left(self.channel_name)
             if self._leaving is not None:
                 self._leaving.cancel()
                 await asyncio.wait([self._leaving])
@@ -82,7 +87,7 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
         with contextlib.suppress(OSError, RuntimeError):
             if isinstance(self, ResumableEvents) and self._recovery is not None and self._recovery.is_open:
                 await self.send_body(b"retry: %d\n\n" % round(1000 * after), more_body=True)
-            await self.close()  # type: ignore[attr-defined]
+            await self.close()
 
     async def _leave(self, kind: str, after: float) -> None:
         await asyncio.sleep(after)

@@ -544,6 +544,10 @@ class RedisChannelLayer(RedisLayer):
                     loop.call_soon_threadsafe(state.receiver.stop_generals)
         self._inboxes.tell_all(Waker(here), [reader.address for reader in list(self._readers)])
 
+    def _left(self, channel: str) -> None:
+        self._memberships.left(channel)
+        self._inboxes.left(channel)
+
     def _is_returning(self) -> bool:
         receivers = [state.receiver for loop, state in list(self._loops.items()) if loop.is_running()]
         return any(receiver is not None and receiver.is_returning() for receiver in receivers)

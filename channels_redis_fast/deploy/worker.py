@@ -2,8 +2,8 @@
 ``Worker``: does the jobs of general channels, several at once, and ends without losing one.
 
 A job is a message on a general channel. It is done by an application in the scope of Channels' ``runworker``:
-``{"type": "channel", "channel": name}``. A channel has as many instances of the application as jobs may be done at once,
-and each asks for its next job when it has done the last one; so nothing is taken from Redis ahead of who does it.
+``{"type": "channel", "channel": name}``. A channel has as many instances of the application as jobs may be done at
+once, and each asks for its next job when it has done the last one; so nothing is taken from Redis ahead of who does it.
 
 Told to stop, an instance that waits for a job gets ``StopConsumer`` in place of one, and what was popped for it goes
 back; one that does a job gets it when it asks for the next. Works with any channel layer; what one of another package

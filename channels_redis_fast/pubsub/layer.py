@@ -380,6 +380,11 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _is_received_on(self, drain: Drain | None) -> bool:
         return any(state.is_received_on(drain) for loop, state in list(self._loops.items()) if loop.is_running())
 
+    def _left(self, channel: str) -> None:
+        state = self._loops.get(get_running_loop())
+        if state is not None:
+            state.gone(channel)
+
     def _make_room(self) -> MailboxLimits:
         expiry = math.inf if self.expiry is None else self.expiry
         return MailboxLimits(expiry, self._mailbox_capacity(), self._stats, self._codec.copy)

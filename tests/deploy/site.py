@@ -40,7 +40,8 @@ class AsyncJobs(AsyncConsumer):
 
     async def job(self, event: dict[str, Any]) -> None:
         write_down("began", event["number"])
-        while event.get("until") and not os.path.exists(event["until"]):
+        # Told by another process.
+        while event.get("until") and not os.path.exists(event["until"]):  # noqa: ASYNC110, ASYNC240
             await asyncio.sleep(0.01)
         if event.get("fails"):
             raise RuntimeError("a job that fails")

@@ -33,7 +33,7 @@ class Sync(Drainable, JsonWebsocketConsumer):
 
 
 class InARoom(Drainable, Resumable, AsyncJsonWebsocketConsumer):
-    groups = ["room.one"]
+    groups = ("room.one",)
 
 
 @pytest.fixture(params=["core", "pubsub"])
@@ -86,7 +86,7 @@ async def test_a_socket_may_stay_for_its_share(layer: Any) -> None:
 
 async def test_events_get_their_time_as_retry(layer: Any) -> None:
     class Feed(Drainable, ResumableEvents):
-        groups = ["room.one"]
+        groups = ("room.one",)
 
     socket = Socket(Feed.as_asgi(), kind="http", connects=False, headers=[], method="GET", path="/")
     socket.give(type="http.request")

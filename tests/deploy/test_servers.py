@@ -24,12 +24,18 @@ ON = f"{HOST}:{{port}}"
 #: Command lines by name, and whether the server sends the reason of a close.
 SERVERS: dict[str, tuple[list[str], bool]] = {
     "uvicorn": (["uvicorn", "--host", HOST, "--port", "{port}", SITE], True),
-    "uvicorn-workers": (["uvicorn", "--workers", "1", "--loop", "asyncio", "--host", HOST, "--port", "{port}", SITE], True),
+    "uvicorn-workers": (
+        ["uvicorn", "--workers", "1", "--loop", "asyncio", "--host", HOST, "--port", "{port}", SITE],
+        True,
+    ),
     "daphne": (["daphne", "--bind", HOST, "--port", "{port}", SITE], False),
     "granian": (["granian", "--interface", "asgi", "--host", HOST, "--port", "{port}", SITE], False),
     "hypercorn": (["hypercorn", "--bind", ON, SITE], True),
     "hypercorn-alone": (["hypercorn", "--workers", "0", "--bind", ON, SITE], True),
-    "gunicorn-uvicorn": (["gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "60", "--bind", ON, SITE], True),
+    "gunicorn-uvicorn": (
+        ["gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "60", "--bind", ON, SITE],
+        True,
+    ),
     "gunicorn-asgi": (["gunicorn", "-k", "asgi", "--graceful-timeout", "60", "--bind", ON, SITE], True),
 }
 

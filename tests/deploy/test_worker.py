@@ -120,7 +120,9 @@ class Numbers:
 @pytest.mark.parametrize("kind", ["core", "memory"])
 async def test_any_application_and_any_layer(kind: str, redis_server: Any, prefix: str) -> None:
     """A job that was popped in the very moment in which the worker is stopped goes back too."""
-    layer: Any = RedisChannelLayer(hosts=[redis_server.url], prefix=prefix) if kind == "core" else InMemoryChannelLayer()
+    layer: Any = (
+        RedisChannelLayer(hosts=[redis_server.url], prefix=prefix) if kind == "core" else InMemoryChannelLayer()
+    )
     numbers = Numbers()
     worker = Worker(numbers, ["jobs"], layer, 4)
     running = await started(worker.run())

@@ -1,8 +1,8 @@
 """
 ``manage.py channels_worker``: does the jobs of general channels, several at once, and none is lost when it is stopped.
 
-In place of Channels' ``runworker``, whose routing it uses: the application of the setting ASGI_APPLICATION, in the scope
-``channel``.
+In place of Channels' ``runworker``, whose routing it uses: the application of the setting ASGI_APPLICATION, in the
+scope ``channel``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Command(BaseCommand):  # type: ignore[misc]
         parser.add_argument(
             "--concurrency", type=_count, default=1, metavar="N", help="jobs of each channel at once; 1 by default"
         )
-        parser.add_argument("--layer", default=DEFAULT_CHANNEL_LAYER, metavar="ALIAS", help="alias of the channel layer")
+        parser.add_argument(
+            "--layer", default=DEFAULT_CHANNEL_LAYER, metavar="ALIAS", help="alias of the channel layer"
+        )
         parser.add_argument(
             "--timeout",
             type=_seconds,
@@ -68,7 +70,7 @@ async def _run(application: Any, layer: Any, options: dict[str, Any]) -> None:
     def stop() -> None:
         logger.info("Stopping: no more jobs are taken, and those that have begun are waited for")
         for number in STOP:
-            _handle(number, lambda: working.cancel())
+            _handle(number, working.cancel)
         worker.stop()
 
     for number in STOP:
