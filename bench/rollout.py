@@ -73,20 +73,25 @@ class Balancer:
         task.add_done_callback(self._passing.discard)
         self.connects.append(time.monotonic())
         try:
-            for _ in list(self.ports):
-                self._turn += 1
-                with contextlib.suppress(OSError, IndexError):
-                    port = self.ports[self._turn % len(self.ports)]
-                    inner_reader, inner_writer = await asyncio.open_connection(HOST, port)
-                    self.open[port] += 1
-                    try:
-                        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
-                    finally:
-                        self.open[port] -= 1
-                        inner_writer.transport.abort()
-                    return
+            # Cancelled at the end; asyncio's streams do not expect that.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pass_on(reader, writer)
         finally:
             writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in list(self.ports):
+            self._turn += 1
+            with contextlib.suppress(OSError, IndexError):
+                port = self.ports[self._turn % len(self.ports)]
+                inner_reader, inner_writer = await asyncio.open_connection(HOST, port)
+                self.open[port] += 1
+                try:
+                    await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+                finally:
+                    self.open[port] -= 1
+                    inner_writer.transport.abort()
+                return
 
     def peak(self, since: float, until: float) -> int:
         """How many connected in the busiest second of a time."""
@@ -166,6 +171,7 @@ class Site:
 
     def __init__(self, url: str, prefix: str, over: float | None) -> None:
         self.port = free_port()
+        self.over = over
         made = json.dumps({"url": url, "prefix": prefix, "over": over})
         command = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(self.port), "--log-level", "warning"]
         self._process = subprocess.Popen(
@@ -257,9 +263,13 @@ class Rollout:
                     tasks.append(asyncio.create_task(client.live()))
                     await asyncio.sleep(0.005)
                 await self.all_there()
-                tasks.append(asyncio.create_task(self._talk(layer)))
+                enough = asyncio.Event()
+                talk = asyncio.create_task(self._talk(layer, enough))
+                tasks.append(talk)
                 yield self
-                tasks.pop().cancel()
+                # Not cancelled: what it is sending may arrive.
+                enough.set()
+                await talk
                 last = self.sent - 1
                 await until(lambda: all(client.said and client.said[-1] == last for client in self.clients))
         finally:
@@ -273,9 +283,12 @@ class Rollout:
     async def all_there(self) -> None:
         await until(lambda: all(client.is_there for client in self.clients))
 
-    async def restart(self, index: int, over: float | None) -> Restart:
-        """Replace a process by one that drains so long, as an orchestrator does."""
+    async def restart(self, index: int, replace: bool = True) -> Restart:
+        """Have a process end, and replace it by one like it, as an orchestrator does."""
         site = self.sites[index]
+        new = Site(self._url, self._prefix, site.over) if replace else None
+        if new is not None:
+            self.sites.append(new)
         if len(self.balancer.ports) > 1:
             self.balancer.ports.remove(site.port)
         visits = {client: len(client.back) for client in self.clients}
@@ -290,8 +303,9 @@ class Rollout:
         await self.all_there()
         done = time.monotonic()
         gone = have_moved()
-        new = self.sites[index] = await Site(self._url, self._prefix, over).ready()
-        self.balancer.ports.append(new.port)
+        if new is not None:
+            self.sites[index] = await new.ready()
+            self.balancer.ports.append(new.port)
         return Restart(
             len(gone),
             [client.back[-1] - start for client in gone],
@@ -305,8 +319,8 @@ class Rollout:
         wrong = sum(client.said != list(range(self.sent)) for client in self.clients)
         return wrong + sum(not notice["complete"] for client in self.clients for notice in client.notices)
 
-    async def _talk(self, layer: Any) -> None:
-        while True:
+    async def _talk(self, layer: Any, enough: asyncio.Event) -> None:
+        while not enough.is_set():
             await layer.group_send(ROOM, {"type": "room.said", "number": self.sent})
             self.sent += 1
             await asyncio.sleep(self._pace)
@@ -316,7 +330,7 @@ async def measure(url: str, clients: int, over: float | None, pace: float) -> li
     """Restart both processes, one after the other. Raises ``SystemExit`` if anybody missed anything."""
     rollout = Rollout(url, f"rollout{uuid.uuid4().hex[:12]}", clients, pace)
     async with rollout.running(over, over):
-        restarts = [await rollout.restart(index, over) for index in range(2)]
+        restarts = [await rollout.restart(index) for index in range(2)]
     if rollout.missing():
         raise SystemExit(f"{rollout.missing()} of {clients} clients missed something")
     return restarts

@@ -20,6 +20,9 @@ logger = logging.getLogger("channels_redis_fast")
 #: The code of a WebSocket whose server restarts (IANA's registry of close codes).
 SERVICE_RESTART = 1012
 
+#: In its place where the server refuses it, as Daphne does with all codes between 1000 and 3000.
+PRIVATE_RESTART = 4012
+
 
 class Drainable(AsyncConsumer):  # type: ignore[misc]
     """
@@ -76,12 +79,22 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
             return self._close(close, f"{after:.3f}")
         # A client that has gone is told of by the server as well.
         with contextlib.suppress(OSError, RuntimeError):
-            close(code=SERVICE_RESTART, reason=f"{after:.3f}")
+            try:
+                close(code=SERVICE_RESTART, reason=f"{after:.3f}")
+            except (OSError, RuntimeError):
+                raise
+            except Exception:
+                close(code=PRIVATE_RESTART, reason=f"{after:.3f}")
         return None
 
     async def _close(self, close: Any, reason: str) -> None:
         with contextlib.suppress(OSError, RuntimeError):
-            await close(code=SERVICE_RESTART, reason=reason)
+            try:
+                await close(code=SERVICE_RESTART, reason=reason)
+            except (OSError, RuntimeError):
+                raise
+            except Exception:
+                await close(code=PRIVATE_RESTART, reason=reason)
 
     async def _end_events(self, after: float) -> None:
         with contextlib.suppress(OSError, RuntimeError):

@@ -6,8 +6,8 @@ ASGI servers take it in one of two ways, and each may be set up before or after 
 - ``signal.signal`` (uvicorn, also as a worker of gunicorn; daphne): the handler that was there is called later.
 - ``loop.add_signal_handler`` (granian, gunicorn's own worker, hypercorn without worker processes): the handler in
   Python does nothing then. The loop reads the number of the signal from the file descriptor that
-  ``signal.set_wakeup_fd`` names. A pipe of ours takes its place: what comes there is passed on at once, but SIGTERM when
-  its time has come.
+  ``signal.set_wakeup_fd`` names. A pipe of ours takes its place: what comes there is passed on at once, but SIGTERM
+  when its time has come.
 
 So both are done, whichever it is, and looked after with each connection, since some servers run their loop anew once
 the application has started up. Knows signals and file descriptors; not what is done meanwhile.

@@ -45,7 +45,7 @@ def words(process: Process, first: str) -> list[int]:
     return sorted(int(line[1]) for line in process.printed if line[0] == first)
 
 
-@pytest.mark.asyncio(loop_factories=["uvloop"])
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_sigterm_loses_no_job(start: StartWorker, redis_server: Any, prefix: str, tmp_path: Path) -> None:
     """Those that have begun end, at once on both channels; the others are in Redis, in order, for the next worker."""
     layer = RedisChannelLayer(hosts=[redis_server.url], prefix=prefix)
@@ -85,7 +85,7 @@ async def test_sigterm_loses_no_job(start: StartWorker, redis_server: Any, prefi
     await layer.close_pools()
 
 
-@pytest.mark.asyncio(loop_factories=["uvloop"])
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_channel_that_nobody_does_the_jobs_of(start: StartWorker) -> None:
     process = start("jobs.unknown")
     await until(lambda: not process.running, PATIENCE)
