@@ -45,11 +45,11 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
         finally:
             layer = getattr(self, "channel_layer", None)
             if isinstance(layer, RedisLayer) and hasattr(self, "channel_name"):
-                # One that ends in a handler leaves no receive that is cancelled.
-                layer._left(self.channel_name)
+                # One that ends in a handler leaves no receive that is cancelled. In no loop it was collected.
+                with contextlib.suppress(RuntimeError):
+                    layer._left(self.channel_name)
             if self._leaving is not None:
                 self._leaving.cancel()
-                await asyncio.wait([self._leaving])
 
     async def dispatch(self, message: Message) -> None:
         """Call the handler of a message: ``drain`` for the one of the option ``on_drain``."""
