@@ -10,7 +10,7 @@ from bench.rollout import Rollout
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
-CLIENTS, OVER = 80, 4.0
+CLIENTS, OVER = 60, 3.0
 
 
 async def test_clients_come_back_spread_out_and_miss_nothing(redis_server: Any, prefix: str) -> None:

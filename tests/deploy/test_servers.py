@@ -13,7 +13,7 @@ import pytest
 from bench.server import HOST, free_port
 from tests.consumers.clients import PATIENCE, Client
 from tests.consumers.conftest import layers_of
-from tests.consumers.processes import Process, answers, get
+from tests.consumers.processes import Process, answers
 from tests.core.helpers import until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -25,11 +25,11 @@ ON = f"{HOST}:{{port}}"
 SERVERS: dict[str, tuple[list[str], bool]] = {
     "uvicorn": (["uvicorn", "--host", HOST, "--port", "{port}", SITE], True),
     "uvicorn-workers": (
-        ["uvicorn", "--workers", "1", "--loop", "asyncio", "--host", HOST, "--port", "{port}", SITE],
+        ["uvicorn", "--workers", "2", "--loop", "asyncio", "--host", HOST, "--port", "{port}", SITE],
         True,
     ),
     "daphne": (["daphne", "--bind", HOST, "--port", "{port}", SITE], False),
-    "granian": (["granian", "--interface", "asgi", "--host", HOST, "--port", "{port}", SITE], False),
+    "granian": (["granian", "--interface", "asgi", "--host", HOST, "--port", "{port}", SITE], True),
     "hypercorn": (["hypercorn", "--bind", ON, SITE], True),
     "hypercorn-alone": (["hypercorn", "--workers", "0", "--bind", ON, SITE], True),
     "gunicorn-uvicorn": (
@@ -61,8 +61,7 @@ async def test_sigterm(redis_server: Any, prefix: str, server: str, monkeypatch:
             assert all(0 <= float(client.closed[1]) < 60 for client in drained), [client.closed for client in drained]
         # The server has not begun to end, and one client has no reason to go.
         await until(lambda: any("drained" in frame for frame in stubborn.frames), PATIENCE)
-        status, _ = await asyncio.to_thread(get, port, "/process")
-        assert status == 200
+        assert await asyncio.to_thread(answers, process, port)
         await stubborn.say(1)
         await until(lambda: any(frame.get("said") == 1 for frame in stubborn.frames), PATIENCE)
         assert process.running

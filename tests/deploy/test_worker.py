@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 from channels.exceptions import StopConsumer
 from channels.layers import InMemoryChannelLayer
+from channels.routing import ChannelNameRouter
+from django.core.management import CommandError, call_command
+from django.test import override_settings
 
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.deploy import Worker
+from channels_redis_fast.management.commands.channels_worker import Command
 from tests.consumers.clients import PATIENCE
 from tests.consumers.conftest import layers_of
 from tests.consumers.processes import Process
@@ -85,12 +89,24 @@ async def test_sigterm_loses_no_job(start: StartWorker, redis_server: Any, prefi
     await layer.close_pools()
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])
-async def test_a_channel_that_nobody_does_the_jobs_of(start: StartWorker) -> None:
-    process = start("jobs.unknown")
-    await until(lambda: not process.running, PATIENCE)
-    assert process.code == 1
-    assert "jobs.unknown" in process.log
+#: Of a site that does no jobs.
+routes = ChannelNameRouter({})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["jobs"], "No jobs can be done: ValueError: .*'jobs'"),
+        (["jobs", "--layer", "other"], "CHANNEL_LAYERS has no 'other'"),
+        (["jobs", "--concurrency", "0"], "'0' is no number of jobs"),
+        (["jobs", "--timeout", "-1"], "'-1' is no number of seconds"),
+    ],
+)
+def test_a_worker_that_cannot_work_says_why(arguments: list[str], error: str) -> None:
+    layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    site = override_settings(CHANNEL_LAYERS=layers, ASGI_APPLICATION="tests.deploy.test_worker.routes")
+    with site, pytest.raises(CommandError, match=error):
+        call_command(Command(), *arguments)
 
 
 class Numbers:
