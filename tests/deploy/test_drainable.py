@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, JsonWebsocketConsumer
 from channels.layers import channel_layers, get_channel_layer
 from django.test import override_settings
@@ -14,7 +15,7 @@ from channels_redis_fast import consumers
 from channels_redis_fast.consumers import Drainable, Resumable, ResumableEvents
 from tests.consumers.conftest import layers_of
 from tests.consumers.ways import Socket
-from tests.core.helpers import within
+from tests.core.helpers import until, within
 
 OVER = 60.0
 HISTORY = {"room.*": {"size": 10, "ttl": 60}}
@@ -101,6 +102,27 @@ async def test_events_get_their_time_as_retry(layer: Any) -> None:
     await socket.end()
     # Its consumer has ended in a handler, and no receive was cancelled.
     await within(drain)
+
+
+async def test_a_consumer_that_ends_in_a_handler_leaves_its_channel(layer: Any) -> None:
+    """With direct dispatch, drained or not: else it would be waited for, and with Pub/Sub be subscribed for good."""
+
+    class Ends(consumers.AsyncWebsocketConsumer):
+        async def enough(self, message: Any) -> None:
+            raise StopConsumer
+
+        async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+            await self.send(self.channel_name)
+
+    layer.grace = 0.01
+    socket = Socket(Ends.as_asgi())
+    await socket.accepted()
+    socket.say("who are you?")
+    channel = await socket.text()
+    await layer.send(channel, {"type": "enough"})
+    await socket.end()
+    await within(layer.drain(OVER))
+    await until(lambda: channel not in getattr(layer, "channels", {}))
 
 
 async def test_what_it_does_can_be_replaced(layer: Any) -> None:
