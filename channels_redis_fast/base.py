@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,9 +26,10 @@ from .cluster.seeds import Seeds
 from .connection.dialer import Dialer, create_pool
 from .connection.hosts import decode_hosts, host_label, is_cluster
 from .connection.unset import stand_in, unset_part
+from .drain import HANDLERS, LOOK, Drain
 from .history import Asked, Histories, History, Stream
 from .hot import CapacityTable, shard
-from .loops import LoopStates, on_fork
+from .loops import LoopStates, notice_fork, on_fork
 from .messages.codec import Codec, Message, choose
 from .messages.exclusion import NOBODY, GroupSend, checked, listed
 from .presence import Leases, PresenceRules, Presences
@@ -119,8 +121,10 @@ class RedisLayer(LimitedLayer):
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None,
         lease: float | None,
         presence: Mapping[str, Any] | None,
+        on_drain: str | None,
         **serializer_options: Any,
     ) -> None:
+        self.on_drain = None if on_drain is None else options.text("on_drain", on_drain)
         self.sync_hub = options.one_of("sync_hub", sync_hub, RULES)
         self.sync_timeout = None if sync_timeout is None else options.duration("sync_timeout", sync_timeout)
         self.prefix = options.text("prefix", prefix)
@@ -152,6 +156,8 @@ class RedisLayer(LimitedLayer):
             shard if self._replaced("consistent_hash") is None else self._own_shard
         )
         self._stats = Stats()
+        #: The drain of this process, once there is one.
+        self._drain: Drain | None = None
         #: The histories of groups; None where no group has one.
         self._histories = self._make_histories(options.mapping("history", history))
         #: The leases of this layer's processes; None where they have none.
@@ -308,6 +314,60 @@ class RedisLayer(LimitedLayer):
         """
         return {} if self._presences is None else self._presences.occupancy()
 
+    async def drain(self, over: float = 20.0) -> None:
+        """
+        Prepare for the end of this process: take no more jobs, and have its clients go, spread over ``over`` seconds.
+
+        Receives on general channels stop in all event loops: they neither return nor raise any more. What was popped
+        for them goes back to Redis (core); what a process has of Pub/Sub is still received. Specific channels go on,
+        and with the option ``on_drain`` each gets ``{"type": on_drain, "after": seconds}`` once, new ones too; the
+        seconds are its random share of ``over``.
+
+        Returns when nobody receives on a specific channel and no handler runs, as far as that is known, or when
+        ``over`` seconds have passed. Called again, it waits again and tells nobody twice. When it is cancelled, only
+        the waiting ends. A forked child is not drained.
+
+        Raises ``TypeError`` or ``ValueError`` for an ``over`` that is no number of seconds.
+        """
+        over = options.delay("over", over)
+        notice_fork()
+        if self._drain is None:
+            self._drain = Drain(self.on_drain)
+        drain = self._drain
+        until = drain.extend(over)
+        self._drain_channels(drain)
+        # What ends may be in any thread, and some of it says nothing.
+        while self._is_occupied(drain) and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, LOOK))
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether this process takes no more jobs, since ``drain`` was called: for what says that it is ready."""
+        notice_fork()
+        return self._drain is not None
+
+    def _is_occupied(self, drain: Drain) -> bool:
+        """Whether somebody is left in this process, or something is on its way back to Redis."""
+        if HANDLERS.are_running() or self._is_returning():
+            return True
+        return self._is_received_on(None if HANDLERS.are_counted else drain)
+
+    def _drain_channels(self, drain: Drain) -> None:
+        """Stop the receives on general channels, and tell the specific ones. May be called again."""
+        raise NotImplementedError
+
+    def _is_returning(self) -> bool:
+        """Return whether a message of a general channel is, or may be, on its way back to Redis."""
+        return False
+
+    def _is_received_on(self, drain: Drain | None) -> bool:
+        """Return whether somebody receives on a specific channel; with ``drain``, or did and has not left since."""
+        raise NotImplementedError
+
+    def _left(self, channel: str) -> None:
+        """Called, in its event loop, when nobody receives on a specific channel any more."""
+        raise NotImplementedError
+
     def stats(self) -> dict[str, int]:
         """
         Return this process' counters by name, and three numbers of this moment.
@@ -409,6 +469,7 @@ class RedisLayer(LimitedLayer):
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's sockets alone."""
+        self._drain = None
         self._loops.forget()
         if self._leases is not None:
             self._leases.after_fork(self._process_name())

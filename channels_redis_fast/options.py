@@ -73,6 +73,15 @@ def duration(option: str, value: Any) -> float:
     return float(value)
 
 
+def delay(option: str, value: Any) -> float:
+    """Return a number of seconds, none at all allowed. Raises ``TypeError`` or ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"'{option}' must be a number of seconds, not {type(value).__name__}.")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"'{option}' must be 0 seconds or more, and come to an end; it is {value}.")
+    return float(value)
+
+
 def one_of(option: str, value: Any, allowed: Sequence[str]) -> str:
     """Return ``value`` if it is one of the allowed ones. Raises ``ValueError`` naming them otherwise."""
     if value not in allowed:

@@ -19,8 +19,8 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("apps", "pytest_plugin"),
-    ("checks", "prometheus", "testing"),
+    ("apps", "management", "pytest_plugin"),
+    ("checks", "prometheus", "testing", "deploy"),
     ("consumers",),
     ("core", "memory", "pubsub"),
     ("base",),
@@ -28,7 +28,7 @@ FLOORS = (
     ("history", "presence", "subscriptions"),
     ("cluster", "messages", "utils"),
     ("connection", "loops", "serializers"),
-    ("hot", "options", "process", "stats", "upstream"),
+    ("drain", "hot", "options", "process", "stats", "upstream"),
 )
 
 #: What each folder, or file at the top, is for: the second line of its box.
@@ -40,6 +40,9 @@ PURPOSES = {
     "memory": "the layer without a server",
     "testing": "what tests need",
     "names": "which are valid",
+    "deploy": "SIGTERM, workers",
+    "management": "channels_worker",
+    "drain": "who was told to go",
     "base": "what both layers share",
     "subscriptions": "SUBSCRIBE, on servers and clusters",
     "history": "what groups were sent, kept",

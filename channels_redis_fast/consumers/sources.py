@@ -51,6 +51,10 @@ class Reader(Protocol):
 
     def abandon_later(self, coming: Waiter[Message], /) -> None: ...
 
+    def leave(self) -> None: ...
+
+    def leave_later(self) -> None: ...
+
 
 class Source:
     """Where messages come from, one receive at a time, each in a task of its own."""
@@ -137,12 +141,14 @@ class MailboxSource(Source):
         if coming is not None:
             self._reader.abandon(coming)
         super().cancel()
+        self._reader.leave()
 
     def abandon(self) -> None:
         coming, self._coming = self._coming, None
         if coming is not None:
             self._reader.abandon_later(coming)
         super().abandon()
+        self._reader.leave_later()
 
 
 async def dispatch_all(receives: list[Receive], dispatch: Callable[[Message], Awaitable[None]]) -> NoReturn:

@@ -33,9 +33,10 @@ from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.dialer import open_client
 from ..connection.futures import ignore
+from ..drain import Drain
 from ..history import Asked, History
 from ..history.placement import without_position
-from ..hot import key, shard, split
+from ..hot import Waker, key, shard, split
 from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.exclusion import NOBODY
@@ -79,6 +80,8 @@ class RedisChannelLayer(RedisLayer):
     process lasts, by which those that live are told from those that are gone; None for no leases. ``presence``:
     ``{"lease": seconds, "grace": seconds, "events": bool}``, of which each may be left out: users can be present in
     groups, stay so for the grace time after their last channel, and groups are told; None for no presence.
+    ``on_drain``: type of the message that each specific channel of this process gets when the layer is drained (see
+    ``drain``).
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -105,6 +108,7 @@ class RedisChannelLayer(RedisLayer):
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
         lease: float | None = None,
         presence: Mapping[str, Any] | None = None,
+        on_drain: str | None = None,
     ) -> None:
         self.max_message_size = options.size("max_message_size", max_message_size)
         self.restore_groups = options.flag("restore_groups", restore_groups)
@@ -121,6 +125,7 @@ class RedisChannelLayer(RedisLayer):
             history,
             lease,
             presence,
+            on_drain,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
@@ -163,6 +168,8 @@ class RedisChannelLayer(RedisLayer):
         )
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
+        #: Of the consumers that read their channel without ``receive``.
+        self._readers: set[Reader] = set()
 
     # Channels.
 
@@ -247,6 +254,8 @@ class RedisChannelLayer(RedisLayer):
             inbox = self._inboxes.open(channel[:local], self._client_prefix)
             coming = inbox.claim(channel, state.waker)
             receiver.serve(inbox)
+        if self._inboxes.drain is not None:
+            self._inboxes.arrived(inbox, channel, state.waker)
         try:
             await coming
         except BaseException as error:
@@ -276,6 +285,7 @@ class RedisChannelLayer(RedisLayer):
             channel,
             name,
             self._client_prefix,
+            self._readers,
         )
 
     async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
@@ -283,6 +293,9 @@ class RedisChannelLayer(RedisLayer):
         popped = general.wait()
         try:
             await popped
+            if general.is_stopped:
+                popped = general.decline(popped)
+                await popped
         except BaseException as error:
             general.ended(popped, error)
             raise
@@ -524,6 +537,7 @@ class RedisChannelLayer(RedisLayer):
         self._client_prefix = unique_name()
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
+        self._readers = set()
         super().after_fork()
 
     def _process_name(self) -> str:
@@ -598,10 +612,33 @@ class RedisChannelLayer(RedisLayer):
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(state.restorer.watch, record)
 
+    def _drain_channels(self, drain: Drain) -> None:
+        self._inboxes.drain = drain
+        here = get_running_loop()
+        for loop, state in list(self._loops.items()):
+            if state.receiver is not None and loop is here:
+                state.receiver.stop_generals()
+            elif state.receiver is not None:
+                # A loop that is closed receives nothing.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(state.receiver.stop_generals)
+        self._inboxes.tell_all(Waker(here), [reader.address for reader in list(self._readers)])
+
+    def _left(self, channel: str) -> None:
+        self._memberships.left(channel)
+        self._inboxes.left(channel)
+
+    def _is_returning(self) -> bool:
+        receivers = [state.receiver for loop, state in list(self._loops.items()) if loop.is_running()]
+        return any(receiver is not None and receiver.is_returning() for receiver in receivers)
+
+    def _is_received_on(self, drain: Drain | None) -> bool:
+        return bool(self._readers) or self._inboxes.is_received_on() or (drain is not None and bool(drain.present))
+
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         if self._leases is not None:
             self._keep_lease()
-        return Receiver(
+        receiver = Receiver(
             state.loop,
             state.commands,
             state.waker,
@@ -612,6 +649,8 @@ class RedisChannelLayer(RedisLayer):
             self.brpop_timeout,
             None if self._presences is None else self._presences.seen,
         )
+        receiver.is_stopped = self._drain is not None
+        return receiver
 
     def _addressed(self, channel: str, message: Message) -> tuple[int, bytes, bytes, int]:
         """Check a channel and a message for it; return its shard, its key, what is stored there, and the capacity."""

@@ -131,6 +131,10 @@ class Pump(Connection):
         finally:
             self._stopped = None
 
+    def may_bring(self, key: bytes) -> bool:
+        """Return whether a message of a general channel may be on its way here. For any thread."""
+        return key in self.awaited
+
     # What the connection reports.
 
     def opened(self) -> None:

@@ -58,6 +58,8 @@ class Receiver:
         self.prefix = prefix
         self.block_time = block_time
         self.retired = False
+        #: Whether general channels are received on no more, since the process is about to end.
+        self.is_stopped = False
         self._process = Process()
         #: How often this loop was asked to serve a key, and did something about it.
         self.served = 0
@@ -136,7 +138,20 @@ class Receiver:
         general = self._generals.get(key)
         if general is None:
             general = self._generals[key] = GeneralChannel(self, key)
+            if self.is_stopped:
+                general.stop()
         return general
+
+    def stop_generals(self) -> None:
+        """Take no more messages of general channels; those that were popped and not yet received go back."""
+        self.is_stopped = True
+        for general in list(self._generals.values()):
+            if not general.is_stopped:
+                general.stop()
+
+    def is_returning(self) -> bool:
+        """Return whether a general channel's message is on its way back, or may be popped yet. For any thread."""
+        return any(not general.is_at_rest() for general in list(self._generals.values()))
 
     def deliver_general(self, general: GeneralChannel, pump: Pump | ClusterPump, member: bytes, score: bytes) -> None:
         """Give a popped member to the first waiter of its channel, or back to Redis."""

@@ -14,6 +14,7 @@ Rules and names are those of ``channels_redis.pubsub`` 4.3 and of the Channels l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import re
@@ -28,6 +29,7 @@ from ..cluster.flush import unlink_all
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.hosts import is_cluster
+from ..drain import Drain
 from ..history import History, Stream
 from ..history.placement import without_position
 from ..history.positions import histories_prefix
@@ -69,9 +71,9 @@ class RedisPubSubChannelLayer(RedisLayer):
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds
-    that the lease of each process lasts, by which those that live are told from those that are gone; None for none.
-    ``presence``: as on the core layer.
+    default that is used on a cluster alone, and always there. ``history``, ``on_drain``: as on the core layer.
+    ``lease``: seconds that the lease of each process lasts, by which those that live are told from those that are gone;
+    None for none. ``presence``: as on the core layer.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -105,6 +107,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
         lease: float | None = None,
         presence: Mapping[str, Any] | None = None,
+        on_drain: str | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
@@ -125,6 +128,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             history,
             lease,
             presence,
+            on_drain,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         on_cluster = is_cluster(self.hosts[0])
@@ -390,6 +394,24 @@ class RedisPubSubChannelLayer(RedisLayer):
         self._limits = self._make_room()
         super().after_fork()
 
+    def _drain_channels(self, drain: Drain) -> None:
+        here = get_running_loop()
+        for loop, state in list(self._loops.items()):
+            if loop is here:
+                state.start_drain(drain)
+            else:
+                # A loop that is closed receives nothing.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(state.start_drain, drain)
+
+    def _is_received_on(self, drain: Drain | None) -> bool:
+        return any(state.is_received_on(drain) for loop, state in list(self._loops.items()) if loop.is_running())
+
+    def _left(self, channel: str) -> None:
+        state = self._loops.get(get_running_loop())
+        if state is not None:
+            state.gone(channel)
+
     def _make_room(self) -> MailboxLimits:
         expiry = math.inf if self.expiry is None else self.expiry
         return MailboxLimits(expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
@@ -551,7 +573,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             self._limits.capacity_of = self._mailbox_capacity()
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
-        return PubSubLoop(
+        state = PubSubLoop(
             loop,
             self._dialers,
             self._codec,
@@ -562,10 +584,21 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.grace,
             SHARDED if self.sharded else PLAIN,
             self._histories,
+            weakly(self._is_specific),
             self._leases,
             self._presences,
         )
+        if self._drain is not None:
+            state.start_drain(self._drain)
+        return state
 
+    def _is_specific(self, channel: str) -> bool:
+        """Return whether a channel's name is one that ``new_channel`` gives, here or in channels_redis."""
+        return channel.startswith(self.prefix) and _UNIQUE.search(channel) is not None
+
+
+#: What is unique in the name of a specific channel.
+_UNIQUE = re.compile(r"[0-9a-f]{32}\Z")
 
 _NO_MEMBERS = (
     "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "

@@ -23,6 +23,7 @@ from ..cluster.seeds import Seeds
 from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
 from ..connection.script import Script
+from ..drain import Drain
 from ..history import Asked, Histories, History, Stream
 from ..history import scripts as history_scripts
 from ..hot import Waiter, Waker
@@ -60,6 +61,7 @@ class PubSubLoop:
         grace: float,
         dialect: Dialect,
         histories: Histories | None,
+        is_specific: Callable[[str], bool],
         leases: Leases | None = None,
         presences: Presences | None = None,
     ) -> None:
@@ -83,6 +85,12 @@ class PubSubLoop:
         #: Receives that the garbage collector has ended; see ``left_later``.
         self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
+        self._is_specific = is_specific
+        #: Since this process is being drained: who was told, the general channels that lived here then, and what those
+        #: who came to others wait for.
+        self._drain: Drain | None = None
+        self._stopped: set[str] = set()
+        self._never: set[asyncio.Future[None]] = set()
         self._outages = Outages(self.channels, self.groups, self._notify, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
         stats = self._stats
@@ -126,7 +134,15 @@ class PubSubLoop:
         # First of all: a name that cannot be written in UTF-8 must not stay.
         name = channel.encode()
         self.check_process()
+        if self._drain is not None and not self._is_specific(channel):
+            never: asyncio.Future[None] = self.loop.create_future()
+            # Nothing else keeps it, and so the task that waits.
+            self._never.add(never)
+            never.add_done_callback(self._never.discard)
+            return never
         self.channels[channel] = set()
+        if self._drain is not None:
+            self._tell([channel])
         return self._subscribers[self._shard_of(channel)].subscribe(name)
 
     def check_process(self) -> None:
@@ -183,6 +199,48 @@ class PubSubLoop:
         abandoned, self.abandoned = self.abandoned, deque()
         for channel, waiter in sorted(abandoned, key=lambda each: each[1].number):
             self.left(channel, waiter)
+
+    def gone(self, channel: str) -> None:
+        """Called when nobody reads a channel any more, whatever became of the last receive."""
+        if channel not in self.leaving:
+            self._leave(channel)
+
+    # The end of the process.
+
+    def start_drain(self, drain: Drain) -> None:
+        """Receive nothing new on general channels, and have the specific ones told. May be called again."""
+        is_new, self._drain = self._drain is None, drain
+        # The layer was collected, and this will be soon.
+        with contextlib.suppress(ReferenceError):
+            if is_new:
+                for channel in [channel for channel in self.channels if not self._is_specific(channel)]:
+                    self._stop(channel)
+            self._tell([channel for channel in self.channels if channel not in self._stopped])
+
+    def is_received_on(self, drain: Drain | None) -> bool:
+        """
+        Return whether somebody waits on a specific channel; with ``drain``, or handles its last message. For any
+        thread.
+        """
+        if self._drain is None and self.channels:
+            # It has not come to that yet.
+            return True
+        if drain is None:
+            return any(channel not in self._stopped for channel in list(self.boxes.waiting))
+        return any(channel not in self.leaving and channel not in self._stopped for channel in list(self.channels))
+
+    def _stop(self, channel: str) -> None:
+        """Subscribe a general channel no longer. What it has is received, and who waits goes on waiting."""
+        self._stopped.add(channel)
+        for group in list(self.channels[channel]):
+            self.leave_group(group, channel)
+        self._subscribers[self._shard_of(channel)].unsubscribe(channel.encode())
+
+    def _tell(self, channels: list[str]) -> None:
+        assert self._drain is not None
+        notices = self._drain.arrived(channels)
+        if notices:
+            self.boxes.deliver(notices, self.waker)
 
     # Groups, by their Redis channel.
 

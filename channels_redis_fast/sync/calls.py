@@ -38,6 +38,7 @@ class Layer(Protocol):
     ) -> None: ...
     async def presence(self, group: str) -> dict[str | int, Any]: ...
     async def presence_count(self, group: str) -> int: ...
+    async def drain(self, over: float = 20.0) -> None: ...
 
 
 class Calls(Protocol):
@@ -158,6 +159,11 @@ class SyncLayer:
         """Return how many users are present in a group."""
         count: int = self._run("presence_count", None, timeout, self._layer.presence_count, group)
         return count
+
+    def drain(self, over: float = 20.0) -> None:
+        """Prepare for the end of this process and wait, at most ``over`` seconds, as the layer's ``drain`` does."""
+        # It ends by itself, whatever the layer's timeout is.
+        self._run("drain", None, None, self._layer.drain, over)
 
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
         if _has_running_loop():
