@@ -27,26 +27,30 @@ DRIVER = shutil.which("chromedriver")
 BROWSER = shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
-def driver() -> Iterator[Any]:
-    """One browser for all tests: starting it takes longer than most of them."""
+def make_driver() -> Any:
+    """Start the browser. Skips where there is none."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     if DRIVER is None or BROWSER is None:
         pytest.skip("needs a browser: Debian's chromium and chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    # Without a sandbox, which root has not. All windows count as seen, and a document is read when it is there.
+    # Without a sandbox, which root has not.
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,900"):
         options.add_argument(f"--{argument}")
+    # The windows behind the first one count as seen.
     options.add_argument("--disable-background-timer-throttling")
     options.add_argument("--disable-renderer-backgrounding")
     options.add_argument("--disable-backgrounding-occluded-windows")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Any]:
+    """One browser for all tests: starting it takes longer than most of them."""
+    driver = make_driver()
+    yield driver
+    driver.quit()
 
 
 class Window:

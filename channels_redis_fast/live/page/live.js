@@ -81,7 +81,9 @@ function nice(value) {
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
-// ---- Lines that move.
+// ---- Lines that move, but for readers who want none of that.
+
+const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Chart {
   // series: pairs of a label and a colour. least: what the axis reaches at least.
@@ -101,9 +103,11 @@ class Chart {
     this.lines = series.map(([, colour]) => {
       const area = svg("path", { class: `area is-${colour}` });
       const line = svg("path", { class: `line is-${colour}` });
-      this.svg.append(area, line);
       return { area, line };
     });
+    this.moving = svg("g", {});
+    this.moving.append(...this.lines.flatMap(({ area, line }) => [area, line]));
+    this.svg.append(this.moving);
     this.cross = svg("line", { y1: 0, y2: 100, class: "at" });
     this.svg.append(this.cross);
     const plot = h("div", "plot", this.svg, this.most);
@@ -122,8 +126,14 @@ class Chart {
   // values: one for each series; null where a line has a gap.
   push(at, values) {
     this.samples.push({ at, values });
-    while (this.samples.length && this.samples[0].at < at - WINDOW - 2) this.samples.shift();
+    while (this.samples[0].at < at - WINDOW - 3) this.samples.shift();
     this.draw();
+    const passed = this.samples.length > 1 ? Math.min(2, at - this.samples.at(-2).at) : 0;
+    if (passed && !stillness.matches) {
+      // What is new comes in from the right, at the pace at which time passes.
+      const from = { transform: `translateX(${passed}px)` };
+      this.moving.animate([from, { transform: "none" }], { duration: 1000 * passed });
+    }
   }
 
   draw() {
@@ -222,10 +232,9 @@ class Rates {
   }
 }
 
-// What stats() has of the time from a send to its delivery, in seconds; null without.
-function lagOf(stats) {
-  const { lag_p50: p50, lag_p99: p99 } = stats;
-  return p50 === undefined ? null : [p50, p99];
+// What stats() has of the time from a send to its receive, in seconds; null where it has none.
+function lagOf({ lag }) {
+  return lag === undefined ? null : [lag.p50, lag.p99];
 }
 
 class Shards {
