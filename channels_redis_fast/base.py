@@ -29,10 +29,14 @@ from .history import Histories, History, Stream
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
+from .presence import Leases
 from .serializers import BaseMessageSerializer, make_serializer
 from .stats import Stats
 from .sync.calls import Layer, SyncLayer
 from .sync.routing import RULES, CallRouter, routed
+
+#: Seconds for which a process that has ended stays known by its lease where no option of the layer says.
+DAY = 86400.0
 
 
 class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -59,6 +63,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         sync_hub: str,
         sync_timeout: float | None,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None,
+        lease: float | None,
         **serializer_options: Any,
     ) -> None:
         self.sync_hub = options.one_of("sync_hub", sync_hub, RULES)
@@ -94,6 +99,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._stats = Stats()
         #: The histories of groups; None where no group has one.
         self._histories = self._make_histories(options.mapping("history", history))
+        #: The leases of this layer's processes; None where they have none.
+        self._leases = self._make_leases(options.lease("lease", lease))
         #: What this layer has in each event loop, and for whose calls that is the way to take.
         self._loops: LoopStates[Any] = LoopStates(weakly(self._first_use))
         self._router: CallRouter[Any] = CallRouter(self._loops, self.sync_hub)
@@ -280,7 +287,10 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _first_use(self, loop: asyncio.AbstractEventLoop) -> Any:
         """Called for what this layer has in an event loop, before anything is done there."""
         self._require_hosts()
-        return self._make_state(loop)
+        state = self._make_state(loop)
+        if self._leases is not None:
+            self._leases.enter(loop, state.commands[0])
+        return state
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:
         """Return what this layer has in an event loop."""
@@ -289,6 +299,12 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def after_fork(self) -> None:
         """In a forked child: leave the parent's sockets alone."""
         self._loops.forget()
+        if self._leases is not None:
+            self._leases.after_fork(self._process_name())
+
+    def _process_name(self) -> str:
+        """Return what this process is called by its lease."""
+        return unique_name()
 
     def _group(self, group: str) -> tuple[Any, bytes]:
         """Check the name of a group; return the way to its server in this event loop, and its key there."""
@@ -323,6 +339,19 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         for host in [self._dialers] if isinstance(self._dialers, Seeds) else self._dialers:
             host.ask_identity()
         return Histories(rules, self.prefix, lambda kept: codec.decode(kept)[1], self._stats)
+
+    def _make_leases(self, duration: float | None) -> Leases | None:
+        if duration is None:
+            return None
+        leases = Leases(duration, self.prefix.encode(), unique_name(), self._named_for())
+        # Those of shard 0; on a cluster, of whichever server.
+        host = self._dialers if isinstance(self._dialers, Seeds) else self._dialers[0]
+        host.on_reconnect(leases.came_back)
+        return leases
+
+    def _named_for(self) -> float:
+        """Return for how many seconds after the end of a process anything in Redis may name it."""
+        return DAY
 
     def _check_group_message(self, group: str, message: Message) -> None:
         """Raise for a wrong name, and for what is not a message."""

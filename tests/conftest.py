@@ -28,7 +28,7 @@ from tests.rawcluster import RawCluster
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Folders whose tests wait for servers and processes most of the time: with --one-loop they run on asyncio alone.
-ONCE = ("browser", "cli", "cluster", "consumers", "faults", "history", "hosts", "live")
+ONCE = ("browser", "cli", "cluster", "consumers", "faults", "history", "hosts", "live", "presence")
 
 #: Nodes of the cluster that stands in for the shared server: `pytest tests/core tests/pubsub --on-cluster`.
 CLUSTER_SIZE = 3

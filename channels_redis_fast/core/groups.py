@@ -19,7 +19,9 @@ from ..connection.futures import ignore
 from ..messages.codec import Codec, Message
 from ..options import check_size
 from ..stats import Stats
+from .dead_members import leave_out, remove
 from .group_cache import GroupMembershipCache, GroupSnapshot
+from .liveness import Liveness
 from .loop import CoreLoop
 from .names import Part
 from .sender import MAX_BYTES, Sender
@@ -41,6 +43,7 @@ class GroupSender:
     Sends to the groups of a layer.
 
     ``split``: what sorts members by shard and key. ``capacity_of``: gives the capacity of a channel's key.
+    ``liveness``: says which processes are dead; None where none is taken for that.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class GroupSender:
         ring_size: int,
         stats: Stats,
         max_message_size: int | None,
+        liveness: Liveness | None = None,
     ) -> None:
         self._codec = codec
+        self._liveness = liveness
         self._split = split
         self._capacity_of = capacity_of
         self._prefix = prefix
@@ -67,6 +72,8 @@ class GroupSender:
         snapshot = group_cache.enter(group.key)
         try:
             members = None
+            if snapshot is not None and snapshot.skips:
+                self.skipped()
             sender = state.senders[group.shard]
             if snapshot is not None and isinstance(sender, Sender) and not sender.plain.are_needed:
                 found = await self._send_to_same(sender, group, snapshot, message)
@@ -109,17 +116,29 @@ class GroupSender:
 
     async def _send_to(self, state: CoreLoop, group: Group, members: list[bytes], message: Message) -> None:
         """Deliver to members of which the group is known to consist."""
-        await self.deliver(state, group, self.places(members, group, state.group_cache), len(members), message)
+        await self.deliver(state, group, self.places(members, group, state, state.group_cache), len(members), message)
 
-    def places(self, members: list[bytes], group: Group, group_cache: GroupMembershipCache) -> list[Part]:
-        """Return by shard where the members of a group are, and have it remembered if all are on that of the group."""
+    def places(
+        self, members: list[bytes], group: Group, state: CoreLoop, group_cache: GroupMembershipCache
+    ) -> list[Part]:
+        """
+        Return by shard where the members of a group are, and have it remembered if all are on that of the group.
+
+        Those of dead processes are left out.
+        """
         shards, unreadable = self._split(members, self._prefix, self._ring_size)
         if unreadable:
             logger.error("Skipped %d members of group %r that are not channel names", len(unreadable), group.name)
+        skipped = 0
+        if state.dead.names:
+            shards, skipped, removable = leave_out(shards, state.dead)
+            if skipped:
+                self.skipped()
+                remove(state.commands[group.shard].at(group.key), group.name, group.key, removable)
         if unreadable or any(keys for index, (keys, _) in enumerate(shards) if index != group.shard):
             group_cache.forget(group.key)
         else:
-            group_cache.remember(group.key, members, *shards[group.shard])
+            group_cache.remember(group.key, members, *shards[group.shard], bool(skipped))
         return shards
 
     async def deliver(self, state: CoreLoop, group: Group, shards: list[Part], members: int, message: Message) -> None:
@@ -155,6 +174,11 @@ class GroupSender:
 
     def _capacities(self, channels: list[list[str]]) -> list[int]:
         return [self._capacity_of(names[0]) for names in channels]
+
+    def skipped(self) -> None:
+        """Called when a message goes to a group in which members are left out."""
+        if self._liveness is not None:
+            self._liveness.refresh()
 
     def count(self, over_capacity: int, members: int, group: Group) -> None:
         """Count and log the keys that a message did not reach, as they were at capacity."""

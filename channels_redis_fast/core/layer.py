@@ -37,10 +37,14 @@ from ..hot import key, shard, split
 from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.mailbox import InboxRegistry
+from ..presence import Lapse
+from ..presence.leases import leases_key
 from ..sync.routing import routed
 from ..upstream import explains_absent
 from . import keys, scripts
+from .dead_members import process_of
 from .groups import Group, GroupSender
+from .liveness import Liveness
 from .loop import CoreLoop
 from .memberships import Memberships
 from .names import names_of, split_by
@@ -67,7 +71,8 @@ class RedisChannelLayer(RedisLayer):
     that a call of ``layer.sync`` may take, None for as long as the layer itself waits. ``restore_groups``: bool,
     whether memberships of this process' channels are restored on a server that comes back without them.
     ``history``: dict of globs or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``:
-    what is kept of these groups for those who were away; first match wins.
+    what is kept of these groups for those who were away; first match wins. ``lease``: seconds that the lease of each
+    process lasts, by which those that live are told from those that are gone; None for no leases.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -92,6 +97,7 @@ class RedisChannelLayer(RedisLayer):
         max_message_size: int | None = None,
         restore_groups: bool = True,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
+        lease: float | None = None,
     ) -> None:
         self.max_message_size = options.size("max_message_size", max_message_size)
         self.restore_groups = options.flag("restore_groups", restore_groups)
@@ -106,11 +112,22 @@ class RedisChannelLayer(RedisLayer):
             sync_hub,
             sync_timeout,
             history,
+            lease,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         self.client_prefix = unique_name()
+        #: Who is sent nothing since its lease has run out; None without leases.
+        self._liveness: Liveness | None = None
+        if self._leases is not None:
+            if not self.restore_groups:
+                raise ValueError(
+                    "Option 'lease' needs 'restore_groups': who was taken for gone is removed from its groups, and "
+                    "restores them when it goes on."
+                )
+            self._leases.on_lapse(weakly(self._lapsed))
+            self._liveness = Liveness(self._leases, self.expiry)
         self._key_prefix = self.prefix.encode()
         self._kind, self._is_group, self._find = names_of(type(self))
         own_hash = self._replaced("consistent_hash") is not None
@@ -122,6 +139,7 @@ class RedisChannelLayer(RedisLayer):
             self.ring_size,
             self._stats,
             self.max_message_size,
+            self._liveness,
         )
         self._recorded_sender = RecordedGroupSender(
             self._group_sender,
@@ -269,6 +287,8 @@ class RedisChannelLayer(RedisLayer):
         """Return the name of a new specific channel that this process can receive on."""
         # Who makes a channel is going to receive on it, and so to stay.
         self._loops[get_running_loop()]
+        if self._leases is not None:
+            self._leases.keep()
         return f"{prefix}.{self.client_prefix}!{unique_name()}"
 
     # Groups.
@@ -347,6 +367,10 @@ class RedisChannelLayer(RedisLayer):
             await self._router.through_hub(_group_send(self, group, message))
             return
         self._stats.group_sends += 1
+        if self._liveness is not None:
+            dead = self._liveness.look()
+            if dead is not state.dead:
+                state.judge(dead)
         limit = int(time.time()) - self.group_expiry
         target = Group(group, self._group_key(group), self.consistent_hash(group), limit)
         if self._histories is not None:
@@ -362,16 +386,26 @@ class RedisChannelLayer(RedisLayer):
     @routed
     async def group_count(self, group: str) -> int:
         """
-        Return how many channels ``group_send`` would send to now.
+        Return how many channels ``group_send`` would send to now; with leases, those alone whose process lives.
 
         Raises ``TypeError`` for an invalid name, ``redis.exceptions.ConnectionError`` naming the host.
         """
-        return await keys.count_members(*self._group(group), self.group_expiry)
+        way, group_key = self._group(group)
+        if self._leases is not None and await self._leases.overdue():
+            return len(await self._living_members(way, group_key))
+        return await keys.count_members(way, group_key, self.group_expiry)
 
     @routed
     async def group_channels(self, group: str) -> list[str]:
         """Return the names of these channels, the one added last at the end. Raises what ``group_count`` does."""
-        return await keys.name_members(*self._group(group), self.group_expiry)
+        return await self._living_members(*self._group(group))
+
+    async def _living_members(self, way: CommandConnection | SlotQueue, group_key: bytes) -> list[str]:
+        names = await keys.name_members(way, group_key, self.group_expiry)
+        overdue = {} if self._leases is None else await self._leases.overdue()
+        if not overdue:
+            return names
+        return [name for name in names if process_of(name[: name.find("!") + 1].encode()).decode() not in overdue]
 
     @routed
     async def channel_depth(self, channel: str) -> int:
@@ -396,8 +430,9 @@ class RedisChannelLayer(RedisLayer):
         """
         self._memberships.clear()
         # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on. And
-        # for the marker by which a server is known that has lost its data, which this does not mean.
-        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch")
+        # for the marker by which a server is known that has lost its data, which this does not mean; and for the leases
+        # of processes, which go on.
+        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch", leases_key(self._key_prefix))
         for shard_commands in self._loops[get_running_loop()].commands:
             await unlink_all(shard_commands, self._key_prefix, spared)
         self._inboxes.empty()
@@ -463,15 +498,32 @@ class RedisChannelLayer(RedisLayer):
     @client_prefix.setter
     def client_prefix(self, value: str) -> None:
         self._client_prefix = value
+        if self._leases is not None:
+            self._leases.process = value
 
     # Internals.
 
     def after_fork(self) -> None:
         """In a forked child: become a process of its own, and leave the parent's sockets alone."""
-        self.client_prefix = unique_name()
+        self._client_prefix = unique_name()
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
         super().after_fork()
+
+    def _process_name(self) -> str:
+        return self._client_prefix
+
+    def _named_for(self) -> float:
+        # Members are purged ``group_expiry`` seconds after they were added last.
+        return self.group_expiry + self.expiry
+
+    def _lapsed(self, lapse: Lapse) -> None:
+        """Called in an event loop in which the lease of this process was renewed after it had run out."""
+        state = self._loops.get(get_running_loop())
+        if state is None or state.restorer is None or self._liveness is None:
+            return
+        if self._liveness.may_be_removed(lapse.overdue):
+            state.restorer.restore_all()
 
     def _make_inboxes(self) -> InboxRegistry:
         return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
@@ -491,6 +543,7 @@ class RedisChannelLayer(RedisLayer):
             self._memberships if self.restore_groups else None,
             self._key_prefix,
             self._histories is not None,
+            self._leases,
         )
 
     def _record(self, group: str, group_key: bytes, channel: str) -> None:
@@ -520,6 +573,8 @@ class RedisChannelLayer(RedisLayer):
                     loop.call_soon_threadsafe(state.restorer.watch, record)
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
+        if self._leases is not None:
+            self._leases.keep()
         return Receiver(
             state.loop,
             state.commands,

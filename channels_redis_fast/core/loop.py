@@ -16,9 +16,11 @@ from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer, close_client
 from ..hot import Waker
 from ..loops import Closable
+from ..presence import Leases
 from ..stats import Stats
 from . import scripts
 from .group_cache import MAX_RECORDED_MEMBERS, GroupMembershipCache
+from .liveness import NONE_DEAD, DeadProcesses
 from .memberships import Memberships
 from .receiver import Receiver
 from .restoration import GroupRestorer
@@ -40,6 +42,7 @@ class CoreLoop:
         memberships: Memberships | None = None,
         prefix: bytes = b"",
         has_histories: bool = False,
+        leases: Leases | None = None,
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
@@ -65,6 +68,9 @@ class CoreLoop:
             self.group_cache = GroupMembershipCache()
         #: What restores this layer's groups on servers that have lost them; None where that is not wanted.
         self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
+        self._leases = leases
+        #: The processes that are dead, as of the last message to a group.
+        self.dead = NONE_DEAD
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         #: Everything that this loop receives. A loop that only sends has none.
@@ -76,6 +82,12 @@ class CoreLoop:
         if self.receiver is None:
             self.receiver = self._make_receiver(self)
         return self.receiver
+
+    def judge(self, dead: DeadProcesses) -> None:
+        """Take note of which processes are dead. What is known of groups left others out."""
+        self.dead = dead
+        self.group_cache.forget_all()
+        self.recorded_cache.forget_all()
 
     @property
     def receives(self) -> bool:
@@ -107,6 +119,8 @@ class CoreLoop:
             self.restorer.close()
         if self.receiver is not None:
             await self.receiver.retire()
+        if self._leases is not None:
+            await self._leases.leave(self.loop)
         await self._close_commands()
         await self._close_clients()
         for connection in self.commands:

@@ -19,12 +19,11 @@ from redis.exceptions import ResponseError
 from ..base import say_where
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..history import Stream
 from ..history.placement import ENTRY, widened, with_position
 from ..history.positions import WIDTH, Position, epoch_of
 from ..history.proposals import Proposer
-from ..history.streams import no_scripts
 from ..hot import EnvelopeCodec, are_strings, next_prefix
 from ..messages.codec import Codec, Message
 from ..options import check_length, check_size
@@ -262,7 +261,7 @@ class RecordingCall(ScriptCall):
         self._end(self._batch, outcome)
 
     def refused(self, error: ResponseError | None) -> None:
-        self._end(self._batch, no_scripts(self._way, error))
+        self._end(self._batch, no_scripts(self._way, error, "history"))
 
     def _end(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         self._is_over = True

@@ -150,7 +150,7 @@ class GroupQueue:
 
     def _learn(self, members: list[bytes]) -> list[Part]:
         """Take note of who is in the group; return it by shard."""
-        shards = self._sender.groups.places(members, self._group, self._cache)
+        shards = self._sender.groups.places(members, self._group, self._state, self._cache)
         if self._is_alone and self._cache.find(self.key) is None:
             self._cache.remember_as_other(self.key)
         return shards
@@ -171,6 +171,8 @@ class GroupQueue:
         snapshot = self._cache.find(self.key)
         if snapshot is None or not snapshot.digest or snapshot.is_refused:
             snapshot = _OTHER
+        if snapshot.skips:
+            self._sender.groups.skipped()
         count = len(snapshot.keys)
         of_names = sum(map(len, snapshot.entries)) + count * OVERHEAD
         messages: list[GroupMessage] = []

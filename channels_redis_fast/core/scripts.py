@@ -248,6 +248,19 @@ return history
 """
 )
 
+#: Members whose process is dead leave a group. KEYS: the group's key. ARGV: a score, then members: those that have it or
+#: a higher one were added since, and stay. Returns how many have left.
+REMOVE_MEMBERS = Script(
+    """
+local removed, limit = 0, tonumber(ARGV[1])
+for i = 2, #ARGV do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if score and tonumber(score) < limit then removed = removed + redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return removed
+"""
+)
+
 ALL = (SEND, GROUP_SEND, SAME_GROUP_SEND)
 OF_A_CLUSTER = (SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING)
 OF_HISTORIES = (RECORDED_GROUP_SEND, GROUP_RESUME)

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script import Script
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..messages.codec import Message
 from ..stats import Stats
 from . import scripts
@@ -170,13 +170,7 @@ class ReadCall(ScriptCall):
         self._future.set_result(history)
 
     def refused(self, error: ResponseError | None) -> None:
-        self.done(no_scripts(self._way, error))
-
-
-def no_scripts(way: Way, error: Exception | None) -> ResponseError:
-    """Return what is raised where a server runs no scripts."""
-    said = "" if error is None else f": {error}"
-    return ResponseError(f"Redis at {way.dialer.label} refuses EVAL, which the option 'history' needs{said}")
+        self.done(no_scripts(self._way, error, "history"))
 
 
 class Histories:

@@ -67,7 +67,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``: as on the core layer.
+    default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds that
+    the lease of each process lasts, by which those that live are told from those that are gone; None for no leases.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -99,6 +100,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         sharded: bool | None = None,
         max_message_size: int | None = None,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
+        lease: float | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
@@ -117,6 +119,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_hub,
             sync_timeout,
             history,
+            lease,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         on_cluster = is_cluster(self.hosts[0])
@@ -368,6 +371,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         return MailboxLimits(expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 
     async def _live(self, state: PubSubLoop, channel: str) -> None:
+        if self._leases is not None:
+            self._leases.keep()
         # More than once, if a flush comes between the acknowledgement and this task's next step.
         while channel not in state.channels:
             acknowledged = state.open(channel)
@@ -506,6 +511,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.grace,
             SHARDED if self.sharded else PLAIN,
             self._histories,
+            self._leases,
         )
 
 

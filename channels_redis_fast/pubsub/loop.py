@@ -31,6 +31,7 @@ from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
+from ..presence import Leases
 from ..process import Process
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
@@ -59,6 +60,7 @@ class PubSubLoop:
         grace: float,
         dialect: Dialect,
         histories: Histories | None,
+        leases: Leases | None = None,
     ) -> None:
         self.loop = loop
         self.process = Process()
@@ -66,6 +68,7 @@ class PubSubLoop:
         #: The groups of each channel that lives here, and the channels of each group; groups by Redis channel.
         self.channels: dict[str, set[str]] = {}
         self.groups: dict[str, dict[str, None]] = {}
+        self._leases = leases
         self._limits = limits
         self._stats: Stats = limits.stats
         self._codec = codec
@@ -303,6 +306,8 @@ class PubSubLoop:
             timer.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
+        if self._leases is not None:
+            await self._leases.leave(self.loop)
         await self._close()
         for connection in self.commands:
             connection.give_up()

@@ -21,6 +21,7 @@ from ..core import RedisChannelLayer
 from ..messages.codec import CHANNEL_FIELD
 from .entries import Entry, by_size, note_refusal, seconds_left
 from .histories import HistorySurvey
+from .leases import survey_leases
 from .line import Line
 from .scan import Sweep
 from .server_facts import ask_facts, nameless_receivers, own_connections
@@ -68,6 +69,7 @@ class _ShardSurvey:
     async def run(self) -> None:
         try:
             await describe_shard(self._line, self.shard)
+            await survey_leases(self._line, self.shard, self._picture, self._prefix)
             sweep = Sweep(self._line, self._layer.prefix, self._max_keys)
             async for keys in sweep.batches():
                 streams = [key for key in keys if key.startswith(self._histories.start)]
@@ -101,7 +103,7 @@ class _ShardSurvey:
                 # It has gone, for good or to another server of the cluster.
                 continue
             name = key[len(self._prefix) :]
-            if name.startswith((b":wake:", b":epoch")):
+            if name.startswith((b":wake:", b":epoch", b":leases")):
                 continue
             members = self._number("ZCARD", count)
             remaining = self._number("PTTL", lives)

@@ -20,6 +20,7 @@ from ..pubsub import RedisPubSubChannelLayer
 from .core import describe_shard
 from .entries import note_refusal
 from .histories import HistorySurvey
+from .leases import survey_leases
 from .line import Line
 from .scan import BATCH, Sweep
 from .snapshot import Picture, Shard, Subscription, printable
@@ -43,6 +44,7 @@ async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Pic
     group_prefix = f"{layer.prefix}__group__".encode()
     try:
         await describe_shard(line, shard)
+        await survey_leases(line, shard, picture, layer.prefix.encode())
         await _survey_histories(layer, line, shard, picture, max_names)
         (names,) = await line.ask((b"PUBSUB", channels, literal(layer.prefix.encode()) + b"*"))
         if isinstance(names, ResponseError):

@@ -100,6 +100,15 @@ class History:
 
 
 @dataclass
+class Leases:
+    """The leases of the layer's processes: ``held`` by those that live, ``overdue`` of those that are gone."""
+
+    shard: int
+    held: int
+    overdue: int
+
+
+@dataclass
 class Leftover:
     """
     A key under the prefix that no layer of this package needs.
@@ -138,6 +147,8 @@ class Picture:
     channels: list[Channel] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
+    #: One entry for the layer; none where no process has a lease.
+    leases: list[Leases] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
     subscribed_groups: list[Subscription] = field(default_factory=list)
     subscribed_channels: list[Subscription] = field(default_factory=list)

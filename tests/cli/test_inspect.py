@@ -65,7 +65,9 @@ def test_the_shape_of_the_json(look: Call, site: Site, raw: redis.Redis, prefix:
     site.do(layer.group_add("room", "email"))
     raw.zadd(f"{prefix}email$inflight", {"x": 1})
     raw.xadd(f"{prefix}:history:{{{prefix}:group:room}}", {"h": "x"})
+    raw.zadd(f"{prefix}:leases", {"living": time.time() + 60, "dead": 1})
     picture = look()
+    assert picture["leases"] == [{"shard": 0, "held": 1, "overdue": 1}]
     assert {name: type(value).__name__ for name, value in picture.items()} == {
         "shape": "int",
         "deployment": "str",
@@ -76,12 +78,13 @@ def test_the_shape_of_the_json(look: Call, site: Site, raw: redis.Redis, prefix:
         "channels": "list",
         "groups": "list",
         "histories": "list",
+        "leases": "list",
         "leftovers": "list",
         "subscribed_groups": "list",
         "subscribed_channels": "list",
     }
     told = (ROOT / "docs" / "command-line.md").read_text()
-    for name in ("shards", "channels", "groups", "histories", "leftovers"):
+    for name in ("shards", "channels", "groups", "histories", "leases", "leftovers"):
         for entry in picture[name]:
             for field in entry:
                 assert f"`{field}`" in told, f"{name}: {field} is not in docs/command-line.md"

@@ -10,7 +10,7 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ...survey.snapshot import Channel, History, Leftover, Picture, Shard
+from ...survey.snapshot import Channel, History, Leases, Leftover, Picture, Shard
 from ..texts import counted, duration, known, size
 
 #: From where on a channel is coloured.
@@ -42,7 +42,7 @@ def render(picture: Picture, top: int) -> RenderableType:
         parts += _channels(picture, top) + _groups(picture, top)
     else:
         parts += _subscriptions(picture, top)
-    parts += _histories(picture.histories, top) + _leftovers(picture.leftovers, top)
+    parts += _histories(picture.histories, top) + _leases(picture.leases) + _leftovers(picture.leftovers, top)
     return Stack(*parts, *_notes(picture))
 
 
@@ -169,6 +169,11 @@ def _histories(histories: Sequence[History], top: int) -> list[RenderableType]:
             duration(history.expires_in_seconds),
         )
     return [table, *_more(len(histories) - top, "smaller")]
+
+
+def _leases(leases: Sequence[Leases]) -> list[RenderableType]:
+    held, overdue = sum(each.held for each in leases), sum(each.overdue for each in leases)
+    return [Text(f"\nLeases of processes: {held:,} held, {overdue:,} overdue", style="bold")] if leases else []
 
 
 def _leftovers(leftovers: Sequence[Leftover], top: int) -> list[RenderableType]:
