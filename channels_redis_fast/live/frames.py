@@ -41,6 +41,10 @@ def describe(picture: Picture, seconds: float) -> dict[str, Any]:
             "bytes": sum(history.bytes or 0 for history in picture.histories),
             "rows": [_history(history) for history in picture.histories[:ROWS]],
         },
+        "leases": {
+            "held": sum(leases.held for leases in picture.leases),
+            "overdue": sum(leases.overdue for leases in picture.leases),
+        },
         "notes": _notes(picture),
     }
 

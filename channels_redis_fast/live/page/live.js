@@ -356,6 +356,7 @@ class Layer {
   constructor({ alias, kind }) {
     this.kind = h("span", "tag");
     this.prefix = h("span", "tag");
+    this.leases = h("span", "tag");
     this.looked = h("span", "soft");
     this.notes = h("ul", "notes");
     this.rates = new Rates();
@@ -368,13 +369,16 @@ class Layer {
     this.body = h("div", "", this.rates.element, this.shards.element,
       h("div", "grid lists", this.channels.element, this.groups.element, this.histories.element));
     this.element = h("section", "layer",
-      h("div", "title", h("h2", "", alias), this.kind, this.prefix, this.looked), this.notes, this.body);
+      h("div", "title", h("h2", "", alias), this.kind, this.prefix, this.leases, this.looked), this.notes, this.body);
     this.element.layer = this;
   }
 
   update(frame, layer, isOfShownProcess) {
     const { kind, picture } = layer;
     this.body.hidden = this.prefix.hidden = kind === undefined;
+    const { held, overdue } = picture?.leases ?? { held: 0, overdue: 0 };
+    this.leases.hidden = held + overdue === 0;
+    say(this.leases, `${counted(held, "process", "processes")} alive${overdue ? `, ${overdue} gone` : ""}`);
     say(this.kind, kind === "core" ? "core layer" : kind === "pubsub" ? "Pub/Sub layer" : "not of this package");
     say(this.prefix, `prefix ${layer.prefix}`);
     const notes = picture?.notes ?? [];
