@@ -80,6 +80,12 @@ class Window:
         self._driver.switch_to.window(self._handle)
         self._driver.find_element("css selector", selector).send_keys(text)
 
+    def narrow(self, width: int) -> None:
+        """Give this window the width of a phone."""
+        self._driver.switch_to.window(self._handle)
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
     def errors(self) -> list[str]:
         """What went wrong in scripts since the last question; that a connection failed is none of that."""
         self._driver.switch_to.window(self._handle)

@@ -44,38 +44,33 @@ class Life(threading.Thread):
         chance = random.Random(7)
         config: dict[str, Any] = {"hosts": [self._url], "prefix": PREFIX}
         layers = [RedisChannelLayer(**config) for _ in range(3)]
-        rooms = {f"room.{name}": size for name, size in (("lobby", 640), ("kitchen", 212), ("garden", 95), ("help", 31))}
-        for room, size in rooms.items():
+        own = [await layer.new_channel() for layer in layers]
+        for room, size in (("lobby", 640), ("kitchen", 212), ("garden", 95), ("help", 31)):
             for number in range(size):
-                await chance.choice(layers).group_add(room, f"specific.x!{room}{number}")
-        receiving = [asyncio.create_task(layer.receive(await layer.new_channel())) for layer in layers]
-        for channel, count in (("thumbnails", 88), ("emails", 61), ("search.index", 100), ("exports", 12)):
-            for number in range(count):
-                await layers[0].send(channel, {"type": "job", "number": number})
+                index = number % len(layers)
+                await layers[index].group_add(f"room.{room}", f"{own[index].partition('!')[0]}!{number}")
+        receiving = [asyncio.create_task(layer.receive(name)) for layer, name in zip(layers, own, strict=True)]
         while not self.ended.is_set():
+            for channel, count in (("thumbnails", 88), ("emails", 61), ("search.index", 100), ("exports", 30)):
+                # What is never received expires.
+                for _ in range(count - await layers[0].channel_depth(channel)):
+                    await layers[0].send(channel, {"type": "job"})
             await asyncio.sleep(0.05)
-            wave = 4 + 3 * (time.monotonic() % 40 > 22)
-            for _ in range(chance.randrange(wave)):
-                try:
-                    await layers[1].send("thumbnails" if chance.random() < 0.3 else "exports", {"type": "job"})
-                except Exception:
-                    await layers[2].receive("exports")
+            for _ in range(chance.randrange(4 + 3 * (time.monotonic() % 40 > 22))):
+                await layers[1].send("exports", {"type": "job"})
+                await layers[2].receive("exports")
         for task in receiving:
             task.cancel()
 
 
-def talk(windows: list[Window], ended: threading.Event) -> None:
-    """Say something now and then, so that the rates of the site's own process are worth a look."""
-    chance = random.Random(3)
-    while not ended.is_set():
-        window = chance.choice(windows)
-        for number in range(chance.randrange(1, 5)):
-            window.run(
-                "document.getElementById('text').value = arguments[0];"
-                "document.getElementById('form').requestSubmit();",
-                f"{number}",
-            )
-        time.sleep(0.3 + chance.random())
+#: Says something now and then, now more and now less, so that the rates of the site's own process are worth a look.
+TALK = """
+setInterval(() => {
+  if (Math.random() > 0.55 + 0.4 * Math.sin(Date.now() / 9000)) return;
+  document.getElementById("text").value = "and so on";
+  document.getElementById("form").requestSubmit();
+}, 90);
+"""
 
 
 def picture(driver: Any, window: Window, name: str, scheme: str, size: tuple[int, int]) -> None:
@@ -83,6 +78,7 @@ def picture(driver: Any, window: Window, name: str, scheme: str, size: tuple[int
     window.run("return 0")
     command = driver.execute_cdp_cmd
     command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    command("Emulation.setScrollbarsHidden", {"hidden": True})
     width, height = size
     command(
         "Emulation.setDeviceMetricsOverride",
@@ -119,16 +115,17 @@ def main() -> None:
             picture(driver, ada, "chat", scheme, (860, 430))
         eve = enter(lambda a: Window(driver, a), first, "kitchen", "Eve")
         fay = enter(lambda a: Window(driver, a), second, "kitchen", "Fay")
-        ended = threading.Timer(float(sys.argv[-1]) if sys.argv[-1].isdecimal() else SECONDS, lambda: life.ended.set())
-        ended.start()
-        talk([eve, fay], life.ended)
+        for each in (eve, fay):
+            each.run(TALK)
+        time.sleep(float(sys.argv[-1]) if sys.argv[-1].isdecimal() else SECONDS)
         for scheme in ("light", "dark"):
-            picture(driver, live, "live", scheme, (1180, 1010))
+            picture(driver, live, "live", scheme, (1180, 880))
             if "--phone" in sys.argv:
-                picture(driver, live, "phone", scheme, (390, 1900))
+                picture(driver, live, "phone", scheme, (390, 1700))
     except RedisError as error:
         sys.exit(str(error))
     finally:
+        life.ended.set()
         driver.quit()
         site.end()
         server.stop()

@@ -53,8 +53,8 @@ def test_the_page_moves(window: Open, site: Site) -> None:
     wait_until(lambda: all(b != a for b, a in zip(before, drawn(page), strict=True)), "every line moves")
     assert "not reachable" not in page.text("main").lower()
     # It fits a phone.
-    page.run("document.body.style.width = '360px'")
-    assert page.run("return document.body.scrollWidth") <= 360
+    page.narrow(360)
+    assert page.run("return document.documentElement.scrollWidth") <= 360
 
 
 def test_the_page_polls_without_a_socket(window: Open, site: Site) -> None:

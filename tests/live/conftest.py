@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 
 from bench.server import ForeignServer, Server
@@ -44,6 +46,15 @@ def site(settings: Callable[..., None], redis_server: Server | ForeignServer, pr
         )
 
     return configure
+
+
+def visit(user: Any, origin: str = "http://testserver") -> WebsocketCommunicator:
+    """A browser that opens the page's socket; after `site`, since the hosts that may are read when it is made."""
+    routing = importlib.import_module("channels_redis_fast.live.routing")
+    application = importlib.reload(routing).websocket_urlpatterns[0].callback
+    socket = WebsocketCommunicator(application, "/socket/", [(b"origin", origin.encode())])
+    socket.scope["user"] = user
+    return socket
 
 
 def content(frame: watch.Frame) -> dict[str, Any]:

@@ -9,15 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.test import RequestFactory
 
 from channels_redis_fast.live import views
 from channels_redis_fast.live.access import find_rule, may_look
-from channels_redis_fast.live.routing import websocket_urlpatterns
 from tests.conftest import ROOT
-from tests.live.conftest import STAFF, STRANGER, VISITOR
+from tests.live.conftest import STAFF, STRANGER, VISITOR, visit
 
 Settings = Callable[..., None]
 
@@ -87,17 +85,10 @@ def test_others_see_nothing(site: Settings) -> None:
 
 async def test_a_socket_is_for_the_same_people(site: Settings) -> None:
     site()
-    application = websocket_urlpatterns[0].callback
-    headers = [(b"origin", b"http://testserver")]
     for user in (VISITOR, STRANGER, None):
-        socket = WebsocketCommunicator(application, "/socket/", headers)
-        socket.scope["user"] = user
-        assert (await socket.connect())[0] is False
-    elsewhere = WebsocketCommunicator(application, "/socket/", [(b"origin", b"http://elsewhere.test")])
-    elsewhere.scope["user"] = STAFF
-    assert (await elsewhere.connect())[0] is False
-    socket = WebsocketCommunicator(application, "/socket/", headers)
-    socket.scope["user"] = STAFF
+        assert (await visit(user).connect())[0] is False
+    assert (await visit(STAFF, "http://elsewhere.test").connect())[0] is False
+    socket = visit(STAFF)
     assert (await socket.connect())[0] is True
     await socket.disconnect()
 

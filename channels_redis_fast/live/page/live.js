@@ -86,16 +86,17 @@ function nice(value) {
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Chart {
-  // series: pairs of a label and a colour. least: what the axis reaches at least.
-  constructor(title, series, { format = number, least = 1 } = {}) {
+  // series: pairs of a label and a colour. unit: of the values. least: what the axis reaches at least.
+  constructor(title, series, { format = number, least = 1, unit = "" } = {}) {
     this.format = format;
+    this.unit = unit;
     this.least = least;
     this.samples = [];
     this.values = series.map(([label, colour]) => {
       const value = h("span", `value is-${colour}`, h("b", "", "–"), label);
       return value;
     });
-    this.when = h("span", "soft");
+    this.when = h("span", "soft", unit);
     this.most = h("span", "most");
     this.svg = svg("svg", { viewBox: `0 0 ${WINDOW} 100`, preserveAspectRatio: "none", "aria-hidden": "true" });
     this.svg.append(svg("line", { x1: 0, x2: WINDOW, y1: 4, y2: 4, class: "rule" }));
@@ -183,7 +184,7 @@ class Chart {
     this.tell(nearest, `${Math.round(now - nearest.at)} s ago`);
   }
 
-  tell({ values }, when = "") {
+  tell({ values }, when = this.unit) {
     this.values.forEach((value, index) => say(value.firstChild, this.format(values[index])));
     say(this.when, when);
   }
@@ -193,15 +194,15 @@ class Chart {
 
 // Counters whose rates are drawn: title, and by label what is added up.
 const RATES = [
-  ["Sends", [["to channels", "first", ["sends"]], ["to groups", "second", ["group_sends"]]]],
-  ["Deliveries", [["to channels of this process", "first", ["deliveries"]]]],
-  ["Drops", [["here", "bad", ["dropped", "expired"]], ["refused, full", "warm", ["channel_full", "over_capacity"]]]],
+  ["Sends", [["channels", "first", ["sends"]], ["groups", "second", ["group_sends"]]]],
+  ["Deliveries", [["channels here", "first", ["deliveries"]]]],
+  ["Drops", [["here", "bad", ["dropped", "expired"]], ["refused", "warm", ["channel_full", "over_capacity"]]]],
   ["Reconnects", [["connections", "warm", ["reconnects"]]]],
 ];
 
 class Rates {
   constructor() {
-    this.charts = RATES.map(([title, series]) => new Chart(`${title} per second`, series));
+    this.charts = RATES.map(([title, series]) => new Chart(title, series, { unit: "per second" }));
     this.element = h("div", "grid charts", ...this.charts.map((chart) => chart.element));
     this.last = null;
     this.lag = null;
@@ -253,13 +254,13 @@ class ShardCard {
   constructor() {
     this.title = h("h3");
     this.server = h("span", "soft");
-    this.load = new Chart("", [["commands per second", "first"]]);
+    this.load = new Chart("", [["commands per second", "first"]], { least: 10 });
     this.facts = h("dl");
     this.chips = h("div", "chips");
     const [, values, plot, ago] = this.load.element.children;
     this.error = h("p", "empty");
     this.error.hidden = true;
-    this.body = h("div", "", values, plot, ago, this.facts, this.chips);
+    this.body = h("div", "inside", h("div", "", values, plot, ago), h("div", "", this.facts, this.chips));
     this.element = h("section", "card shard", h("div", "head", this.title, this.server), this.error, this.body);
     this.element.card = this;
     this.last = null;
@@ -307,14 +308,15 @@ function updateFact(element, { text, more = "", fill = null }) {
   say(told.firstChild, text);
   say(told.lastChild, more);
   track.hidden = fill === null;
-  if (fill !== null) fillUp(track, fill);
+  if (fill !== null) fillUp(track, fill, true);
 }
 
 function bar() {
   return h("div", "bar", h("i"));
 }
 
-function fillUp(track, fill, isRated = true) {
+// isRated: whether a full bar is a bad sign.
+function fillUp(track, fill, isRated) {
   track.className = isRated ? `bar ${fill >= 1 ? "full" : fill >= 0.75 ? "warm" : "ok"}` : "bar";
   track.firstChild.style.width = `${Math.min(100, 100 * fill).toFixed(1)}%`;
 }
@@ -343,7 +345,7 @@ class List {
         const [name, track, count] = element.children;
         const title = row.hint ? `${row.name}\n${row.hint}` : row.name;
         if (name.title !== title) name.title = title;
-        fillUp(track, row.fill, row.isRated);
+        fillUp(track, row.fill, row.isRated ?? false);
         say(count, row.count);
       },
     );
@@ -392,7 +394,7 @@ class Layer {
       return;
     }
     const age = frame.at - picture.at;
-    say(this.looked, age < 2.5 ? `looked within ${duration(picture.seconds)}` : `looked ${duration(age)} ago, within ${duration(picture.seconds)}`);
+    say(this.looked, `surveyed in ${duration(picture.seconds)}${age < 2.5 ? "" : `, ${duration(age)} ago`}`);
     this.shards.update(picture);
     this.updateLists(kind, picture);
   }

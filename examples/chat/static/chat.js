@@ -19,7 +19,7 @@ function show({ id, name: author, text, at }, waits = false) {
     shown.set(id, item);
   }
   const small = document.createElement("small");
-  small.textContent = waits ? "waits for the connection" : `${author}, ${new Date(at * 1000).toLocaleTimeString()}`;
+  small.textContent = waits ? "waits for the connection" : `${author}, ${new Date(at * 1000).toLocaleTimeString([], { timeStyle: "short" })}`;
   item.className = `${author === name ? "mine" : ""} ${waits ? "waits" : ""}`;
   item.replaceChildren(small, text);
   list.append(item);

@@ -14,7 +14,6 @@ from django.contrib.auth.models import Permission, User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.test import Client  # noqa: E402
 
-call_command("check", verbosity=0)
 call_command("migrate", verbosity=0)
 staff = User.objects.create_user("staff", is_staff=True)
 staff.user_permissions.add(Permission.objects.get(codename="view_user"))
