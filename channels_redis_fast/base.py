@@ -13,7 +13,7 @@ import os
 import re
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar, cast
@@ -29,7 +29,11 @@ from .history import Histories, History, Stream
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
-from .presence import Leases
+from .presence import Leases, PresenceRules, Presences
+from .presence.groups import GroupPresence
+from .presence.keys import User, user_field
+from .presence.rules import one_lease
+from .presence.scripts import KEPT
 from .serializers import BaseMessageSerializer, make_serializer
 from .stats import Stats
 from .sync.calls import Layer, SyncLayer
@@ -64,6 +68,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         sync_timeout: float | None,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None,
         lease: float | None,
+        presence: Mapping[str, Any] | None,
         **serializer_options: Any,
     ) -> None:
         self.sync_hub = options.one_of("sync_hub", sync_hub, RULES)
@@ -100,7 +105,11 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         #: The histories of groups; None where no group has one.
         self._histories = self._make_histories(options.mapping("history", history))
         #: The leases of this layer's processes; None where they have none.
-        self._leases = self._make_leases(options.lease("lease", lease))
+        rules = PresenceRules.of(presence)
+        is_said = presence is not None and "lease" in presence
+        self._leases = self._make_leases(one_lease(options.lease("lease", lease), rules, is_said), rules)
+        #: Who is present in groups; None without the option.
+        self._presences = self._make_presences(rules)
         #: What this layer has in each event loop, and for whose calls that is the way to take.
         self._loops: LoopStates[Any] = LoopStates(weakly(self._first_use))
         self._router: CallRouter[Any] = CallRouter(self._loops, self.sync_hub)
@@ -156,6 +165,76 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         histories = self._require_histories()
         way, key = self._group(group)
         await histories.forget(way, histories.get(group, key))
+
+    @routed
+    async def presence_join(self, group: str, channel: str, user: User, info: Any = None) -> None:
+        """
+        Have a user be present in a group by a channel of this process, until the channel leaves or the process ends.
+
+        Several channels of one user are one presence. With the first of them the group is told, with a message of the
+        type ``presence.join``; whoever is to receive it joins the group by ``group_add``. ``info``: what others are to
+        know of the user; that of the last channel holds.
+
+        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name or a user that is
+        neither a str nor an int, ``ValueError`` for a channel of another process, the serializer's error for an info
+        that it cannot pack, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        presences, found = self._presence("presence_join", group)
+        if not self._is_own(channel):
+            raise ValueError(f"presence_join() takes channels of this process only, and {channel!r} is none.")
+        field = user_field(user)
+        try:
+            stored = presences.stored(info)
+        except Exception as error:
+            say_where(error, f"user {user!r} in group {group}", "info")
+            raise
+        if self.max_message_size is not None:
+            options.check_size(stored, self.max_message_size, f"user {user!r} in group {group}")
+        await presences.held()
+        await presences.change(found, b"j", channel, field, stored)
+
+    @routed
+    async def presence_leave(self, group: str, channel: str | None = None, *, user: User | None = None) -> None:
+        """
+        End the presence of a channel in a group, or of all channels of a user; nothing happens where there is none.
+
+        Who was present by this channel alone is so for the ``grace`` of the option ``presence``; then the group is
+        told, with a message of the type ``presence.leave``. A user whose channels are all ended leaves at once. Of
+        any process' channel, and ``group_discard`` does the same.
+
+        Raises ``RuntimeError`` without the option, ``TypeError`` for a wrong name or user, and where not exactly one
+        of ``channel`` and ``user`` is given; ``redis.exceptions.ConnectionError`` naming the host. A channel of this
+        process leaves all the same, as soon as that is possible.
+        """
+        presences, found = self._presence("presence_leave", group)
+        if (channel is None) == (user is None):
+            raise TypeError("presence_leave() takes either a channel or a user")
+        if channel is None:
+            field = user_field(user)
+            await presences.held()
+            await presences.change(found, b"u", field)
+        elif self._is_own(channel):
+            await presences.leave_own(found, channel)
+        else:
+            await presences.held()
+            await presences.change(found, b"k", channel)
+
+    @routed
+    async def presence(self, group: str) -> dict[User, Any]:
+        """
+        Return the users who are present in a group, each with its info.
+
+        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name,
+        ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        presences, found = self._presence("presence", group)
+        return await presences.read(found)
+
+    @routed
+    async def presence_count(self, group: str) -> int:
+        """Return how many users are present in a group. Raises what ``presence`` does."""
+        presences, found = self._presence("presence_count", group)
+        return await presences.count(found)
 
     def stats(self) -> dict[str, int]:
         """
@@ -301,6 +380,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         self._loops.forget()
         if self._leases is not None:
             self._leases.after_fork(self._process_name())
+        if self._presences is not None:
+            self._presences.after_fork()
 
     def _process_name(self) -> str:
         """Return what this process is called by its lease."""
@@ -309,6 +390,50 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _group(self, group: str) -> tuple[Any, bytes]:
         """Check the name of a group; return the way to its server in this event loop, and its key there."""
         raise NotImplementedError
+
+    def _group_shard(self, group: str) -> int:
+        """Return the shard of a group by its name."""
+        raise NotImplementedError
+
+    def _is_own(self, channel: str) -> bool:
+        """Return whether a channel is one of this process. Raises ``TypeError`` for what is no name of a channel."""
+        raise NotImplementedError
+
+    def _member_groups(self) -> Iterable[tuple[int, bytes]]:
+        """Return shard and key of the groups that have channels of this process, as far as is known."""
+        raise NotImplementedError
+
+    async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
+        """Send a message to a group by its name, shard and key, past any history."""
+        raise NotImplementedError
+
+    def _way_to(self, shard: int, key: bytes) -> Any:
+        """Return the way to the server of a key in this event loop."""
+        return self._loops[asyncio.get_running_loop()].commands[shard].at(key)
+
+    def _presence(self, caller: str, group: str) -> tuple[Presences, GroupPresence]:
+        """Return what the methods of presence need. Raises ``RuntimeError`` without the option."""
+        presences = self._presences
+        if presences is None:
+            raise RuntimeError(f"{caller}() needs the option 'presence', which this layer does not have.")
+        found = presences.find(group) if isinstance(group, str) else None
+        if found is None:
+            _, key = self._group(group)
+            found = presences.group(group, self._group_shard(group), key)
+        return presences, found
+
+    def _end_presence(self, group: str, channel: str) -> asyncio.Future[int] | None:
+        """Have the presence of a channel ended that leaves a group; None where there is none."""
+        presences = self._presences
+        if presences is None:
+            return None
+        found = presences.find(group)
+        is_own = self._is_own(channel)
+        if is_own and (found is None or not found.may_have(channel)):
+            return None
+        if found is None:
+            found = self._presence("group_discard", group)[1]
+        return presences.end(found, channel, is_own)
 
     def _stream(self, group: str) -> Stream:
         """Return the history of a group. Raises ``RuntimeError`` for a group that has none."""
@@ -328,26 +453,61 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _make_histories(self, rules: Mapping[Any, Any]) -> Histories | None:
         if not rules:
             return None
+        codec = self._keeping_codec()
+        self._ask_identities()
+        return Histories(rules, self.prefix, lambda kept: codec.decode(kept)[1], self._stats)
+
+    def _keeping_codec(self) -> Codec:
+        """Return what makes bytes of what is kept in Redis for longer than messages are on their way."""
         serializer = self._serializer
         if isinstance(serializer, BaseMessageSerializer) and serializer.expiry is not None:
             # What is kept outlives the messages on their way, and so must what it is encrypted with.
             serializer = copy(serializer)
             serializer.expiry = None
-        codec = self.choose_codec(
-            serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize"))
-        )
-        for host in [self._dialers] if isinstance(self._dialers, Seeds) else self._dialers:
-            host.ask_identity()
-        return Histories(rules, self.prefix, lambda kept: codec.decode(kept)[1], self._stats)
+        return self.choose_codec(serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize")))
 
-    def _make_leases(self, duration: float | None) -> Leases | None:
+    def _hosts_of_layer(self) -> Sequence[Dialer | Seeds]:
+        return [self._dialers] if isinstance(self._dialers, Seeds) else self._dialers
+
+    def _ask_identities(self) -> None:
+        for host in self._hosts_of_layer():
+            host.ask_identity()
+
+    def _make_presences(self, rules: PresenceRules | None) -> Presences | None:
+        if rules is None or self._leases is None:
+            return None
+        self._ask_identities()
+        presences = Presences(
+            rules,
+            self.prefix.encode(),
+            self._leases,
+            isinstance(self._dialers, Seeds),
+            self._stats,
+            self._keeping_codec(),
+            weakly(self._way_to),
+            weakly(self._send_event),
+            weakly(self._member_groups),
+        )
+        for host in self._hosts_of_layer():
+            host.on_reconnect(presences.came_back)
+        return presences
+
+    def _make_leases(self, duration: float | None, rules: PresenceRules | None) -> Leases | None:
         if duration is None:
             return None
-        leases = Leases(duration, self.prefix.encode(), unique_name(), self._named_for())
+        retention = self._named_for() if rules is None else max(self._named_for(), KEPT)
+        leases = Leases(duration, self.prefix.encode(), unique_name(), retention)
         # Those of shard 0; on a cluster, of whichever server.
         host = self._dialers if isinstance(self._dialers, Seeds) else self._dialers[0]
         host.on_reconnect(leases.came_back)
         return leases
+
+    def _keep_lease(self) -> None:
+        """Called where this process begins to receive in the running event loop, which renews its lease."""
+        if self._leases is not None:
+            self._leases.keep()
+        if self._presences is not None:
+            self._presences.watch()
 
     def _named_for(self) -> float:
         """Return for how many seconds after the end of a process anything in Redis may name it."""
@@ -412,9 +572,9 @@ def unique_name() -> str:
     return os.urandom(16).hex()
 
 
-def say_where(error: Exception, where: str) -> None:
+def say_where(error: Exception, where: str, what: str = "message") -> None:
     """Add to a serializer's error where the message was going; its type and the rest stay."""
-    place = f"message for {where}"
+    place = f"{what} for {where}"
     if isinstance(error, (UnicodeDecodeError, UnicodeEncodeError)):
         error.reason = f"{error.reason} ({place})"
     elif len(error.args) == 1 and isinstance(error.args[0], str):

@@ -42,7 +42,7 @@ PURPOSES = {
     "base": "what both layers share",
     "subscriptions": "SUBSCRIBE, on servers and clusters",
     "history": "what groups were sent, kept",
-    "presence": "leases of processes",
+    "presence": "who is there, who lives",
     "sync": "calls from synchronous code",
     "cluster": "slots and their queues",
     "messages": "codecs and mailboxes",

@@ -38,7 +38,7 @@ class Seeds:
         self._layer = layer
         self._dialers: dict[Address, Dialer] = {}
         self._asks_identity = False
-        self._reconnected: Callable[[], None] | None = None
+        self._reconnected: list[Callable[[], None]] = []
         seeds = [_parts(seed, where) for seed in host["cluster"]]
         self.addresses: list[Address] = [(str(parts.pop("host")), int(parts.pop("port"))) for parts in seeds]
         common = next((parts for parts, seed in zip(seeds, host["cluster"], strict=True) if "address" in seed), {})
@@ -54,7 +54,7 @@ class Seeds:
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have a function called when a connection to any server that was lost is there again, in its event loop."""
-        self._reconnected = callback
+        self._reconnected.append(callback)
         for dialer in self._dialers.values():
             dialer.on_reconnect(callback)
 
@@ -78,8 +78,8 @@ class Seeds:
         if dialer is None:
             dialer = self._dialers[address] = Dialer(self.options(address), self._where, self._layer)
             dialer.asks_identity = self._asks_identity
-            if self._reconnected is not None:
-                dialer.on_reconnect(self._reconnected)
+            for callback in self._reconnected:
+                dialer.on_reconnect(callback)
         return dialer
 
 

@@ -120,7 +120,7 @@ class Dialer:
         #: Whether the server refuses EVALSHA, and perhaps not EVAL; whether it refuses both.
         self.only_script_texts = self.without_scripts = False
         #: Called when a connection that was lost is there again, in its event loop.
-        self._reconnected: Callable[[], None] | None = None
+        self._reconnected: list[Callable[[], None]] = []
         self._is_out = False
         self._out_since = float("-inf")
         #: When a refusal was logged last, and how many were not since then.
@@ -189,7 +189,7 @@ class Dialer:
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have a function called when a connection that was lost is there again, in its event loop."""
-        self._reconnected = callback
+        self._reconnected.append(callback)
 
     def watch(self, follower: PrimaryFollower) -> None:
         """Have a connection's ``moved`` called, in its event loop, when the primary has moved."""
@@ -240,8 +240,8 @@ class Dialer:
         if self._is_out:
             self._is_out = False
             logger.warning("Connection to Redis at %s restored", self.label)
-        if self._reconnected is not None:
-            self._reconnected()
+        for callback in self._reconnected:
+            callback()
 
     def _new_connection(self) -> tuple[aioredis.ConnectionPool, Any]:
         return _from_pool(self._make_pool())

@@ -31,6 +31,7 @@ from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.dialer import open_client
+from ..connection.futures import ignore
 from ..history import History
 from ..history.placement import without_position
 from ..hot import key, shard, split
@@ -98,6 +99,7 @@ class RedisChannelLayer(RedisLayer):
         restore_groups: bool = True,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
         lease: float | None = None,
+        presence: Mapping[str, Any] | None = None,
     ) -> None:
         self.max_message_size = options.size("max_message_size", max_message_size)
         self.restore_groups = options.flag("restore_groups", restore_groups)
@@ -113,6 +115,7 @@ class RedisChannelLayer(RedisLayer):
             sync_timeout,
             history,
             lease,
+            presence,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
@@ -288,7 +291,7 @@ class RedisChannelLayer(RedisLayer):
         # Who makes a channel is going to receive on it, and so to stay.
         self._loops[get_running_loop()]
         if self._leases is not None:
-            self._leases.keep()
+            self._keep_lease()
         return f"{prefix}.{self.client_prefix}!{unique_name()}"
 
     # Groups.
@@ -351,7 +354,15 @@ class RedisChannelLayer(RedisLayer):
         """
         connection, group_key = self._group(group, channel)
         self._memberships.discard(group_key, channel)
-        await connection.call((b"ZREM", group_key, channel), repeatable=True)
+        removed = connection.call((b"ZREM", group_key, channel), repeatable=True)
+        ended = self._end_presence(group, channel)
+        if ended is None:
+            await removed
+        else:
+            # Until both have answered: the error of one must not leave the other's outcome unread.
+            ended.add_done_callback(ignore)
+            await removed
+            await ended
 
     async def group_send(self, group: str, message: Message) -> None:
         """
@@ -433,6 +444,8 @@ class RedisChannelLayer(RedisLayer):
         # for the marker by which a server is known that has lost its data, which this does not mean; and for the leases
         # of processes, which go on.
         spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch", leases_key(self._key_prefix))
+        if self._presences is not None:
+            self._presences.clear()
         for shard_commands in self._loops[get_running_loop()].commands:
             await unlink_all(shard_commands, self._key_prefix, spared)
         self._inboxes.empty()
@@ -544,6 +557,7 @@ class RedisChannelLayer(RedisLayer):
             self._key_prefix,
             self._histories is not None,
             self._leases,
+            self._presences,
         )
 
     def _record(self, group: str, group_key: bytes, channel: str) -> None:
@@ -574,7 +588,7 @@ class RedisChannelLayer(RedisLayer):
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         if self._leases is not None:
-            self._leases.keep()
+            self._keep_lease()
         return Receiver(
             state.loop,
             state.commands,
@@ -584,6 +598,7 @@ class RedisChannelLayer(RedisLayer):
             self._key_prefix,
             self.expiry,
             self.brpop_timeout,
+            None if self._presences is None else self._presences.seen,
         )
 
     def _addressed(self, channel: str, message: Message) -> tuple[int, bytes, bytes, int]:
@@ -635,6 +650,22 @@ class RedisChannelLayer(RedisLayer):
                 self.require_valid_channel_name(channel)
         group_key = self._group_key(group)
         return self._loops[get_running_loop()].commands[self.consistent_hash(group)].at(group_key), group_key
+
+    def _group_shard(self, group: str) -> int:
+        return self.consistent_hash(group)
+
+    def _is_own(self, channel: str) -> bool:
+        if self._kind(channel) < 0:
+            self.require_valid_channel_name(channel)
+        bang = channel.find("!")
+        return bang > 0 and channel.endswith(self.client_prefix, 0, bang)
+
+    def _member_groups(self) -> Iterable[tuple[int, bytes]]:
+        return [(group.shard, group.key) for group in self._memberships.all_groups()]
+
+    async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
+        limit = int(time.time()) - self.group_expiry
+        await self._group_sender.send(self._loops[get_running_loop()], Group(group, key, shard, limit), message)
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()

@@ -16,7 +16,8 @@ from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer, close_client
 from ..hot import Waker
 from ..loops import Closable
-from ..presence import Leases
+from ..presence import Leases, Presences
+from ..presence.scripts import CHANGE
 from ..stats import Stats
 from . import scripts
 from .group_cache import MAX_RECORDED_MEMBERS, GroupMembershipCache
@@ -43,6 +44,7 @@ class CoreLoop:
         prefix: bytes = b"",
         has_histories: bool = False,
         leases: Leases | None = None,
+        presences: Presences | None = None,
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
@@ -55,20 +57,23 @@ class CoreLoop:
             GroupMembershipCache(0) if is_cluster else GroupMembershipCache(MAX_RECORDED_MEMBERS, least=0)
         )
         self.recorded_queues: dict[bytes, Any] = {}
-        of_histories = scripts.OF_HISTORIES if has_histories else ()
+        more = scripts.OF_HISTORIES if has_histories else ()
+        if presences is not None:
+            more = (*more, CHANGE)
         if isinstance(shards, Seeds):
-            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER + of_histories, announces=True)
+            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER + more, announces=True)
             self.commands = [cluster]
             self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
             self.group_cache = GroupMembershipCache(0)
         else:
-            connections = [CommandConnection(dialer, loop, stats, scripts.ALL + of_histories) for dialer in shards]
+            connections = [CommandConnection(dialer, loop, stats, scripts.ALL + more) for dialer in shards]
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.group_cache = GroupMembershipCache()
         #: What restores this layer's groups on servers that have lost them; None where that is not wanted.
         self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
         self._leases = leases
+        self._presences = presences
         #: The processes that are dead, as of the last message to a group.
         self.dead = NONE_DEAD
         #: redis-py clients for commands of the site's own, by shard.
@@ -119,6 +124,8 @@ class CoreLoop:
             self.restorer.close()
         if self.receiver is not None:
             await self.receiver.retire()
+        if self._presences is not None:
+            await self._presences.leave(self.loop)
         if self._leases is not None:
             await self._leases.leave(self.loop)
         await self._close_commands()

@@ -21,6 +21,7 @@ from ..connection.commands import CommandConnection
 from ..hot import Waker
 from ..messages.codec import Codec
 from ..messages.mailbox import Inbox, InboxRegistry, MailboxFeeder
+from ..presence import FIELD, SeenEvents
 from ..process import Process
 from ..stats import Stats
 from .cluster_pump import ClusterPump
@@ -50,6 +51,7 @@ class Receiver:
         prefix: bytes,
         expiry: int,
         block_time: float,
+        seen: SeenEvents | None = None,
     ) -> None:
         self.loop = loop
         self.commands = commands
@@ -72,6 +74,8 @@ class Receiver:
         self._codec = codec
         #: Whether members of equal messages differ.
         self.distinguishes_equal_messages = codec.ordered
+        #: The events of presence that were received; None without presence.
+        self._seen = seen
         self._generals: dict[bytes, GeneralChannel] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._guard: asyncio.TimerHandle | None = None
@@ -111,6 +115,8 @@ class Receiver:
         if self._inboxes.abandoned:
             self._inboxes.clear_abandoned()
         deliveries, errors = self._codec.decode_all(inbox.delivered.new(members))
+        if self._seen is not None:
+            deliveries = self._seen.new(inbox.name, deliveries)
         self.stats.deliveries += inbox.deliver(deliveries, self.waker)
         for error in errors:
             self._undecodable(inbox.key, error)
@@ -141,6 +147,9 @@ class Receiver:
             self._undecodable(general.key, error)
             general.found()
         else:
+            if self._seen is not None:
+                # Whichever process receives it cannot know what others have received.
+                message.pop(FIELD, None)
             self.stats.deliveries += 1
             general.give((message, pump, member, score))
 

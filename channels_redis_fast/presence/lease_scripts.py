@@ -15,9 +15,9 @@ MAX_OVERDUE = 10_000
 #: KEYS: the leases. ARGV: the process that renews its lease, empty for one that only reads; the duration in seconds;
 #: the seconds for which an overdue lease stays listed; how many overdue leases the caller knows, and the highest
 #: deadline of these as this script returned it. Returns the time; the deadline that the lease had, false if it had
-#: none; the deadline that it has now; how many leases are overdue, the highest deadline of these, and the overdue
-#: processes with their deadlines, or false where the caller knows them: a lease that has run out since has a deadline
-#: above all others, and each that is gone is one less.
+#: none; the deadline that it has now; the first deadline that is still to come, empty for none; how many leases are
+#: overdue, the highest deadline of these, and the overdue processes with their deadlines, or false where the caller
+#: knows them: a lease that has run out since has a deadline above all others, and each that is gone is one less.
 RENEW = Script(
     """
 local time = redis.call('TIME')
@@ -30,17 +30,18 @@ if ARGV[1] ~= '' then
   redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. time[1] - ARGV[3])
   redis.call('EXPIRE', KEYS[1], ARGV[3])
 end
+local first = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or ''
 local count = redis.call('ZCOUNT', KEYS[1], '-inf', now)
 local last = ''
 if count > 0 then
   last = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', count - 1, 1)[2]
 end
 if count == tonumber(ARGV[4]) and last == ARGV[5] then
-  return {now, previous, deadline, count, last, false}
+  return {now, previous, deadline, first, count, last, false}
 end
-local first = math.max(count - MAX_OVERDUE, 0)
-local overdue = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', first, MAX_OVERDUE)
-return {now, previous, deadline, count, last, overdue}
+local left_out = math.max(count - MAX_OVERDUE, 0)
+local overdue = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', left_out, MAX_OVERDUE)
+return {now, previous, deadline, first, count, last, overdue}
 """.replace("MAX_OVERDUE", str(MAX_OVERDUE))
 )
 

@@ -14,7 +14,8 @@ Rules kept here:
 - Whoever held a lease and finds that it had run out, or that the server does not know it, is told: others may have
   taken the process for gone meanwhile.
 - A lease that is given back runs out at once, and stays listed as any that is overdue.
-- The leases are read at most once in a third of their duration, but for what is asked for (``max_age``, ``refresh``).
+- The leases are read at most once in a third of their duration, but for what is asked for (``max_age``, ``refresh``),
+  and for one reading when the lease of a process that is late has run out.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ logger = logging.getLogger("channels_redis_fast")
 #: Renewals in the duration of a lease, and durations of a lease after which a reading says nothing any more: a little
 #: more than the time between two renewals.
 RENEWALS, STALE = 3, 0.4
+
+#: By how much of a third of its duration a lease may be renewed late before others look whether it runs out.
+TOLERANCE = 0.2
 
 #: Seconds until the next attempt to renew after one that failed; and between two renewals that reconnected sockets ask
 #: for, of which an outage has many.
@@ -84,7 +88,7 @@ class LeaseReading(NamedTuple):
     now: float
     read_at: float
     #: By which the script knows what is known: how many are overdue, and the highest of their deadlines.
-    count: int = 0
+    known: int = 0
     last: bytes = b""
 
     def overdue(self) -> dict[str, float]:
@@ -110,6 +114,7 @@ class Leases:
         self.key = leases_key(prefix)
         self._retention = int(retention + duration) + 1
         self._callbacks: list[Callable[[Lapse], Any]] = []
+        self._followers: list[Callable[[], Any]] = []
         self._begin(process)
 
     def _begin(self, process: str) -> None:
@@ -153,6 +158,10 @@ class Leases:
         It must not keep the layer alive; a ``ReferenceError`` of one whose layer is gone is ignored.
         """
         self._callbacks.append(callback)
+
+    def follow(self, follower: Callable[[], Any]) -> None:
+        """Have a function called when other leases are overdue than before: in the event loop that has read them."""
+        self._followers.append(follower)
 
     async def hold(self) -> None:
         """
@@ -286,6 +295,8 @@ class Leases:
             if loop in self._keepers and not self.is_held:
                 # It was only to read when it was written.
                 self._schedule(loop, 0.0)
+            elif loop in self._keepers:
+                self._schedule(loop, self._due_at - time.monotonic())
             return
         way = self._ways.get(loop)
         if way is not None and isinstance(error, ResponseError):
@@ -296,7 +307,7 @@ class Leases:
 
     def renewal_arguments(self, process: str, known: LeaseReading) -> list[Any]:
         """Return what ``RENEW`` takes for a process, empty for one that only reads, that knows a reading."""
-        return [1, self.key, process, f"{self.duration:.6f}", self._retention, known.count, known.last]
+        return [1, self.key, process, f"{self.duration:.6f}", self._retention, known.known, known.last]
 
     @property
     def renewing(self) -> str:
@@ -310,7 +321,7 @@ class Leases:
 
     def answered(self, call: _Renewal, reply: list[Any]) -> LeaseReading:
         """Take a reply to ``RENEW``; return what it says. Raises ``ValueError`` and the like for what says nothing."""
-        now, previous, deadline, count, last, overdue = reply
+        now, previous, deadline, first, count, last, overdue = reply
         if overdue is None:
             deadlines = call.known.deadlines
         else:
@@ -318,8 +329,12 @@ class Leases:
             deadlines = {name.decode(): float(score) for name, score in pairs}
         reading = LeaseReading(deadlines, float(now), time.monotonic(), int(count), bytes(last))
         lapse = None
+        left = float(first) - reading.now if first else self.duration
         with self._lock:
             self._reading = reading
+            if left < self.duration - self.interval * (1 + TOLERANCE):
+                # Whoever has it is late, and may be gone.
+                self._due_at = min(self._due_at, time.monotonic() + left + SOON)
             if call.process and call.process == self._process:
                 if self._deadline:
                     # By the server's clock and by this one: the reply that told of it may have been lost.
@@ -331,18 +346,20 @@ class Leases:
                 self._deadline = bytes(deadline)
                 self._held_until = max(self._held_until, call.written_at + self.duration)
         if lapse is not None:
-            self._tell(lapse)
+            self._tell(self._callbacks, lapse)
+        if overdue is not None:
+            self._tell(self._followers)
         return reading
 
-    def _tell(self, lapse: Lapse) -> None:
-        for callback in self._callbacks:
+    def _tell(self, callbacks: list[Callable[..., Any]], *what: Any) -> None:
+        for callback in callbacks:
             try:
-                callback(lapse)
+                callback(*what)
             except ReferenceError:
                 # The layer was collected.
                 continue
             except Exception:
-                logger.exception("What was lost while this process had no lease could not be restored")
+                logger.exception("What follows from the leases of processes could not be done")
 
 
 def _tick(leases: weakref.ref[Leases], loop: asyncio.AbstractEventLoop) -> None:

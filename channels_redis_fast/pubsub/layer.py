@@ -35,6 +35,7 @@ from ..history.positions import histories_prefix
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.mailbox import MailboxLimits
+from ..presence.keys import all_prefix
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
 from ..upstream import explains_absent
@@ -101,6 +102,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         max_message_size: int | None = None,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
         lease: float | None = None,
+        presence: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
@@ -120,6 +122,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_timeout,
             history,
             lease,
+            presence,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         on_cluster = is_cluster(self.hosts[0])
@@ -258,11 +261,18 @@ class RedisPubSubChannelLayer(RedisLayer):
         name, state = self._group_channel(group), self._home(channel)
         if state is None:
             self._require_hosts()
-            return
-        if state.loop is get_running_loop():
+        elif state.loop is get_running_loop():
             state.leave_group(name, channel)
         else:
             state.loop.call_soon_threadsafe(state.leave_group, name, channel)
+        if self._presences is not None:
+            await self._leave_presence(group, channel)
+
+    @routed
+    async def _leave_presence(self, group: str, channel: str) -> None:
+        ended = self._end_presence(group, channel)
+        if ended is not None:
+            await ended
 
     async def group_send(self, group: str, message: Message) -> None:
         """
@@ -346,14 +356,17 @@ class RedisPubSubChannelLayer(RedisLayer):
             self._require_hosts()
         else:
             state.clear()
+        if self._presences is not None:
+            self._presences.clear()
+            await self._delete(all_prefix(self.prefix.encode()))
         if self._histories is not None:
-            await self._delete_histories()
+            await self._delete(histories_prefix(self.prefix.encode()))
         await self.close_pools()
 
     @routed
-    async def _delete_histories(self) -> None:
+    async def _delete(self, prefix: bytes) -> None:
         for shard_commands in self._loops[get_running_loop()].commands:
-            await unlink_all(shard_commands, histories_prefix(self.prefix.encode()))
+            await unlink_all(shard_commands, prefix)
 
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
@@ -372,7 +385,7 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def _live(self, state: PubSubLoop, channel: str) -> None:
         if self._leases is not None:
-            self._leases.keep()
+            self._keep_lease()
         # More than once, if a flush comes between the acknowledgement and this task's next step.
         while channel not in state.channels:
             acknowledged = state.open(channel)
@@ -449,6 +462,21 @@ class RedisPubSubChannelLayer(RedisLayer):
         key = name.encode()
         return self._loops[get_running_loop()].commands[self._shard_of(name, self.ring_size)].at(key), key
 
+    def _group_shard(self, group: str) -> int:
+        return self._shard(self._group_channel(group))
+
+    def _is_own(self, channel: str) -> bool:
+        _require_text("channel", channel)
+        return self._home(channel) is not None
+
+    def _member_groups(self) -> Iterable[tuple[int, bytes]]:
+        names = {name for state in list(self._loops.values()) for name in list(state.groups)}
+        return [(self._shard(name), name.encode()) for name in names]
+
+    async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
+        state = self._loops[get_running_loop()]
+        await state.publishers[shard].publish(key, self._packed(message, "group", group))
+
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
         return self._get_group_channel_name(group)
@@ -512,6 +540,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             SHARDED if self.sharded else PLAIN,
             self._histories,
             self._leases,
+            self._presences,
         )
 
 
@@ -540,4 +569,6 @@ class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
             codec = self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)
             if self._histories is not None:
                 self._histories.decode = lambda kept: codec.decode(kept)[1]
+            if self._presences is not None:
+                self._presences.codec = codec
             self._limits = self._make_room()

@@ -31,7 +31,8 @@ from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
-from ..presence import Leases
+from ..presence import FIELD, Leases, Presences, SeenEvents
+from ..presence.scripts import CHANGE
 from ..process import Process
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
@@ -61,6 +62,7 @@ class PubSubLoop:
         dialect: Dialect,
         histories: Histories | None,
         leases: Leases | None = None,
+        presences: Presences | None = None,
     ) -> None:
         self.loop = loop
         self.process = Process()
@@ -69,6 +71,9 @@ class PubSubLoop:
         self.channels: dict[str, set[str]] = {}
         self.groups: dict[str, dict[str, None]] = {}
         self._leases = leases
+        self._presences = presences
+        #: The events of presence that were received here; None without presence.
+        self._seen = None if presences is None else SeenEvents()
         self._limits = limits
         self._stats: Stats = limits.stats
         self._codec = codec
@@ -91,6 +96,8 @@ class PubSubLoop:
             self.recovery = Recovery(loop, histories, self, self._outages, limits)
             subscribed = self._subscribed
             scripts = (self.recorder.script, history_scripts.READ_ONLY)
+        if presences is not None:
+            scripts = (*scripts, CHANGE)
         #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
         self.publishers: list[Publisher | ClusterPublisher]
@@ -256,13 +263,19 @@ class PubSubLoop:
         return self.commands[shard].at(group.encode()), self._subscribers[shard]
 
     def decode(self, name: str, payload: bytes) -> Message | None:
-        """Return the message of a payload. One that cannot be decoded is counted and logged, and None is returned."""
+        """
+        Return the message of a payload; None for an event that was received before.
+
+        One that cannot be decoded is counted and logged, and None is returned.
+        """
         try:
             _, message = self._codec.decode(payload)
         except Exception as error:
             self._stats.undecodable += 1
             logger.error("Skipped an undecodable message on %r: %s: %s", name, type(error).__name__, error)
             return None
+        if self._seen is not None and isinstance(message, dict) and FIELD in message:
+            return message if self._seen.is_new(name, message) else None
         return message
 
     def deliver(self, target: str | list[str], message: Message) -> None:
@@ -306,6 +319,8 @@ class PubSubLoop:
             timer.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
+        if self._presences is not None:
+            await self._presences.leave(self.loop)
         if self._leases is not None:
             await self._leases.leave(self.loop)
         await self._close()

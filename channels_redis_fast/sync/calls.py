@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from ..history import History
@@ -29,6 +30,12 @@ class Layer(Protocol):
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History: ...
     async def group_resume(self, group: str, channel: str, since: str) -> History: ...
     async def group_forget(self, group: str) -> None: ...
+    async def presence_join(self, group: str, channel: str, user: str | int, info: Any = None) -> None: ...
+    async def presence_leave(
+        self, group: str, channel: str | None = None, *, user: str | int | None = None
+    ) -> None: ...
+    async def presence(self, group: str) -> dict[str | int, Any]: ...
+    async def presence_count(self, group: str) -> int: ...
 
 
 class Unset:
@@ -100,6 +107,40 @@ class SyncLayer:
     def group_forget(self, group: str, *, timeout: float | Unset | None = UNSET) -> None:
         """Delete the history of a group."""
         self._run("group_forget", None, timeout, self._layer.group_forget, group)
+
+    def presence_join(
+        self,
+        group: str,
+        channel: str,
+        user: str | int,
+        info: Any = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+    ) -> None:
+        """Have a user be present in a group by a channel of this process, as the layer's ``presence_join`` does."""
+        self._run("presence_join", group, timeout, self._layer.presence_join, group, channel, user, info)
+
+    def presence_leave(
+        self,
+        group: str,
+        channel: str | None = None,
+        *,
+        user: str | int | None = None,
+        timeout: float | Unset | None = UNSET,
+    ) -> None:
+        """End the presence of a channel in a group, or of a user, as the layer's ``presence_leave`` does."""
+        leave = partial(self._layer.presence_leave, group, channel, user=user)
+        self._run("presence_leave", group, timeout, leave)
+
+    def presence(self, group: str, *, timeout: float | Unset | None = UNSET) -> dict[str | int, Any]:
+        """Return the users who are present in a group, each with its info."""
+        present: dict[str | int, Any] = self._run("presence", None, timeout, self._layer.presence, group)
+        return present
+
+    def presence_count(self, group: str, *, timeout: float | Unset | None = UNSET) -> int:
+        """Return how many users are present in a group."""
+        count: int = self._run("presence_count", None, timeout, self._layer.presence_count, group)
+        return count
 
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
         if _has_running_loop():

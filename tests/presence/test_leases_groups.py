@@ -108,9 +108,7 @@ async def test_who_is_sent_what(
 
 
 @pytest.mark.parametrize("group", ["room", "recorded"])
-async def test_who_is_sent_what_on_a_cluster(
-    make_on_cluster: Make, cluster: Cluster, prefix: str, group: str
-) -> None:
+async def test_who_is_sent_what_on_a_cluster(make_on_cluster: Make, cluster: Cluster, prefix: str, group: str) -> None:
     layer = make_on_cluster("core", cluster.host, prefix=prefix, lease=30, expiry=EXPIRY, history=HISTORY)
     with ExitStack() as stack:
         clients = {node.port: stack.enter_context(redis.Redis(port=node.port)) for node in cluster.nodes}

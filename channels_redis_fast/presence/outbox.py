@@ -1,0 +1,90 @@
+"""
+Events of one event loop on their way to a group: one part after the other, each until it is delivered.
+
+Knows events, and the layer only as what sends a message to a group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
+
+from .calls import GroupQueue
+from .events import Event, without_repeats
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Events that are delivered side by side, and how often one is tried that a server refuses.
+MAX_AT_ONCE, ATTEMPTS = 200, 5
+
+#: Seconds until an event is tried again, the first time and at most.
+RETRY, RETRY_AT_MOST = 0.05, 1.0
+
+#: Sends an event to a group. Raises what prevents it.
+Send = Callable[[GroupQueue, Event], Awaitable[None]]
+
+#: Gives the seconds for which a group is not to be told anything, since not all of its members may be there.
+Pause = Callable[[GroupQueue], float]
+
+
+class Outbox:
+    """The events of one group that one event loop has claimed; exists while there are any."""
+
+    def __init__(self, queue: GroupQueue, send: Send, pause: Pause) -> None:
+        self._queue = queue
+        self._send = send
+        self._pause = pause
+        self._events: deque[Event] = deque()
+        self.task: asyncio.Task[None] | None = None
+
+    def put(self, events: list[Event]) -> None:
+        """Have events delivered after those that were put in before."""
+        self._events.extend(events)
+
+    async def run(self) -> None:
+        """Deliver what there is, and what comes meanwhile."""
+        while self._events:
+            taken = [self._events.popleft() for _ in range(min(MAX_AT_ONCE, len(self._events)))]
+            for part in without_repeats(taken):
+                while (seconds := self._pause(self._queue)) > 0:  # noqa: ASYNC110
+                    await asyncio.sleep(seconds)
+                await self._deliver(part)
+                self._queue.delivered(part)
+
+    async def _deliver(self, events: list[Event]) -> None:
+        pause, refusals = RETRY, 0
+        while True:
+            outcomes = await asyncio.gather(
+                *(self._send(self._queue, event) for event in events), return_exceptions=True
+            )
+            failed = [
+                (event, error)
+                for event, error in zip(events, outcomes, strict=True)
+                if isinstance(error, BaseException) and not self._is_given_up(event, error, refusals)
+            ]
+            if not failed:
+                return
+            events = [event for event, _ in failed]
+            refusals += not any(isinstance(error, (ConnectionError, TimeoutError)) for _, error in failed)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY_AT_MOST)
+
+    def _is_given_up(self, event: Event, error: Any, refusals: int) -> bool:
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            return False
+        if isinstance(error, RedisError) and refusals + 1 < ATTEMPTS:
+            return False
+        if isinstance(error, ReferenceError) or not isinstance(error, Exception):
+            raise error
+        logger.error(
+            "Group %r was not told that a user has come or left: %s: %s",
+            self._queue.group.name,
+            type(error).__name__,
+            error,
+        )
+        return True

@@ -1,0 +1,339 @@
+"""
+What Lua does to the presence of a group: all changes of one call, and the events that follow. Text only, no I/O.
+
+KEYS are those of ``PresenceKeys``. Fields of the head: ``epoch``, of these data, and ``group``, its name; ``of OWNER``
+for each process that has a part in it; ``last``, the number of the last event, and ``told``, of the last that was
+delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``). Fields of the
+channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the user's change waits
+for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it; ``xCHANNEL`` that the channel
+was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event that is to be delivered.
+
+Rules they keep:
+
+- A user is present from the first channel until the last one is gone and the grace time is over; each time that begins
+  or ends there is one event, with the next number. Events are delivered in their order, by one claimant at a time. A
+  claim ends when all is delivered, when its time is over, or with its process.
+- What is done twice is the same as done once, and says the same: a call is repeated when its answer was lost.
+- A caller that knows another epoch than these data have is told so, and nothing is done: they were lost, and it has
+  to restore its part first.
+- Only processes that are named as gone lose their part.
+"""
+
+from __future__ import annotations
+
+from ..connection.script import Script
+
+#: Milliseconds that a claimant has to deliver events; it gets as many again with each that it has delivered.
+CLAIM = 10_000
+
+#: Seconds for which the data of a group are kept that has users, and one that has none. Processes renew the first.
+KEPT, KEPT_EMPTY = 86_400, 600
+
+#: Seconds for which it is remembered that another process has ended a channel.
+ENDED_KEPT = 86_400
+
+#: Events that one reply gives at most.
+MAX_EVENTS = 1_000
+
+#: ARGV: the process as owner; its event loop; a new epoch, should there be none; the epoch that the caller knows, empty
+#: for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to restore with events;
+#: the number of the last event that it has of that epoch; whether there are events (1, or empty); the grace time and
+#: the time for which an announcement is put off, in milliseconds; the name of the group; owners that are gone, each
+#: behind a space. Then four for each operation:
+#:
+#: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
+#: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
+#: - ``u`` user: all channels of a user leave, without grace.
+#: - ``w`` user: the time is over for which a user's change was to wait.
+#: - ``L`` user info milliseconds: a user is leaving, and has so much time left. ``J`` user info milliseconds: one who is
+#:   there is to be announced after that time.
+#: - ``s``: what owners that are gone have left is taken care of.
+#: - ``a`` number epoch: events are delivered up to that one.
+#: - ``e``: nothing, but that the data are kept.
+#:
+#: Returns the epoch alone where it is not the one that the caller knows. Else: the epoch; by operation whether there
+#: was something to do; users whose change waits for this process to see to it: four each, the user, ``l`` or ``j``, the
+#: milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the first
+#: event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another ends; and
+#: the events: ``j`` or ``l``, the length of the user, a space, the user, the info.
+CHANGE = Script(
+    """
+local call, match, sub, format = redis.call, string.match, string.sub, string.format
+local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
+local owner, known, mode = ARGV[1], ARGV[4], ARGV[5]
+local process, has_events = match(owner, '^(.*)%.'), ARGV[7] ~= ''
+local claimant = process .. '/' .. ARGV[2]
+local grace, delay, gone, gone_processes = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, {}
+for name in string.gmatch(ARGV[11], '%S+') do
+  gone[name] = true
+  gone_processes[match(name, '^(.*)%.') or ''] = true
+end
+
+local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner)
+local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
+local is_lost = known ~= '' and known ~= epoch
+if is_lost and mode == '' then return {epoch or ''} end
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if not epoch then
+  epoch = ARGV[3]
+  call('HSET', head, 'epoch', epoch, 'group', ARGV[10])
+end
+if not found[5] then call('HSET', head, 'of ' .. owner, 1) end
+local last_before, told_before = last, told
+local results, waits = {}, {}
+
+local function tell(kind, user, info)
+  if not has_events then return end
+  last = last + 1
+  call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
+end
+
+local function remind(user, kind, due)
+  local at = #waits
+  waits[at + 1], waits[at + 2], waits[at + 3] = user, kind, due - now
+  waits[at + 4] = call('HGET', users, user) or ''
+end
+
+local function wait(user, kind, due)
+  call('HSET', channels, 'w' .. user, format('%s%.0f %s', kind, due, owner))
+  remind(user, kind, due)
+end
+
+local function waiting_for(user)
+  local kind, due, by = match(call('HGET', channels, 'w' .. user) or '', '^(.)(%d+) (.*)$')
+  return kind, tonumber(due or 0), by
+end
+
+local function remind_again(user)
+  -- The answer that said so may have been lost.
+  local kind, due, by = waiting_for(user)
+  if kind and match(by, '^(.*)%.') == process then remind(user, kind, due) end
+end
+
+local function remove(user, is_told)
+  local info = call('HGET', users, user)
+  call('HDEL', users, user)
+  call('HDEL', channels, 'n' .. user, 'w' .. user)
+  if info and is_told then tell('l', user, info) end
+end
+
+local function leave(channel, entry, at_once)
+  local user = match(entry, '^%S+ (.*)$')
+  call('HDEL', channels, 'c' .. channel)
+  if call('HINCRBY', channels, 'n' .. user, -1) > 0 then return user end
+  call('HDEL', channels, 'n' .. user)
+  local kind = waiting_for(user)
+  if kind == 'j' then
+    -- Nobody was told that this user has come.
+    remove(user, false)
+  elseif grace > 0 and not at_once then
+    wait(user, 'l', now + grace)
+  else
+    remove(user, true)
+  end
+  return user
+end
+
+local function join(channel, user, info, is_quiet)
+  local before = call('HMGET', channels, 'c' .. channel, 'n' .. user, 'w' .. user, 'x' .. channel)
+  local is_known = before[1] and match(before[1], '^%S+ (.*)$') == user
+  if before[1] and not is_known then leave(channel, before[1]) end
+  local count = tonumber(before[2] or 0) + (is_known and 0 or 1)
+  call('HSET', channels, 'c' .. channel, owner .. ' ' .. user, 'n' .. user, count)
+  call('HSET', users, user, info)
+  if before[4] then call('HDEL', channels, 'x' .. channel) end
+  if not before[3] then
+    if count == 1 and not is_known and not is_quiet then
+      if delay > 0 then wait(user, 'j', now + delay) else tell('j', user, info) end
+    end
+  elseif sub(before[3], 1, 1) == 'l' or is_quiet then
+    -- A user who comes back in time has never left; one who was here before has not come now.
+    call('HDEL', channels, 'w' .. user)
+  else
+    remind_again(user)
+  end
+end
+
+local function ended(channel, entry)
+  if gone[match(entry, '^%S+')] then return end
+  call('HSET', channels, 'x' .. channel, format('%.0f %s', now, match(entry, '^%S+ (.*)$')))
+end
+
+local function due(user)
+  local kind, at, by = waiting_for(user)
+  if not kind or match(by, '^(.*)%.') ~= process then return 0 end
+  if at > now then
+    remind(user, kind, at)
+    return 0
+  end
+  if kind == 'l' then
+    remove(user, true)
+  else
+    call('HDEL', channels, 'w' .. user)
+    tell('j', user, call('HGET', users, user))
+  end
+  return 1
+end
+
+local operations = {}
+
+function operations.j(channel, user, info)
+  join(channel, user, info, false)
+  return 1
+end
+
+function operations.r(channel, user, info)
+  if call('HDEL', channels, 'x' .. channel) == 1 then return 0 end
+  join(channel, user, info, is_lost and mode == 'q')
+  return 1
+end
+
+function operations.l(channel, user)
+  local entry = call('HGET', channels, 'c' .. channel)
+  if entry then leave(channel, entry) return 1 end
+  remind_again(user)
+  return 0
+end
+
+function operations.k(channel)
+  local entry = call('HGET', channels, 'c' .. channel)
+  if entry then
+    ended(channel, entry)
+    leave(channel, entry)
+    return 1
+  end
+  local mark = call('HGET', channels, 'x' .. channel)
+  if mark then remind_again(match(mark, '^%d+ (.*)$')) end
+  return 0
+end
+
+function operations.u(user)
+  local all, count = call('HGETALL', channels), 0
+  for i = 1, #all, 2 do
+    if sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+ (.*)$') == user then
+      ended(sub(all[i], 2), all[i + 1])
+      call('HDEL', channels, all[i])
+      count = count + 1
+    end
+  end
+  local kind = waiting_for(user)
+  remove(user, kind ~= 'j')
+  return count
+end
+
+function operations.w(user)
+  return due(user)
+end
+
+local function see_to(user)
+  -- Whoever has seen to it meanwhile: this process does again.
+  local kind, at = waiting_for(user)
+  if kind then wait(user, kind, at) end
+  return kind
+end
+
+function operations.J(user, info, left)
+  if not see_to(user) and is_lost and call('HEXISTS', users, user) == 1 then wait(user, 'j', now + left) end
+  return 1
+end
+
+function operations.L(user, info, left)
+  local kind = waiting_for(user)
+  if not is_lost then
+    see_to(user)
+  elseif kind == 'j' then
+    call('HDEL', channels, 'w' .. user)
+  elseif call('HEXISTS', users, user) == 0 then
+    call('HSET', users, user, info)
+    wait(user, 'l', now + left)
+  end
+  return 1
+end
+
+function operations.s()
+  local all, changes = call('HGETALL', channels), 0
+  for i = 1, #all, 2 do
+    local kind, name, value = sub(all[i], 1, 1), sub(all[i], 2), all[i + 1]
+    if kind == 'c' and gone[match(value, '^%S+')] then
+      leave(name, value)
+      changes = changes + 1
+    elseif kind == 'x' and now - tonumber(match(value, '^%d+')) > ENDED_KEPT then
+      call('HDEL', channels, all[i])
+    elseif kind == 'w' then
+      local what, at, by = match(value, '^(.)(%d+) (.*)$')
+      -- It may have gone, or be another, since this was read.
+      if gone[by] and call('HGET', channels, all[i]) == value then
+        wait(name, what, tonumber(at))
+        if tonumber(at) <= now then due(name) end
+        changes = changes + 1
+      end
+    end
+  end
+  for name in pairs(gone) do call('HDEL', head, 'of ' .. name) end
+  return changes
+end
+
+function operations.a(number, of)
+  local who = match(claim or '', '^(%S+)')
+  number = math.min(tonumber(number), last)
+  if of ~= epoch or who ~= claimant or number <= told then return 0 end
+  for event = told + 1, number do call('HDEL', channels, 'e' .. event) end
+  told = number
+  return 1
+end
+
+function operations.e()
+  return 1
+end
+
+for at = 12, #ARGV, 4 do
+  results[#results + 1] = operations[ARGV[at]](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+end
+
+if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
+local owners = {}
+if known == '' or mode ~= '' then
+  for _, field in ipairs(call('HKEYS', head)) do
+    local name = match(field, '^of (.*)$')
+    if name and name ~= owner and match(name, '^(.*)%.') == process then
+      -- What this process was called has nothing any more: all was restored.
+      call('HDEL', head, field)
+    elseif name then
+      owners[#owners + 1] = name
+    end
+  end
+end
+local reply = {epoch, results, waits, owners, 0}
+if last > told then
+  local who, before = match(claim or '', '^(%S+) (%d+)$')
+  local is_free = not who or who == claimant or gone_processes[match(who, '^[^/]+')] or now > tonumber(before)
+  if has_events and not is_free then
+    reply[5] = now - tonumber(before) - 1
+  elseif has_events then
+    call('HSET', head, 'claim', format('%s %.0f', claimant, now + CLAIM))
+    local from = told
+    if who == claimant and known == epoch then from = math.max(told, tonumber(ARGV[6])) end
+    for event = from + 1, math.min(last, from + MAX_EVENTS) do
+      reply[#reply + 1] = call('HGET', channels, 'e' .. event) or ''
+    end
+    if #reply > 5 then reply[5] = from + 1 end
+  end
+elseif claim then
+  call('HDEL', head, 'claim')
+end
+if call('EXISTS', users) == 1 then
+  call('EXPIRE', users, KEPT)
+  call('EXPIRE', head, KEPT)
+  call('EXPIRE', channels, KEPT)
+else
+  call('EXPIRE', head, KEPT_EMPTY)
+  call('EXPIRE', channels, KEPT_EMPTY)
+end
+return reply
+""".replace("MAX_EVENTS", str(MAX_EVENTS))
+    .replace("CLAIM)", f"{CLAIM})")
+    .replace("KEPT_EMPTY", str(KEPT_EMPTY))
+    .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
+    .replace("KEPT)", f"{KEPT})")
+)
