@@ -29,7 +29,7 @@ def link_from(site: admin.AdminSite) -> None:
 
 
 def _entry(request: HttpRequest) -> dict[str, Any] | None:
-    """Return an app with one model, as ``AdminSite.get_app_list`` lists them; None where there is nothing to link to."""
+    """Return an app with one model, as ``AdminSite.get_app_list`` lists them; None without a page to link to."""
     try:
         url = reverse("channels_redis_fast_live:page")
     except NoReverseMatch:

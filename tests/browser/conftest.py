@@ -72,7 +72,9 @@ class Window:
         return str(self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
     def texts(self, selector: str) -> list[str]:
-        found: list[str] = self.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", selector)
+        found: list[str] = self.run(
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", selector
+        )
         return found
 
     def write(self, selector: str, text: str) -> None:

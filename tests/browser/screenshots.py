@@ -102,8 +102,9 @@ def main() -> None:
         for index in range(2):
             site.ready(index)
         first, second = (f"http://{HOST}:{port}" for port in site.ports)
-        ada, ben = enter(lambda a: Window(driver, a), first, "lobby", "Ada"), enter(
-            lambda a: Window(driver, a), second, "lobby", "Ben"
+        ada, ben = (
+            enter(lambda a: Window(driver, a), first, "lobby", "Ada"),
+            enter(lambda a: Window(driver, a), second, "lobby", "Ben"),
         )
         live = Window(driver, f"{first}/layers/")
         say(ada, "Is the deploy through?")

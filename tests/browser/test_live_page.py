@@ -21,7 +21,9 @@ WebSocket.OPEN = 1;
 
 def drawn(window: Window) -> list[str]:
     """The lines of all charts, as they are drawn at this moment."""
-    lines: list[str] = window.run("return [...document.querySelectorAll('.line')].map((line) => line.getAttribute('d'))")
+    lines: list[str] = window.run(
+        "return [...document.querySelectorAll('.line')].map((line) => line.getAttribute('d'))"
+    )
     return lines
 
 

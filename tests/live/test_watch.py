@@ -1,4 +1,4 @@
-"""What is seen of the layers, and what looking costs: one look each second, whoever watches, and none if nobody does."""
+"""What is seen of the layers, and what looking costs: one look each second, whoever watches; none if nobody does."""
 
 from __future__ import annotations
 
