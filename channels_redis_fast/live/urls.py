@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from django.urls import path
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
 
 from . import views
 
 app_name = "channels_redis_fast_live"
 
 urlpatterns = [
-    path("", views.page, name="page"),
-    path("frame/", views.frame, name="frame"),
-    path("<str:name>", views.asset, name="asset"),
+    path("", require_safe(never_cache(views.page)), name="page"),
+    path("frame/", require_safe(never_cache(views.frame)), name="frame"),
+    path("<str:name>", require_safe(views.asset), name="asset"),
 ]

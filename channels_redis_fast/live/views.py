@@ -15,8 +15,6 @@ from django.shortcuts import redirect, resolve_url
 from django.template import Context, Engine
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
 
 from .access import may_look
 from .watch import current_frame
@@ -31,8 +29,6 @@ _DIRECTORY = Path(__file__).resolve().parent / "page"
 _ENGINE = Engine(dirs=[str(_DIRECTORY)])
 
 
-@require_safe
-@never_cache
 def page(request: HttpRequest) -> HttpResponse:
     """The page itself; the way to the login for those who have none behind them."""
     user = getattr(request, "user", None)
@@ -59,8 +55,6 @@ def page(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@require_safe
-@never_cache
 def frame(request: HttpRequest) -> HttpResponse:
     """What there is to see now, as JSON: what the WebSocket sends each second."""
     if not may_look(getattr(request, "user", None)):
@@ -71,7 +65,6 @@ def frame(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"error": str(error)}, status=503)
 
 
-@require_safe
 def asset(request: HttpRequest, name: str) -> HttpResponse:
     """One of the page's files, which are the same for everybody."""
     if name not in FILES:
