@@ -70,8 +70,6 @@ class Operation:
 class Keeper(Protocol):
     """The presence of a layer in one event loop, as far as the queue of a group is concerned."""
 
-    #: What its claims are called beside the process.
-    name: str
     has_events: bool
     #: Milliseconds for which a user stays present after the last channel has gone.
     grace: int
@@ -79,6 +77,10 @@ class Keeper(Protocol):
     @property
     def owner(self) -> str:
         """What this process is called in entries."""
+
+    @property
+    def claimant(self) -> str:
+        """What this event loop is called in claims."""
 
     def way_to(self, group: GroupPresence) -> Any:
         """Return what leads to the server of a group."""
@@ -266,7 +268,7 @@ class GroupQueue:
             3,
             *group.keys,
             keeper.owner,
-            keeper.name,
+            keeper.claimant,
             os.urandom(8).hex(),
             known,
             self._restoring,

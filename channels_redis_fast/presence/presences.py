@@ -552,7 +552,7 @@ class PresenceLoop:
     """The presence of a layer in one event loop: the queues of its groups, and the events that it delivers."""
 
     def __init__(self, presences: Presences, loop: asyncio.AbstractEventLoop, name: str) -> None:
-        self.name = name
+        self._name = name
         self.has_events = presences.rules.events
         self.grace = int(presences.rules.grace * 1000)
         self.queues: dict[bytes, GroupQueue] = {}
@@ -588,6 +588,10 @@ class PresenceLoop:
     @property
     def owner(self) -> str:
         return self._presences.owner
+
+    @property
+    def claimant(self) -> str:
+        return f"{self._presences.leases.process}/{self._name}"
 
     def way_to(self, group: GroupPresence) -> Any:
         return self._presences.way_to(group)

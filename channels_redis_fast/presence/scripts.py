@@ -35,11 +35,11 @@ ENDED_KEPT = 86_400
 #: Events that one reply gives at most.
 MAX_EVENTS = 1_000
 
-#: ARGV: the process as owner; its event loop; a new epoch, should there be none; the epoch that the caller knows, empty
-#: for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to restore with events;
-#: the number of the last event that it has of that epoch; whether there are events (1, or empty); the grace time and
-#: the time for which an announcement is put off, in milliseconds; the name of the group; owners that are gone, each
-#: behind a space. Then four for each operation:
+#: ARGV: the process as owner; who it is as a claimant; a new epoch, should there be none; the epoch that the caller
+#: knows, empty for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to restore
+#: with events; the number of the last event that it has of that epoch; whether there are events (1, or empty); the grace
+#: time and the time for which an announcement is put off, in milliseconds; the name of the group; owners that are gone,
+#: each behind a space. Then four for each operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -56,18 +56,15 @@ MAX_EVENTS = 1_000
 #: milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the first
 #: event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another ends; and
 #: the events: ``j`` or ``l``, the length of the user, a space, the user, the info.
+#:
+#: The usual join is written out: the functions that the rest needs are made only for that, since it takes the server
+#: longer to make them than to have a user join.
 CHANGE = Script(
     """
-local call, match, sub, format = redis.call, string.match, string.sub, string.format
+local call = redis.call
 local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
-local owner, known, mode = ARGV[1], ARGV[4], ARGV[5]
-local process, has_events = match(owner, '^(.*)%.'), ARGV[7] ~= ''
-local claimant = process .. '/' .. ARGV[2]
-local grace, delay, gone, gone_processes = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, {}
-for name in string.gmatch(ARGV[11], '%S+') do
-  gone[name] = true
-  gone_processes[match(name, '^(.*)%.') or ''] = true
-end
+local owner, claimant, known, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
+local has_events, grace, delay, gone = ARGV[7] ~= '', tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[11]
 
 local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner)
 local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
@@ -89,214 +86,235 @@ local function tell(kind, user, info)
   call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
 end
 
-local function remind(user, kind, due)
-  local at = #waits
-  waits[at + 1], waits[at + 2], waits[at + 3] = user, kind, due - now
-  waits[at + 4] = call('HGET', users, user) or ''
-end
+local function others()
+  local match, sub, format = string.match, string.sub, string.format
+  local operations, process, is_gone = {}, match(claimant, '^[^/]+'), {}
+  for name in string.gmatch(gone, '%S+') do is_gone[name] = true end
 
-local function wait(user, kind, due)
-  call('HSET', channels, 'w' .. user, format('%s%.0f %s', kind, due, owner))
-  remind(user, kind, due)
-end
-
-local function waiting_for(user)
-  local kind, due, by = match(call('HGET', channels, 'w' .. user) or '', '^(.)(%d+) (.*)$')
-  return kind, tonumber(due or 0), by
-end
-
-local function remind_again(user)
-  -- The answer that said so may have been lost.
-  local kind, due, by = waiting_for(user)
-  if kind and match(by, '^(.*)%.') == process then remind(user, kind, due) end
-end
-
-local function remove(user, is_told)
-  local info = call('HGET', users, user)
-  call('HDEL', users, user)
-  call('HDEL', channels, 'n' .. user, 'w' .. user)
-  if info and is_told then tell('l', user, info) end
-end
-
-local function leave(channel, entry, at_once)
-  local user = match(entry, '^%S+ (.*)$')
-  call('HDEL', channels, 'c' .. channel)
-  if call('HINCRBY', channels, 'n' .. user, -1) > 0 then return user end
-  call('HDEL', channels, 'n' .. user)
-  local kind = waiting_for(user)
-  if kind == 'j' then
-    -- Nobody was told that this user has come.
-    remove(user, false)
-  elseif grace > 0 and not at_once then
-    wait(user, 'l', now + grace)
-  else
-    remove(user, true)
+  local function remind(user, kind, due)
+    local at = #waits
+    waits[at + 1], waits[at + 2], waits[at + 3] = user, kind, due - now
+    waits[at + 4] = call('HGET', users, user) or ''
   end
-  return user
-end
 
-local function join(channel, user, info, is_quiet)
-  local before = call('HMGET', channels, 'c' .. channel, 'n' .. user, 'w' .. user, 'x' .. channel)
-  local is_known = before[1] and match(before[1], '^%S+ (.*)$') == user
-  if before[1] and not is_known then leave(channel, before[1]) end
-  local count = tonumber(before[2] or 0) + (is_known and 0 or 1)
-  call('HSET', channels, 'c' .. channel, owner .. ' ' .. user, 'n' .. user, count)
-  call('HSET', users, user, info)
-  if before[4] then call('HDEL', channels, 'x' .. channel) end
-  if not before[3] then
-    if count == 1 and not is_known and not is_quiet then
-      if delay > 0 then wait(user, 'j', now + delay) else tell('j', user, info) end
+  local function wait(user, kind, due)
+    call('HSET', channels, 'w' .. user, format('%s%.0f %s', kind, due, owner))
+    remind(user, kind, due)
+  end
+
+  local function waiting_for(user)
+    local kind, due, by = match(call('HGET', channels, 'w' .. user) or '', '^(.)(%d+) (.*)$')
+    return kind, tonumber(due or 0), kind and match(by, '^(.*)%.') == process
+  end
+
+  local function remind_again(user)
+    -- The answer that said so may have been lost.
+    local kind, due, is_own = waiting_for(user)
+    if is_own then remind(user, kind, due) end
+  end
+
+  local function remove(user, is_told)
+    local info = call('HGET', users, user)
+    call('HDEL', users, user)
+    call('HDEL', channels, 'n' .. user, 'w' .. user)
+    if info and is_told then tell('l', user, info) end
+  end
+
+  local function leave(channel, entry, at_once)
+    local user = match(entry, '^%S+ (.*)$')
+    call('HDEL', channels, 'c' .. channel)
+    if call('HINCRBY', channels, 'n' .. user, -1) > 0 then return end
+    call('HDEL', channels, 'n' .. user)
+    local kind = waiting_for(user)
+    if kind == 'j' then
+      -- Nobody was told that this user has come.
+      remove(user, false)
+    elseif grace > 0 and not at_once then
+      wait(user, 'l', now + grace)
+    else
+      remove(user, true)
     end
-  elseif sub(before[3], 1, 1) == 'l' or is_quiet then
-    -- A user who comes back in time has never left; one who was here before has not come now.
-    call('HDEL', channels, 'w' .. user)
-  else
-    remind_again(user)
   end
-end
 
-local function ended(channel, entry)
-  if gone[match(entry, '^%S+')] then return end
-  call('HSET', channels, 'x' .. channel, format('%.0f %s', now, match(entry, '^%S+ (.*)$')))
-end
-
-local function due(user)
-  local kind, at, by = waiting_for(user)
-  if not kind or match(by, '^(.*)%.') ~= process then return 0 end
-  if at > now then
-    remind(user, kind, at)
-    return 0
+  local function join(channel, user, info, is_quiet)
+    local before = call('HMGET', channels, 'c' .. channel, 'n' .. user, 'w' .. user, 'x' .. channel)
+    local is_known = before[1] and match(before[1], '^%S+ (.*)$') == user
+    if before[1] and not is_known then leave(channel, before[1]) end
+    local count = tonumber(before[2] or 0) + (is_known and 0 or 1)
+    call('HSET', channels, 'c' .. channel, owner .. ' ' .. user, 'n' .. user, count)
+    call('HSET', users, user, info)
+    if before[4] then call('HDEL', channels, 'x' .. channel) end
+    if not before[3] then
+      if count == 1 and not is_known and not is_quiet then
+        if delay > 0 then wait(user, 'j', now + delay) else tell('j', user, info) end
+      end
+    elseif sub(before[3], 1, 1) == 'l' or is_quiet then
+      -- A user who comes back in time has never left; one who was here before has not come now.
+      call('HDEL', channels, 'w' .. user)
+    else
+      remind_again(user)
+    end
   end
-  if kind == 'l' then
-    remove(user, true)
-  else
-    call('HDEL', channels, 'w' .. user)
-    tell('j', user, call('HGET', users, user))
+
+  local function ended(channel, entry)
+    if is_gone[match(entry, '^%S+')] then return end
+    call('HSET', channels, 'x' .. channel, format('%.0f %s', now, match(entry, '^%S+ (.*)$')))
   end
-  return 1
-end
 
-local operations = {}
+  local function see_to(user)
+    -- Whoever has seen to it meanwhile: this process does again.
+    local kind, at = waiting_for(user)
+    if kind then wait(user, kind, at) end
+    return kind
+  end
 
-function operations.j(channel, user, info)
-  join(channel, user, info, false)
-  return 1
-end
-
-function operations.r(channel, user, info)
-  if call('HDEL', channels, 'x' .. channel) == 1 then return 0 end
-  join(channel, user, info, is_lost and mode == 'q')
-  return 1
-end
-
-function operations.l(channel, user)
-  local entry = call('HGET', channels, 'c' .. channel)
-  if entry then leave(channel, entry) return 1 end
-  remind_again(user)
-  return 0
-end
-
-function operations.k(channel)
-  local entry = call('HGET', channels, 'c' .. channel)
-  if entry then
-    ended(channel, entry)
-    leave(channel, entry)
+  function operations.j(channel, user, info)
+    join(channel, user, info, false)
     return 1
   end
-  local mark = call('HGET', channels, 'x' .. channel)
-  if mark then remind_again(match(mark, '^%d+ (.*)$')) end
-  return 0
-end
 
-function operations.u(user)
-  local all, count = call('HGETALL', channels), 0
-  for i = 1, #all, 2 do
-    if sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+ (.*)$') == user then
-      ended(sub(all[i], 2), all[i + 1])
-      call('HDEL', channels, all[i])
-      count = count + 1
+  function operations.r(channel, user, info)
+    if call('HDEL', channels, 'x' .. channel) == 1 then return 0 end
+    join(channel, user, info, is_lost and mode == 'q')
+    return 1
+  end
+
+  function operations.l(channel, user)
+    local entry = call('HGET', channels, 'c' .. channel)
+    if entry then
+      leave(channel, entry)
+      return 1
     end
+    remind_again(user)
+    return 0
   end
-  local kind = waiting_for(user)
-  remove(user, kind ~= 'j')
-  return count
-end
 
-function operations.w(user)
-  return due(user)
-end
-
-local function see_to(user)
-  -- Whoever has seen to it meanwhile: this process does again.
-  local kind, at = waiting_for(user)
-  if kind then wait(user, kind, at) end
-  return kind
-end
-
-function operations.J(user, info, left)
-  if not see_to(user) and is_lost and call('HEXISTS', users, user) == 1 then wait(user, 'j', now + left) end
-  return 1
-end
-
-function operations.L(user, info, left)
-  local kind = waiting_for(user)
-  if not is_lost then
-    see_to(user)
-  elseif kind == 'j' then
-    call('HDEL', channels, 'w' .. user)
-  elseif call('HEXISTS', users, user) == 0 then
-    call('HSET', users, user, info)
-    wait(user, 'l', now + left)
+  function operations.k(channel)
+    local entry = call('HGET', channels, 'c' .. channel)
+    if entry then
+      ended(channel, entry)
+      leave(channel, entry)
+      return 1
+    end
+    local mark = call('HGET', channels, 'x' .. channel)
+    if mark then remind_again(match(mark, '^%d+ (.*)$')) end
+    return 0
   end
-  return 1
-end
 
-function operations.s()
-  local all, changes = call('HGETALL', channels), 0
-  for i = 1, #all, 2 do
-    local kind, name, value = sub(all[i], 1, 1), sub(all[i], 2), all[i + 1]
-    if kind == 'c' and gone[match(value, '^%S+')] then
-      leave(name, value)
-      changes = changes + 1
-    elseif kind == 'x' and now - tonumber(match(value, '^%d+')) > ENDED_KEPT then
-      call('HDEL', channels, all[i])
-    elseif kind == 'w' then
-      local what, at, by = match(value, '^(.)(%d+) (.*)$')
-      -- It may have gone, or be another, since this was read.
-      if gone[by] and call('HGET', channels, all[i]) == value then
-        wait(name, what, tonumber(at))
-        if tonumber(at) <= now then due(name) end
-        changes = changes + 1
+  function operations.u(user)
+    local all, count = call('HGETALL', channels), 0
+    for i = 1, #all, 2 do
+      if sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+ (.*)$') == user then
+        ended(sub(all[i], 2), all[i + 1])
+        call('HDEL', channels, all[i])
+        count = count + 1
       end
     end
+    local kind = waiting_for(user)
+    remove(user, kind ~= 'j')
+    return count
   end
-  for name in pairs(gone) do call('HDEL', head, 'of ' .. name) end
-  return changes
+
+  function operations.w(user)
+    local kind, at, is_own = waiting_for(user)
+    if not is_own then return 0 end
+    if at > now then
+      remind(user, kind, at)
+      return 0
+    end
+    if kind == 'l' then
+      remove(user, true)
+    else
+      call('HDEL', channels, 'w' .. user)
+      tell('j', user, call('HGET', users, user))
+    end
+    return 1
+  end
+
+  function operations.J(user, info, left)
+    if not see_to(user) and is_lost and call('HEXISTS', users, user) == 1 then wait(user, 'j', now + left) end
+    return 1
+  end
+
+  function operations.L(user, info, left)
+    local kind = waiting_for(user)
+    if not is_lost then
+      see_to(user)
+    elseif kind == 'j' then
+      call('HDEL', channels, 'w' .. user)
+    elseif call('HEXISTS', users, user) == 0 then
+      call('HSET', users, user, info)
+      wait(user, 'l', now + left)
+    end
+    return 1
+  end
+
+  function operations.s()
+    local all, changes = call('HGETALL', channels), 0
+    for i = 1, #all, 2 do
+      local kind, name, value = sub(all[i], 1, 1), sub(all[i], 2), all[i + 1]
+      if kind == 'c' and is_gone[match(value, '^%S+')] then
+        leave(name, value)
+        changes = changes + 1
+      elseif kind == 'x' and now - tonumber(match(value, '^%d+')) > ENDED_KEPT then
+        call('HDEL', channels, all[i])
+      elseif kind == 'w' then
+        local what, at, by = match(value, '^(.)(%d+) (.*)$')
+        -- It may be another, or none, since this was read.
+        if is_gone[by] and call('HGET', channels, all[i]) == value then
+          wait(name, what, tonumber(at))
+          if tonumber(at) <= now then operations.w(name) end
+          changes = changes + 1
+        end
+      end
+    end
+    for name in pairs(is_gone) do call('HDEL', head, 'of ' .. name) end
+    return changes
+  end
+
+  function operations.a(number, of)
+    local who = match(claim or '', '^(%S+)')
+    number = math.min(tonumber(number), last)
+    if of ~= epoch or who ~= claimant or number <= told then return 0 end
+    for event = told + 1, number do call('HDEL', channels, 'e' .. event) end
+    told = number
+    return 1
+  end
+
+  function operations.e()
+    return 1
+  end
+
+  return operations
 end
 
-function operations.a(number, of)
-  local who = match(claim or '', '^(%S+)')
-  number = math.min(tonumber(number), last)
-  if of ~= epoch or who ~= claimant or number <= told then return 0 end
-  for event = told + 1, number do call('HDEL', channels, 'e' .. event) end
-  told = number
-  return 1
-end
-
-function operations.e()
-  return 1
-end
-
+local operations
 for at = 12, #ARGV, 4 do
-  results[#results + 1] = operations[ARGV[at]](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  local kind, result = ARGV[at], nil
+  if kind == 'j' and delay == 0 then
+    local channel, user = ARGV[at + 1], ARGV[at + 2]
+    local before = call('HMGET', channels, 'c' .. channel, 'n' .. user, 'w' .. user, 'x' .. channel)
+    if not (before[1] or before[3] or before[4]) then
+      call('HSET', channels, 'c' .. channel, owner .. ' ' .. user, 'n' .. user, (before[2] or 0) + 1)
+      call('HSET', users, user, ARGV[at + 3])
+      if not before[2] then tell('j', user, ARGV[at + 3]) end
+      result = 1
+    end
+  end
+  if not result then
+    operations = operations or others()
+    result = operations[kind](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  end
+  results[#results + 1] = result
 end
 
 if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
-local owners = {}
+local reply = {epoch, results, waits, {}, 0}
 if known == '' or mode ~= '' then
+  local owners, process = reply[4], string.match(claimant, '^[^/]+')
   for _, field in ipairs(call('HKEYS', head)) do
-    local name = match(field, '^of (.*)$')
-    if name and name ~= owner and match(name, '^(.*)%.') == process then
+    local name = string.match(field, '^of (.*)$')
+    if name and name ~= owner and string.match(name, '^(.*)%.') == process then
       -- What this process was called has nothing any more: all was restored.
       call('HDEL', head, field)
     elseif name then
@@ -304,14 +322,18 @@ if known == '' or mode ~= '' then
     end
   end
 end
-local reply = {epoch, results, waits, owners, 0}
 if last > told then
-  local who, before = match(claim or '', '^(%S+) (%d+)$')
-  local is_free = not who or who == claimant or gone_processes[match(who, '^[^/]+')] or now > tonumber(before)
+  local who, till = string.match(claim or '', '^(%S+) (%d+)$')
+  local is_free = not who or who == claimant or now > tonumber(till)
+  if not is_free then
+    for name in string.gmatch(gone, '%S+') do
+      is_free = is_free or string.match(name, '^(.*)%.') == string.match(who, '^[^/]+')
+    end
+  end
   if has_events and not is_free then
-    reply[5] = now - tonumber(before) - 1
+    reply[5] = now - tonumber(till) - 1
   elseif has_events then
-    call('HSET', head, 'claim', format('%s %.0f', claimant, now + CLAIM))
+    call('HSET', head, 'claim', string.format('%s %.0f', claimant, now + CLAIM))
     local from = told
     if who == claimant and known == epoch then from = math.max(told, tonumber(ARGV[6])) end
     for event = from + 1, math.min(last, from + MAX_EVENTS) do

@@ -135,7 +135,7 @@ async def test_a_channel_that_is_another_user(make: Make) -> None:
     await listener.end()
 
 
-async def test_joins_of_a_tick_are_one_call(make: Make, own_server: Callable[..., Server]) -> None:
+async def test_joins_of_a_tick_are_one_call(own_server: Callable[..., Server], make: Make) -> None:
     server = own_server()
     layer = make(hosts=[server.url], presence=PRESENCE | {"events": False, "lease": 60})
     channels = [await layer.new_channel() for _ in range(300)]
