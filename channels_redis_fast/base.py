@@ -25,10 +25,11 @@ from .cluster.seeds import Seeds
 from .connection.dialer import Dialer, create_pool
 from .connection.hosts import decode_hosts, host_label, is_cluster
 from .connection.unset import stand_in, unset_part
-from .history import Histories, History, Stream
+from .history import Asked, Histories, History, Stream
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
+from .messages.exclusion import NOBODY, GroupSend, checked, listed
 from .presence import Leases, PresenceRules, Presences
 from .presence.groups import GroupPresence
 from .presence.keys import User, user_field
@@ -120,21 +121,30 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """The sends, groups and histories of this layer as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._router)
 
-    async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
+    async def group_send_many(self, messages: Iterable[GroupSend]) -> None:
         """
         Send ``(group, message)`` pairs, all at once; those of one group arrive in order.
+
+        A third element is an ``exclude``, as ``group_send`` takes it.
 
         A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
         whether or not the others succeed, and the first error of ``group_send``, in their order, is raised.
         """
         # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
-        await self._group_send_many(list(messages))
+        await self._group_send_many(listed(messages))
 
     @routed
-    async def _group_send_many(self, pairs: list[tuple[str, Message]]) -> None:
-        for group, message in pairs:
+    async def _group_send_many(self, sends: list[tuple[Any, ...]]) -> None:
+        for group, message, *more in sends:
             self._check_group_message(group, message)
-        outcomes = await asyncio.gather(*(self.group_send(*pair) for pair in pairs), return_exceptions=True)
+            for exclude in more:
+                self._excluded(group, message, exclude)
+        # A subclass that overrides ``group_send`` may not know of ``exclude``.
+        calls = [
+            self.group_send(group, message, exclude=more[0]) if more else self.group_send(group, message)
+            for group, message, *more in sends
+        ]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
         error = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
         if error is not None:
             raise error
@@ -152,7 +162,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         histories = self._require_histories()
         way, key = self._group(group)
-        history = await histories.read(way, histories.get(group, key), since, limit)
+        stream = histories.get(group, key)
+        history = await histories.ask(way, stream, Asked.of(stream, since, limit))
         return history if since is None else self._counted(history)
 
     @routed
@@ -516,6 +527,14 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     def _check_group_message(self, group: str, message: Message) -> None:
         """Raise for a wrong name, and for what is not a message."""
         raise NotImplementedError
+
+    def _check_excluded(self, channel: str) -> None:
+        """Raise for what is not the name of a channel."""
+        raise NotImplementedError
+
+    def _excluded(self, group: str, message: Message, exclude: Iterable[str] | None) -> frozenset[str]:
+        """Return who is not to get a message to a group. Raises ``TypeError`` for what are no names of channels."""
+        return NOBODY if exclude is None else checked(exclude, self._check_excluded)
 
     def _own_shard(self, value: str, ring_size: int) -> int:
         return self.consistent_hash(value)

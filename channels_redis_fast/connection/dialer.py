@@ -191,6 +191,11 @@ class Dialer:
         """Have a function called when a connection that was lost is there again, in its event loop."""
         self._reconnected.append(callback)
 
+    @property
+    def is_out(self) -> bool:
+        """Whether a connection was lost, and none was opened since."""
+        return self._is_out
+
     def watch(self, follower: PrimaryFollower) -> None:
         """Have a connection's ``moved`` called, in its event loop, when the primary has moved."""
         self._followers.add(follower)

@@ -19,6 +19,7 @@ from hashlib import sha1
 from typing import Any
 
 from ..hot import frames, pack
+from .names import without
 
 #: Members of a group beyond which the script's look at it costs the server more than a round trip. Measured.
 MAX_MEMBERS = 100
@@ -48,6 +49,11 @@ class GroupSnapshot:
         #: Whether the server refused to do it in one call, for lack of a permission for example.
         self.is_refused = False
         self._entries: list[bytes] | None = None
+
+    def without(self, excluded: frozenset[str]) -> GroupSnapshot:
+        """Return what stands for the same list, and has those to whom a message goes that is not for all of them."""
+        keys, channels = without((self.keys, self.channels), excluded)
+        return GroupSnapshot(keys, channels, self.count, self.digest)
 
     @property
     def entries(self) -> list[bytes]:

@@ -17,25 +17,31 @@ from typing import NamedTuple
 from ..base import say_where
 from ..connection.futures import ignore
 from ..messages.codec import Codec, Message
+from ..messages.exclusion import NOBODY
 from ..options import check_size
 from ..stats import Stats
 from .dead_members import leave_out, remove
 from .group_cache import GroupMembershipCache, GroupSnapshot
 from .liveness import Liveness
 from .loop import CoreLoop
-from .names import Part
+from .names import Part, without
 from .sender import MAX_BYTES, Sender
 
 logger = logging.getLogger("channels_redis_fast")
 
 
 class Group(NamedTuple):
-    """A group: its name, its key and the shard of that; members added at ``limit`` (seconds) or before are none."""
+    """
+    A group, for one message: its name, its key and the shard of that.
+
+    Members added at ``limit`` (seconds) or before are none, and those in ``excluded`` do not get the message.
+    """
 
     name: str
     key: bytes
     shard: int
     limit: int
+    excluded: frozenset[str] = NOBODY
 
 
 class GroupSender:
@@ -103,11 +109,14 @@ class GroupSender:
 
         Otherwise nothing is delivered. Return who is in the group now, None where that has to be asked for.
         """
-        framed = self._framed(message, snapshot.channels, group)
+        keys, channels = snapshot.keys, snapshot.channels
+        if group.excluded:
+            keys, channels = without((keys, channels), group.excluded)
+        framed = self._framed(message, channels, group)
         if sum(map(len, framed)) > MAX_BYTES:
             return None
         found = await sender.send_same_group(
-            group.key, group.limit, snapshot.digest, snapshot.keys, framed, self._capacities(snapshot.channels)
+            group.key, group.limit, snapshot.digest, keys, framed, self._capacities(channels)
         )
         if found is None:
             # Whatever prevents it (a permission for example) would prevent it the next time too.
@@ -143,6 +152,8 @@ class GroupSender:
 
     async def deliver(self, state: CoreLoop, group: Group, shards: list[Part], members: int, message: Message) -> None:
         """Deliver to members of a group, ``members`` of them, by shard."""
+        if group.excluded:
+            shards = [without(part, group.excluded) for part in shards]
         framed = self._framed(message, [names for _, channels in shards for names in channels], group)
         calls: list[list[asyncio.Future[int]]] = []
         start = 0

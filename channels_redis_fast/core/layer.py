@@ -32,11 +32,12 @@ from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.dialer import open_client
 from ..connection.futures import ignore
-from ..history import History
+from ..history import Asked, History
 from ..history.placement import without_position
 from ..hot import key, shard, split
 from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
+from ..messages.exclusion import NOBODY
 from ..messages.mailbox import InboxRegistry
 from ..presence import Lapse
 from ..presence.leases import leases_key
@@ -319,24 +320,19 @@ class RedisChannelLayer(RedisLayer):
         """
         Add a channel to a group as ``group_add`` does, and return what it has missed since a position.
 
-        Whatever is sent to the group is either in the history that is returned, or delivered to the channel. None for
-        ``since`` returns all that is kept. What ``complete`` means is said by ``History``.
+        Whatever is sent to the group is either in the history that is returned, or delivered to the channel; or in
+        neither, if it excludes the channel. None for ``since`` returns all that is kept. ``History`` says what
+        ``complete`` means.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
         """
         histories = self._require_histories()
         connection, group_key = self._group(group, channel)
+        stream = histories.get(group, group_key)
+        asked = Asked.of(stream, since, None, channel)
         arguments = (time.time(), channel, self.group_expiry)
-        resumed = histories.read(
-            connection,
-            histories.get(group, group_key),
-            since,
-            None,
-            scripts.GROUP_RESUME,
-            (group_key,),
-            arguments,
-        )
+        resumed = histories.ask(connection, stream, asked, scripts.GROUP_RESUME, (group_key,), arguments)
         self._record(group, group_key, channel)
         try:
             history = await resumed
@@ -364,18 +360,22 @@ class RedisChannelLayer(RedisLayer):
             await removed
             await ended
 
-    async def group_send(self, group: str, message: Message) -> None:
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None:
         """
         Send a message to all channels of a group. Keys at capacity are skipped, counted and logged.
 
-        Raises ``TypeError`` for an invalid name; ``AssertionError`` for a message that is not a dict or holds
-        ``__asgi_channel__``; the serializer's error; ``redis.exceptions.ConnectionError`` naming the host.
+        ``exclude``: names of channels that do not get it, such as that of its sender. They need not be in the group.
+
+        Raises ``TypeError`` for an invalid name, and where ``exclude`` is no iterable of names; ``AssertionError`` for
+        a message that is not a dict or holds ``__asgi_channel__``; the serializer's error;
+        ``redis.exceptions.ConnectionError`` naming the host.
         """
         self._check_group_message(group, message)
+        excluded = NOBODY if exclude is None else self._excluded(group, message, exclude)
         loop = get_running_loop()
         state = self._router.get(loop) or await self._router.find(loop)
         if state is None:
-            await self._router.through_hub(_group_send(self, group, message))
+            await self._router.through_hub(_group_send(self, group, message, exclude=excluded))
             return
         self._stats.group_sends += 1
         if self._liveness is not None:
@@ -383,7 +383,7 @@ class RedisChannelLayer(RedisLayer):
             if dead is not state.dead:
                 state.judge(dead)
         limit = int(time.time()) - self.group_expiry
-        target = Group(group, self._group_key(group), self.consistent_hash(group), limit)
+        target = Group(group, self._group_key(group), self.consistent_hash(group), limit, excluded)
         if self._histories is not None:
             message = without_position(message)
             stream = self._histories.find(group, target.key)
@@ -635,6 +635,10 @@ class RedisChannelLayer(RedisLayer):
             raise AssertionError("message is not a dict")
         if CHANNEL_FIELD in message:
             raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
+
+    def _check_excluded(self, channel: str) -> None:
+        if self._kind(channel) < 0:
+            self.require_valid_channel_name(channel)
 
     def _checked_kind(self, channel: str) -> int:
         """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""

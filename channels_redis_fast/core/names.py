@@ -59,6 +59,18 @@ def split_by(hash_of: Callable[[str], int]) -> Callable[[list[bytes], bytes, int
     return own_split
 
 
+def without(part: Part, excluded: frozenset[str]) -> Part:
+    """Return the members of a group on a shard without some of them, and without the keys on which no others are."""
+    keys: list[bytes] = []
+    channels: list[list[str]] = []
+    for redis_key, names in zip(*part, strict=True):
+        kept = names if excluded.isdisjoint(names) else [name for name in names if name not in excluded]
+        if kept:
+            keys.append(redis_key)
+            channels.append(kept)
+    return keys, channels
+
+
 def _not_sure(name: object) -> int:
     return -1
 

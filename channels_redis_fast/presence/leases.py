@@ -58,7 +58,10 @@ REFRESH = 1.0
 SOON = 0.002
 
 #: Seconds that the end of an event loop waits for the lease to be given back.
-GIVE_BACK_TIMEOUT = 1.0
+GIVE_BACK_TIMEOUT = 0.5
+
+#: How often a loop that did not run goes round to notice that it has lost a connection.
+NOTICE = 3
 
 
 def leases_key(prefix: bytes) -> bytes:
@@ -88,7 +91,7 @@ class LeaseReading(NamedTuple):
     now: float
     read_at: float
     #: By which the script knows what is known: how many are overdue, and the highest of their deadlines.
-    known: int = 0
+    number: int = 0
     last: bytes = b""
 
     def overdue(self) -> dict[str, float]:
@@ -224,6 +227,7 @@ class Leases:
 
     async def leave(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called in an event loop that is about to close. If it is the last that kept the lease, that is given back."""
+        end = loop.time() + GIVE_BACK_TIMEOUT
         under_way = self._calls.get(loop)
         if under_way is not None:
             await asyncio.wait([under_way], timeout=GIVE_BACK_TIMEOUT)
@@ -237,11 +241,16 @@ class Leases:
                 return
             self._held_until = min(self._held_until, time.monotonic())
             process, deadline = self._process, self._deadline
+        for _ in range(NOTICE):
+            await asyncio.sleep(0)
+        way = shard.at(self.key)
+        if way.dialer.is_out:
+            # Then it runs out by itself, and what would wait for the server would be in the way of closing.
+            return
         future: asyncio.Future[Any] = loop.create_future()
         future.add_done_callback(ignore)
-        way = shard.at(self.key)
         way.submit(_GiveBack(way, self.key, process, deadline, future))
-        await asyncio.wait([future], timeout=GIVE_BACK_TIMEOUT)
+        await asyncio.wait([future], timeout=max(end - loop.time(), 0.0))
 
     def after_fork(self, process: str) -> None:
         """In a forked child: be another process, which has no lease."""
@@ -307,7 +316,7 @@ class Leases:
 
     def renewal_arguments(self, process: str, known: LeaseReading) -> list[Any]:
         """Return what ``RENEW`` takes for a process, empty for one that only reads, that knows a reading."""
-        return [1, self.key, process, f"{self.duration:.6f}", self._retention, known.known, known.last]
+        return [1, self.key, process, f"{self.duration:.6f}", self._retention, known.number, known.last]
 
     @property
     def renewing(self) -> str:
@@ -406,6 +415,7 @@ class _Renewal(_LeaseCall):
     def __init__(self, way: Any, leases: Leases, future: asyncio.Future[LeaseReading]) -> None:
         super().__init__(scripts.RENEW, way, future)
         self._leases = leases
+        #: How often it was written, but for what the server said it would not do.
         self._writes = 0
         #: What it was made out for when it was written last, and when (monotonic) that was.
         self.process = ""
@@ -414,8 +424,16 @@ class _Renewal(_LeaseCall):
 
     @property
     def is_repeated(self) -> bool:
-        """Whether it was written more than once, and so may have been carried out more than once."""
+        """Whether it may have been carried out more than once: it was written again for want of an answer."""
         return self._writes > 1
+
+    def reply(self, reply: Any) -> bool:
+        again = super().reply(reply)
+        self._writes -= again
+        return again
+
+    def not_done(self) -> None:
+        self._writes -= 1
 
     def arguments(self, server: ServerIdentity) -> list[Any]:
         self._writes += 1

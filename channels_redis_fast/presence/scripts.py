@@ -36,26 +36,26 @@ ENDED_KEPT = 86_400
 MAX_EVENTS = 1_000
 
 #: ARGV: the process as owner; who it is as a claimant; a new epoch, should there be none; the epoch that the caller
-#: knows, empty for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to restore
-#: with events; the number of the last event that it has of that epoch; whether there are events (1, or empty); the grace
-#: time and the time for which an announcement is put off, in milliseconds; the name of the group; owners that are gone,
-#: each behind a space. Then four for each operation:
+#: knows, empty for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to
+#: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or
+#: empty); the grace time and the time for which an announcement is put off, in milliseconds; the name of the group;
+#: owners that are gone, each behind a space. Then four for each operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
 #: - ``u`` user: all channels of a user leave, without grace.
 #: - ``w`` user: the time is over for which a user's change was to wait.
-#: - ``L`` user info milliseconds: a user is leaving, and has so much time left. ``J`` user info milliseconds: one who is
-#:   there is to be announced after that time.
+#: - ``L`` user info milliseconds: a user is leaving, and has so much time left. ``J`` user info milliseconds: one who
+#:   is there is to be announced after that time.
 #: - ``s``: what owners that are gone have left is taken care of.
 #: - ``a`` number epoch: events are delivered up to that one.
 #: - ``e``: nothing, but that the data are kept.
 #:
 #: Returns the epoch alone where it is not the one that the caller knows. Else: the epoch; by operation whether there
-#: was something to do; users whose change waits for this process to see to it: four each, the user, ``l`` or ``j``, the
-#: milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the first
-#: event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another ends; and
-#: the events: ``j`` or ``l``, the length of the user, a space, the user, the info.
+#: was something to do; users whose change waits for this process to see to it: four each, the user, ``l`` or ``j``,
+#: the milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the
+#: first event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another
+#: ends; and the events: ``j`` or ``l``, the length of the user, a space, the user, the info.
 #:
 #: The usual join is written out: the functions that the rest needs are made only for that, since it takes the server
 #: longer to make them than to have a user join.

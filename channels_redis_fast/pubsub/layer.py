@@ -34,6 +34,7 @@ from ..history.placement import without_position
 from ..history.positions import histories_prefix
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
+from ..messages.exclusion import with_excluded
 from ..messages.mailbox import MailboxLimits
 from ..presence.keys import all_prefix
 from ..subscriptions.dialect import PLAIN, SHARDED
@@ -68,8 +69,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds that
-    the lease of each process lasts, by which those that live are told from those that are gone; None for no leases.
+    default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds
+    that the lease of each process lasts, by which those that live are told from those that are gone; None for none.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -236,7 +237,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Add a channel of this process to a group, and return what was sent to the group since a position.
 
-        What the channel receives from now on follows that: nothing is missing between the two, and nothing comes twice.
+        What the channel receives from now on follows that: nothing is missing between the two, and nothing comes twice;
+        messages that exclude the channel are in neither.
         ``complete`` is True only if it is proven that nothing is missing behind ``since``; see ``History``. When this
         raises, or is cancelled, the channel may be in the group, as after ``group_add``.
 
@@ -274,17 +276,25 @@ class RedisPubSubChannelLayer(RedisLayer):
         if ended is not None:
             await ended
 
-    async def group_send(self, group: str, message: Message) -> None:
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None:
         """
         Send a message to all channels of a group, in all processes.
 
         A message is a dict, or as in channels_redis whatever else the serializer takes, but for None. To a group with
         a history it is a dict, and its receivers find its position in it under ``__position__``.
 
-        Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
-        host; ``redis.exceptions.ResponseError`` where the server refuses scripts, which a history needs.
+        ``exclude``: names of channels that do not get it, such as that of its sender. They travel in the message, a
+        dict, under ``__exclude__``: processes of channels_redis give it to all of their channels, with that key.
+
+        Raises ``TypeError`` where ``exclude`` is no iterable of names, or goes with a message that is no dict; the
+        serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host;
+        ``redis.exceptions.ResponseError`` where the server refuses scripts, which a history needs.
         """
         name = self._group_channel(group)
+        if exclude is not None:
+            excluded = self._excluded(group, message, exclude)
+            if excluded:
+                message = with_excluded(message, excluded)
         stream = None if self._histories is None else self._histories.find(group, name.encode())
         if stream is None:
             await self._publish(name, message, "group", group)
@@ -455,6 +465,18 @@ class RedisPubSubChannelLayer(RedisLayer):
                 self._check_recorded(group, payload)
             # Only the serializer knows whether it takes this.
             self._payload(message, "group", group)
+
+    def _check_excluded(self, channel: str) -> None:
+        _require_text("channel", channel)
+
+    def _excluded(self, group: str, message: Message, exclude: Iterable[str] | None) -> frozenset[str]:
+        excluded = super()._excluded(group, message, exclude)
+        if excluded and not isinstance(message, dict):
+            raise TypeError(
+                f"a message for group {group} must be a dict, to carry the names that it excludes; it is "
+                f"{type(message).__name__}"
+            )
+        return excluded
 
     def _group(self, group: str) -> tuple[CommandConnection | SlotQueue, bytes]:
         """Return the connection and the Redis channel of a group, which stands for its key."""

@@ -24,12 +24,12 @@ from ..cluster.seeds import Seeds
 from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
 from ..connection.script import Script
-from ..history import Histories, History, Stream
+from ..history import Asked, Histories, History, Stream
 from ..history import scripts as history_scripts
-from ..history.streams import Asked
 from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
+from ..messages.exclusion import EXCLUDED, take_excluded
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
 from ..presence import FIELD, Leases, Presences, SeenEvents
 from ..presence.scripts import CHANGE
@@ -225,7 +225,7 @@ class PubSubLoop:
 
         Raises ``LookupError`` like ``join``, ``TypeError`` for a wrong position.
         """
-        asked = Asked.of(stream, since, None)
+        asked = Asked.of(stream, since, None, channel)
         assert self.recovery is not None
         with self.recovery.holding(group, channel) as hold:
             await self.join(group, channel, stream)
@@ -372,8 +372,16 @@ class PubSubLoop:
             if not members or (self.recovery is not None and self.recovery.takes(target, payload)):
                 return
         message = self.decode(target, payload)
-        if message is not None:
-            self.deliver(target if members is None else members, message)
+        if message is None:
+            return
+        if members is None:
+            self.deliver(target, message)
+            return
+        if isinstance(message, dict) and EXCLUDED in message:
+            excluded = take_excluded(message)
+            members = [channel for channel in members if channel not in excluded]
+        if members:
+            self.deliver(members, message)
 
     def _run_sweep(self) -> None:
         with self._limits.lock:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ..history import History
 from ..messages.codec import Message
+from ..messages.exclusion import GroupSend, listed, names_in
 from .routing import CallRouter, WaitExpired
 
 
@@ -25,8 +26,8 @@ class Layer(Protocol):
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None: ...
     async def group_add(self, group: str, channel: str) -> None: ...
     async def group_discard(self, group: str, channel: str) -> None: ...
-    async def group_send(self, group: str, message: Message) -> None: ...
-    async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None: ...
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None: ...
+    async def group_send_many(self, messages: Iterable[GroupSend]) -> None: ...
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History: ...
     async def group_resume(self, group: str, channel: str, since: str) -> History: ...
     async def group_forget(self, group: str) -> None: ...
@@ -77,15 +78,24 @@ class SyncLayer:
         """Remove a channel from a group."""
         self._run("group_discard", group, timeout, self._layer.group_discard, group, channel)
 
-    def group_send(self, group: str, message: Message, *, timeout: float | Unset | None = UNSET) -> None:
-        """Send a message to all channels of a group."""
-        self._run("group_send", group, timeout, self._layer.group_send, group, message)
-
-    def group_send_many(
-        self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET
+    def group_send(
+        self,
+        group: str,
+        message: Message,
+        *,
+        exclude: Iterable[str] | None = None,
+        timeout: float | Unset | None = UNSET,
     ) -> None:
+        """Send a message to all channels of a group, but to none of ``exclude``."""
+        send: Any = self._layer.group_send
+        if exclude is not None:
+            # Iterated in this thread: it may be the caller's code.
+            send = partial(send, exclude=names_in(exclude))
+        self._run("group_send", group, timeout, send, group, message)
+
+    def group_send_many(self, messages: Iterable[GroupSend], *, timeout: float | Unset | None = UNSET) -> None:
         """Send messages to groups. Raises what the layer's ``group_send_many`` raises."""
-        self._run("group_send_many", None, timeout, self._layer.group_send_many, list(messages))
+        self._run("group_send_many", None, timeout, self._layer.group_send_many, listed(messages))
 
     def group_history(
         self,

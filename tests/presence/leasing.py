@@ -43,7 +43,7 @@ class Member:
 
     def __init__(self, url: str, prefix: str) -> None:
         command = [sys.executable, "-m", "tests.presence.member", url, prefix, str(SHORT)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, cwd=ROOT)
         self.channel: str = self.report()
 
     @property
