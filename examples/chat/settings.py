@@ -29,6 +29,8 @@ CHANNEL_LAYERS = {
             "prefix": os.environ.get("CHAT_PREFIX", "chat"),
             # A room keeps its last 500 messages for an hour: for those who come, and those who come back.
             "history": {"room.*": {"size": 500, "ttl": 3600}},
+            # Who is in a room, and who came and went; a page that is loaded anew within 3 s has not gone.
+            "presence": {"lease": 10, "grace": 3, "events": True},
         },
     }
 }

@@ -19,7 +19,9 @@ async def room(request, room):
     if not name:
         return redirect("/")
     history = await get_channel_layer().group_history(f"room.{room}", limit=50)
-    said = [{field: message[field] for field in ("id", "name", "text", "at")} for message in history.messages]
+    # Who came and went is in the history as well.
+    messages = [message for message in history.messages if message["type"] == "room.said"]
+    said = [{field: message[field] for field in ("id", "name", "text", "at")} for message in messages]
     context = {"room": room, "name": name, "start": {"said": said, "position": history.position}}
     return render(request, "room.html", context)
 

@@ -95,6 +95,9 @@ class Window:
         return [entry["message"] for entry in log if entry["source"] in ("javascript", "security", "console-api")]
 
     def close(self) -> None:
+        if self._handle not in self._driver.window_handles:
+            return
+        assert self.errors() == []
         self._driver.switch_to.window(self._handle)
         self._driver.close()
         self._driver.switch_to.window(self._driver.window_handles[0])
@@ -111,7 +114,6 @@ def window(driver: Any) -> Iterator[Callable[[str], Window]]:
 
     yield open_window
     for each in opened:
-        assert each.errors() == []
         each.close()
 
 

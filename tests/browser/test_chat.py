@@ -96,3 +96,18 @@ def test_a_process_is_restarted(window: Open, site: Site, room: str) -> None:
     wait_until(lambda: is_connected(ada), "Ada is back")
     say(ada, "after")
     wait_until(lambda: said(ada) == said(ben) == ["before", "meanwhile", "after"], "both have all of it")
+
+
+def test_who_is_online(window: Open, site: Site, room: str) -> None:
+    """By name, once for all windows of one, through any process; and no longer when the last one has gone."""
+
+    def online(seen_by: Window) -> list[str]:
+        return seen_by.texts("#online li")
+
+    ada, ben = enter(window, of_process(site, 0), room, "Ada"), enter(window, of_process(site, 1), room, "Ben")
+    wait_until(lambda: online(ada) == online(ben) == ["Ada", "Ben"], "both see both")
+    second = enter(window, of_process(site, 0), room, "Ben")
+    assert online(second) == ["Ada", "Ben"]
+    ben.close()
+    second.close()
+    wait_until(lambda: online(ada) == ["Ada"], "Ben's last window has gone")

@@ -3,7 +3,7 @@
 
 const { room, name } = document.body.dataset;
 const start = JSON.parse(document.getElementById("start").textContent);
-const [state, list, typing, form, input] = ["state", "said", "typing", "form", "text"].map((id) =>
+const [state, list, typing, form, input, online] = ["state", "said", "typing", "form", "text", "online"].map((id) =>
   document.getElementById(id),
 );
 
@@ -26,12 +26,24 @@ function show({ id, name: author, text, at }, waits = false) {
   list.scrollTop = list.scrollHeight;
 }
 
+let present = new Set();
+
+function showOnline() {
+  online.replaceChildren(
+    ...[...present].sort().map((author) => {
+      const item = document.createElement("li");
+      item.textContent = author;
+      return item;
+    }),
+  );
+}
+
 const typists = new Map();
 
 function showTyping(author, seconds) {
   clearTimeout(typists.get(author));
   typists.delete(author);
-  if (seconds > 0 && author !== name) typists.set(author, setTimeout(() => showTyping(author, 0), 1000 * seconds));
+  if (seconds > 0) typists.set(author, setTimeout(() => showTyping(author, 0), 1000 * seconds));
   const names = [...typists.keys()];
   typing.textContent = names.length ? `${names.join(", ")} ${names.length === 1 ? "is" : "are"} typing` : "";
 }
@@ -44,6 +56,18 @@ const handlers = {
   },
   typing({ name: author }) {
     showTyping(author, 3);
+  },
+  online({ names }) {
+    present = new Set(names);
+    showOnline();
+  },
+  came({ name: author }) {
+    present.add(author);
+    showOnline();
+  },
+  went({ name: author }) {
+    present.delete(author);
+    showOnline();
   },
 };
 
