@@ -178,13 +178,14 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         await histories.forget(way, histories.get(group, key))
 
     @routed
-    async def presence_join(self, group: str, channel: str, user: User, info: Any = None) -> None:
+    async def presence_join(self, group: str, channel: str, user: User | None, info: Any = None) -> None:
         """
         Have a user be present in a group by a channel of this process, until the channel leaves or the process ends.
 
         Several channels of one user are one presence. With the first of them the group is told, with a message of the
         type ``presence.join``; whoever is to receive it joins the group by ``group_add``. ``info``: what others are to
-        know of the user; that of the last channel holds.
+        know of the user; that of the last channel holds. None for the user stands for somebody without a name: each
+        such channel is one more who is counted, and whom ``presence`` leaves out.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name or a user that is
         neither a str nor an int, ``ValueError`` for a channel of another process, the serializer's error for an info
@@ -193,7 +194,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         presences, found = self._presence("presence_join", group)
         if not self._is_own(channel):
             raise ValueError(f"presence_join() takes channels of this process only, and {channel!r} is none.")
-        field = user_field(user)
+        field = user_field(user, channel)
         try:
             stored = presences.stored(info)
         except Exception as error:
@@ -233,7 +234,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
     @routed
     async def presence(self, group: str) -> dict[User, Any]:
         """
-        Return the users who are present in a group, each with its info.
+        Return the users who are present in a group, each with its info; but for those without a name.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -243,7 +244,9 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
 
     @routed
     async def presence_count(self, group: str) -> int:
-        """Return how many users are present in a group. Raises what ``presence`` does."""
+        """
+        Return how many users are present in a group, those without a name among them. Raises what ``presence`` does.
+        """
         presences, found = self._presence("presence_count", group)
         return await presences.count(found)
 

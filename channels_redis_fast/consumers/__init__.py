@@ -12,6 +12,7 @@ from .activation import install, installed, uninstall
 from .dispatch import DirectDispatch
 from .events import ResumableEvents
 from .generic import AsyncConsumer, AsyncHttpConsumer, AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
+from .present import Present
 from .resumable import Resumable
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AsyncJsonWebsocketConsumer",
     "AsyncWebsocketConsumer",
     "DirectDispatch",
+    "Present",
     "Resumable",
     "ResumableEvents",
     "install",

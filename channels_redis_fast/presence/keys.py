@@ -51,8 +51,14 @@ def group_key_of(prefix: bytes, key: bytes) -> bytes | None:
     return key_behind(presences_prefix(prefix), key)
 
 
-def user_field(user: object) -> bytes:
-    """Return a user as a field. Raises ``TypeError`` for what is neither a str nor an int, ``UnicodeEncodeError``."""
+def user_field(user: object, channel: str = "") -> bytes:
+    """
+    Return a user as a field; None for somebody without a name, who is one by the ``channel`` alone.
+
+    Raises ``TypeError`` for what is neither a str nor an int, ``UnicodeEncodeError``.
+    """
+    if user is None and channel:
+        return b"a" + channel.encode()
     if isinstance(user, str):
         return b"s" + user.encode()
     if isinstance(user, int) and not isinstance(user, bool):
@@ -60,8 +66,10 @@ def user_field(user: object) -> bytes:
     raise TypeError(f"a user must be a str or an int, not {type(user).__name__}")
 
 
-def user_of(field: bytes) -> User:
-    """Return the user of a field. Raises ``ValueError`` for a field of something else."""
+def user_of(field: bytes) -> User | None:
+    """Return the user of a field, None for one without a name. Raises ``ValueError`` for a field of something else."""
+    if field[:1] == b"a":
+        return None
     if field[:1] == b"s":
         return field[1:].decode()
     if field[:1] == b"i":

@@ -186,7 +186,9 @@ class Presences:
         present: dict[User, Any] = {}
         for field, info in zip(fields[::2], fields[1::2], strict=True):
             try:
-                present[user_of(field)] = self._info(group.name, info)
+                user = user_of(field)
+                if user is not None:
+                    present[user] = self._info(group.name, info)
             except ValueError:
                 self._stats.undecodable += 1
                 logger.error("Skipped a user in the presence of group %r that is none: %r", group.name, field)
