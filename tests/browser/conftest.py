@@ -24,7 +24,7 @@ from tests.places import wait_until
 from tests.proxy import Proxy
 
 DRIVER = shutil.which("chromedriver")
-BROWSER = shutil.which("chromium")
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def make_driver() -> Any:

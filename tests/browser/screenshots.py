@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from bench.server import HOST, Server, start_server
 from channels_redis_fast.core import RedisChannelLayer
 from tests.browser.conftest import Site, Window, make_driver
-from tests.browser.test_chat import enter, is_connected, said, say
+from tests.browser.test_example_site import enter, is_connected, said, say
 from tests.conftest import ROOT
 from tests.places import wait_until
 
