@@ -74,7 +74,9 @@ class RedisChannelLayer(RedisLayer):
     whether memberships of this process' channels are restored on a server that comes back without them.
     ``history``: dict of globs or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``:
     what is kept of these groups for those who were away; first match wins. ``lease``: seconds that the lease of each
-    process lasts, by which those that live are told from those that are gone; None for no leases.
+    process lasts, by which those that live are told from those that are gone; None for no leases. ``presence``:
+    ``{"lease": seconds, "grace": seconds, "events": bool}``, of which each may be left out: users can be present in
+    groups, stay so for the grace time after their last channel, and groups are told; None for no presence.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """

@@ -41,6 +41,14 @@ def describe(picture: Picture, seconds: float) -> dict[str, Any]:
             "bytes": sum(history.bytes or 0 for history in picture.histories),
             "rows": [_history(history) for history in picture.histories[:ROWS]],
         },
+        "presences": {
+            "total": len(picture.presences),
+            "users": sum(presence.users or 0 for presence in picture.presences),
+            "rows": [
+                {"name": presence.group, "shard": presence.shard, "users": presence.users}
+                for presence in picture.presences[:ROWS]
+            ],
+        },
         "leases": {
             "held": sum(leases.held for leases in picture.leases),
             "overdue": sum(leases.overdue for leases in picture.leases),

@@ -137,6 +137,10 @@ class Presences:
         """Return the presence of a group, if this process has a part in it."""
         return self._names.get(name)
 
+    def occupancy(self) -> dict[str, int]:
+        """Return by group how many channels of this process are present. For any thread."""
+        return {group.name: len(group.channels) for group in list(self._groups.values()) if group.channels}
+
     def group(self, name: str, shard: int, key: bytes) -> GroupPresence:
         """Return the presence of a group by its name, shard and key: its record, or a new one that nothing keeps."""
         group = self._groups.get(key)

@@ -71,6 +71,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
     default that is used on a cluster alone, and always there. ``history``: as on the core layer. ``lease``: seconds
     that the lease of each process lasts, by which those that live are told from those that are gone; None for none.
+    ``presence``: as on the core layer.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """

@@ -23,6 +23,7 @@ from .entries import Entry, by_size, note_refusal, seconds_left
 from .histories import HistorySurvey
 from .leases import survey_leases
 from .line import Line
+from .presences import PresenceSurvey
 from .scan import Sweep
 from .server_facts import ask_facts, nameless_receivers, own_connections
 from .snapshot import Channel, Group, Leftover, Picture, Shard, printable
@@ -64,7 +65,9 @@ class _ShardSurvey:
         self._picture = picture
         self._max_keys = max_keys
         self._prefix = layer.prefix.encode()
-        self._histories = HistorySurvey(line, self.shard, picture, self._prefix, self._prefix + b":group:")
+        group_prefix = self._prefix + b":group:"
+        self._histories = HistorySurvey(line, self.shard, picture, self._prefix, group_prefix)
+        self._presences = PresenceSurvey(line, self.shard, picture, self._prefix, group_prefix)
 
     async def run(self) -> None:
         try:
@@ -72,9 +75,11 @@ class _ShardSurvey:
             await survey_leases(self._line, self.shard, self._picture, self._prefix)
             sweep = Sweep(self._line, self._layer.prefix, self._max_keys)
             async for keys in sweep.batches():
-                streams = [key for key in keys if key.startswith(self._histories.start)]
-                others = [key for key in keys if not key.startswith(self._histories.start)]
+                special = self._histories.start, self._presences.start
+                streams, presences = ([key for key in keys if key.startswith(start)] for start in special)
+                others = [key for key in keys if not key.startswith(special)]
                 await self._histories.look_at(streams)
+                await self._presences.look_at(presences)
                 if others:
                     await self._look_at(others)
         except RedisError as error:

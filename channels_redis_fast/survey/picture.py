@@ -30,6 +30,7 @@ async def take_picture(name: str, layer: RedisLayer, shards: Sequence[Line], max
     picture.channels.sort(key=lambda channel: (-channel.fill, -channel.depth, channel.channel, channel.shard))
     picture.groups.sort(key=lambda group: (-group.members, group.group, group.shard))
     picture.histories.sort(key=lambda history: (-(history.bytes or 0), history.group, history.shard))
+    picture.presences.sort(key=lambda presence: (-(presence.users or 0), presence.group, presence.shard))
     picture.leftovers.sort(key=lambda leftover: (leftover.kind, leftover.key, leftover.shard))
     for subscriptions in (picture.subscribed_groups, picture.subscribed_channels):
         subscriptions.sort(key=lambda entry: (-(entry.subscribers or 0), entry.name, entry.shard))

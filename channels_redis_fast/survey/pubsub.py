@@ -1,10 +1,10 @@
 """
-Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what, and which groups have histories.
+Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what, which groups have histories, and who is
+present in them.
 Read-only; publishes nothing.
 
 Redis lists subscriptions without a cursor: PUBSUB CHANNELS gives all names of the prefix at once. Sharded channels are
-listed by PUBSUB SHARDCHANNELS, by each server its own. Histories are the only keys of this layer. Knows nothing of
-tables.
+listed by PUBSUB SHARDCHANNELS, by each server its own. Knows nothing of tables.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError, ResponseError
 
 from ..cluster.flush import literal
-from ..history.positions import histories_prefix
 from ..pubsub import RedisPubSubChannelLayer
 from .core import describe_shard
 from .entries import note_refusal
 from .histories import HistorySurvey
 from .leases import survey_leases
 from .line import Line
+from .presences import PresenceSurvey
 from .scan import BATCH, Sweep
 from .snapshot import Picture, Shard, Subscription, printable
 
@@ -45,7 +45,7 @@ async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Pic
     try:
         await describe_shard(line, shard)
         await survey_leases(line, shard, picture, layer.prefix.encode())
-        await _survey_histories(layer, line, shard, picture, max_names)
+        await _survey_keys(layer, line, shard, picture, max_names)
         (names,) = await line.ask((b"PUBSUB", channels, literal(layer.prefix.encode()) + b"*"))
         if isinstance(names, ResponseError):
             shard.refused.append(f"PUBSUB {channels.decode()}")
@@ -69,14 +69,17 @@ async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Pic
     return shard
 
 
-async def _survey_histories(
+async def _survey_keys(
     layer: RedisPubSubChannelLayer, line: Line, shard: Shard, picture: Picture, max_keys: int
 ) -> None:
     prefix = layer.prefix.encode()
-    histories = HistorySurvey(line, shard, picture, prefix, prefix + b"__group__")
-    sweep = Sweep(line, histories_prefix(prefix).decode(), max_keys)
+    group_prefix = prefix + b"__group__"
+    histories = HistorySurvey(line, shard, picture, prefix, group_prefix)
+    presences = PresenceSurvey(line, shard, picture, prefix, group_prefix)
+    sweep = Sweep(line, layer.prefix + ":", max_keys)
     async for keys in sweep.batches():
-        await histories.look_at(keys)
+        await histories.look_at([key for key in keys if key.startswith(histories.start)])
+        await presences.look_at([key for key in keys if key.startswith(presences.start)])
     if sweep.refused is not None:
         note_refusal(shard, "SCAN", sweep.refused)
         return

@@ -100,6 +100,21 @@ class History:
 
 
 @dataclass
+class Presence:
+    """Who is present in a group. None is what the server does not say, or not to this user."""
+
+    #: The group's name; the key where none of this layer's names leads to it.
+    group: str
+    shard: int
+    #: Those that are counted and not named among them.
+    users: int | None
+    #: Processes that have a part in it; one that has come back after a lapse may be counted twice for a while.
+    processes: int | None
+    bytes: int | None
+    expires_in_seconds: float | None
+
+
+@dataclass
 class Leases:
     """The leases of the layer's processes: ``held`` by those that live, ``overdue`` of those that are gone."""
 
@@ -115,7 +130,8 @@ class Leftover:
 
     ``kind``: ``inflight`` (a backup queue of channels_redis), ``no expiry`` (a channel, group or history that will
     never go away by itself), ``not a sorted set`` (of a channel's or group's name), ``not a stream`` (of a history's
-    name), ``foreign`` (not a name of this layer, as of another layer whose prefix begins with this one).
+    name), ``not a hash`` (of the name of a group's presence), ``foreign`` (not a name of this layer, as of another
+    layer whose prefix begins with this one).
     """
 
     key: str
@@ -147,6 +163,7 @@ class Picture:
     channels: list[Channel] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
+    presences: list[Presence] = field(default_factory=list)
     #: One entry for the layer; none where no process has a lease.
     leases: list[Leases] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)

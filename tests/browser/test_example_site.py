@@ -153,6 +153,7 @@ def test_the_live_page_moves(window: Open, site: Site, room: str) -> None:
     wait_until(lambda: page.text("#state") == "live", "it has a WebSocket")
     rows = f".row:has([title^='room.{room}'])"
     wait_until(lambda: any("2 members" in row for row in page.texts(rows)), "the room is there with its members")
+    wait_until(lambda: any("2 users" in row for row in page.texts(rows)), "and who is present")
     wait_until(lambda: "core receiver" in page.text(".chips"), "connections by role")
     wait_until(lambda: value_of(page, "Deliveries") == "0", "nothing is said")
     before = drawn(page)

@@ -21,7 +21,10 @@ from .. import deployment
 from ..values import argument, count, seconds_within
 from .view import render
 
-HELP = "Show what is in Redis right now: channels and how full they are, groups, histories, connections, leftovers."
+HELP = (
+    "Show what is in Redis right now: channels and how full they are, groups, histories, presence, connections, "
+    "leftovers."
+)
 EXAMPLE = "channels-redis-fast inspect --settings mysite.settings --watch 2"
 
 #: Rows of a table where no option says otherwise.

@@ -367,9 +367,11 @@ class Layer {
       ? "On this layer messages wait in the processes, not in Redis."
       : "No messages wait.");
     this.groups = new List("Groups, by size", "No groups.");
+    this.presences = new List("Present users, by group", "Nobody is present.");
     this.histories = new List("Histories, by size", "No histories.");
     this.body = h("div", "", this.rates.element, this.shards.element,
-      h("div", "grid lists", this.channels.element, this.groups.element, this.histories.element));
+      h("div", "grid lists", this.channels.element, this.groups.element, this.presences.element,
+        this.histories.element));
     this.element = h("section", "layer",
       h("div", "title", h("h2", "", alias), this.kind, this.prefix, this.leases, this.looked), this.notes, this.body);
     this.element.layer = this;
@@ -399,7 +401,7 @@ class Layer {
     this.updateLists(kind, picture);
   }
 
-  updateLists(kind, { channels, groups, histories, subscribed_channels: subscribed }) {
+  updateLists(kind, { channels, groups, presences, histories, subscribed_channels: subscribed }) {
     this.channels.update(
       channels.total || subscribed,
       kind === "pubsub" ? counted(subscribed, "subscribed channel")
@@ -421,6 +423,18 @@ class Layer {
         ...row,
         fill: (row.members ?? 0) / largest,
         count: row.members === null ? "–" : counted(row.members, member),
+        hint: `shard ${row.shard}`,
+      })),
+    );
+    const most = Math.max(1, ...presences.rows.map(({ users }) => users ?? 0));
+    this.presences.element.hidden = presences.total === 0;
+    this.presences.update(
+      presences.total,
+      `${counted(presences.users, "user")} in ${counted(presences.total, "group")}`,
+      presences.rows.map((row) => ({
+        ...row,
+        fill: (row.users ?? 0) / most,
+        count: row.users === null ? "–" : counted(row.users, "user"),
         hint: `shard ${row.shard}`,
       })),
     );

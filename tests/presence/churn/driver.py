@@ -22,8 +22,11 @@ from tests.faults.chaos.plan import Fault as ServerFault
 from tests.faults.chaos.servers import Servers
 from tests.presence.churn.checker import Event, Phase, check_events, check_presence, is_seen
 from tests.presence.churn.plan import (
+    BY_OTHERS,
+    LOSSY,
     OF_PROCESSES,
     OF_SERVERS,
+    OWN,
     SETUPS,
     Action,
     Fault,
@@ -205,7 +208,8 @@ class Run:
         label = f"round {self.tally.rounds}, {fault.name}"
         hit = fault.number if fault.name in OF_PROCESSES[1:] else None
         others = [number for number in range(self.size.processes) if number != hit]
-        actions = choose_actions(self._chance, self._truth, self._everybody, others, self.size.share)
+        kinds = OWN if fault.name in LOSSY else OWN + BY_OTHERS
+        actions = choose_actions(self._chance, self._truth, self._everybody, others, self.size.share, kinds)
         on_server = fault.name not in OF_PROCESSES
         acting = asyncio.ensure_future(self._act(actions, is_outage=on_server))
         try:
@@ -304,8 +308,8 @@ class Run:
         return check_presence(label, process.name, told, count, truth)
 
     # What users do. While a server is away nobody can tell how long a user is between two pages, so the next one is
-    # opened first; and one that comes back empty does not know who was thrown out: the consumers have to say it too.
-    # Otherwise these end when it was seen that they have not to.
+    # opened first. The consumers of those who were thrown out end when it was seen that they have not to, or at once
+    # where a server may come back that does not know of it.
 
     async def _act(self, actions: list[Action], is_outage: bool) -> None:
         self._last |= {action.user: action for action in actions}

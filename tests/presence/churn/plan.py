@@ -15,6 +15,13 @@ OF_SERVERS = {
     "cluster": ("cut", "failover", "kill_primary"),
 }
 
+#: Those in which a server may lose what it has acknowledged.
+LOSSY = ("restart_empty", "failover", "kill_primary")
+
+#: What users do, and what other processes do with them: the one who has the channel does not know of that, and restores
+#: it if the server has lost it.
+OWN, BY_OTHERS = ("open", "close", "reload"), ("kick", "leave")
+
 #: By setup, the layer and its servers.
 SETUPS = {f"{layer}-{servers}": (layer, servers) for layer in ("core", "pubsub") for servers in OF_SERVERS}
 
@@ -88,7 +95,12 @@ def users(count: int) -> list[User]:
 
 
 def choose_actions(
-    chance: random.Random, truth: Truth, everybody: Sequence[User], processes: Sequence[int], share: float
+    chance: random.Random,
+    truth: Truth,
+    everybody: Sequence[User],
+    processes: Sequence[int],
+    share: float,
+    kinds: Sequence[str] = OWN + BY_OTHERS,
 ) -> list[Action]:
     """
     Let a share of the users do something in some processes, each of them one thing; the truth is as if that was done.
@@ -100,7 +112,7 @@ def choose_actions(
         mine = truth.of_user(user)
         if any(tab.process not in processes for tab in mine):
             continue
-        kind = chance.choice(("open", "close", "reload", "kick", "leave")) if mine else "open"
+        kind = chance.choice(kinds) if mine else "open"
         if kind == "open":
             opened = tuple(truth.open(user, chance.choice(processes)) for _ in range(chance.randint(1, 3)))
             actions.append(Action(kind, user, opened))
