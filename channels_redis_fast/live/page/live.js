@@ -195,7 +195,7 @@ class Chart {
 // Counters whose rates are drawn: title, and by label what is added up.
 const RATES = [
   ["Sends", [["channels", "first", ["sends"]], ["groups", "second", ["group_sends"]]]],
-  ["Deliveries", [["channels here", "first", ["deliveries"]]]],
+  ["Deliveries", [["here", "first", ["deliveries"]]]],
   ["Drops", [["here", "bad", ["dropped", "expired"]], ["refused", "warm", ["channel_full", "over_capacity"]]]],
   ["Reconnects", [["connections", "warm", ["reconnects"]]]],
 ];
@@ -370,7 +370,7 @@ class Layer {
     this.presences = new List("Present users, by group", "Nobody is present.");
     this.histories = new List("Histories, by size", "No histories.");
     this.body = h("div", "", this.rates.element, this.shards.element,
-      h("div", "grid lists", this.channels.element, this.groups.element, this.presences.element,
+      h("div", "lists", this.channels.element, this.groups.element, this.presences.element,
         this.histories.element));
     this.element = h("section", "layer",
       h("div", "title", h("h2", "", alias), this.kind, this.prefix, this.leases, this.looked), this.notes, this.body);
