@@ -18,10 +18,10 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 #: The floors of the house, the highest first. A module imports from its own folder and from floors below.
 FLOORS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "live"),
     ("apps", "management", "pytest_plugin"),
     ("checks", "prometheus", "testing", "deploy"),
-    ("consumers",),
+    ("consumers", "survey"),
     ("core", "memory", "pubsub"),
     ("base",),
     ("names", "sync"),
@@ -34,7 +34,9 @@ FLOORS = (
 #: What each folder, or file at the top, is for: the second line of its box.
 PURPOSES = {
     "cli": "inspect, check, tune, bench",
+    "live": "the page that moves",
     "consumers": "Channels' consumers, direct",
+    "survey": "what is in Redis, looked at",
     "core": "the layer on sorted sets",
     "pubsub": "the layer on Pub/Sub",
     "memory": "the layer without a server",

@@ -29,7 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Folders whose tests wait for servers and processes most of the time, or are other folders' tests once more: with
 #: --one-loop they run on asyncio alone.
-ONCE = ("cli", "cluster", "consumers", "deploy", "faults", "history", "hosts", "memory", "presence", "testing")
+ONCE = (
+    *("browser", "cli", "cluster", "consumers", "deploy", "faults", "history", "hosts", "live", "memory", "presence"),
+    "testing",
+)
 
 #: Nodes of the cluster that stands in for the shared server: `pytest tests/core tests/pubsub --on-cluster`.
 CLUSTER_SIZE = 3

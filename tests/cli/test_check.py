@@ -18,8 +18,8 @@ from bench.server import ForeignServer, Server, start_server
 from channels_redis_fast.cli import deployment
 from channels_redis_fast.cli.check import history, reach
 from channels_redis_fast.cli.check.server import check_clock, check_facts
-from channels_redis_fast.cli.server_facts import Facts
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.survey.server_facts import Facts
 from tests.cli.conftest import Site
 from tests.core.helpers import LIMIT, on_database
 from tests.places import Certificates, SentinelSet, raw_client, wait_until

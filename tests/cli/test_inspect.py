@@ -19,11 +19,11 @@ import pytest
 import redis
 
 from bench.server import ForeignServer, Server
-from channels_redis_fast.cli.inspect import entries as inspected
-from channels_redis_fast.cli.inspect.snapshot import printable
 from channels_redis_fast.cli.texts import duration, size
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.survey import entries as inspected
+from channels_redis_fast.survey.snapshot import printable
 from tests.cli.conftest import Site
 from tests.conftest import ROOT
 from tests.core.helpers import on_database

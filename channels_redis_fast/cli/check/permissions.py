@@ -23,8 +23,8 @@ from ...connection.link import Command
 from ...core import RedisChannelLayer
 from ...pubsub import RedisPubSubChannelLayer
 from ...subscriptions.dialect import PLAIN, SHARDED, Dialect
-from ..line import Line, NodeLine
-from ..server_facts import is_refusal
+from ...survey.line import Line, NodeLine
+from ...survey.server_facts import is_refusal
 from .findings import OK, PROBLEM, WARNING, Finding
 from .history import history_commands, stream_key
 from .leases import OPTIONAL as _OPTIONAL_WITH_LEASES

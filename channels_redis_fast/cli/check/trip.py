@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError
 
 from ...base import RedisLayer
 from ...core import RedisChannelLayer
+from ...survey.line import Line, NodeLine
 from ..deployment import Deployment
-from ..line import Line, NodeLine
 from ..texts import duration
 from .findings import OK, PROBLEM, UNSEEN, Finding
 

@@ -10,8 +10,8 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...survey.snapshot import Channel, History, Leases, Leftover, Picture, Presence, Shard
 from ..texts import counted, duration, known, size
-from .snapshot import Channel, History, Leases, Leftover, Picture, Presence, Shard
 
 #: From where on a channel is coloured.
 WARM, FULL = 0.75, 1.0

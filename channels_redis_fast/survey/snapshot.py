@@ -1,5 +1,5 @@
 """
-What ``inspect`` finds, as data: one ``Picture`` of a deployment, and the shape of its JSON. Knows no server and no
+What a survey finds, as data: one ``Picture`` of a deployment, and the shape of its JSON. Knows no server and no
 table.
 
 Names from Redis are text here, whatever bytes they were: what is not UTF-8, or not printable, is escaped.
@@ -36,6 +36,8 @@ class Shard:
     #: Bytes; 0: no limit.
     max_memory: int | None = None
     operations_per_second: int | None = None
+    #: Seconds of processor time that the server has used since it started.
+    cpu_seconds: float | None = None
     clients: int | None = None
     #: Connections of this package to the shard's database, by layer and role.
     connections: dict[str, int] | None = None

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...connection.link import Command
-from ...connection.replies import REDIRECTIONS
-from ...presence.keys import PresenceKeys, all_prefix, group_key_of, owners_in, presences_prefix
-from ..line import Line
+from ..connection.link import Command
+from ..connection.replies import REDIRECTIONS
+from ..presence.keys import PresenceKeys, all_prefix, group_key_of, owners_in, presences_prefix
 from .entries import note_refusal, seconds_left
+from .line import Line
 from .snapshot import Leftover, Picture, Presence, Shard, printable
 
 

@@ -46,6 +46,14 @@ class Facts:
         names = ("valkey_version", "redis_version", "version")
         return next((self.info[name] for name in names if name in self.info), None)
 
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Seconds of processor time that the server has used since it started, those of its children left out."""
+        try:
+            return float(self.info["used_cpu_sys"]) + float(self.info["used_cpu_user"])
+        except (KeyError, ValueError):
+            return None
+
     def number(self, name: str) -> int | None:
         """Return a field of INFO that is a whole number, None where there is none."""
         text = self.info.get(name, "")

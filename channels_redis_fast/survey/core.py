@@ -15,17 +15,17 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from ...connection.link import Command
-from ...connection.replies import REDIRECTIONS
-from ...core import RedisChannelLayer
-from ...messages.codec import CHANNEL_FIELD
-from ..line import Line
-from ..scan import Sweep
-from ..server_facts import ask_facts, nameless_receivers, own_connections
+from ..connection.link import Command
+from ..connection.replies import REDIRECTIONS
+from ..core import RedisChannelLayer
+from ..messages.codec import CHANNEL_FIELD
 from .entries import Entry, by_size, note_refusal, seconds_left
 from .histories import HistorySurvey
 from .leases import survey_leases
+from .line import Line
 from .presences import PresenceSurvey
+from .scan import Sweep
+from .server_facts import ask_facts, nameless_receivers, own_connections
 from .snapshot import Channel, Group, Leftover, Picture, Shard, printable
 
 INFLIGHT = b"$inflight"
@@ -46,6 +46,7 @@ async def describe_shard(line: Line, shard: Shard) -> None:
     shard.server, shard.version, shard.role = facts.server, facts.version, facts.info.get("role")
     shard.memory, shard.max_memory = facts.number("used_memory"), facts.number("maxmemory")
     shard.operations_per_second = facts.number("instantaneous_ops_per_sec")
+    shard.cpu_seconds = facts.cpu_seconds
     shard.clients = facts.number("connected_clients")
     shard.keys = facts.keys
     shard.refused += facts.refused

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..server_facts import is_refusal
+from .server_facts import is_refusal
 from .snapshot import Shard
 
 #: Bytes of the oldest messages that are asked for in one round trip, as far as their size is known.

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...base import RedisLayer
-from ...presence.leases import leases_key
-from ..line import Line, NodeLine
+from ..base import RedisLayer
+from ..presence.leases import leases_key
 from .entries import note_refusal
+from .line import Line, NodeLine
 from .snapshot import Leases, Picture, Shard
 
 

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
-from ...cluster.flush import literal
-from ...pubsub import RedisPubSubChannelLayer
-from ..line import Line
-from ..scan import BATCH, Sweep
+from ..cluster.flush import literal
+from ..pubsub import RedisPubSubChannelLayer
+from .core import describe_shard
 from .entries import note_refusal
 from .histories import HistorySurvey
 from .leases import survey_leases
+from .line import Line
 from .presences import PresenceSurvey
+from .scan import BATCH, Sweep
 from .snapshot import Picture, Shard, Subscription, printable
-from .survey import describe_shard
 
 
 async def survey_pubsub(

@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ...connection.link import Command
-from ...connection.replies import REDIRECTIONS
-from ...history.positions import group_key_of, histories_prefix
-from ..line import Line
+from ..connection.link import Command
+from ..connection.replies import REDIRECTIONS
+from ..history.positions import group_key_of, histories_prefix
 from .entries import Entry, by_size, note_refusal, seconds_left
+from .line import Line
 from .snapshot import History, Leftover, Picture, Shard, printable
 
 
