@@ -39,11 +39,14 @@ SERVERS: dict[str, tuple[list[str], bool]] = {
     "gunicorn-asgi": (["gunicorn", "-k", "asgi", "--graceful-timeout", "60", "--bind", ON, SITE], True),
 }
 
+#: What has to be there besides the server. Gunicorn's own worker is not in its older releases.
+NEEDED = {"gunicorn-uvicorn": ["uvicorn_worker"], "gunicorn-asgi": ["gunicorn.workers.gasgi"]}
+
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_sigterm(redis_server: Any, prefix: str, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command, has_reasons = SERVERS[server]
-    for module in [command[0], *(["uvicorn_worker"] if "uvicorn_worker" in command[2] else [])]:
+    for module in [command[0], *NEEDED.get(server, ())]:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}")
     layers = layers_of("core", redis_server.url, prefix, on_drain="layer.drain")
