@@ -27,7 +27,10 @@ from .survey import survey_core
 from .survey_pubsub import survey_pubsub
 from .view import render
 
-HELP = "Show what is in Redis right now: channels and how full they are, groups, histories, presence, connections, leftovers."
+HELP = (
+    "Show what is in Redis right now: channels and how full they are, groups, histories, presence, connections, "
+    "leftovers."
+)
 EXAMPLE = "channels-redis-fast inspect --settings mysite.settings --watch 2"
 
 #: Rows of a table where no option says otherwise.

@@ -128,7 +128,8 @@ class Leftover:
 
     ``kind``: ``inflight`` (a backup queue of channels_redis), ``no expiry`` (a channel, group or history that will
     never go away by itself), ``not a sorted set`` (of a channel's or group's name), ``not a stream`` (of a history's
-    name), ``not a hash`` (of the name of a group's presence), ``foreign`` (not a name of this layer, as of another layer whose prefix begins with this one).
+    name), ``not a hash`` (of the name of a group's presence), ``foreign`` (not a name of this layer, as of another
+    layer whose prefix begins with this one).
     """
 
     key: str
