@@ -54,6 +54,7 @@ help:
 	@echo 'make sanitize   the tests that need no server, with AddressSanitizer and UBSan'
 	@echo 'make fuzz   the compiled modules against the pure ones       (TARGET=decode SECONDS=600)'
 	@echo 'make chaos  random faults under traffic, and what became of it   (SECONDS=600 SEED=1 SETUP=ring; all by default)'
+	@echo 'make presence  who is there, while users come and go and everything fails   (SECONDS=600 SEED=1 SETUP=core-single)'
 	@echo 'make drop-in  other projects'"'"' suites on channels_redis 4.3 and here, side by side   (SOURCES=folder of clones)'
 	@echo 'make clean  remove everything the others made, the venvs too'
 
@@ -124,7 +125,7 @@ clean:
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- no crash, no leak: docs/reliability.md
-.PHONY: sanitize fuzz chaos
+.PHONY: sanitize fuzz chaos presence
 TARGET ?= all
 SECONDS ?= 60
 
@@ -140,6 +141,10 @@ fuzz: $(INSTALLED)
 # All setups share SECONDS; without SEED it is another one each time. ARGS="--round 3" runs that one alone.
 chaos: $(INSTALLED)
 	@$(PY) -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(addprefix --setup ,$(SETUP)) $(ARGS)
+
+# Users who come and go, processes and servers that fail: docs/presence.md.
+presence: $(INSTALLED)
+	@$(PY) -m tests.presence.churn --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(addprefix --setup ,$(SETUP)) $(ARGS)
 
 # ---- a drop-in for the code people already have: docs/upgrading.md
 .PHONY: drop-in

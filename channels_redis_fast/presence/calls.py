@@ -17,7 +17,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
@@ -57,6 +57,15 @@ class Operation:
         self.future = future
         #: Owners that are known to be gone.
         self.gone: Sequence[bytes] = ()
+
+    def users(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield users whom it may have come or leave, with what is known of them here."""
+        if self.kind == b"j":
+            yield self.second, self.third
+        elif self.kind == b"l" and self.second:
+            yield self.second, b""
+        elif self.kind in (b"u", b"w"):
+            yield self.first, b""
 
     def settle(self, result: int) -> None:
         if self.future is not None and not self.future.done():
@@ -99,6 +108,9 @@ class Keeper(Protocol):
 
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
         """Have events delivered that this event loop has claimed."""
+
+    def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
+        """Have a group told of users whose events may be lost, when processes have restored their parts."""
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
         """Called when a group was new to this process, with the processes that have a part in it."""
@@ -250,6 +262,7 @@ class GroupQueue:
             for user, waiting in self.group.waiting.items():
                 left = max(int(1000 * (waiting.due - now)), 0)
                 operations.append(Operation(waiting.kind.upper(), None, user, waiting.info, left))
+            operations.append(Operation(b"z"))
         count = len(operations) + MAX_OPERATIONS
         waiting_ones = self._waiting
         while waiting_ones and len(operations) < count:
@@ -278,6 +291,7 @@ class GroupQueue:
             keeper.delay_on(group, server),
             group.name,
             b" " + b" ".join(gone) if gone else b"",
+            server.run_id,
         ]
         for operation in operations:
             arguments += (operation.kind, operation.first, operation.second, operation.third)
@@ -292,6 +306,9 @@ class GroupQueue:
             return
         group = self.group
         was_new = group.is_empty
+        if group.epoch != outcome.epoch and group.untold:
+            users, group.untold = group.untold, {}
+            self._keeper.confirm(group, users)
         group.epoch = outcome.epoch
         group.server = server
         group.renewed = time.monotonic()
@@ -309,9 +326,13 @@ class GroupQueue:
         if events:
             self._epoch, self._newest = outcome.epoch, events[-1].number
             self.delivering += len(events)
+            group.untold.update((event.user, event.info) for event in events)
             self._keeper.deliver(self, events)
         if outcome.claimed:
+            group.untold.update(changed for operation in operations for changed in operation.users())
             self._keeper.look_again(group, outcome.claimed / 1000)
+        elif not events and not self.delivering:
+            group.untold.clear()
         if was_new and not group.is_empty:
             self._keeper.joined(group, outcome.owners)
         self._go_on()
@@ -328,6 +349,8 @@ class GroupQueue:
             if operation.kind == b"l" and operation.first in group.channels:
                 group.ending.add(operation.first)
             operation.fail(error)
+            if self._keeper.has_events:
+                group.untold.update(operation.users())
         self._restores = self._restores or self._restoring
         group.is_doubtful = True
         self._go_on()
@@ -374,5 +397,7 @@ _RECORD: dict[bytes, Callable[[GroupPresence, Operation, int], None]] = {
     b"J": _nothing,
     b"s": _nothing,
     b"a": _nothing,
+    b"c": _nothing,
+    b"z": _nothing,
     b"e": _nothing,
 }

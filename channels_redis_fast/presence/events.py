@@ -3,7 +3,8 @@ Events of presence: how a script gives them, what groups are told, and what a re
 
 An event is delivered again where nobody knows whether it was: who was to deliver it has gone, or its connection has.
 Each has a number in its group, which its message carries under ``FIELD``; receivers drop what they have had, and
-remove it.
+remove it. After a server has lost its data nobody knows what was told before: an event of which that is true says that
+it is in doubt, and a receiver drops it where it has heard the same of that user last.
 """
 
 from __future__ import annotations
@@ -20,12 +21,19 @@ FIELD = "__presence__"
 #: The types of the messages by what a script calls them.
 TYPES = {b"j": "presence.join", b"l": "presence.leave"}
 
-#: Events that a process remembers to have received, of all groups together: some five megabytes.
+#: Events, and users of groups, that a process remembers to have heard of: some five megabytes each.
 MAX_SEEN = 20_000
+
+#: What the number of an event that is in doubt ends with.
+_DOUBT = "?"
 
 
 class Event(NamedTuple):
-    """That a user has come, or has left. ``number``: its place among those of its group in one ``epoch``."""
+    """
+    That a user has come, or has left. ``number``: its place among those of its group in one ``epoch``.
+
+    ``kind``: as a script calls it; in capitals where the group may know it already.
+    """
 
     epoch: str
     number: int
@@ -38,18 +46,18 @@ class Event(NamedTuple):
         """Return an event as a script gives it. Raises ``ValueError`` for what is none."""
         length, space, rest = raw[1:].partition(b" ")
         kind, size = raw[:1], int(length)
-        if kind not in TYPES or not space or len(rest) < size:
+        if kind.lower() not in TYPES or not space or len(rest) < size:
             raise ValueError(f"no event: {raw!r}")
         return cls(epoch, number, kind, rest[:size], rest[size:])
 
     def message(self, group: str, info: Any) -> dict[str, Any]:
         """Return what the group is told; ``info``: as it is when it was decoded."""
         return {
-            "type": TYPES[self.kind],
+            "type": TYPES[self.kind.lower()],
             "group": group,
             "user": user_of(self.user),
             "info": info,
-            FIELD: f"{self.epoch}-{self.number}",
+            FIELD: f"{self.epoch}-{self.number}" + (_DOUBT if self.kind.isupper() else ""),
         }
 
 
@@ -57,11 +65,12 @@ class SeenEvents:
     """The events that the receivers of a layer have had. For any thread."""
 
     def __init__(self) -> None:
-        #: By receiver and event, the oldest first.
+        #: By receiver and event, the oldest first; and by receiver and user of a group, what was heard last.
         self._seen: dict[tuple[str, str], None] = {}
+        self._last: dict[tuple[str, str], object] = {}
 
     def is_new(self, receiver: str, message: dict[str, Any]) -> bool:
-        """Return whether an event comes to a receiver for the first time; remove what says which one it is."""
+        """Return whether an event tells a receiver something; remove what says which one it is."""
         identifier = message.pop(FIELD)
         if not isinstance(identifier, str):
             return True
@@ -69,9 +78,16 @@ class SeenEvents:
         if key in self._seen:
             return False
         self._seen[key] = None
-        if len(self._seen) > MAX_SEEN:
-            self._forget_some()
-        return True
+        kind = message.get("type")
+        user = (receiver, f"{message.get('group')!r} {message.get('user')!r}")
+        # Only what is in doubt: who heard something else last may have missed what was in between.
+        is_known = identifier.endswith(_DOUBT) and self._last.get(user) == kind
+        self._last.pop(user, None)
+        self._last[user] = kind
+        for remembered in (self._seen, self._last):
+            if len(remembered) > MAX_SEEN:
+                _forget_some(remembered)
+        return not is_known
 
     def new(self, receiver: str, deliveries: list[Delivery]) -> list[Delivery]:
         """Return the deliveries without those events that a receiver has had. What is no event is left alone."""
@@ -79,11 +95,11 @@ class SeenEvents:
             return deliveries
         return [each for each in deliveries if FIELD not in each[1] or self.is_new(receiver, each[1])]
 
-    def _forget_some(self) -> None:
-        # Some at a time: the first key of a dict is found slowly where many before it were deleted.
-        oldest = list(self._seen)[: MAX_SEEN // 10]
-        for key in oldest:
-            self._seen.pop(key, None)
+
+def _forget_some(remembered: dict[tuple[str, str], Any]) -> None:
+    # Some at a time: the first key of a dict is found slowly where many before it were deleted.
+    for key in list(remembered)[: MAX_SEEN // 10]:
+        remembered.pop(key, None)
 
 
 def without_repeats(events: Iterable[Event]) -> list[list[Event]]:

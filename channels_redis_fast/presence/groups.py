@@ -43,6 +43,7 @@ class GroupPresence:
         "renewed",
         "server",
         "shard",
+        "untold",
         "users",
         "waiting",
     )
@@ -61,6 +62,9 @@ class GroupPresence:
         self.ending: set[str] = set()
         #: By user, the changes that this process sees to.
         self.waiting: dict[bytes, Waiting] = {}
+        #: By user, events that are not known to be delivered, with the info: should the server lose them, nobody else
+        #: may know of them.
+        self.untold: dict[bytes, bytes] = {}
         #: Who the server was when it was told last, and when (monotonic) that was.
         self.server: ServerIdentity = UNKNOWN
         self.renewed = time.monotonic()
@@ -72,7 +76,7 @@ class GroupPresence:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing that a server could lose."""
-        return not self.channels and not self.waiting
+        return not (self.channels or self.waiting or self.untold)
 
     def may_have(self, channel: str) -> bool:
         """Return whether a channel of this process may be present: it is, or something is under way."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
@@ -25,20 +24,26 @@ MAX_AT_ONCE, ATTEMPTS = 200, 5
 #: Seconds until an event is tried again, the first time and at most.
 RETRY, RETRY_AT_MOST = 0.05, 1.0
 
-#: Sends an event to a group. Raises what prevents it.
-Send = Callable[[GroupQueue, Event], Awaitable[None]]
 
-#: Gives the seconds for which a group is not to be told anything, since not all of its members may be there.
-Pause = Callable[[GroupQueue], float]
+class Courier(Protocol):
+    """What delivers an event, once."""
+
+    #: When (monotonic) a connection that was lost was there again.
+    came_back_at: float
+
+    def pause(self, queue: GroupQueue) -> float:
+        """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
+
+    async def send_event(self, queue: GroupQueue, event: Event) -> None:
+        """Tell a group of an event. Raises what prevents it."""
 
 
 class Outbox:
     """The events of one group that one event loop has claimed; exists while there are any."""
 
-    def __init__(self, queue: GroupQueue, send: Send, pause: Pause) -> None:
+    def __init__(self, queue: GroupQueue, courier: Courier) -> None:
         self._queue = queue
-        self._send = send
-        self._pause = pause
+        self._courier = courier
         self._events: deque[Event] = deque()
         self.task: asyncio.Task[None] | None = None
 
@@ -51,22 +56,31 @@ class Outbox:
         while self._events:
             taken = [self._events.popleft() for _ in range(min(MAX_AT_ONCE, len(self._events)))]
             for part in without_repeats(taken):
-                while (seconds := self._pause(self._queue)) > 0:  # noqa: ASYNC110
-                    await asyncio.sleep(seconds)
                 await self._deliver(part)
                 self._queue.delivered(part)
 
     async def _deliver(self, events: list[Event]) -> None:
+        queue, courier = self._queue, self._courier
         pause, refusals = RETRY, 0
         while True:
+            while (seconds := courier.pause(queue)) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(seconds)
+            # Those of data that were lost are confirmed otherwise: others may have changed what they say.
+            events = [event for event in events if event.epoch == queue.group.epoch]
+            if not events:
+                return
+            before = courier.came_back_at
             outcomes = await asyncio.gather(
-                *(self._send(self._queue, event) for event in events), return_exceptions=True
+                *(courier.send_event(queue, event) for event in events), return_exceptions=True
             )
             failed = [
                 (event, error)
                 for event, error in zip(events, outcomes, strict=True)
                 if isinstance(error, BaseException) and not self._is_given_up(event, error, refusals)
             ]
+            if courier.came_back_at != before:
+                # The server may have had no members to send to. Who has got an event does not hear it again.
+                continue
             if not failed:
                 return
             events = [event for event, _ in failed]

@@ -120,7 +120,7 @@ class Presences:
         self._looked_at = float("inf")
         self._stood_still_at = float("-inf")
         #: When (monotonic) a connection that was lost was there again.
-        self._came_back_at = float("-inf")
+        self.came_back_at = float("-inf")
         #: Processes that are gone and whose parts were taken care of, with the deadlines of their leases; and groups
         #: where that is done once more, and when (monotonic).
         self._swept: dict[str, float] = {}
@@ -265,7 +265,7 @@ class Presences:
 
     def came_back(self) -> None:
         """Called when a connection that was lost is there again, in its event loop."""
-        self._came_back_at = time.monotonic()
+        self.came_back_at = time.monotonic()
         loop = asyncio.get_running_loop()
         if loop is self._looker and self._groups:
             # When what is known of the server is there.
@@ -394,9 +394,14 @@ class Presences:
         self._looked_at = now
 
     def way_back(self) -> bytes:
-        """Return how lost data are restored: with events if others may have taken this process for gone."""
+        """
+        Return how lost data are restored: with events if others may have taken this process for gone.
+
+        What this process has under its name from now on is restored; what is left under another is a thing of the past.
+        """
         now = time.monotonic()
         self._was_awake(now)
+        self._generation += 1
         return LOUDLY if now - self._stood_still_at <= self.leases.duration else QUIETLY
 
     def _see_to_groups(self, now: float) -> None:
@@ -466,7 +471,7 @@ class Presences:
         known = self._servers.get(group.place)
         if known is None:
             # Who it was before is not known; that it was away is.
-            known = self._servers[group.place] = (who, self._came_back_at)
+            known = self._servers[group.place] = (who, self.came_back_at)
         elif known[0] != who:
             known = self._servers[group.place] = (who, now)
         left = self._settling(known[1], now)
@@ -475,10 +480,22 @@ class Presences:
     def pause(self, queue: GroupQueue) -> float:
         """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
         known = self._servers.get(queue.group.place)
-        return 0.0 if known is None else self._settling(known[1], time.monotonic())
+        changed_at = self.came_back_at if known is None else max(known[1], self.came_back_at)
+        return self._settling(changed_at, time.monotonic())
+
+    @property
+    def settling_time(self) -> float:
+        """Seconds that processes are given to restore their parts."""
+        return min(LOOK, self.leases.interval) + LATE
 
     def _settling(self, changed_at: float, now: float) -> float:
-        return changed_at + min(LOOK, self.leases.interval) + LATE - now
+        return changed_at + self.settling_time - now
+
+    def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
+        """Called by a timer, when a group is to be told of users whose events may be lost."""
+        queue = self._here(asyncio.get_running_loop()).queue(group)
+        for user, info in users.items():
+            queue.put(Operation(b"c", None, user, info))
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
         """Called when a group was new to this process."""
@@ -612,6 +629,9 @@ class PresenceLoop:
         due = self._presences._weakly(Presences.due)
         self._loop.call_later(max(seconds, 0.0) + 0.005, due, group.group_key, user)
 
+    def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
+        self._loop.call_later(self._presences.settling_time, self._presences._weakly(Presences.confirm), group, users)
+
     def look_again(self, group: GroupPresence, seconds: float) -> None:
         key = group.group_key
         if key not in self._asking:
@@ -622,7 +642,7 @@ class PresenceLoop:
         key = queue.group.group_key
         outbox = self._outboxes.get(key)
         if outbox is None:
-            outbox = self._outboxes[key] = Outbox(queue, self._presences.send_event, self._presences.pause)
+            outbox = self._outboxes[key] = Outbox(queue, self._presences)
             outbox.put(events)
             # An empty context: this outlives the request that asks for it.
             task = contextvars.Context().run(self._loop.create_task, self._run(key, outbox))

@@ -1,7 +1,8 @@
 """
 What Lua does to the presence of a group: all changes of one call, and the events that follow. Text only, no I/O.
 
-KEYS are those of ``PresenceKeys``. Fields of the head: ``epoch``, of these data, and ``group``, its name; ``of OWNER``
+KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of
+these data, ``since`` when, ``server``, its run id, and ``fresh`` where nothing was there before; ``of OWNER``
 for each process that has a part in it; ``last``, the number of the last event, and ``told``, of the last that was
 delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``). Fields of the
 channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the user's change waits
@@ -14,8 +15,9 @@ Rules they keep:
   or ends there is one event, with the next number. Events are delivered in their order, by one claimant at a time. A
   claim ends when all is delivered, when its time is over, or with its process.
 - What is done twice is the same as done once, and says the same: a call is repeated when its answer was lost.
-- A caller that knows another epoch than these data have is told so, and nothing is done: they were lost, and it has
-  to restore its part first.
+- An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another one is
+  told so, and nothing is done: it has to restore its part first. What is told then may have been told before, and says
+  that it is in doubt.
 - Only processes that are named as gone lose their part.
 """
 
@@ -29,6 +31,9 @@ CLAIM = 10_000
 #: Seconds for which the data of a group are kept that has users, and one that has none. Processes renew the first.
 KEPT, KEPT_EMPTY = 86_400, 600
 
+#: Milliseconds after which it is late to restore data that were lost: for about so long nobody is said to have left.
+LATE = 6_000
+
 #: Seconds for which it is remembered that another process has ended a channel.
 ENDED_KEPT = 86_400
 
@@ -39,7 +44,8 @@ MAX_EVENTS = 1_000
 #: knows, empty for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to
 #: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or
 #: empty); the grace time and the time for which an announcement is put off, in milliseconds; the name of the group;
-#: owners that are gone, each behind a space. Then four for each operation:
+#: owners that are gone, each behind a space; the server's run id, empty where it is not known. Then four for each
+#: operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -47,15 +53,18 @@ MAX_EVENTS = 1_000
 #: - ``w`` user: the time is over for which a user's change was to wait.
 #: - ``L`` user info milliseconds: a user is leaving, and has so much time left. ``J`` user info milliseconds: one who
 #:   is there is to be announced after that time.
+#: - ``z``: what this process has under names that it had before leaves, but for what was restored in this call.
 #: - ``s``: what owners that are gone have left is taken care of.
 #: - ``a`` number epoch: events are delivered up to that one.
+#: - ``c`` user info: the group is told whether the user is there, since events may have been lost.
 #: - ``e``: nothing, but that the data are kept.
 #:
 #: Returns the epoch alone where it is not the one that the caller knows. Else: the epoch; by operation whether there
 #: was something to do; users whose change waits for this process to see to it: four each, the user, ``l`` or ``j``,
 #: the milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the
 #: first event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another
-#: ends; and the events: ``j`` or ``l``, the length of the user, a space, the user, the info.
+#: ends; and the events: ``j`` or ``l``, in capitals where it may be known already, the length of the user, a space, the
+#: user, the info.
 #:
 #: The usual join is written out: the functions that the rest needs are made only for that, since it takes the server
 #: longer to make them than to have a user join.
@@ -66,22 +75,27 @@ local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
 local owner, claimant, known, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local has_events, grace, delay, gone = ARGV[7] ~= '', tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[11]
 
-local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner)
+local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server')
 local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
-local is_lost = known ~= '' and known ~= epoch
-if is_lost and mode == '' then return {epoch or ''} end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if not epoch then
-  epoch = ARGV[3]
-  call('HSET', head, 'epoch', epoch, 'group', ARGV[10])
+if not epoch or (found[6] ~= ARGV[12] and ARGV[12] ~= '') then
+  -- What was not delivered is confirmed by who was to deliver it.
+  for event = told + 1, last do call('HDEL', channels, 'e' .. event) end
+  call('HDEL', head, 'claim', 'fresh')
+  if not epoch then call('HSET', head, 'fresh', 1, 'group', ARGV[10]) end
+  epoch, told, claim = ARGV[3], last, false
+  call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[12], 'told', told)
 end
+local is_lost = known ~= '' and known ~= epoch
+if is_lost and mode == '' then return {epoch} end
 if not found[5] then call('HSET', head, 'of ' .. owner, 1) end
 local last_before, told_before = last, told
 local results, waits = {}, {}
 
 local function tell(kind, user, info)
   if not has_events then return end
+  if mode ~= '' then kind = string.upper(kind) end
   last = last + 1
   call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
 end
@@ -129,8 +143,9 @@ local function others()
     if kind == 'j' then
       -- Nobody was told that this user has come.
       remove(user, false)
-    elseif grace > 0 and not at_once then
-      wait(user, 'l', now + grace)
+    elseif math.max(grace, delay) > 0 and not at_once then
+      -- Other channels of this user may not have been restored yet.
+      wait(user, 'l', now + math.max(grace, delay))
     else
       remove(user, true)
     end
@@ -173,10 +188,28 @@ local function others()
     return 1
   end
 
+  local is_quiet
   function operations.r(channel, user, info)
     if call('HDEL', channels, 'x' .. channel) == 1 then return 0 end
-    join(channel, user, info, is_lost and mode == 'q')
+    if is_quiet == nil then
+      -- Where something was kept, or some time has gone, a user who is missing may have been said to have left.
+      local data = call('HMGET', head, 'since', 'fresh')
+      is_quiet = is_lost and mode == 'q' and data[2] and now - (data[1] or 0) < LATE
+    end
+    join(channel, user, info, is_quiet)
     return 1
+  end
+
+  function operations.z()
+    local all, count = call('HGETALL', channels), 0
+    for i = 1, #all, 2 do
+      local by = sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+')
+      if by and by ~= owner and match(by, '^(.*)%.') == process then
+        leave(sub(all[i], 2), all[i + 1])
+        count = count + 1
+      end
+    end
+    return count
   end
 
   function operations.l(channel, user)
@@ -226,7 +259,18 @@ local function others()
       remove(user, true)
     else
       call('HDEL', channels, 'w' .. user)
-      tell('j', user, call('HGET', users, user))
+      -- It was put off since the user may have been there before.
+      tell('J', user, call('HGET', users, user))
+    end
+    return 1
+  end
+
+  function operations.c(user, info)
+    local present = call('HGET', users, user)
+    if not present then
+      tell('L', user, info)
+    elseif waiting_for(user) ~= 'j' then
+      tell('J', user, present)
     end
     return 1
   end
@@ -289,7 +333,7 @@ local function others()
 end
 
 local operations
-for at = 12, #ARGV, 4 do
+for at = 13, #ARGV, 4 do
   local kind, result = ARGV[at], nil
   if kind == 'j' and delay == 0 then
     local channel, user = ARGV[at + 1], ARGV[at + 2]
@@ -355,6 +399,7 @@ end
 return reply
 """.replace("MAX_EVENTS", str(MAX_EVENTS))
     .replace("CLAIM)", f"{CLAIM})")
+    .replace("LATE", str(LATE))
     .replace("KEPT_EMPTY", str(KEPT_EMPTY))
     .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
     .replace("KEPT)", f"{KEPT})")

@@ -121,7 +121,7 @@ def main() -> None:
             each.run(TALK)
         time.sleep(float(sys.argv[-1]) if sys.argv[-1].isdecimal() else SECONDS)
         for scheme in ("light", "dark"):
-            picture(driver, live, "live", scheme, (1180, 880))
+            picture(driver, live, "live", scheme, (1180, 795))
             if "--phone" in sys.argv:
                 picture(driver, live, "phone", scheme, (390, 1700))
     except RedisError as error:

@@ -17,14 +17,14 @@ from tests.presence.churn.driver import Run, Size, Tally, table
 from tests.presence.churn.plan import SETUPS
 
 
-async def run(setup: str, seed: int, size: Size, seconds: float, servers: Servers) -> Tally:
+async def run(setup: str, seed: int, size: Size, seconds: float, servers: Servers, fault: str | None) -> Tally:
     deadline = time.monotonic() + seconds
     async with Run(setup, seed, size, servers) as running:
         await running.fill()
         try:
             while time.monotonic() < deadline:
                 before = len(running.tally.violations)
-                await running.round()
+                await running.round(fault)
                 for violation in running.tally.violations[before:][:10]:
                     print(f"VIOLATION: SEED={seed} SETUP={setup}, {violation}", flush=True)
         except Unsettled as error:
@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="of all setups together")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--setup", action="append", choices=["all", *SETUPS])
+    parser.add_argument("--fault", help="this one in each round")
     parser.add_argument("--processes", type=int, default=Size.processes)
     parser.add_argument("--users", type=int, default=Size.users)
     options = parser.parse_args()
@@ -48,7 +49,8 @@ def main() -> int:
     tallies: dict[str, Tally] = {}
     for name in names:
         with Servers(SETUPS[name][1]) as servers:
-            tallies[name] = asyncio.run(run(name, options.seed, size, options.seconds / len(names), servers))
+            seconds = options.seconds / len(names)
+            tallies[name] = asyncio.run(run(name, options.seed, size, seconds, servers, options.fault))
         print(table({name: tallies[name]}).splitlines()[-1], flush=True)
     print(table(tallies))
     return int(any(tally.violations for tally in tallies.values()))

@@ -41,6 +41,8 @@ class Phase:
 class Verdict:
     counts: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    #: Of whom too much was told, or what was wrong.
+    about: set[User] = field(default_factory=set)
 
 
 def expected(before: Collection[User], after: Collection[User]) -> dict[User, str]:
@@ -65,6 +67,7 @@ def check_events(phase: Phase) -> Verdict:
             right = [to_come[user]] if user in to_come else []
             # One who was stopped sees what has come meanwhile when it goes on.
             if kinds != right and observer not in phase.excused:
+                verdict.about.add(user)
                 verdict.counts["extra"] += len(kinds) - len(right)
                 verdict.violations.append(f"{phase.name}: {observer} saw {kinds} of {user!r}, which should be {right}")
         if observer in phase.excused:

@@ -289,14 +289,16 @@ class Run:
             await asyncio.sleep(LOOK)
         if wrong:
             strangers = {user for process in asked for user in process.told} ^ after
-            wrong += [f"{label}: {user!r} did {self._last.get(user)}" for user in list(strangers)[:5]]
         else:
+            strangers = set()
             self.tally.slowest = max(self.tally.slowest, passed)
+        self.tally.counts["wrong"] += len(wrong)
         verdict = check_events(phase)
+        about = sorted(strangers | verdict.about, key=str)[:5]
+        wrong += [f"{label}: {user!r} did {self._last.get(user)}" for user in about]
         for process in self._processes:
             process.events = []
         self.tally.counts.update(verdict.counts)
-        self.tally.counts["wrong"] += len(wrong)
         self.tally.violations += wrong + verdict.violations
 
     async def _who_is_there(self, label: str, process: Process, truth: frozenset[User]) -> list[str]:
