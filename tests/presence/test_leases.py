@@ -94,9 +94,9 @@ async def test_one_command_in_a_third_of_the_duration(make: Make, own_server: Ow
         while deadlines(raw, prefix)[process] < first + 4 * THIRD:
             await layer.group_send("nobody", {"type": "hello"})
             await asyncio.sleep(0)
-        assert 4 <= calls() - before <= (time.monotonic() - began) / THIRD + 1
+        assert 1 <= calls() - before <= (time.monotonic() - began) / THIRD + 1
         assert raw.ttl(f"{prefix}:leases") > SHORT
-        assert overdue(raw, prefix) == set()
+        await until(lambda: overdue(raw, prefix) == set())
 
 
 @pytest.mark.usefixtures("short_leases")
@@ -117,14 +117,13 @@ def test_the_event_loops_of_a_process_share_one_lease(
     # Much longer than a lease lasts.
     other.run_until_complete(until(lambda: deadlines(raw, prefix)[process] > first + 2 * SHORT))
     stopped.close()
-    other.run_until_complete(layer._leases.hold())
-    assert overdue(raw, prefix) == set()
+    other.run_until_complete(until(lambda: overdue(raw, prefix) == set()))
     other.close()
     assert overdue(raw, prefix) == {process}
     # And is held again by a loop that comes later.
     last = new_loop()
     last.run_until_complete(held(layer))
-    assert overdue(raw, prefix) == set()
+    last.run_until_complete(until(lambda: overdue(raw, prefix) == set()))
     last.close()
 
 
