@@ -77,7 +77,7 @@ async def test_without_the_option_nothing_is_there(make: Make, raw: Any, prefix:
 
 
 @pytest.mark.usefixtures("short_leases")
-async def test_one_command_in_a_third_of_the_duration(make: Make, own_server: OwnServer, prefix: str) -> None:
+async def test_one_command_in_a_third_of_the_duration(own_server: OwnServer, make: Make, prefix: str) -> None:
     """Of a process that sends all the time, in an event loop that receives; by the server's clock, and with an end."""
     server = own_server()
     layer = make(hosts=[server.url], lease=SHORT)
@@ -147,7 +147,7 @@ def test_a_layer_that_is_collected_gives_its_lease_back(
 
 @pytest.mark.parametrize("keeps", [False, True], ids=["empty", "with its data"])
 async def test_a_server_that_restarts(
-    make: Make, own_server: OwnServer, prefix: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+    own_server: OwnServer, make: Make, prefix: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked at once and not in a third of the duration; and told apart by what it knows."""
     monkeypatch.setattr(leases, "RETRY", 0.05)
@@ -230,7 +230,7 @@ def test_a_forked_child_is_a_process_of_its_own(kind: type[Any], redis_server: A
 
 
 async def test_a_server_that_runs_no_scripts(
-    make_core: Make, own_server: OwnServer, prefix: str, caplog: pytest.LogCaptureFixture
+    own_server: OwnServer, make_core: Make, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """There are no leases there, which is said; all else goes on."""
     server = own_server()
@@ -247,7 +247,7 @@ async def test_a_server_that_runs_no_scripts(
 
 
 async def test_an_outage_fails_who_waits_and_nobody_else(
-    make_core: Make, own_server: OwnServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+    own_server: OwnServer, make_core: Make, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "RETRY", 0.05)
     server = own_server()
