@@ -231,25 +231,24 @@ class Leases:
     async def leave(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called in an event loop that is about to close. If it is the last that kept the lease, that is given back."""
         end = loop.time() + GIVE_BACK_TIMEOUT
+        for _ in range(NOTICE):
+            await asyncio.sleep(0)
+        shard = self._ways.get(loop)
+        # What would wait for a server that is away would be in the way of closing: the lease runs out by itself.
+        way = None if shard is None or shard.at(self.key).dialer.is_out else shard.at(self.key)
         under_way = self._calls.get(loop)
-        if under_way is not None:
+        if under_way is not None and way is not None:
             await asyncio.wait([under_way], timeout=GIVE_BACK_TIMEOUT)
         with self._lock:
-            shard = self._ways.pop(loop, None)
+            self._ways.pop(loop, None)
             kept = loop in self._keepers
             timer = self._keepers.pop(loop, None)
             if timer is not None:
                 timer.cancel()
-            if not kept or shard is None or self._keepers or not self._deadline:
+            if not kept or way is None or self._keepers or not self._deadline:
                 return
             self._held_until = min(self._held_until, time.monotonic())
             process, deadline = self._process, self._deadline
-        for _ in range(NOTICE):
-            await asyncio.sleep(0)
-        way = shard.at(self.key)
-        if way.dialer.is_out:
-            # Then it runs out by itself, and what would wait for the server would be in the way of closing.
-            return
         future: asyncio.Future[Any] = loop.create_future()
         future.add_done_callback(ignore)
         way.submit(_GiveBack(way, self.key, process, deadline, future))
