@@ -12,11 +12,7 @@ from tests.presence.churn.plan import SETUPS
 
 SIZE = Size(processes=3, users=40, share=0.5)
 
-ROUNDS = {
-    "core-single": ("kill", "restart_empty"),
-    "pubsub-single": ("kill", "stop_short"),
-    "core-ring": ("stop_long",),
-}
+ROUNDS = {"core-single": ("stop_long", "restart_empty"), "pubsub-ring": ("kill",)}
 
 
 @pytest.mark.parametrize("setup", ROUNDS)
