@@ -307,8 +307,8 @@ class GroupQueue:
         group = self.group
         was_new = group.is_empty
         if group.epoch != outcome.epoch and group.untold:
-            users, group.untold = group.untold, {}
-            self._keeper.confirm(group, users)
+            self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
+            group.untold = {}
         group.epoch = outcome.epoch
         group.server = server
         group.renewed = time.monotonic()
@@ -326,13 +326,17 @@ class GroupQueue:
         if events:
             self._epoch, self._newest = outcome.epoch, events[-1].number
             self.delivering += len(events)
-            group.untold.update((event.user, event.info) for event in events)
             self._keeper.deliver(self, events)
+        if self._keeper.has_events:
+            for event in events:
+                group.untold[event.user] = (event.info, now)
+            for operation in operations:
+                for user, info in operation.users():
+                    group.untold[user] = (info, now)
+        group.is_pending = bool(outcome.claimed or self.delivering)
         if outcome.claimed:
-            group.untold.update(changed for operation in operations for changed in operation.users())
             self._keeper.look_again(group, outcome.claimed / 1000)
-        elif not events and not self.delivering:
-            group.untold.clear()
+        group.prune(now)
         if was_new and not group.is_empty:
             self._keeper.joined(group, outcome.owners)
         self._go_on()
@@ -350,7 +354,8 @@ class GroupQueue:
                 group.ending.add(operation.first)
             operation.fail(error)
             if self._keeper.has_events:
-                group.untold.update(operation.users())
+                for user, info in operation.users():
+                    group.untold[user] = (info, time.monotonic())
         self._restores = self._restores or self._restoring
         group.is_doubtful = True
         self._go_on()

@@ -226,6 +226,7 @@ class Presences:
                 group.channels.clear()
                 group.waiting.clear()
                 group.ending.clear()
+                group.untold.clear()
                 group.is_doubtful = False
             for key, group in list(self._groups.items()):
                 if not group.users:
@@ -408,7 +409,9 @@ class Presences:
         here = self._here(asyncio.get_running_loop())
         unreached: dict[int, Any] = {}
         for group in list(self._groups.values()):
+            group.prune(now)
             if group.is_empty and not group.is_doubtful:
+                self._let_go_if_unused(group)
                 continue
             way = self.way_to(group)
             identity: ServerIdentity = way.identity
@@ -513,6 +516,10 @@ class Presences:
         """Called when a queue of a group has gone."""
         with self._lock:
             group.users -= 1
+        self._let_go_if_unused(group)
+
+    def _let_go_if_unused(self, group: GroupPresence) -> None:
+        with self._lock:
             if not group.users and group.is_empty and not group.is_doubtful:
                 self._drop(group.group_key, group)
 
