@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 #: What goes where tests run without the package's sources beside them, which would be imported in its place.
-READ_BY_TESTS = ("README.md", "bench", "contrib", "docs", "pyproject.toml", "tests")
+READ_BY_TESTS = ("README.md", "bench", "contrib", "docs", "examples", "pyproject.toml", "tests")
 #: With these beside it the package can be built.
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = [
-    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "observe", "sync", "cli"),
-    *("test_checks.py", "test_prometheus.py"),
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "deploy", "observe", "sync"),
+    *("cli", "live", "test_checks.py", "test_prometheus.py"),
 ]
 #: As in the Makefile, which says why.
 SPREAD = ["-n", "3", "--dist", "loadfile", "--max-worker-restart=0"]
@@ -194,7 +194,7 @@ def take_along(directory: Path, *names: str) -> None:
     for name in names:
         source = ROOT / name
         if source.is_dir():
-            made = shutil.ignore_patterns("*.c", "*.html", "*.pyd", "*.so", "__pycache__", "results")
+            made = shutil.ignore_patterns("*.c", "*.pyd", "*.so", "__pycache__", "results")
             shutil.copytree(source, directory / name, ignore=made)
         else:
             shutil.copy(source, directory)

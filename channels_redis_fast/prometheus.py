@@ -17,12 +17,14 @@ collectors, so these are missing there. A forked child goes on counting from its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 from .base import RedisLayer
-from .hot import Histogram
+from .hot import CapacityTable, Histogram
 from .stats import MESSAGES, SECONDS
 
 try:
@@ -80,6 +82,12 @@ HISTOGRAMS = {
 #: Of the buckets in seconds, those that are told: each is a time series of its own.
 TOLD = frozenset(step * 10.0**power for power in range(-4, 2) for step in (1, 2.5, 5))
 
+#: The number of ``stats()`` that is told apart by patterns of group names, and what it counts.
+PRESENT, OCCUPANCY = "present", "Channels of this process that are present in groups."
+
+#: A glob, or a compiled pattern.
+Pattern = str | re.Pattern[str]
+
 #: Where the metric has another name: Prometheus wants the unit at the end, with nothing behind it but ``_total``.
 METRICS = {"bytes_received": "received_bytes", "bytes_sent": "sent_bytes"}
 
@@ -90,16 +98,17 @@ class Collector:
 
     ``layer``: a core or Pub/Sub layer of this package; ``alias``: its name in CHANNEL_LAYERS, the label ``alias``. The
     label ``layer`` is ``core`` or ``pubsub``. One registry takes one collector, since metrics of one name have to
-    come together: further layers are added to it.
+    come together: further layers are added to it. ``groups``: globs or compiled patterns of group names, which are the
+    label ``groups`` of the metric ``occupancy``; a group counts for the first that matches, and for none otherwise.
 
     Raises ``TypeError`` for a layer of another package, which has no counters.
     """
 
-    def __init__(self, layer: RedisLayer, alias: str = "default") -> None:
-        self._layers: dict[str, RedisLayer] = {}
-        self.add(layer, alias)
+    def __init__(self, layer: RedisLayer, alias: str = "default", groups: Iterable[Pattern] = ("*",)) -> None:
+        self._layers: dict[str, tuple[RedisLayer, _Patterns]] = {}
+        self.add(layer, alias, groups)
 
-    def add(self, layer: RedisLayer, alias: str) -> None:
+    def add(self, layer: RedisLayer, alias: str, groups: Iterable[Pattern] = ("*",)) -> None:
         """
         Have one more layer's counters in the same metrics.
 
@@ -110,7 +119,7 @@ class Collector:
         if alias in self._layers:
             raise ValueError(f"This collector has a layer '{alias}' already.")
         # A new dict: a scrape in another thread may be going through the old one.
-        self._layers = {**self._layers, alias: layer}
+        self._layers = {**self._layers, alias: (layer, _Patterns(groups))}
 
     def describe(self) -> Iterator[Metric]:
         """Give the metrics without values, by which a registry knows them."""
@@ -119,7 +128,7 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         """Give the metrics with the values of this moment."""
         families = _families()
-        for alias, layer in self._layers.items():
+        for alias, (layer, patterns) in self._layers.items():
             labels = (alias, layer.layer_name)
             numbers: Mapping[str, Any] = layer.stats()
             measured = layer._stats
@@ -129,6 +138,9 @@ class Collector:
                         _add(family, (*labels, server), histogram, SECONDS)
                 elif name in HISTOGRAMS:
                     _add(family, labels, getattr(measured, name), HISTOGRAMS[name][2])
+                elif name == PRESENT:
+                    for pattern, count in patterns.counted(layer.occupancy()).items():
+                        family.add_metric((*labels, pattern), count)
                 elif name in numbers:
                     family.add_metric(labels, numbers[name])
         yield from families.values()
@@ -151,4 +163,22 @@ def _families() -> dict[str, Any]:
     for name, (metric, text, _) in HISTOGRAMS.items():
         labels = (*LABELS, "server") if name == "round_trips" else LABELS
         families[name] = HistogramMetricFamily(PREFIX + metric, text, labels=labels)
+    families[PRESENT] = GaugeMetricFamily(PREFIX + "occupancy", OCCUPANCY, labels=(*LABELS, "groups"))
     return families
+
+
+class _Patterns:
+    """Patterns of group names, and what is counted by them: one number for each, however many groups there are."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        patterns = list(patterns)
+        self._texts = [pattern if isinstance(pattern, str) else pattern.pattern for pattern in patterns]
+        # They mean what they mean in ``channel_capacity``; a capacity here is a place in the list.
+        self._table = CapacityTable({pattern: place for place, pattern in enumerate(patterns)}, len(patterns))
+
+    def counted(self, by_group: dict[str, int]) -> dict[str, int]:
+        """Return the numbers of groups by the text of the first pattern that matches them."""
+        counts: Counter[int] = Counter()
+        for group, count in by_group.items():
+            counts[self._table.lookup(group)] += count
+        return {text: counts[place] for place, text in enumerate(self._texts)}

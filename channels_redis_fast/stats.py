@@ -64,6 +64,7 @@ class LayerStats(TypedDict):
     mailbox_messages: int
     mailbox_deepest: int
     mailbox_bytes: int
+    present: int
     #: From a send to its receive; messages of a batch; how long event loops stood still; by server, from a command to
     #: its answer.
     lag: Summary

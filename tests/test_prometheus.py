@@ -70,7 +70,7 @@ async def test_nothing_that_is_counted_is_left_out(layers: list[Any], which: int
     assert all(len(family.samples) == 1 for family in families if family.type != "histogram")
     gauges = {family.name.removeprefix("channels_redis_fast_") for family in families if family.type == "gauge"}
     mailboxes = {"mailbox_bytes", "mailbox_deepest", "mailbox_messages"}
-    assert gauges == {"connections_open", "commands_in_flight"} | mailboxes
+    assert gauges == {"connections_open", "commands_in_flight", "occupancy"} | mailboxes
     measured = {family.name.removeprefix("channels_redis_fast_") for family in families if family.type == "histogram"}
     assert measured == {"batch_messages", "lag_seconds", "loop_stall_seconds", "round_trip_seconds"}
     assert {family.type for family in families} == {"counter", "gauge", "histogram"}
@@ -99,6 +99,24 @@ async def test_histograms(layers: list[Any]) -> None:
     assert {sample.labels["server"] for sample in samples} == set(core.stats()["round_trips"])
     batches = families["channels_redis_fast_batch_messages"].samples
     assert [sample.value for sample in batches if sample.labels.get("le") == "1.0"] == [1]
+
+
+@pytest.mark.parametrize("kind", [RedisChannelLayer, RedisPubSubChannelLayer])
+async def test_who_is_present_is_told_by_patterns(redis_server: Server | ForeignServer, prefix: str, kind: Any) -> None:
+    layer = kind(hosts=[redis_server.url], prefix=prefix, presence={"lease": 30})
+    registry = CollectorRegistry()
+    registry.register(Collector(layer, groups=("room.*", re.compile("lob+y"))))
+    channels = [await layer.new_channel() for _ in range(3)]
+    for group in ("room.1", "room.2", "lobby", "elsewhere"):
+        for user, channel in enumerate(channels):
+            await layer.presence_join(group, channel, user)
+    await layer.presence_leave("room.1", channels[0])
+    samples = [sample for family in registry.collect() for sample in family.samples if "groups" in sample.labels]
+    assert {sample.labels["groups"]: sample.value for sample in samples} == {"room.*": 5, "lob+y": 3}
+    assert layer.occupancy() == {"room.1": 2, "room.2": 3, "lobby": 3, "elsewhere": 3}
+    assert layer.stats()["present"] == 11
+    await layer.flush()
+    assert (layer.occupancy(), layer.stats()["present"]) == ({}, 0)
 
 
 async def test_the_documentation_names_every_metric(layers: list[Any]) -> None:

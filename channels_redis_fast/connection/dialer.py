@@ -124,6 +124,8 @@ class Dialer:
         self._run_id = b""
         self._ran_at: float | None = None
         self._restarts = 0
+        #: Called when a connection that was lost is there again, in its event loop.
+        self._reconnected: list[Callable[[], None]] = []
         self._is_out = False
         self._out_since = float("-inf")
         #: When a refusal was logged last, and how many were not since then.
@@ -195,6 +197,15 @@ class Dialer:
         restarts, self._restarts = self._restarts, 0
         return restarts
 
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Have a function called when a connection that was lost is there again, in its event loop."""
+        self._reconnected.append(callback)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether a connection was lost, and none was opened since."""
+        return self._is_out
+
     def watch(self, follower: PrimaryFollower) -> None:
         """Have a connection's ``moved`` called, in its event loop, when the primary has moved."""
         self._followers.add(follower)
@@ -241,10 +252,12 @@ class Dialer:
         logger.error("Redis at %s refuses %s: %s%s", self.label, what, error, more)
 
     def restored(self) -> None:
-        """Log that an outage is over, at the first socket after it."""
+        """Called when a connection that was lost is there again. Log that the outage is over, at the first of them."""
         if self._is_out:
             self._is_out = False
             logger.warning("Connection to Redis at %s restored", self.label)
+        for callback in self._reconnected:
+            callback()
 
     def _new_connection(self) -> tuple[aioredis.ConnectionPool, Any]:
         return _from_pool(self._make_pool())

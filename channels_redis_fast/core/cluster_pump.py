@@ -124,6 +124,11 @@ class ClusterPump:
         """Close the sockets."""
         await self.subscriber.stop()
 
+    def may_bring(self, key: bytes) -> bool:
+        """Return whether a message of a general channel may be on its way here. For any thread."""
+        view = self._views.get(key)
+        return key in self.awaited or (view is not None and view.is_looking)
+
     # Asking.
 
     def _ask(self) -> None:
@@ -245,7 +250,6 @@ class View:
     """The state of one key that is read."""
 
     __slots__ = (
-        "_is_looking",
         "_is_pausing",
         "_leaving",
         "_missed",
@@ -254,6 +258,7 @@ class View:
         "_was_announced",
         "ahead",
         "is_at_end",
+        "is_looking",
         "key",
         "target",
     )
@@ -265,7 +270,8 @@ class View:
         self.is_at_end = False
         self.ahead = ReadAhead()
         self._pump = pump
-        self._is_looking = False
+        #: Whether a look is on its way.
+        self.is_looking = False
         self._is_pausing = False
         #: Whether an announcement began the look on its way; and how many such looks in a row came too late.
         self._was_announced = False
@@ -301,9 +307,9 @@ class View:
 
     def look(self, only_removes: bool = False, announced: bool = False) -> None:
         """Ask for what is there, unless that is on its way. ``announced``: whether something should be there."""
-        if self._is_looking or self._is_pausing:
+        if self.is_looking or self._is_pausing:
             return
-        self._is_looking = True
+        self.is_looking = True
         self._was_announced = announced
         look = Look(self, self.target, only_removes, self._pump.is_to_measure())
         if not look.only_removes:
@@ -313,7 +319,7 @@ class View:
 
     def found(self, look: Look, members: list[bytes], score: bytes) -> None:
         """Take what a look has found."""
-        self._is_looking = False
+        self.is_looking = False
         target = look.target
         if isinstance(target, Inbox):
             if not self._pump.is_mine(target) or target.epoch != look.epoch:
@@ -336,7 +342,7 @@ class View:
 
     def failed(self, look: Look, error: Exception) -> None:
         """Called when a look came to nothing. What it was to remove stays to be removed."""
-        self._is_looking = False
+        self.is_looking = False
         self.is_at_end = False
         if isinstance(look.target, Inbox) and look.removed:
             look.target.removals[0] = look.removed + look.target.removals.get(0, [])

@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sized
-from os import getpid
 from time import monotonic
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
@@ -37,6 +36,7 @@ from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply
 from ..connection.round_trips import Answerable
 from ..hot import are_strings, assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
+from ..process import current_number
 from ..stats import SAMPLE_INTERVAL, Stats
 from .read_ahead import ReadAhead, take_removals
 
@@ -138,6 +138,10 @@ class Pump(Connection):
         finally:
             self._stopped = None
 
+    def may_bring(self, key: bytes) -> bool:
+        """Return whether a message of a general channel may be on its way here. For any thread."""
+        return key in self.awaited
+
     # What the connection reports.
 
     def opened(self) -> None:
@@ -176,7 +180,7 @@ class Pump(Connection):
 
     def _ask(self) -> None:
         self.scheduled = False
-        if self._process.number != getpid():
+        if self._process.number != current_number[0]:
             # Every receive raises the error itself.
             return
         if self._paused is not None and self._stopped is None:

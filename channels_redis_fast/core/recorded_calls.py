@@ -19,14 +19,14 @@ from redis.exceptions import ResponseError
 from ..base import say_where
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..history import Stream
 from ..history.placement import ENTRY, widened, with_position
 from ..history.positions import WIDTH, Position, epoch_of
 from ..history.proposals import Proposer
-from ..history.streams import no_scripts
 from ..hot import EnvelopeCodec, are_strings, next_prefix
 from ..messages.codec import Codec, Message
+from ..messages.exclusion import entry_size, with_excluded
 from ..options import check_length, check_size
 from . import scripts
 from .group_cache import GroupSnapshot
@@ -52,13 +52,22 @@ class Recorded(NamedTuple):
 
 
 class GroupMessage:
-    """One message on its way to a group. ``body``: as it is kept in the history."""
+    """
+    One message on its way to a group. ``body``: as it is kept in the history, with the names of those excluded.
+    """
 
-    __slots__ = ("attempts", "body", "future", "message")
+    __slots__ = ("attempts", "body", "excluded", "future", "message")
 
-    def __init__(self, message: Message, body: bytes, future: asyncio.Future[Delivered | Recorded]) -> None:
+    def __init__(
+        self,
+        message: Message,
+        body: bytes,
+        excluded: frozenset[str],
+        future: asyncio.Future[Delivered | Recorded],
+    ) -> None:
         self.message = message
         self.body = body
+        self.excluded = excluded
         self.future = future
         #: How often a position was proposed for it that was not the newest.
         self.attempts = 0
@@ -73,7 +82,11 @@ class GroupMessage:
 
 
 class Batch(NamedTuple):
-    """Messages for those who are thought to be in a group, and whether they are recorded though that is not so."""
+    """
+    Messages for those who are thought to be in a group, and whether they are recorded though that is not so.
+
+    All of them exclude the same channels.
+    """
 
     snapshot: GroupSnapshot
     messages: list[GroupMessage]
@@ -143,14 +156,14 @@ class MemberLayout:
         self._max_message_size = max_message_size
         self._proposer = Proposer()
 
-    def body(self, message: Message, where: str) -> bytes:
+    def body(self, message: Message, excluded: frozenset[str], where: str) -> bytes:
         """
         Return a message as it is kept.
 
         Raises the serializer's error for one that cannot be sent, ``ValueError`` for one that is larger than allowed.
         """
         try:
-            body = self._codec.encode(message, None)
+            body = self._codec.encode(with_excluded(message, excluded) if excluded else message, None)
         except Exception as error:
             say_where(error, where)
             raise
@@ -160,6 +173,11 @@ class MemberLayout:
     def entries(self, snapshot: GroupSnapshot) -> Sequence[bytes]:
         """Return by key the entry that names its channels, empty ones where that is in the members already."""
         return snapshot.entries if self.fills else [b""] * len(snapshot.keys)
+
+    def last_byte(self, messages: Sequence[GroupMessage]) -> int:
+        """Return up to where the messages of a batch are delivered as they are kept: a place from their end, -1."""
+        excluded = messages[0].excluded if messages and self.fills else None
+        return -1 - entry_size(excluded) if excluded else -1
 
     def arguments(
         self, message: GroupMessage, source: BatchSource, snapshot: GroupSnapshot, server: ServerIdentity
@@ -171,7 +189,7 @@ class MemberLayout:
         """
         if self.fills:
             arguments = source.stream.record_arguments(server, message.body)
-            arguments += self._to_fill(message.body, snapshot, source.where)
+            arguments += self._to_fill(message, snapshot, source.where)
         elif not snapshot.keys:
             arguments = source.stream.record_arguments(server, message.body)
             arguments += ("", 0)
@@ -186,9 +204,10 @@ class MemberLayout:
         """Called with the newest ID of a stream, where one that was proposed was not above it."""
         self._proposer.overtaken(stream.key, newest)
 
-    def _to_fill(self, body: bytes, snapshot: GroupSnapshot, where: str) -> list[Any]:
-        prefix_length = self._prefix_length
-        header, begin = widened(body, prefix_length, 2)
+    def _to_fill(self, message: GroupMessage, snapshot: GroupSnapshot, where: str) -> list[Any]:
+        body, prefix_length = message.body, self._prefix_length
+        # Two entries come, and the one with the names of those excluded goes.
+        header, begin = widened(body, prefix_length, 1 if message.excluded else 2)
         if self._max_message_size is not None and snapshot.keys:
             length = len(body) + len(header) + prefix_length - begin + len(ENTRY) + WIDTH
             check_length(length + len(max(snapshot.entries, key=len)), self._max_message_size, where)
@@ -245,6 +264,7 @@ class RecordingCall(ScriptCall):
             snapshot.digest,
             "1" if records_anyway else "",
             len(messages),
+            self._layout.last_byte(messages),
             *capacities,
             *self._layout.entries(snapshot),
             *of_messages,
@@ -262,7 +282,7 @@ class RecordingCall(ScriptCall):
         self._end(self._batch, outcome)
 
     def refused(self, error: ResponseError | None) -> None:
-        self._end(self._batch, no_scripts(self._way, error))
+        self._end(self._batch, no_scripts(self._way, error, "history"))
 
     def _end(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         self._is_over = True

@@ -177,11 +177,12 @@ SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
 
 #: Messages to a group that has a history. KEYS: the group's key, its stream, then the channel keys of who is thought to
 #: be in it. ARGV: expiry; the score up to which members have expired; the digest of the list of members as above, empty
-#: for none; whether to record the messages though the list is another (1, or empty); how many messages; for each key
-#: its capacity; for each key the packed entry that names its channels. Then for each message what ``record`` takes, of
-#: which the message is the last; the header of the map that it becomes with two more entries, and where its entries
-#: begin; and for each key the random prefix of the member that is made of all that. Where the header is empty, finished
-#: members are in place of the prefixes, since their sender could not leave the position open.
+#: for none; whether to record the messages though the list is another (1, or empty); how many messages; up to which
+#: byte they are delivered as they are kept, from their end (-1 for all: the history alone knows whom they exclude); for
+#: each key its capacity; for each key the packed entry that names its channels. Then for each message what ``record``
+#: takes, of which the message is the last; the header of the map that it becomes with two more entries, and where its
+#: entries begin; and for each key the random prefix of the member that is made of all that. Where the header is empty,
+#: finished members are in place of the prefixes, since their sender could not leave the position open.
 #:
 #: Where the list is what it was, each message is recorded and delivered: the reply is 1, then for each message how many
 #: keys were over capacity, or the error of the first key that failed. Where it is another, nothing is done: the reply
@@ -201,16 +202,16 @@ if not is_same and ARGV[4] == '' then return {0, members} end
     + _written_out(_ROOM + _PUT)
     + """
 local keys = #KEYS - 2
-local tails, at = 5 + keys, 6 + 2 * keys
+local tails, at = 6 + keys, 7 + 2 * keys
 
 local function deliver(at, position)
   local problem
-  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(ARGV[at - 1], ARGV[at + 1]) .. ENTRY .. position
+  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(ARGV[at - 1], ARGV[at + 1], ARGV[6]) .. ENTRY .. position
   over = 0
   for i = 1, keys do
     local member = ARGV[at + 1 + i]
     if middle then member = member .. middle .. ARGV[tails + i] end
-    local ok, failure = pcall(put, KEYS[i + 2], ARGV[5 + i], member)
+    local ok, failure = pcall(put, KEYS[i + 2], ARGV[6 + i], member)
     if not ok then
       problem = problem or (type(failure) == 'table' and failure.err or tostring(failure))
     end
@@ -245,6 +246,19 @@ if history.err then return history end
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return history
+"""
+)
+
+#: Members whose process is dead leave a group. KEYS: the group's key. ARGV: a score, then members: those that have it,
+#: or a higher one, were added since and stay. Returns how many have left.
+REMOVE_MEMBERS = Script(
+    """
+local removed, limit = 0, tonumber(ARGV[1])
+for i = 2, #ARGV do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if score and tonumber(score) < limit then removed = removed + redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return removed
 """
 )
 

@@ -9,6 +9,6 @@ does to a stream; ``streams`` records and reads on behalf of a layer. Knows noth
 """
 
 from .positions import FIELD
-from .streams import Histories, History, Stream
+from .streams import Asked, Histories, History, Stream
 
-__all__ = ["FIELD", "Histories", "History", "Stream"]
+__all__ = ["FIELD", "Asked", "Histories", "History", "Stream"]

@@ -22,8 +22,9 @@ from redis.exceptions import ResponseError
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script import Script
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..messages.codec import Message
+from ..messages.exclusion import EXCLUDED, take_excluded
 from ..stats import Stats
 from . import scripts
 from .positions import FIELD, NO_EPOCH, Position, digest_of, epoch_of, history_key, position_text
@@ -96,14 +97,21 @@ class Stream(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven."""
+    """
+    What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven.
+
+    ``channel``: whom it is for; messages that exclude it are left out. ``for_many``: that there are several of them,
+    and each message is to name those that it excludes, so that who asks obeys that.
+    """
 
     since: Position | None
     limit: int | None
     is_valid: bool
+    channel: str | None = None
+    for_many: bool = False
 
     @classmethod
-    def of(cls, stream: Stream, since: str | None, limit: int | None) -> Asked:
+    def of(cls, stream: Stream, since: str | None, limit: int | None, channel: str | None = None) -> Asked:
         """Check the arguments of ``group_history``. Raises ``TypeError`` or ``ValueError`` naming a wrong one."""
         if since is not None and not isinstance(since, str):
             raise TypeError(f"since must be a position (str) or None, not {type(since).__name__}")
@@ -114,7 +122,7 @@ class Asked(NamedTuple):
         position = None if since is None else Position.parse(since)
         if position is not None and position.group != stream.digest:
             position = None
-        return cls(position, limit, since is None or position is not None)
+        return cls(position, limit, since is None or position is not None, channel)
 
     @classmethod
     def newest(cls, stream: Stream) -> Asked:
@@ -170,13 +178,7 @@ class ReadCall(ScriptCall):
         self._future.set_result(history)
 
     def refused(self, error: ResponseError | None) -> None:
-        self.done(no_scripts(self._way, error))
-
-
-def no_scripts(way: Way, error: Exception | None) -> ResponseError:
-    """Return what is raised where a server runs no scripts."""
-    said = "" if error is None else f": {error}"
-    return ResponseError(f"Redis at {way.dialer.label} refuses EVAL, which the option 'history' needs{said}")
+        self.done(no_scripts(self._way, error, "history"))
 
 
 class Histories:
@@ -221,24 +223,6 @@ class Histories:
             raise RuntimeError(f"Group {group!r} has no history: no pattern of the option 'history' matches its name.")
         return stream
 
-    def read(
-        self,
-        way: Any,
-        stream: Stream,
-        since: str | None,
-        limit: int | None,
-        script: Script = scripts.READ_ONLY,
-        keys: Sequence[bytes] = (),
-        arguments: Sequence[Any] = (),
-    ) -> asyncio.Future[History]:
-        """
-        Read a history; the future raises redis-py's errors.
-
-        ``way``: the command connection to its server, or the queue of its slot. ``script``: one that reads, and what it
-        takes before that. Raises ``TypeError`` or ``ValueError`` naming a wrong argument.
-        """
-        return self.ask(way, stream, Asked.of(stream, since, limit), script, keys, arguments)
-
     def ask(
         self,
         way: Any,
@@ -248,7 +232,12 @@ class Histories:
         keys: Sequence[bytes] = (),
         arguments: Sequence[Any] = (),
     ) -> asyncio.Future[History]:
-        """Ask for a part of a history, as ``read`` does. The future raises redis-py's errors."""
+        """
+        Read a part of a history; the future raises redis-py's errors.
+
+        ``way``: the command connection to its server, or the queue of its slot. ``script``: one that reads, and what it
+        takes before that.
+        """
         future: asyncio.Future[History] = way.loop.create_future()
         way.submit(ReadCall(script, way, self, stream, asked, future, keys, arguments))
         return future
@@ -292,6 +281,8 @@ class Histories:
             try:
                 message = decode(entry.body)
                 message[FIELD] = position_text(entry.id, digest, entry.epoch)
+                if EXCLUDED in message and not asked.for_many and asked.channel in take_excluded(message):
+                    continue
             except Exception as error:
                 self._stats.undecodable += 1
                 logger.error(

@@ -41,6 +41,7 @@ __all__ = [
     "pack",
     "payload_size",
     "reseed",
+    "round_trip",
     "shard",
     "splice",
     "split",
@@ -63,6 +64,7 @@ if COMPILED and not TYPE_CHECKING:
             next_prefix,
             pack,
             reseed,
+            round_trip,
             splice,
         )
         from channels_redis_fast._ext.histograms import Histogram
@@ -87,6 +89,7 @@ if TYPE_CHECKING or not COMPILED:
         next_prefix,
         pack,
         reseed,
+        round_trip,
         splice,
     )
     from channels_redis_fast.hot.histograms import Histogram

@@ -39,7 +39,8 @@ def metrics() -> dict[str, set[str]]:
     registry.register(collector)
     found = {}
     for family in collector.describe():
-        labels = {"alias", "layer", "instance", "job", *(["server"] if "round_trip" in family.name else [])}
+        own = {"channels_redis_fast_round_trip_seconds": {"server"}, "channels_redis_fast_occupancy": {"groups"}}
+        labels = {"alias", "layer", "instance", "job"} | own.get(family.name, set())
         for suffix in SUFFIXES[family.type]:
             found[family.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
     return found
