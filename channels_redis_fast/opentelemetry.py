@@ -232,9 +232,9 @@ def _sending(operation: str) -> Callable[[Any], Any]:
             with _tracing.producing(self, operation, channel, **_type(message)):
                 await original(self, channel, _with_context(message))
 
-        async def group_send(self: Any, group: str, message: Message) -> None:
+        async def group_send(self: Any, group: str, message: Message, **more: Any) -> None:
             with _tracing.producing(self, operation, group, **_type(message)):
-                await original(self, group, _with_context(message))
+                await original(self, group, _with_context(message), **more)
 
         # Callers may name the arguments.
         return send if operation == "send" else group_send

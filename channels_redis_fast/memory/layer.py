@@ -443,7 +443,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         """Nothing is left to wait for after a receive; here since the other layers have it."""
 
     def occupancy(self) -> dict[str, int]:
-        """Return by group how many channels are present there, for any thread. Empty without the option ``presence``."""
+        """Return by group how many channels are present. For any thread; empty without the option ``presence``."""
         if self._presence is None:
             return {}
         with self._lock:

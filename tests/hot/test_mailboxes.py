@@ -409,6 +409,23 @@ async def test_a_message_whose_send_is_known_is_measured_when_it_is_taken(hot: A
     assert lag.counts() == [0, 1, 0]
 
 
+async def test_a_message_that_is_handed_in_is_measured_from_there(hot: Any) -> None:
+    lag = hot.Histogram([1e-9, 1000.0])
+    here = hot.MailboxTable(hot.Lock(), None, lag)
+    waker = hot.Waker(asyncio.get_running_loop())
+    waiter = here.claim("one", waker)
+    assert here.hand_in("one", {"n": 1}, waker, lambda _: 5, 60.0) == 0
+    # It was on its way for no time at all.
+    assert lag.counts() == [1, 0, 0]
+    before = time.monotonic()
+    assert here.hand_in("one", {"n": 2}, waker, lambda _: 5, 60.0) > 0
+    (stored,) = here.stored["one"]
+    assert before <= stored.sent_at <= time.monotonic()
+    assert stored.deadline == pytest.approx(stored.sent_at + 60)
+    assert (waiter.take(), here.claim("one", waker).take()) == ({"n": 1}, {"n": 2})
+    assert lag.count == 2
+
+
 # One message to one channel.
 
 

@@ -39,6 +39,8 @@ async def test_what_a_frame_shows(site: Call, prefix: str) -> None:
     try:
         assert (shown["default"]["kind"], shown["other"]["kind"]) == ("core", "pubsub")
         assert shown["default"]["stats"]["sends"] == 25
+        # What the page draws of it.
+        assert (shown["default"]["stats"]["lag"]["p50"], shown["default"]["stats"]["lag"]["p99"]) == (None, None)
         picture = shown["default"]["picture"]
         assert picture["shards"][0]["connections"]["core:commands"] >= 1
         assert picture["shards"][0]["cpu_seconds"] > 0

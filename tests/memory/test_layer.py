@@ -20,6 +20,7 @@ from channels_redis_fast.hot import Gate
 from channels_redis_fast.memory import ChannelFull, InMemoryChannelLayer
 from channels_redis_fast.memory.mailboxes import BATCH, LATE
 from channels_redis_fast.messages import memory_limit
+from channels_redis_fast.stats import LayerStats
 from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
 from tests.memory.conftest import SKIPPED
 
@@ -456,3 +457,44 @@ async def test_attributes_of_channels_own_layer() -> None:
     layer.channels = {}
     await layer.group_discard("room", "one")
     assert (layer.groups, len(layer.channels)) == ({}, 0)
+
+
+# Measurements.
+
+
+async def test_stats_have_the_names_of_the_other_layers() -> None:
+    layer = InMemoryChannelLayer(presence={"lease": 30})
+    assert layer.stats().keys() == RedisChannelLayer().stats().keys()
+    assert set(layer.stats()) == LayerStats.__required_keys__
+    await layer.presence_join("room", await layer.new_channel(), 1)
+    await layer.presence_join("room", await layer.new_channel(), 1)
+    await layer.send("general", {"n": 1})
+    await layer.send("general", {"n": 2})
+    await layer.send("other", {"n": 1})
+    stats = layer.stats()
+    assert (stats["present"], layer.occupancy()) == (2, {"room": 2})
+    assert (stats["mailbox_messages"], stats["mailbox_deepest"]) == (3, 2)
+    assert stats["mailbox_bytes"] > 0
+
+
+async def test_lag() -> None:
+    """Of what waited for a receiver, and of what was given to one; to several at once, of each that takes it later."""
+    layer = InMemoryChannelLayer()
+    one, other, third = [await layer.new_channel() for _ in range(3)]
+    for channel in (one, other, third):
+        await layer.group_add("room", channel)
+    receiving = await started(layer.receive(one))
+    await layer.send(one, {"n": 1})
+    assert await within(receiving) == {"n": 1}
+    assert layer.stats()["lag"] == {"count": 1, "p50": 0.0, "p99": 0.0, "max": 0.0}
+    await layer.send(one, {"n": 2})
+    await asyncio.sleep(0.01)
+    await layer.receive(one)
+    assert layer.stats()["lag"]["count"] == 2
+    assert 0.01 <= (layer.stats()["lag"]["max"] or 0) < 60
+    receiving = await started(layer.receive(one))
+    await layer.group_send("room", {"n": 3})
+    await within(receiving)
+    await layer.receive(other)
+    await layer.receive(third)
+    assert layer.stats()["lag"]["count"] == 5

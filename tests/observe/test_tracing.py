@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv._incubating.attributes import code_attributes, messaging_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
-from channels_redis_fast import consumers, opentelemetry
+from channels_redis_fast import consumers, deploy, opentelemetry
 from channels_redis_fast.consumers import sources
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.opentelemetry import TRACEPARENT, ChannelsRedisFastInstrumentor
@@ -247,6 +247,41 @@ async def test_a_worker(make_core: Make, spans: Spans) -> None:
     assert consumed.context == current
     assert linked(consumed, spans.one(SpanKind.PRODUCER))
     assert consumed.attributes["messaging.destination.name"] == "jobs"
+
+
+async def test_a_worker_of_jobs(make_core: Make, spans: Spans) -> None:
+    """That of ``channels_worker``: the consumer asks it for its messages."""
+    layer = make_core()
+    heard: Any = asyncio.Queue()
+    heard._loop = asyncio.get_running_loop()
+    for kind in (Heard, HeardDirectly, HeardInThread):
+        consumer = type("Job", (kind,), {"heard": heard})
+        with override_settings(CHANNEL_LAYERS={}):
+            worker = deploy.Worker(consumer.as_asgi(), ["jobs"], layer)
+            running = asyncio.ensure_future(worker.run())
+            await layer.send("jobs", {"type": "chat.message"})
+            message, current = await within(heard.get())
+            worker.stop()
+            await within(running)
+        assert message == {"type": "chat.message"}
+        consumed = spans.one(SpanKind.CONSUMER)
+        assert consumed.context == current
+        assert linked(consumed, spans.one(SpanKind.PRODUCER))
+        assert consumed.attributes["messaging.destination.name"] == "jobs"
+        spans.exporter.clear()
+
+
+async def test_a_group_send_that_leaves_somebody_out(make: Make, spans: Spans) -> None:
+    layer = make()
+    sender, other = [await layer.new_channel() for _ in range(2)]
+    for channel in (sender, other):
+        await layer.group_add("room", channel)
+    await layer.group_send("room", {"type": "x"}, exclude=[sender])
+    assert await within(layer.receive(other)) == {"type": "x"}
+    await layer.group_send_many([("room", {"type": "y"}), ("room", {"type": "z"}, [sender])])
+    assert [await within(layer.receive(other)) for _ in range(2)] == [{"type": "y"}, {"type": "z"}]
+    assert await within(layer.receive(sender)) == {"type": "y"}
+    assert [span.name for span in spans.of(SpanKind.PRODUCER)] == ["group_send room"] * 3
 
 
 async def test_histories_give_what_was_sent(make: Make, spans: Spans) -> None:
