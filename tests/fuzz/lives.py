@@ -115,14 +115,14 @@ def again(waiter: Any, method: str) -> Any:
     return getattr(waiter, method)(ValueError("again"))
 
 
-def table_of(hot: Any) -> Any:
+def table_of(hot: Any, lag: Any = None) -> Any:
     """The receivers of a few channels: one alone, two together, one that has gone, one in another loop."""
 
     class Table(hot.MailboxTable):  # type: ignore[misc]
         def _take(self, channel: str) -> Any:
             return self.pop(channel, 1.0).message
 
-    table = Table(hot.Lock())
+    table = Table(hot.Lock(), None, lag)
     waker, other = hot.Waker(Loop()), hot.Waker(Loop())
     table.put("stored", hot.StoredMessage({"n": [1]}, 0.0, False), False)
     made = [table.claim(channel, waker) for channel in ("a", "b", "b", "c", "f", "g", "stored")]
@@ -145,6 +145,23 @@ def served(hot: Any) -> Any:
         (None, flat),
     ]
     return table.hand_out(deliveries, waker), sorted(table.waiting), [waiter.take() for waiter in (made[0], made[6])]
+
+
+def handed_in(hot: Any) -> Any:
+    """Messages for one who waits, for nobody, for nobody and without room, and for those whom the caller knows."""
+    lag = hot.Histogram([1000.0])
+    table, waker, made = table_of(hot, lag)
+    channels = ("a", "x", "x", "x", "b", "d", "stored")
+    sizes = [table.hand_in(channel, {"n": [1]}, waker, lambda channel: 2, 60.0) for channel in channels]
+    taken = made[0].take(), [table.claim("x", waker).take() for _ in range(2)]
+    return sizes, taken, sorted(table.waiting), sorted(table.stored), table.held, lag.counts()
+
+
+def handed_in_wrongly(hot: Any, channel: Any, capacity_of: Any) -> Any:
+    """A message to what is no channel, or to one whose capacity cannot be told."""
+    table, waker, _ = table_of(hot)
+    table.put("x", hot.StoredMessage({}, 1.0, False), False)
+    return table.hand_in(channel, {}, waker, capacity_of, 60.0)
 
 
 def stored(hot: Any) -> Any:
