@@ -335,7 +335,8 @@ def test_nothing_is_replaced_while_it_is_off() -> None:
         for name in ("send", "send_many", "group_send", "group_resume", "receive")
     ]
     before = [vars(owner)[name] for owner, name in places]
-    assert (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive) == sources.READ
+    read = sources.READ
+    assert {RedisChannelLayer.receive, RedisPubSubChannelLayer.receive} <= set(read)
     instrumentor = ChannelsRedisFastInstrumentor()
     instrumentor.instrument(tracer_provider=TracerProvider())
     assert not any(vars(owner)[name] is was for (owner, name), was in zip(places, before, strict=True))
@@ -345,7 +346,7 @@ def test_nothing_is_replaced_while_it_is_off() -> None:
     consumers.uninstall()
     instrumentor.uninstrument()
     assert all(vars(owner)[name] is was for (owner, name), was in zip(places, before, strict=True))
-    assert (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive) == sources.READ
+    assert sources.READ == read
 
 
 SENDER = """
