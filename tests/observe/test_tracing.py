@@ -346,7 +346,7 @@ def test_nothing_is_replaced_while_it_is_off() -> None:
     consumers.uninstall()
     instrumentor.uninstrument()
     assert all(vars(owner)[name] is was for (owner, name), was in zip(places, before, strict=True))
-    assert sources.READ == read
+    assert read == sources.READ
 
 
 SENDER = """
