@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
-from ..connection.identity import UNKNOWN, ServerIdentity
+from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script_call import ScriptCall, no_scripts
 from . import scripts
@@ -213,11 +213,6 @@ class GroupQueue:
     def is_idle(self) -> bool:
         """Whether there is nothing to do, and nothing under way."""
         return not (self._is_busy or self._waiting or self.delivering)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection to the server of the group."""
-        return self._way.identity is not UNKNOWN
 
     def put(self, operation: Operation) -> None:
         """Have a change made after those that were asked for before."""
