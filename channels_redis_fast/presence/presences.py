@@ -600,7 +600,7 @@ class PresenceLoop:
         #: Groups that are asked again later.
         self._asking: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self.is_closed = False
 
     def queue(self, group: GroupPresence) -> GroupQueue:
         """Return the queue of a group."""
@@ -616,7 +616,7 @@ class PresenceLoop:
 
     def close(self) -> None:
         """Deliver nothing any more, since the event loop closes: others take it over."""
-        self._is_closed = True
+        self.is_closed = True
         for task in list(self._tasks):
             task.cancel()
 
@@ -653,7 +653,7 @@ class PresenceLoop:
             self._loop.call_later(seconds + 0.005, self._presences._weakly(Presences.ask), group)
 
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
         key = queue.group.group_key
         outbox = self._outboxes.get(key)
