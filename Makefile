@@ -22,7 +22,7 @@ SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot has both twins in one
 # run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.
 TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
-ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/history tests/cli tests/sync tests/packaging tests/typed \
+ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/history tests/cli tests/sync tests/packaging tests/testing tests/typed \
 	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
 	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
 	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
