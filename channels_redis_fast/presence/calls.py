@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
-from ..connection.identity import UNKNOWN, ServerIdentity
+from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script_call import ScriptCall, no_scripts
 from . import scripts
@@ -214,11 +214,6 @@ class GroupQueue:
         """Whether there is nothing to do, and nothing under way."""
         return not (self._is_busy or self._waiting or self.delivering)
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection to the server of the group."""
-        return self._way.identity is not UNKNOWN
-
     def put(self, operation: Operation) -> None:
         """Have a change made after those that were asked for before."""
         self._waiting.append(operation)
@@ -307,8 +302,8 @@ class GroupQueue:
         group = self.group
         was_new = group.is_empty
         if group.epoch != outcome.epoch and group.untold:
-            users, group.untold = group.untold, {}
-            self._keeper.confirm(group, users)
+            self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
+            group.untold = {}
         group.epoch = outcome.epoch
         group.server = server
         group.renewed = time.monotonic()
@@ -326,13 +321,17 @@ class GroupQueue:
         if events:
             self._epoch, self._newest = outcome.epoch, events[-1].number
             self.delivering += len(events)
-            group.untold.update((event.user, event.info) for event in events)
             self._keeper.deliver(self, events)
+        if self._keeper.has_events:
+            for event in events:
+                group.untold[event.user] = (event.info, now)
+            for operation in operations:
+                for user, info in operation.users():
+                    group.untold[user] = (info, now)
+        group.is_pending = bool(outcome.claimed or self.delivering)
         if outcome.claimed:
-            group.untold.update(changed for operation in operations for changed in operation.users())
             self._keeper.look_again(group, outcome.claimed / 1000)
-        elif not events and not self.delivering:
-            group.untold.clear()
+        group.prune(now)
         if was_new and not group.is_empty:
             self._keeper.joined(group, outcome.owners)
         self._go_on()
@@ -350,7 +349,8 @@ class GroupQueue:
                 group.ending.add(operation.first)
             operation.fail(error)
             if self._keeper.has_events:
-                group.untold.update(operation.users())
+                for user, info in operation.users():
+                    group.untold[user] = (info, time.monotonic())
         self._restores = self._restores or self._restoring
         group.is_doubtful = True
         self._go_on()

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from ..connection.identity import UNKNOWN, ServerIdentity
 from .keys import PresenceKeys
 
+#: Seconds after which an event that was delivered has come to its receivers.
+RECENT = 3.0
+
 
 class Entry(NamedTuple):
     """The presence of one channel. ``info``: as it is stored."""
@@ -37,6 +40,7 @@ class GroupPresence:
         "epoch",
         "group_key",
         "is_doubtful",
+        "is_pending",
         "keys",
         "name",
         "place",
@@ -62,9 +66,10 @@ class GroupPresence:
         self.ending: set[str] = set()
         #: By user, the changes that this process sees to.
         self.waiting: dict[bytes, Waiting] = {}
-        #: By user, events that are not known to be delivered, with the info: should the server lose them, nobody else
-        #: may know of them.
-        self.untold: dict[bytes, bytes] = {}
+        #: By user, events that may not have come to their receivers yet, with the info, and when (monotonic) they were
+        #: heard of: should the server lose them, nobody else may know of them. And whether some are not delivered.
+        self.untold: dict[bytes, tuple[bytes, float]] = {}
+        self.is_pending = False
         #: Who the server was when it was told last, and when (monotonic) that was.
         self.server: ServerIdentity = UNKNOWN
         self.renewed = time.monotonic()
@@ -81,6 +86,11 @@ class GroupPresence:
     def may_have(self, channel: str) -> bool:
         """Return whether a channel of this process may be present: it is, or something is under way."""
         return channel in self.channels or self.users > 0
+
+    def prune(self, now: float) -> None:
+        """Forget events that were delivered some time ago."""
+        if self.untold and not self.is_pending:
+            self.untold = {user: event for user, event in self.untold.items() if now - event[1] < RECENT}
 
     def forget(self, channel: str) -> None:
         """Forget a channel that has left."""

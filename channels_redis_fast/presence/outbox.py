@@ -18,8 +18,9 @@ from .events import Event, without_repeats
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Events that are delivered side by side, and how often one is tried that a server refuses.
-MAX_AT_ONCE, ATTEMPTS = 200, 5
+#: Events that are delivered side by side, few enough for receivers to keep up, whose keys hold a hundred messages
+#: unless the site says otherwise; and how often one is tried that a server refuses.
+MAX_AT_ONCE, ATTEMPTS = 25, 5
 
 #: Seconds until an event is tried again, the first time and at most.
 RETRY, RETRY_AT_MOST = 0.05, 1.0

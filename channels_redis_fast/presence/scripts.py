@@ -1,13 +1,14 @@
 """
 What Lua does to the presence of a group: all changes of one call, and the events that follow. Text only, no I/O.
 
-KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of
-these data, ``since`` when, ``server``, its run id, and ``fresh`` where nothing was there before; ``of OWNER``
-for each process that has a part in it; ``last``, the number of the last event, and ``told``, of the last that was
-delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``). Fields of the
-channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the user's change waits
-for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it; ``xCHANNEL`` that the channel
-was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event that is to be delivered.
+KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of these data, ``since`` when,
+``server``, its run id, ``fresh`` where nothing was there before, and ``doubt``, until when events may be known
+already; ``of OWNER`` for each process that has a part in it; ``last``, the number of the last event, and ``told``, of
+the last that was delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``).
+Fields of the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the
+user's change waits for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it;
+``xCHANNEL`` that the channel was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event
+that is to be delivered.
 
 Rules they keep:
 
@@ -33,6 +34,9 @@ KEPT, KEPT_EMPTY = 86_400, 600
 
 #: Milliseconds after which it is late to restore data that were lost: for about so long nobody is said to have left.
 LATE = 6_000
+
+#: Milliseconds for which the events of an epoch that follows another may be known to who has heard those of that one.
+DOUBT = 30_000
 
 #: Seconds for which it is remembered that another process has ended a channel.
 ENDED_KEPT = 86_400
@@ -75,7 +79,7 @@ local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
 local owner, claimant, known, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local has_events, grace, delay, gone = ARGV[7] ~= '', tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[11]
 
-local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server')
+local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server', 'doubt')
 local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -86,8 +90,16 @@ if not epoch or (found[6] ~= ARGV[12] and ARGV[12] ~= '') then
   if not epoch then call('HSET', head, 'fresh', 1, 'group', ARGV[10]) end
   epoch, told, claim = ARGV[3], last, false
   call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[12], 'told', told)
+  found[7] = false
+  if delay > 0 or known ~= '' or found[6] then
+    found[7] = string.format('%.0f', now + DOUBT)
+    call('HSET', head, 'doubt', found[7])
+  else
+    call('HDEL', head, 'doubt')
+  end
 end
 local is_lost = known ~= '' and known ~= epoch
+local is_doubtful = mode ~= '' or (found[7] and now < tonumber(found[7]))
 if is_lost and mode == '' then return {epoch} end
 if not found[5] then call('HSET', head, 'of ' .. owner, 1) end
 local last_before, told_before = last, told
@@ -95,7 +107,7 @@ local results, waits = {}, {}
 
 local function tell(kind, user, info)
   if not has_events then return end
-  if mode ~= '' then kind = string.upper(kind) end
+  if is_doubtful then kind = string.upper(kind) end
   last = last + 1
   call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
 end
@@ -195,6 +207,7 @@ local function others()
       -- Where something was kept, or some time has gone, a user who is missing may have been said to have left.
       local data = call('HMGET', head, 'since', 'fresh')
       is_quiet = is_lost and mode == 'q' and data[2] and now - (data[1] or 0) < LATE
+      if is_quiet and not found[7] then call('HSET', head, 'doubt', format('%.0f', now + DOUBT)) end
     end
     join(channel, user, info, is_quiet)
     return 1
@@ -288,7 +301,7 @@ local function others()
       call('HDEL', channels, 'w' .. user)
     elseif call('HEXISTS', users, user) == 0 then
       call('HSET', users, user, info)
-      wait(user, 'l', now + left)
+      wait(user, 'l', now + math.max(left, delay))
     end
     return 1
   end
@@ -400,6 +413,7 @@ return reply
 """.replace("MAX_EVENTS", str(MAX_EVENTS))
     .replace("CLAIM)", f"{CLAIM})")
     .replace("LATE", str(LATE))
+    .replace("DOUBT", str(DOUBT))
     .replace("KEPT_EMPTY", str(KEPT_EMPTY))
     .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
     .replace("KEPT)", f"{KEPT})")
