@@ -42,6 +42,8 @@ def test_what_is_too_much() -> None:
     again: list[tuple[str, Any]] = [*RIGHT, (JOIN, 1)]
     assert check_events(phase({"one": again}, heard={"one": {1}})).violations
     assert check_events(phase({"one": again}, heard={"one": {"a"}})).violations == []
+    assert check_events(phase({"one": [*again[:2], (LEAVE, 1)]})).violations
+    assert check_events(phase({"one": [(JOIN, "a"), *again]})).violations == []
     # Each of the right kind, but the other way round.
     assert check_events(phase({"one": [(LEAVE, "b"), (JOIN, "a")]})).violations
 
