@@ -20,6 +20,7 @@ import re
 import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -39,7 +40,7 @@ from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
 from ..messages.exclusion import NOBODY
 from ..messages.mailbox import InboxRegistry
-from ..presence import Lapse
+from ..presence import Lapse, Leases
 from ..presence.leases import leases_key
 from ..sync.routing import routed
 from ..upstream import explains_absent
@@ -380,10 +381,9 @@ class RedisChannelLayer(RedisLayer):
             await self._router.through_hub(_group_send(self, group, message, exclude=excluded))
             return
         self._stats.group_sends += 1
-        if self._liveness is not None:
-            dead = self._liveness.look()
-            if dead is not state.dead:
-                state.judge(dead)
+        leases = self._leases
+        if leases is not None and (state.judged_by is not leases.reading or monotonic() >= leases.fresh_until):
+            self._judge(state, leases)
         limit = int(time.time()) - self.group_expiry
         target = Group(group, self._group_key(group), self.consistent_hash(group), limit, excluded)
         if self._histories is not None:
@@ -531,6 +531,15 @@ class RedisChannelLayer(RedisLayer):
     def _named_for(self) -> float:
         # Members are purged ``group_expiry`` seconds after they were added last.
         return self.group_expiry + self.expiry
+
+    def _judge(self, state: CoreLoop, leases: Leases) -> None:
+        """Take note of which processes are dead, by what was read last; have it read again where it is time to."""
+        if self._liveness is not None:
+            reading = leases.reading
+            dead = self._liveness.look()
+            if dead is not state.dead:
+                state.judge(dead)
+            state.judged_by = reading
 
     def _lapsed(self, lapse: Lapse) -> None:
         """Called in an event loop in which the lease of this process was renewed after it had run out."""

@@ -16,7 +16,7 @@ from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer, close_client
 from ..hot import Waker
 from ..loops import Closable
-from ..presence import Leases, Presences
+from ..presence import LeaseReading, Leases, Presences
 from ..presence.scripts import CHANGE
 from ..stats import Stats
 from . import scripts
@@ -74,8 +74,9 @@ class CoreLoop:
         self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
         self._leases = leases
         self._presences = presences
-        #: The processes that are dead, as of the last message to a group.
+        #: The processes that are dead, as of the last message to a group, and by which reading of the leases.
         self.dead = NONE_DEAD
+        self.judged_by: LeaseReading | None = None
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         #: Everything that this loop receives. A loop that only sends has none.

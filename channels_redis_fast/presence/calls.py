@@ -82,6 +82,8 @@ class Keeper(Protocol):
     has_events: bool
     #: Milliseconds for which a user stays present after the last channel has gone.
     grace: int
+    #: Whether the event loop closes.
+    is_closed: bool
 
     @property
     def owner(self) -> str:
@@ -234,6 +236,12 @@ class GroupQueue:
     # One call after the other.
 
     def _begin(self) -> None:
+        if self._keeper.is_closed:
+            # A call would open a socket that nobody closes.
+            self._is_busy = False
+            while self._waiting:
+                self._waiting.popleft().fail(ConnectionError("the event loop closes"))
+            return
         self._is_busy = True
         self._way.submit(PresenceCall(self, self._way))
 

@@ -133,7 +133,10 @@ class Leases:
         #: Until when (monotonic) this process surely has its lease, and its deadline; empty where it never had one.
         self._held_until = float("-inf")
         self._deadline: bytes = b""
-        self._reading = NOTHING_READ
+        #: The leases as they were read last, and until when (monotonic) it is too early to read them again. Plain
+        #: attributes, for what cannot afford a call of ``look`` each time.
+        self.reading = NOTHING_READ
+        self.fresh_until = float("-inf")
 
     # This process.
 
@@ -197,7 +200,7 @@ class Leases:
 
     async def read(self, max_age: float | None = None) -> LeaseReading:
         """Return the leases as they were at most ``max_age`` seconds ago. Raises what ``hold`` raises."""
-        reading = self._reading
+        reading = self.reading
         if time.monotonic() - reading.read_at <= (self.interval if max_age is None else max_age):
             return reading
         return await asyncio.shield(self._ask(asyncio.get_running_loop()))
@@ -209,7 +212,7 @@ class Leases:
         Where it is time to read them again, the running event loop does.
         """
         now = time.monotonic()
-        reading = self._reading
+        reading = self.reading
         if now >= self._due_at:
             self._ask(asyncio.get_running_loop())
         return reading if now - reading.read_at < self.duration * STALE else NOTHING_READ
@@ -228,25 +231,24 @@ class Leases:
     async def leave(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called in an event loop that is about to close. If it is the last that kept the lease, that is given back."""
         end = loop.time() + GIVE_BACK_TIMEOUT
+        for _ in range(NOTICE):
+            await asyncio.sleep(0)
+        shard = self._ways.get(loop)
+        # What would wait for a server that is away would be in the way of closing: the lease runs out by itself.
+        way = None if shard is None or shard.at(self.key).dialer.is_out else shard.at(self.key)
         under_way = self._calls.get(loop)
-        if under_way is not None:
+        if under_way is not None and way is not None:
             await asyncio.wait([under_way], timeout=GIVE_BACK_TIMEOUT)
         with self._lock:
-            shard = self._ways.pop(loop, None)
+            self._ways.pop(loop, None)
             kept = loop in self._keepers
             timer = self._keepers.pop(loop, None)
             if timer is not None:
                 timer.cancel()
-            if not kept or shard is None or self._keepers or not self._deadline:
+            if not kept or way is None or self._keepers or not self._deadline:
                 return
             self._held_until = min(self._held_until, time.monotonic())
             process, deadline = self._process, self._deadline
-        for _ in range(NOTICE):
-            await asyncio.sleep(0)
-        way = shard.at(self.key)
-        if way.dialer.is_out:
-            # Then it runs out by itself, and what would wait for the server would be in the way of closing.
-            return
         future: asyncio.Future[Any] = loop.create_future()
         future.add_done_callback(ignore)
         way.submit(_GiveBack(way, self.key, process, deadline, future))
@@ -323,11 +325,6 @@ class Leases:
         """The name of this process if it keeps a lease, else an empty one."""
         return self._process if self._keepers else ""
 
-    @property
-    def reading(self) -> LeaseReading:
-        """The leases as they were read last, however long ago."""
-        return self._reading
-
     def answered(self, call: _Renewal, reply: list[Any]) -> LeaseReading:
         """Take a reply to ``RENEW``; return what it says. Raises ``ValueError`` and the like for what says nothing."""
         now, previous, deadline, first, count, last, overdue = reply
@@ -340,10 +337,12 @@ class Leases:
         lapse = None
         left = float(first) - reading.now if first else self.duration
         with self._lock:
-            self._reading = reading
+            self.reading = reading
+            self.fresh_until = reading.read_at + self.interval
             if left < self.duration - self.interval * (1 + TOLERANCE):
                 # Whoever has it is late, and may be gone.
                 self._due_at = min(self._due_at, time.monotonic() + left + SOON)
+                self.fresh_until = min(self.fresh_until, self._due_at)
             if call.process and call.process == self._process:
                 if self._deadline:
                     # By the server's clock and by this one: the reply that told of it may have been lost.

@@ -606,7 +606,7 @@ class PresenceLoop:
         #: Groups that are asked again later.
         self._asking: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
+        self.is_closed = False
 
     def queue(self, group: GroupPresence) -> GroupQueue:
         """Return the queue of a group."""
@@ -622,7 +622,7 @@ class PresenceLoop:
 
     def close(self) -> None:
         """Deliver nothing any more, since the event loop closes: others take it over."""
-        self._is_closed = True
+        self.is_closed = True
         for task in list(self._tasks):
             task.cancel()
 
@@ -659,7 +659,7 @@ class PresenceLoop:
             self._loop.call_later(seconds + 0.005, self._presences._weakly(Presences.ask), group)
 
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
         key = queue.group.group_key
         outbox = self._outboxes.get(key)

@@ -168,7 +168,7 @@ async def test_processes_that_are_stopped_and_killed(
     monkeypatch.setattr(leases, "REFRESH", 0.05)
     layer = make_core(lease=SHORT, expiry=1)
     stopped, killed = await asyncio.to_thread(member), await asyncio.to_thread(member)
-    assert overdue(raw, prefix) == set()
+    await until(lambda: overdue(raw, prefix) == set())
     members = {stopped.channel, killed.channel}
 
     async def said(n: int) -> None:

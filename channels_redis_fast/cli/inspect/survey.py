@@ -71,7 +71,7 @@ class _ShardSurvey:
     async def run(self) -> None:
         try:
             await describe_shard(self._line, self.shard)
-            await survey_leases(self._line, self.shard, self._picture, self._prefix)
+            await survey_leases(self._layer, self._line, self.shard, self._picture)
             sweep = Sweep(self._line, self._layer.prefix, self._max_keys)
             async for keys in sweep.batches():
                 special = self._histories.start, self._presences.start

@@ -44,7 +44,7 @@ async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Pic
     group_prefix = f"{layer.prefix}__group__".encode()
     try:
         await describe_shard(line, shard)
-        await survey_leases(line, shard, picture, layer.prefix.encode())
+        await survey_leases(layer, line, shard, picture)
         await _survey_keys(layer, line, shard, picture, max_names)
         (names,) = await line.ask((b"PUBSUB", channels, literal(layer.prefix.encode()) + b"*"))
         if isinstance(names, ResponseError):
