@@ -133,6 +133,8 @@ class CoreLoop:
         await self._close_clients()
         for connection in self.commands:
             connection.give_up()
+        # What was handed in while the others closed may have begun to open a socket.
+        await self._close_commands()
 
     async def _close_clients(self) -> None:
         while self.clients:

@@ -383,12 +383,14 @@ class PubSubLoop:
         await self._close()
         for connection in self.commands:
             connection.give_up()
+        # What was handed in while the others closed may have begun to open a socket.
+        await self._close_commands()
 
     async def _close(self) -> None:
-        await asyncio.gather(
-            *(subscriber.stop() for subscriber in self._subscribers),
-            *(connection.aclose() for connection in self.commands),
-        )
+        await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers), self._close_commands())
+
+    async def _close_commands(self) -> None:
+        await asyncio.gather(*(connection.aclose() for connection in self.commands))
 
     # Internals.
 
