@@ -25,7 +25,7 @@ from .cluster.seeds import Seeds
 from .connection.dialer import Dialer, create_pool
 from .connection.hosts import decode_hosts, host_label, is_cluster
 from .connection.unset import stand_in, unset_part
-from .history import Histories, History, Stream
+from .history import Asked, Histories, History, Stream
 from .hot import CapacityTable, shard
 from .loops import LoopStates, on_fork
 from .messages.codec import Codec, Message, choose
@@ -136,7 +136,8 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         histories = self._require_histories()
         way, key = self._group(group)
-        history = await histories.read(way, histories.get(group, key), since, limit)
+        stream = histories.get(group, key)
+        history = await histories.ask(way, stream, Asked.of(stream.digest, since, limit))
         return history if since is None else self._counted(history)
 
     @routed
@@ -322,7 +323,7 @@ class RedisLayer(BaseChannelLayer):  # type: ignore[misc]
         )
         for host in [self._dialers] if isinstance(self._dialers, Seeds) else self._dialers:
             host.ask_identity()
-        return Histories(rules, self.prefix, lambda kept: codec.decode(kept)[1], self._stats)
+        return Histories(rules, self.prefix, codec, self._stats)
 
     def _check_group_message(self, group: str, message: Message) -> None:
         """Raise for a wrong name, and for what is not a message."""

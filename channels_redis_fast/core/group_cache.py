@@ -34,7 +34,7 @@ MAX_GROUPS, MAX_ALL_MEMBERS = 2_000, 20_000
 class GroupSnapshot:
     """The members of one group, by the key that each is delivered to; ``digest`` is that of the whole list."""
 
-    __slots__ = ("_entries", "channels", "count", "digest", "is_refused", "keys")
+    __slots__ = ("_entries", "_size", "channels", "count", "digest", "is_refused", "keys")
 
     def __init__(self, keys: list[bytes], channels: list[list[str]], count: int, digest: bytes) -> None:
         self.keys = keys
@@ -44,6 +44,7 @@ class GroupSnapshot:
         #: Whether the server refused to do it in one call, for lack of a permission for example.
         self.is_refused = False
         self._entries: list[bytes] | None = None
+        self._size = 0
 
     @property
     def entries(self) -> list[bytes]:
@@ -51,7 +52,13 @@ class GroupSnapshot:
         if self._entries is None:
             # What follows the header of a message that has no other.
             self._entries = [member[1:] for member in frames(pack({}), self.channels, 0)]
+            self._size = sum(map(len, self._entries))
         return self._entries
+
+    @property
+    def size(self) -> int:
+        """Bytes of these entries."""
+        return self._size if self._entries is not None else sum(map(len, self.entries))
 
 
 class GroupMembershipCache:

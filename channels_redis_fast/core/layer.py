@@ -31,7 +31,7 @@ from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.dialer import open_client
-from ..history import History
+from ..history import Asked, History
 from ..history.placement import without_position
 from ..hot import key, shard, split
 from ..loops import notice_fork
@@ -281,6 +281,7 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
+        self._end_resumes(connection, group, group_key)
         added = connection.call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
@@ -304,15 +305,15 @@ class RedisChannelLayer(RedisLayer):
         """
         histories = self._require_histories()
         connection, group_key = self._group(group, channel)
-        arguments = (time.time(), channel, self.group_expiry)
-        resumed = histories.read(
+        stream = histories.get(group, group_key)
+        resumed = histories.ask(
             connection,
-            histories.get(group, group_key),
-            since,
-            None,
+            stream,
+            Asked.of(stream.digest, since, None),
             scripts.GROUP_RESUME,
             (group_key,),
-            arguments,
+            (self.group_expiry,),
+            (time.time(), channel),
         )
         self._record(group, group_key, channel)
         try:
@@ -330,6 +331,7 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
+        self._end_resumes(connection, group, group_key)
         self._memberships.discard(group_key, channel)
         await connection.call((b"ZREM", group_key, channel), repeatable=True)
 
@@ -399,7 +401,7 @@ class RedisChannelLayer(RedisLayer):
         # for the marker by which a server is known that has lost its data, which this does not mean.
         spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch")
         for shard_commands in self._loops[get_running_loop()].commands:
-            await unlink_all(shard_commands, self._key_prefix, spared)
+            await unlink_all(shard_commands, self._key_prefix, lambda key: key.startswith(spared))
         self._inboxes.empty()
         await self.close_pools()
 
@@ -490,7 +492,7 @@ class RedisChannelLayer(RedisLayer):
             weakly(self._make_receiver),
             self._memberships if self.restore_groups else None,
             self._key_prefix,
-            self._histories is not None,
+            () if self._histories is None else self._recorded_sender.scripts,
         )
 
     def _record(self, group: str, group_key: bytes, channel: str) -> None:
@@ -518,6 +520,12 @@ class RedisChannelLayer(RedisLayer):
             if state is not here and state.restorer is not None and state.receives:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(state.restorer.watch, record)
+
+    def _end_resumes(self, connection: CommandConnection | SlotQueue, group: str, group_key: bytes) -> None:
+        """Have those who resume from now on do so behind what is done to the group next."""
+        stream = None if self._histories is None else self._histories.find(group, group_key)
+        if stream is not None and self._histories is not None:
+            self._histories.end(connection, stream, scripts.GROUP_RESUME)
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         return Receiver(

@@ -14,6 +14,7 @@ from ..cluster.cluster import Cluster
 from ..cluster.seeds import Seeds
 from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer, close_client
+from ..connection.script import Script
 from ..hot import Waker
 from ..loops import Closable
 from ..stats import Stats
@@ -39,7 +40,7 @@ class CoreLoop:
         make_receiver: Callable[[CoreLoop], Receiver],
         memberships: Memberships | None = None,
         prefix: bytes = b"",
-        has_histories: bool = False,
+        history_scripts: Sequence[Script] = (),
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
@@ -52,14 +53,15 @@ class CoreLoop:
             GroupMembershipCache(0) if is_cluster else GroupMembershipCache(MAX_RECORDED_MEMBERS, least=0)
         )
         self.recorded_queues: dict[bytes, Any] = {}
-        of_histories = scripts.OF_HISTORIES if has_histories else ()
         if isinstance(shards, Seeds):
-            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER + of_histories, announces=True)
+            cluster = Cluster(shards, loop, stats, [*scripts.OF_A_CLUSTER, *history_scripts], announces=True)
             self.commands = [cluster]
             self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
             self.group_cache = GroupMembershipCache(0)
         else:
-            connections = [CommandConnection(dialer, loop, stats, scripts.ALL + of_histories) for dialer in shards]
+            connections = [
+                CommandConnection(dialer, loop, stats, [*scripts.ALL, *history_scripts]) for dialer in shards
+            ]
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.group_cache = GroupMembershipCache()

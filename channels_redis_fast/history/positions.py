@@ -50,12 +50,6 @@ class Position(NamedTuple):
         return f"{self.milliseconds}-{self.number}"
 
     @classmethod
-    def of(cls, entry: bytes, group: str, epoch: str) -> Position:
-        """Return the position of an entry by its ID. Raises ``ValueError`` for what is none."""
-        milliseconds, _, number = entry.partition(b"-")
-        return cls(int(milliseconds), int(number), group, epoch)
-
-    @classmethod
     def parse(cls, text: str) -> Position | None:
         """Return the position that a text is, None if it is none."""
         found = _FORM.fullmatch(text)
@@ -63,7 +57,7 @@ class Position(NamedTuple):
 
 
 def position_text(entry: bytes, group: str, epoch: str) -> str:
-    """Return what ``str(Position.of(...))`` does, sooner. Raises ``ValueError`` for what is no ID of an entry."""
+    """Return the position of an entry by its ID. Raises ``ValueError`` for what is no ID of an entry."""
     milliseconds, _, number = entry.decode().partition("-")
     if not (milliseconds.isdigit() and number.isdigit()):
         raise ValueError(f"not the ID of an entry: {entry!r}")
@@ -118,7 +112,16 @@ def history_key(prefix: bytes, group_key: bytes) -> bytes:
     braces; behind a number in braces where neither leads to its slot. A prefix with a hash tag of its own has all
     streams in one slot, which is that of its groups unless a subclass names them otherwise.
     """
-    start = histories_prefix(prefix)
+    return _beside(histories_prefix(prefix), group_key)
+
+
+def turn_key(prefix: bytes, group_key: bytes) -> bytes:
+    """Return the key that says whose turn it is to record in a group's stream, in the slot of that as well."""
+    return _beside(prefix + b":turn:", group_key)
+
+
+def _beside(start: bytes, group_key: bytes) -> bytes:
+    """Return a key that begins with ``start`` and is in the slot of a group's key, as ``history_key`` says."""
     slot = slot_of(group_key)
     in_braces = start + b"{" + group_key + b"}"
     for key in (start + group_key, in_braces) if b"{" in group_key else (in_braces,):

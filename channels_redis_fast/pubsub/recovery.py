@@ -26,9 +26,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..connection.futures import ignore
-from ..history import FIELD, Histories, History, Stream
+from ..history import FIELD, Asked, Histories, History, Stream
 from ..history.positions import ENTRY, Position, belongs
-from ..history.streams import Asked
 from ..hot import clone
 from ..messages.codec import Message
 from ..messages.mailbox import MailboxLimits
@@ -100,7 +99,7 @@ class Recovery:
             followed = FollowedGroup(name, stream, *self._here.ways_to(name), self._loop.create_future())
             self.groups[name] = followed
             # Before it is subscribed: what comes on the subscription is behind this.
-            reading = self._histories.ask(followed.way, stream, Asked.newest(stream))
+            reading = self._histories.ask(followed.way, stream, Asked.newest(stream.digest))
             reading.add_done_callback(partial(self._start, followed))
         return None if followed.started.done() else followed.started
 

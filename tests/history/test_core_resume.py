@@ -14,7 +14,7 @@ from bench.server import Server
 from channels_redis_fast.history import History
 from channels_redis_fast.history.positions import Position
 from tests.clusters import QUICK, Cluster
-from tests.core.helpers import until, within
+from tests.core.helpers import end, until, within
 from tests.history.core import (
     CODECS,
     FIELD,
@@ -358,6 +358,22 @@ async def test_a_channel_that_resumed_is_restored(make_core: MakeCore, own_serve
         return receiving.result()
 
     assert bare([await within(heard())]) == [{"n": 1}]
+
+
+async def test_a_server_is_asked_once_who_it_is(make_core: MakeCore, own_server: OwnServer) -> None:
+    """In the greeting of a connection; what restores groups knows it from there."""
+    server = own_server()
+    layer = make_core(hosts=[server.url], history=HISTORY)
+    channel = await layer.new_channel()
+    receiving = asyncio.ensure_future(layer.receive(channel))
+    await layer.group_add("room", channel)
+    await in_thread(server.restart)
+    with redis.Redis.from_url(server.url) as raw:
+        await until(lambda: raw.zcard(group_key(layer, "room")) == 1)
+        asked = raw.info("commandstats")["cmdstat_info"]["calls"]
+    # For its process and for its replication.
+    assert asked == 2
+    await end(receiving)
 
 
 @pytest.fixture
