@@ -72,11 +72,16 @@ class GroupMessage:
 
 
 class Batch(NamedTuple):
-    """Messages for those who are thought to be in a group, and whether they are recorded though that is not so."""
+    """
+    Messages for those who are thought to be in a group, and whether they are recorded though that is not so.
+
+    ``limit``: the score (seconds) up to which members have expired.
+    """
 
     snapshot: GroupSnapshot
     messages: list[GroupMessage]
     records_anyway: bool
+    limit: int
 
 
 class Outcome(NamedTuple):
@@ -95,9 +100,6 @@ class Outcome(NamedTuple):
     @classmethod
     def of(cls, reply: Any, count: int) -> Outcome:
         """Return what a reply for so many messages says. Raises ``ValueError`` and the like for what says nothing."""
-        if reply.__class__ is list and len(reply) == 2 == count + 1 and reply[0] == SAME and reply[1].__class__ is int:
-            # As most are.
-            return cls(SAME, None, reply[1:], None)
         kind, *results = reply
         members = results.pop(0) if kind != SAME and results else None
         stopped = None
@@ -127,11 +129,19 @@ class BatchSource(Protocol):
     group: str
     #: The score (seconds) up to which members have expired.
     limit: int
+    #: Up to which such score the group was last looked at.
+    looked_at: int
     #: By whom positions are proposed; None where none is.
     contest: Contest | None
 
     def take(self) -> Batch:
         """Return what is to be sent now, just before it is written."""
+
+    def server_arguments(self, server: ServerIdentity) -> list[Any]:
+        """Return what ``append`` takes of a server."""
+
+    def delivered(self, batch: Batch, over_capacity: int) -> None:
+        """Called when a call is over that has recorded and delivered one message, all that it had."""
 
     def ended(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         """Called when a call is over, once. Without a batch nothing was taken, and nothing can be."""
@@ -230,7 +240,7 @@ class RecordingCall(ScriptCall):
     def arguments(self, server: ServerIdentity) -> list[Any]:
         if self._batch is None:
             self._batch = self._source.take()
-        snapshot, messages, records_anyway = self._batch
+        snapshot, messages, records_anyway, limit = self._batch
         source, layout = self._source, self._layout
         of_messages: list[Any] = []
         failed = []
@@ -249,12 +259,12 @@ class RecordingCall(ScriptCall):
             *keys,
             *snapshot.keys,
             self._expiry,
-            source.limit,
+            limit,
             layout.mark(snapshot),
-            "1" if records_anyway else "",
+            "1" if records_anyway else "0" if source.looked_at == limit else "",
             len(messages),
             "" if contest is None else contest.by,
-            *stream.append_arguments(server),
+            *source.server_arguments(server),
             *[self._capacity_of(names[0]) for names in snapshot.channels],
             *layout.entries(snapshot),
             *of_messages,
@@ -263,7 +273,19 @@ class RecordingCall(ScriptCall):
     def done(self, reply: Any) -> None:
         if self._is_over:
             return
-        outcome = reply
+        batch, outcome = self._batch, reply
+        if (
+            reply.__class__ is list
+            and len(reply) == 2
+            and reply[0] == SAME
+            and reply[1].__class__ is int
+            and batch is not None
+            and len(batch.messages) == 1
+        ):
+            # As most are.
+            self._is_over = True
+            self._source.delivered(batch, reply[1])
+            return
         if not isinstance(reply, Exception):
             try:
                 outcome = Outcome.of(reply, 0 if self._batch is None else len(self._batch.messages))

@@ -25,10 +25,12 @@ from typing import Any
 from redis.exceptions import NoPermissionError
 
 from ..connection.commands import MAX_MESSAGES
+from ..connection.identity import ServerIdentity
 from ..connection.replies import reply_error
 from ..history import Stream
 from ..history.placement import with_position
 from ..history.proposals import Contest
+from ..history.streams import SEEDS
 from ..messages.codec import Codec, Message
 from ..stats import Stats
 from . import scripts
@@ -123,6 +125,7 @@ class GroupQueue:
         self.key = group.key
         self.group = group.name
         self.limit = group.limit
+        self.looked_at = 0
         self._group = group
         self._state = state
         self._cache = state.recorded_cache
@@ -130,6 +133,9 @@ class GroupQueue:
         #: Whether all channels of all groups are on one server.
         self._is_alone = len(state.senders) == 1 and isinstance(state.senders[0], Sender)
         self.contest = Contest(group.name, state.loop.time) if proposes and self._is_alone else None
+        #: What calls take of the server, and which that is.
+        self._of_server: list[Any] = []
+        self._server: ServerIdentity | None = None
         self._waiting: deque[GroupMessage] = deque()
         #: Whether a call is under way, or on its way there.
         self.is_busy = False
@@ -206,9 +212,26 @@ class GroupQueue:
                 break
             messages.append(self._waiting.popleft())
         if self._waiting and not messages:
-            return Batch(_OTHER, [self._waiting.popleft()], True)
+            return Batch(_OTHER, [self._waiting.popleft()], True, self.limit)
         may_change = self._is_alone and self._changes < MAX_CHANGES and snapshot is not _OTHER
-        return Batch(snapshot, messages, not may_change)
+        return Batch(snapshot, messages, not may_change, self.limit)
+
+    def server_arguments(self, server: ServerIdentity) -> list[Any]:
+        if server is not self._server:
+            self._server = server
+            self._of_server = self.stream.append_arguments(server)
+        # The last is the number behind the milliseconds of a first entry: another one each time.
+        self._of_server[-1] = (self._of_server[-1] + 1) % SEEDS
+        return self._of_server
+
+    def delivered(self, batch: Batch, over_capacity: int) -> None:
+        self._changes = 0
+        self.looked_at = batch.limit
+        self._sender.stats.recorded += 1
+        if self.contest is not None:
+            self.contest.recorded()
+        batch.messages[0].settle(Delivered(over_capacity, batch.snapshot.count))
+        self._go_on()
 
     def ended(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         if isinstance(outcome, Exception):

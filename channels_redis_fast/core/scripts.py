@@ -183,7 +183,8 @@ SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
 #: Messages to a group that has a history. KEYS: the group's key, its stream, the key of the turn if positions are
 #: proposed, then the channel keys of who is thought to be in it. ARGV: expiry; the score up to which members have
 #: expired; the digest of the list of members as above, ``=`` where all are named by the one entry below, empty for
-#: none; whether to record the messages though the list is another (1, or empty); how many messages; by whom, where
+#: none; 1 to record the messages though the list is another, 0 if the sender has looked at it up to that score, else
+#: empty; how many messages; by whom, where
 #: positions are proposed, else empty; what ``append`` takes; for each key its capacity; for each key the packed entry
 #: that names its channels. Then for each message the ID that is proposed, empty for none; the message; the header of
 #: the map that it becomes with two more entries, and where its entries begin; and for each key the random prefix of the
@@ -203,23 +204,35 @@ _RECORDED = (
     RECORD
     + "<turns>"
     + """
-local trimmed = redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '0', ARGV[2])
-if type(trimmed) == 'table' then return trimmed end
 local by, others = ARGV[6], ARGV[6] == '' and 2 or 3
 local keys = #KEYS - others
--- One more than a group may have that is looked at here: then it is larger.
-local members = call('ZRANGE', KEYS[1], '0', ARGV[4] == '' and '1000' or '-1')
-if ARGV[4] == '' and #members > 1000 then return {0} end
-local is_same
-if ARGV[3] == '=' then
-  -- Which costs a tenth of a digest.
-  is_same = """
-    + CHANNELS_IN_LUA
-    + """ .. cmsgpack.pack(members) == ARGV[12 + keys]
-else
-  is_same = ARGV[3] ~= '' and redis.sha1hex(cmsgpack.pack(members)) == ARGV[3]
+
+local function is_expected(members)
+  -- To compare the list itself costs a tenth of a digest.
+  if ARGV[3] == '=' then return <channels> .. cmsgpack.pack(members) == ARGV[12 + keys] end
+  return ARGV[3] ~= '' and redis.sha1hex(cmsgpack.pack(members)) == ARGV[3]
 end
-if not is_same and ARGV[4] == '' then return {0, members} end
+
+-- Nobody expires twice in a second.
+local anyway = ARGV[4] == '1'
+local function look()
+  local trimmed = redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '0', ARGV[2])
+  if type(trimmed) == 'table' then return nil, trimmed end
+  if not anyway and call('ZCARD', KEYS[1]) > 1000 then return nil, {0} end
+  return call('ZRANGE', KEYS[1], '0', '-1')
+end
+local members, is_same, reply = nil, false, nil
+if ARGV[4] == '0' then
+  -- One more than a group may have that is looked at here.
+  members = redis.pcall('ZRANGE', KEYS[1], '0', '1000')
+  is_same = not members.err and is_expected(members)
+end
+if not is_same then
+  members, reply = look()
+  if not members then return reply end
+  is_same = is_expected(members)
+  if not is_same and not anyway then return {0, members} end
+end
 <begin>
 """
     + _written_out(_ROOM + _PUT)
@@ -228,7 +241,7 @@ local tails, at = 11 + keys, 12 + 2 * keys
 
 local function deliver(at, body, position)
   local problem
-  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(body, ARGV[at + 1]) .. ENTRY .. position
+  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(body, ARGV[at + 1]) .. <entry> .. position
   over = 0
   for i = 1, keys do
     local member = ARGV[at + 1 + i]
@@ -243,7 +256,7 @@ end
 
 local key, state = KEYS[2], {newest(KEYS[2])}
 local second = state[1] and string.sub(state[1], 1, 10)
-local reply = is_same and {1} or {2, members}
+reply = is_same and {1} or {2, members}
 local newer, failure
 for message = 1, tonumber(ARGV[5]) do
   local body, position = ARGV[at + 1]
@@ -258,27 +271,30 @@ for message = 1, tonumber(ARGV[5]) do
 end
 <end>
 return reply
-""".replace("ENTRY", ENTRY_IN_LUA)
+"""
 )
 
+
+def _recorded(**parts: str) -> Script:
+    text = _RECORDED
+    for name, part in {**parts, "channels": CHANNELS_IN_LUA, "entry": ENTRY_IN_LUA}.items():
+        text = text.replace(f"<{name}>", part)
+    return Script(text)
+
+
 #: The same for messages to which it adds their positions, and for those whose positions are proposed.
-FILLED_GROUP_SEND, PROPOSED_GROUP_SEND = (
-    Script(_RECORDED.replace("<turns>", turns).replace("<begin>", begin).replace("<end>", end))
-    for turns, begin, end in (
-        ("", "", "if second ~= time[1] then call('EXPIRE', key, ARGV[9]) end"),
-        (
-            TURNS,
-            """
+FILLED_GROUP_SEND = _recorded(turns="", begin="", end="if second ~= time[1] then call('EXPIRE', key, ARGV[9]) end")
+PROPOSED_GROUP_SEND = _recorded(
+    turns=TURNS,
+    begin="""
 local may_record, is_turn = true, false
 if by ~= '' then may_record, is_turn = is_free(KEYS[3], by) end
 if not may_record then return {3} end
 """,
-            """
+    end="""
 call('EXPIRE', key, ARGV[9])
 if by ~= '' and newer then claim(KEYS[3], by) elseif is_turn then pass_on(KEYS[3]) end
 """,
-        ),
-    )
 )
 
 #: Channels join a group and read what they have missed, in one: whatever is recorded later is delivered to them. KEYS:

@@ -33,6 +33,9 @@ from .retention import Retention, RetentionRules
 #: Histories whose keys are remembered by a layer.
 MAX_STREAMS = 10_000
 
+#: Numbers behind the milliseconds of a first entry.
+SEEDS = 1_000_000_000
+
 #: Seconds beside the time of idleness: it does not begin anew with each message of a second.
 SPARE = 1
 
@@ -42,7 +45,7 @@ MAX_ASKED = 1_000
 
 def _seed() -> int:
     """Return a number behind the milliseconds of a first entry: no site that seeds ``random`` has it come twice."""
-    return int.from_bytes(next_prefix(4), "big") % 1_000_000_000
+    return int.from_bytes(next_prefix(4), "big") % SEEDS
 
 
 class Stream(NamedTuple):

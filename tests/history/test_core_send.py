@@ -307,6 +307,8 @@ async def test_a_group_that_has_changed(
     for n in range(2):
         await layer.group_send("room", {"n": n})
     change(room)
+    # As if a second had passed: in one nobody expires twice.
+    next(iter(layer._loops.values())).recorded_queues[group_key(layer, "room")].looked_at = 0
     ear.heard()
     await layer.group_send("room", {"n": 2})
     heard = ear.heard()
@@ -767,4 +769,3 @@ def test_replies_of_the_script() -> None:
     assert of([0], 2) == (0, None, [], None)
     assert of([0, []], 2) == (0, [], [], None)
     assert of([3], 2) == (3, None, [], None)
-    assert of([1, 7], 1) == (1, None, [7], None)
