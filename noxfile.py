@@ -28,7 +28,7 @@ READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = [
-    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "sync", "cli"),
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "history", "interop", "consumers", "sync", "cli"),
     *("test_checks.py", "test_prometheus.py"),
 ]
 #: As in the Makefile, which says why.

@@ -25,7 +25,7 @@ ATTEMPTS = 5
 
 #: Seconds until a sender asks again whose turn it was not, on average; twice as many each further time, up to the
 #: second number; and for how long it asks.
-PAUSE, LONGEST_PAUSE, PATIENCE = 0.002, 0.05, 10.0
+PAUSE, LONGEST_PAUSE, PATIENCE = 0.002, 0.05, 60.0
 
 #: The numbers behind one millisecond: microseconds, and a random part of each. A position has ten digits for them.
 _PART = 1_000_000

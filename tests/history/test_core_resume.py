@@ -433,26 +433,32 @@ async def test_a_replica_that_had_not_heard_of_everything(
         assert 3 not in numbers(history)
 
 
-@pytest.mark.timeout(120)
-async def test_a_failover_of_a_cluster(make_core: MakeCore) -> None:
+@pytest.fixture
+def replicated() -> Iterator[Cluster]:
     with Cluster(3, 1, *QUICK) as cluster:
-        layer = make_core(hosts=[cluster.host], history=HISTORY)
-        channel, position = await joined(layer)
-        await send(layer, 1, 2)
-        await in_thread(cluster.replicated)
-        assert (await layer.group_history("room", position)).complete
-        owner = cluster.owner(group_key(layer, "room"))
-        for change in (cluster.failover, cluster.kill_primary):
-            new = await in_thread(lambda change=change, owner=owner: change(owner))
-            history = await layer.group_resume("room", channel, position)
-            assert history.complete is False
-            assert numbers(history)[:2] == [1, 2]
-            await send(layer, 3)
-            later = await layer.group_resume("room", channel, history.position)
-            assert (numbers(later), later.complete) == ([3], True)
-            if change == cluster.failover:
-                owner = new
-        await layer.close_pools()
+        yield cluster
+
+
+@pytest.mark.timeout(120)
+async def test_a_failover_of_a_cluster(make_core: MakeCore, replicated: Cluster) -> None:
+    cluster = replicated
+    layer = make_core(hosts=[cluster.host], history=HISTORY)
+    channel, position = await joined(layer)
+    await send(layer, 1, 2)
+    await in_thread(cluster.replicated)
+    assert (await layer.group_history("room", position)).complete
+    owner = cluster.owner(group_key(layer, "room"))
+    for change in (cluster.failover, cluster.kill_primary):
+        new = await in_thread(lambda change=change, owner=owner: change(owner))
+        history = await layer.group_resume("room", channel, position)
+        assert history.complete is False
+        assert numbers(history)[:2] == [1, 2]
+        await send(layer, 3)
+        later = await layer.group_resume("room", channel, history.position)
+        assert (numbers(later), later.complete) == ([3], True)
+        if change == cluster.failover:
+            owner = new
+    await layer.close_pools()
 
 
 async def test_a_slot_that_moves(make_core: MakeCore, cluster: Cluster) -> None:
