@@ -13,7 +13,7 @@ PYENV := $(subst $(NOTHING) ,:,$(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/ver
 RUN_NOX := PATH="$$PATH:$(PYENV)" $(NOX)
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
-TREES := channels_redis_fast bench docs tests noxfile.py setup.py
+TREES := channels_redis_fast bench docs examples tests noxfile.py setup.py
 # Most of the suite's time is waiting, so four processes share it, on two processors too. JOBS=0 runs it in one.
 JOBS ?= 4
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
@@ -22,22 +22,26 @@ SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
 # in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot has both twins in one
 # run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.
 TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
-ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/history tests/cli tests/sync tests/packaging tests/typed \
+ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/deploy tests/history tests/presence tests/cli tests/sync tests/packaging tests/typed \
+	tests/browser tests/live \
 	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
 	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
 	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
 # The tests that take longest run on asyncio alone here, and on uvloop too in `make test-all`, or with LOOPS= here.
 LOOPS ?= --one-loop
 ARGS ?=
+# Of `make site`: each has a port of its own.
+PROCESSES ?= 1
 # Of the sessions of noxfile.py: all rows of versions, or only the `ends` of the list; and what makes and tries wheels,
 # of all Pythons, or with STEPS="sdist wheel-3.11 packages installed-3.11" of one.
 ROWS ?= test-all
 STEPS ?= sdist wheel packages installed
 
-.PHONY: help demo test test-all coverage lint wheel docs bench bench-check bench-report upstream clean
+.PHONY: help demo site test test-all coverage lint wheel docs bench bench-check bench-report upstream clean
 
 help:
 	@echo 'make demo   a chat room on our layer, beside channels_redis 4.3 and the in-memory layer'
+	@echo 'make site   the chat of examples/chat, with the live page        (PROCESSES=2)'
 	@echo 'make test   the whole suite; what has a twin, pure as well (ARGS="-k group" goes to pytest)'
 	@echo 'make test-all  the suite on other versions: Python, redis-py, Channels, server   (noxfile.py has the rows)'
 	@echo 'make coverage  lines of Python and of Cython that the suite runs, as a table and in build/coverage'
@@ -50,11 +54,15 @@ help:
 	@echo 'make sanitize   the tests that need no server, with AddressSanitizer and UBSan'
 	@echo 'make fuzz   the compiled modules against the pure ones       (TARGET=decode SECONDS=600)'
 	@echo 'make chaos  random faults under traffic, and what became of it   (SECONDS=600 SEED=1 SETUP=ring; all by default)'
+	@echo 'make presence  who is there, while users come and go and everything fails   (SECONDS=600 SEED=1 SETUP=core-single)'
 	@echo 'make drop-in  other projects'"'"' suites on channels_redis 4.3 and here, side by side   (SOURCES=folder of clones)'
 	@echo 'make clean  remove everything the others made, the venvs too'
 
 demo: $(INSTALLED) upstream
 	@$(PY) -m bench.demo
+
+site: $(INSTALLED)
+	@$(PY) -m examples.chat --processes $(PROCESSES)
 
 test: $(INSTALLED) upstream
 	@$(PY) -c 'from channels_redis_fast import hot; assert hot.COMPILED, "not compiled: see pip install -v -e ."'
@@ -117,7 +125,7 @@ clean:
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- no crash, no leak: docs/reliability.md
-.PHONY: sanitize fuzz chaos
+.PHONY: sanitize fuzz chaos presence
 TARGET ?= all
 SECONDS ?= 60
 
@@ -133,6 +141,10 @@ fuzz: $(INSTALLED)
 # All setups share SECONDS; without SEED it is another one each time. ARGS="--round 3" runs that one alone.
 chaos: $(INSTALLED)
 	@$(PY) -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(addprefix --setup ,$(SETUP)) $(ARGS)
+
+# Users who come and go, processes and servers that fail: docs/presence.md.
+presence: $(INSTALLED)
+	@$(PY) -m tests.presence.churn --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(addprefix --setup ,$(SETUP)) $(ARGS)
 
 # ---- a drop-in for the code people already have: docs/upgrading.md
 .PHONY: drop-in

@@ -23,12 +23,13 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 #: What goes where tests run without the package's sources beside them, which would be imported in its place.
-READ_BY_TESTS = ("README.md", "bench", "docs", "pyproject.toml", "tests")
+READ_BY_TESTS = ("README.md", "bench", "docs", "examples", "pyproject.toml", "tests")
 #: With these beside it the package can be built.
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = [
-    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "history", "interop", "consumers", "sync", "cli"),
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "history", "interop", "consumers", "deploy"),
+    *("sync", "cli", "live"),
     *("test_checks.py", "test_prometheus.py"),
 ]
 #: As in the Makefile, which says why.
@@ -193,7 +194,7 @@ def take_along(directory: Path, *names: str) -> None:
     for name in names:
         source = ROOT / name
         if source.is_dir():
-            made = shutil.ignore_patterns("*.c", "*.html", "*.pyd", "*.so", "__pycache__", "results")
+            made = shutil.ignore_patterns("*.c", "*.pyd", "*.so", "__pycache__", "results")
             shutil.copytree(source, directory / name, ignore=made)
         else:
             shutil.copy(source, directory)

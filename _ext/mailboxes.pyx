@@ -29,7 +29,7 @@ cdef enum:
 
 cdef enum Giving:
     ORIGINAL
-    COPY_OF_FLAT
+    SHARED
     COPY
 
 
@@ -253,6 +253,35 @@ cdef class MailboxTable:
         count = len(<Mailbox?><object>found)
         return count == 0 or count < capacity
 
+    def hand_in(self, channel, message, Waker here not None, capacity_of, double lifetime, /):
+        """Give a message to the one receiver of a channel, or store it where nobody waits and there is room.
+
+        Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. Takes the
+        lock.
+        """
+        cdef PyObject *found
+        cdef StoredMessage stored
+        cdef Py_ssize_t before
+        self._lock.take()
+        try:
+            if self._give(channel, message, here, ORIGINAL):
+                return 0
+            if PyDict_GetItemWithError(self.waiting, channel) != NULL:
+                return -1
+            found = PyDict_GetItemWithError(self.stored, channel)
+            if found != NULL and len(<Mailbox?><object>found) >= capacity_of(channel):
+                return -1
+            stored = StoredMessage.__new__(StoredMessage)
+            stored.message = message
+            stored.deadline = monotonic() + lifetime
+            stored.place = INFINITY
+            stored.size = footprint_of_message(message) + MESSAGE_BYTES
+            before = self.held
+            self._put(channel, stored, False)
+            return self.held - before
+        finally:
+            self._lock.give_back()
+
     def put(self, channel, StoredMessage stored not None, bint first, /):
         """Put a message into the mailbox of a channel; return how many are there. The caller holds the lock."""
         return self._put(channel, stored, first)
@@ -375,10 +404,13 @@ cdef class MailboxTable:
         return left, given
 
     cdef list _give_to_others(self, list address, object message, Waker here):
-        """Give a copy of a message to each channel but the first; return those that could not be served."""
+        """Give a message to each channel but the first, a copy to each; return those that could not be served."""
         cdef list left = []
         cdef Py_ssize_t i
-        cdef Giving giving = COPY_OF_FLAT if self._copy is None and is_flat(message) else COPY
+        cdef Giving giving = COPY
+        if self._copy is None and PyList_GET_SIZE(address) > 1 and is_flat(message):
+            # The message itself belongs to the first.
+            giving, message = SHARED, PyDict_Copy(message)
         for i in range(1, PyList_GET_SIZE(address)):
             channel = address[i]
             if not self._give(channel, message, here, giving):
@@ -400,14 +432,15 @@ cdef class MailboxTable:
         if self.stored and channel in self.stored:
             # It is called to take that, which comes first.
             return False
-        if giving == COPY_OF_FLAT:
-            message = PyDict_Copy(message)
-        elif giving == COPY:
+        if giving == COPY:
             try:
                 message = clone_message(message) if self._copy is None else self._copy(message)
             except Exception:
                 # Nested too deep, for example. The caller reports it with what is left; the next deliveries are given.
                 return False
         PyDict_DelItem(self.waiting, channel)
-        waiter._finish(FINISHED, message)
+        if giving == SHARED:
+            waiter._share(message)
+        else:
+            waiter._finish(FINISHED, message)
         return True

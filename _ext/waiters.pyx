@@ -23,6 +23,7 @@ without the interpreter's lock.
 from asyncio import CancelledError, Future, InvalidStateError, Task
 
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.dict cimport PyDict_Copy
 from cpython.list cimport PyList_GET_ITEM
 from cpython.object cimport PyObject
 cimport cython
@@ -95,6 +96,9 @@ cdef class Waker:
                     at -= 1
                 else:
                     waiter._callback = waiter._context = None
+                    # It goes when its task has what it waited for, and its memory is the next one's: with thousands in
+                    # a slice, those that are kept would have the garbage collector look for garbage among them.
+                    done[at - 1] = None
                 if callback is not None:
                     self._call(callback, context, waiter)
         except BaseException:
@@ -162,7 +166,7 @@ cdef class Waiter:
 
     def take(self):
         """Return the result. Raises what `result` does."""
-        return self._outcome if self._state == FINISHED else self.result()
+        return self._own() if self._state == FINISHED else self.result()
 
     def set_result(self, result, /):
         """End the wait. Raises `asyncio.InvalidStateError` if it has ended."""
@@ -199,7 +203,7 @@ cdef class Waiter:
     def result(self):
         """Return the result, or raise the error, `asyncio.CancelledError` or `asyncio.InvalidStateError`."""
         if self._state == FINISHED:
-            return self._outcome
+            return self._own()
         if self._state == FAILED:
             raise self._outcome
         if self._state == CANCELLED:
@@ -256,6 +260,23 @@ cdef class Waiter:
 
     cdef object _cancelled_error(self):
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
+
+    cdef object _own(self):
+        """Return the result, which is the taker's from now on."""
+        if self._is_shared:
+            self._outcome = PyDict_Copy(self._outcome)
+            self._is_shared = False
+        return self._outcome
+
+    cdef int _share(self, dict message) except -1:
+        """End the wait with a flat message that others are given too, and that nobody changes.
+
+        It is copied when it is taken: copies that all wait for their receivers would be as many more objects for the
+        garbage collector to look at, and out of the processor's cache by then.
+        """
+        self._finish(FINISHED, message)
+        self._is_shared = True
+        return 0
 
     @cython.nonecheck(True)
     cdef int _finish(self, int state, outcome) except -1:

@@ -127,15 +127,17 @@ def workload_table(workload: str, rows: list[Contender], measurements: list[dict
                 continue
             measured = list(lines_of(lines, row.layer, workload, loop))
             spread = Spread.of(found)
-            others = (row.against, "memory") if row.against else ()
-            ratios = [ratio(measurements, row.layer, other, workload, loop=loop) for other in others]
+            ratios = [
+                None if other is None else ratio(measurements, row.layer, other, workload, loop=loop)
+                for other in row.peers
+            ]
             cpu = Spread.of([line["cpu_seconds"] / line["sent"] * 1e6 for line in measured]).median
             server = Spread.of([line["server"].get("cpu_us", 0) / line["sent"] for line in measured]).median
             table.add_row(
                 label,
                 number(spread.median),
                 f"{number(spread.low)} -\n{number(spread.high)}",
-                *(["" if one is None else f"{one.median:.2f}" for one in ratios] or ("", "")),
+                *("" if one is None else f"{one.median:.2f}" for one in ratios),
                 f"{cpu:.1f}\n+ {server:.1f}",
                 colored(sum(line["lost"] for line in measured)),
             )

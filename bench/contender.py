@@ -30,6 +30,7 @@ BACKENDS = {
     "fast-pubsub": "channels_redis_fast.pubsub.RedisPubSubChannelLayer",
     "upstream-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
     "memory": "channels.layers.InMemoryChannelLayer",
+    "fast-memory": "channels_redis_fast.memory.InMemoryChannelLayer",
     "floor": "bench.floor.SortedSetFloor",
     "floor-pubsub": "bench.floor.PubSubFloor",
     "floor-tasks": "bench.floor.TaskFloor",
@@ -42,7 +43,7 @@ BACKENDS.update(
     {f"{layer}-{dispatch}": BACKENDS[layer] for layer in ("fast", "fast-pubsub") for dispatch in DISPATCHES}
 )
 BACKENDS["floor-tasks-direct"] = BACKENDS["floor-tasks"]
-SERVERLESS = ("memory", "floor-tasks", "floor-tasks-direct")
+SERVERLESS = ("memory", "fast-memory", "floor-tasks", "floor-tasks-direct")
 # So high that no workload meets it: what is measured is the layer, not its back-pressure.
 CAPACITY = 100_000
 EXPIRY = 300

@@ -18,6 +18,9 @@ from typing import Any
 
 from bench.upstream import ROOT, ensure_python
 
+#: Our layer that needs no server.
+IN_MEMORY = "fast-memory"
+
 
 class ContenderError(RuntimeError):
     """A contender ended without a result."""
@@ -40,12 +43,17 @@ class Contender:
     def ours(self) -> bool:
         return self.against is not None
 
+    @property
+    def peers(self) -> tuple[str | None, str | None]:
+        """Upstream's layer that it stands beside in a table, and Channels' own that needs no server."""
+        return self.against, "memory" if self.ours or self.layer == IN_MEMORY else None
+
 
 FAMILIES = ("core", "pubsub")
 
 
 def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) -> list[Contender]:
-    """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layer is always there.
+    """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layers are always there.
 
     `everyone` adds our layers under our own consumers (`bench.dispatch`), and our pure twins and the floors, which
     nobody would use, but which say where the time goes.
@@ -57,6 +65,7 @@ def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) ->
         Contender("fast-pubsub", "channels_redis_fast Pub/Sub", here, "pubsub", "upstream-pubsub"),
         Contender("upstream-pubsub", "channels_redis 4.3 Pub/Sub", upstream, "pubsub"),
         Contender("memory", "InMemoryChannelLayer", here),
+        Contender(IN_MEMORY, "channels_redis_fast in memory", here),
     ]
     if everyone:
         rows[1:1] = [Contender("fast-pure", "channels_redis_fast core, pure", here, "core", "upstream")]

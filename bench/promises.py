@@ -97,6 +97,11 @@ PROMISES = (
     Promise("fast-pubsub", "site", "floor-tasks", 0.9),
     Promise("fast-pubsub", "storm", "upstream-pubsub", 4.0),
     *_own_costs("fast-pubsub"),
+    # Without a server, beside the layer of Channels that has none either.
+    Promise("fast-memory", "group", "memory", 80.0),
+    Promise("fast-memory", "pairs", "memory", 4.0),
+    Promise("fast-memory", "roundtrip", "memory", 1.0),
+    Promise("fast-memory", "group-10000", "fast-memory", 1 / 1.3, than="group-100"),
     *_sites("fast", "upstream", 7.0, 7.0),
     *_sites("fast-pubsub", "upstream-pubsub", 5.0, 4.0),
     Promise("fast-direct", "sockets-1000", "upstream", 11.0),

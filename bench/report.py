@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.cases import CASES, METRICS
 from bench.dispatch import split
+from bench.processes import IN_MEMORY
 from bench.promises import Spread, lines_of, metric_of, ratio, values
 from bench.tables import number
 from bench.upstream import ROOT
@@ -73,6 +74,7 @@ COLORS = {
     "fast-pubsub-pure": "#82c99b",
     "upstream-pubsub": "#e67e22",
     "memory": "#7d6608",
+    "fast-memory": "#d4ac0d",
     "floor": "#808b96",
     "floor-pubsub": "#aab7b8",
     "floor-tasks": "#566573",
@@ -149,7 +151,7 @@ def case_table(report: Report, case: str) -> str:
         name, dispatch = split(layer.removesuffix("-pure"))
         # The hand-written loop is no product that could replace anything.
         peer = None if dispatch == "loop" else {"fast": "upstream", "fast-pubsub": "upstream-pubsub"}.get(name)
-        for other in (peer, "memory" if peer else None):
+        for other in (peer, "memory" if peer or layer == IN_MEMORY else None):
             one = None if other is None else ratio(report["measurements"], layer, other, case, loop=loop)
             row.append("" if one is None else number(one.median))
         row.append(per_message(lines, lambda line: line["cpu_seconds"] * 1e6))

@@ -2,11 +2,13 @@
 The Django app: registers the system checks of ``checks``, and does what the setting CHANNELS_REDIS_FAST asks for.
 
 ``CHANNELS_REDIS_FAST = {"CONSUMERS": "direct"}`` gives every consumer of the site the dispatch of ``consumers``.
+``LIVE_ACCESS`` and ``LIVE_MAX_KEYS`` are for the live page (``live``).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from django.apps import AppConfig
@@ -18,8 +20,8 @@ from .checks import check_consumers, check_layers
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: The settings of CHANNELS_REDIS_FAST: their values, the default first.
-SETTINGS = {"CONSUMERS": ("channels", "direct")}
+#: The settings of CHANNELS_REDIS_FAST by their defaults.
+DEFAULTS: dict[str, Any] = {"CONSUMERS": "channels", "LIVE_ACCESS": "staff", "LIVE_MAX_KEYS": 10_000}
 
 
 class ChannelsRedisFastConfig(AppConfig):  # type: ignore[misc]
@@ -51,17 +53,33 @@ class ChannelsRedisFastConfig(AppConfig):  # type: ignore[misc]
                 logger.warning("%s", error)
 
 
-def read_settings() -> dict[str, str]:
+def read_settings() -> dict[str, Any]:
     """Return CHANNELS_REDIS_FAST with its defaults. Raises ``ImproperlyConfigured`` naming what is unknown in it."""
     given: Any = getattr(settings, "CHANNELS_REDIS_FAST", {})
     if not isinstance(given, dict):
         raise ImproperlyConfigured(f"CHANNELS_REDIS_FAST must be a dict, not {type(given).__name__}.")
     for name, value in given.items():
-        if name not in SETTINGS:
+        if name not in DEFAULTS:
             raise ImproperlyConfigured(
-                f"CHANNELS_REDIS_FAST[{name!r}] is unknown; there is {', '.join(map(repr, SETTINGS))}."
+                f"CHANNELS_REDIS_FAST[{name!r}] is unknown; there is {', '.join(map(repr, DEFAULTS))}."
             )
-        if value not in SETTINGS[name]:
-            allowed = " or ".join(map(repr, SETTINGS[name]))
+        right, allowed = _RULES[name]
+        if not right(value):
             raise ImproperlyConfigured(f"CHANNELS_REDIS_FAST[{name!r}] must be {allowed}; it is {value!r}.")
-    return {name: given.get(name, values[0]) for name, values in SETTINGS.items()}
+    return {**DEFAULTS, **given}
+
+
+def _is_access(value: Any) -> bool:
+    return isinstance(value, str) and (value in ("staff", "superuser") or "." in value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+#: By name: whether a value is right, and what is.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "CONSUMERS": (("channels", "direct").__contains__, "'channels' or 'direct'"),
+    "LIVE_ACCESS": (_is_access, "'staff', 'superuser' or the dotted path of a function that takes a user"),
+    "LIVE_MAX_KEYS": (_is_count, "a number of keys from 1 on"),
+}

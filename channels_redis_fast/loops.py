@@ -27,7 +27,7 @@ from typing import Any, Protocol, TypeVar
 from redis.exceptions import ConnectionError
 
 from .hot import reseed
-from .process import FORKED, Process
+from .process import FORKED, Process, current_number
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -318,7 +318,7 @@ def notice_fork() -> None:
     A fork by C code runs no hooks of Python's: uWSGI forks its workers like this. Called wherever something that does
     not outlive a fork is looked up and not found at once; that is where a process begins.
     """
-    if _owner.process.number != os.getpid():
+    if _owner.process.number != current_number[0]:
         with _owner.noticing:
             if not _owner.process.is_current:
                 _inherited_loops.update(loop for loop, tenancies in _tenancies.items() if tenancies)

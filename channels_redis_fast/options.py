@@ -37,6 +37,20 @@ def flag(option: str, value: Any) -> bool:
     return value
 
 
+#: Seconds that a lease lasts at least: a process renews it every third of that, and may be late by as much.
+MIN_LEASE = 3
+
+
+def lease(option: str, value: Any) -> float | None:
+    """Return the duration of a lease in seconds, None for none. Raises ``TypeError`` or ``ValueError``."""
+    if value is None:
+        return None
+    lasts = duration(option, value)
+    if not MIN_LEASE <= lasts < 2**31:
+        raise ValueError(f"Option '{option}' must be at least {MIN_LEASE} seconds and less than 2**31; it is {value}.")
+    return lasts
+
+
 def count(option: str, value: Any) -> int:
     """Return ``value`` if it is a whole number, not negative. Raises ``TypeError`` or ``ValueError`` otherwise."""
     value = _number(value)
@@ -56,6 +70,15 @@ def duration(option: str, value: Any) -> float:
         raise TypeError(f"Option '{option}' must be a number of seconds, not {type(value).__name__}.")
     if not value > 0:
         raise ValueError(f"Option '{option}' must be more than no time at all; it is {value}.")
+    return float(value)
+
+
+def delay(option: str, value: Any) -> float:
+    """Return a number of seconds, none at all allowed. Raises ``TypeError`` or ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"'{option}' must be a number of seconds, not {type(value).__name__}.")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"'{option}' must be 0 seconds or more, and come to an end; it is {value}.")
     return float(value)
 
 

@@ -17,9 +17,12 @@ collectors, so these are missing there. A forked child goes on counting from its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from .base import RedisLayer
+from .hot import CapacityTable
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -60,6 +63,12 @@ GAUGES = {
     "connections_open": "Open connections to Redis.",
 }
 
+#: The number of ``stats()`` that is told apart by patterns of group names, and what it counts.
+PRESENT, OCCUPANCY = "present", "Channels of this process that are present in groups."
+
+#: A glob, or a compiled pattern.
+Pattern = str | re.Pattern[str]
+
 #: Where the metric has another name: Prometheus wants the unit at the end, with nothing behind it but ``_total``.
 METRICS = {"bytes_received": "received_bytes", "bytes_sent": "sent_bytes"}
 
@@ -70,16 +79,17 @@ class Collector:
 
     ``layer``: a core or Pub/Sub layer of this package; ``alias``: its name in CHANNEL_LAYERS, the label ``alias``. The
     label ``layer`` is ``core`` or ``pubsub``. One registry takes one collector, since metrics of one name have to
-    come together: further layers are added to it.
+    come together: further layers are added to it. ``groups``: globs or compiled patterns of group names, which are the
+    label ``groups`` of the metric ``occupancy``; a group counts for the first that matches, and for none otherwise.
 
     Raises ``TypeError`` for a layer of another package, which has no counters.
     """
 
-    def __init__(self, layer: RedisLayer, alias: str = "default") -> None:
-        self._layers: dict[str, RedisLayer] = {}
-        self.add(layer, alias)
+    def __init__(self, layer: RedisLayer, alias: str = "default", groups: Iterable[Pattern] = ("*",)) -> None:
+        self._layers: dict[str, tuple[RedisLayer, _Patterns]] = {}
+        self.add(layer, alias, groups)
 
-    def add(self, layer: RedisLayer, alias: str) -> None:
+    def add(self, layer: RedisLayer, alias: str, groups: Iterable[Pattern] = ("*",)) -> None:
         """
         Have one more layer's counters in the same metrics.
 
@@ -90,7 +100,7 @@ class Collector:
         if alias in self._layers:
             raise ValueError(f"This collector has a layer '{alias}' already.")
         # A new dict: a scrape in another thread may be going through the old one.
-        self._layers = {**self._layers, alias: layer}
+        self._layers = {**self._layers, alias: (layer, _Patterns(groups))}
 
     def describe(self) -> Iterator[Metric]:
         """Give the metrics without values, by which a registry knows them."""
@@ -99,10 +109,12 @@ class Collector:
     def collect(self) -> Iterator[Metric]:
         """Give the metrics with the values of this moment."""
         families = _families()
-        for alias, layer in self._layers.items():
+        for alias, (layer, patterns) in self._layers.items():
             for name, value in layer.stats().items():
-                if name in families:
+                if name in families and name != PRESENT:
                     families[name].add_metric((alias, layer.layer_name), value)
+            for pattern, count in patterns.counted(layer.occupancy()).items():
+                families[PRESENT].add_metric((alias, layer.layer_name, pattern), count)
         yield from families.values()
 
 
@@ -112,4 +124,22 @@ def _families() -> dict[str, CounterMetricFamily | GaugeMetricFamily]:
     for kind, names in (CounterMetricFamily, COUNTERS), (GaugeMetricFamily, GAUGES):
         for name, text in names.items():
             families[name] = kind(PREFIX + METRICS.get(name, name), text, labels=LABELS)
+    families[PRESENT] = GaugeMetricFamily(PREFIX + "occupancy", OCCUPANCY, labels=(*LABELS, "groups"))
     return families
+
+
+class _Patterns:
+    """Patterns of group names, and what is counted by them: one number for each, however many groups there are."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        patterns = list(patterns)
+        self._texts = [pattern if isinstance(pattern, str) else pattern.pattern for pattern in patterns]
+        # They mean what they mean in ``channel_capacity``; a capacity here is a place in the list.
+        self._table = CapacityTable({pattern: place for place, pattern in enumerate(patterns)}, len(patterns))
+
+    def counted(self, by_group: dict[str, int]) -> dict[str, int]:
+        """Return the numbers of groups by the text of the first pattern that matches them."""
+        counts: Counter[int] = Counter()
+        for group, count in by_group.items():
+            counts[self._table.lookup(group)] += count
+        return {text: counts[place] for place, text in enumerate(self._texts)}

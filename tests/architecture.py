@@ -18,28 +18,37 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 #: The floors of the house, the highest first. A module imports from its own folder and from floors below.
 FLOORS = (
     ("__main__",),
-    ("cli",),
-    ("apps",),
-    ("checks", "prometheus"),
-    ("consumers",),
-    ("core", "pubsub"),
+    ("cli", "live"),
+    ("apps", "management", "pytest_plugin"),
+    ("checks", "prometheus", "testing", "deploy"),
+    ("consumers", "survey"),
+    ("core", "memory", "pubsub"),
     ("base",),
-    ("sync",),
-    ("history", "subscriptions"),
+    ("names", "sync"),
+    ("history", "presence", "subscriptions"),
     ("cluster", "messages", "utils"),
     ("connection", "loops", "serializers"),
-    ("hot", "options", "process", "stats", "upstream"),
+    ("drain", "hot", "options", "process", "stats", "upstream"),
 )
 
 #: What each folder, or file at the top, is for: the second line of its box.
 PURPOSES = {
     "cli": "inspect, check, tune, bench",
+    "live": "the page that moves",
     "consumers": "Channels' consumers, direct",
+    "survey": "what is in Redis, looked at",
     "core": "the layer on sorted sets",
     "pubsub": "the layer on Pub/Sub",
+    "memory": "the layer without a server",
+    "testing": "what tests need",
+    "names": "which are valid",
+    "deploy": "SIGTERM, workers",
+    "management": "channels_worker",
+    "drain": "who was told to go",
     "base": "what both layers share",
     "subscriptions": "SUBSCRIBE, on servers and clusters",
     "history": "what groups were sent, kept",
+    "presence": "who is there, who lives",
     "sync": "calls from synchronous code",
     "cluster": "slots and their queues",
     "messages": "codecs and mailboxes",
@@ -55,6 +64,7 @@ PURPOSES = {
     "checks": "system checks",
     "prometheus": "collector",
     "apps": "the Django app",
+    "pytest_plugin": "fixtures",
     "__main__": "python -m",
 }
 

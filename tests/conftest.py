@@ -27,8 +27,12 @@ from tests.rawcluster import RawCluster
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Folders whose tests wait for servers and processes most of the time: with --one-loop they run on asyncio alone.
-ONCE = ("cli", "cluster", "consumers", "faults", "history", "hosts")
+#: Folders whose tests wait for servers and processes most of the time, or are other folders' tests once more: with
+#: --one-loop they run on asyncio alone.
+ONCE = (
+    *("browser", "cli", "cluster", "consumers", "deploy", "faults", "history", "hosts", "live", "memory", "presence"),
+    "testing",
+)
 
 #: Nodes of the cluster that stands in for the shared server: `pytest tests/core tests/pubsub --on-cluster`.
 CLUSTER_SIZE = 3

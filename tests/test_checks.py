@@ -146,6 +146,7 @@ def test_a_backend_whose_module_is_broken(tmp_path: Path, monkeypatch: pytest.Mo
         ({"expiry": "1 min"}, "expiry"),
         ({"history": {"room": {"size": 5}}}, "Option 'history['room']' lacks 'ttl'"),
         ({"history": ["room"]}, "Option 'history' must be a dict"),
+        ({"lease": 1}, "Option 'lease' must be at least 3 seconds"),
         ({"serializer_format": "yaml"}, "yaml"),
         ({"symmetric_encryption_keys": SECRET}, "symmetric_encryption_keys"),
         ({"symmetric_encryption_keys": [5]}, "symmetric_encryption_keys"),

@@ -66,8 +66,27 @@ async def test_nothing_that_is_counted_is_left_out(layers: list[Any], which: int
     assert len(families) == len({family.name for family in families}) == len(layer.stats())
     assert all(len(family.samples) == 1 and family.documentation.endswith(".") for family in families)
     gauges = {family.name for family in families if family.type == "gauge"}
-    assert gauges == {"channels_redis_fast_connections_open", "channels_redis_fast_commands_in_flight"}
+    names = ("connections_open", "commands_in_flight", "occupancy")
+    assert gauges == {f"channels_redis_fast_{name}" for name in names}
     assert {family.type for family in families} == {"counter", "gauge"}
+
+
+@pytest.mark.parametrize("kind", [RedisChannelLayer, RedisPubSubChannelLayer])
+async def test_who_is_present_is_told_by_patterns(redis_server: Server | ForeignServer, prefix: str, kind: Any) -> None:
+    layer = kind(hosts=[redis_server.url], prefix=prefix, presence={"lease": 30})
+    registry = CollectorRegistry()
+    registry.register(Collector(layer, groups=("room.*", re.compile("lob+y"))))
+    channels = [await layer.new_channel() for _ in range(3)]
+    for group in ("room.1", "room.2", "lobby", "elsewhere"):
+        for user, channel in enumerate(channels):
+            await layer.presence_join(group, channel, user)
+    await layer.presence_leave("room.1", channels[0])
+    samples = [sample for family in registry.collect() for sample in family.samples if "groups" in sample.labels]
+    assert {sample.labels["groups"]: sample.value for sample in samples} == {"room.*": 5, "lob+y": 3}
+    assert layer.occupancy() == {"room.1": 2, "room.2": 3, "lobby": 3, "elsewhere": 3}
+    assert layer.stats()["present"] == 11
+    await layer.flush()
+    assert (layer.occupancy(), layer.stats()["present"]) == ({}, 0)
 
 
 async def test_the_documentation_names_every_metric(layers: list[Any]) -> None:

@@ -30,6 +30,7 @@ cdef class Waker:
 cdef class Waiter:
     cdef readonly Py_ssize_t number
     cdef public bint _asyncio_future_blocking
+    cdef bint _is_shared
     cdef int _state
     cdef Waker _waker
     cdef object _outcome
@@ -39,7 +40,9 @@ cdef class Waiter:
 
     cdef int _tell(self, object callback, object context) except -1
     cdef object _cancelled_error(self)
+    cdef object _own(self)
     cdef int _finish(self, int state, outcome) except -1
+    cdef int _share(self, dict message) except -1
 
 
 @cython.final

@@ -21,7 +21,6 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from os import getpid
 from typing import Any
 
 from redis.exceptions import ConnectionError, RedisError
@@ -32,7 +31,7 @@ from ..connection.dialer import Dialer
 from ..connection.futures import ignore
 from ..connection.script import Script
 from ..loops import run_alone
-from ..process import Process
+from ..process import Process, current_number
 from ..stats import Stats
 from .node import ASK_NEXT, Node
 from .seeds import Seeds
@@ -92,7 +91,7 @@ class Cluster:
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return None if self._process.number == getpid() else self._process.error(self.seeds.label)
+        return None if self._process.number == current_number[0] else self._process.error(self.seeds.label)
 
     # What senders, callers and subscribers use.
 

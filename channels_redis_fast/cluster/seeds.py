@@ -38,6 +38,7 @@ class Seeds:
         self._layer = layer
         self._dialers: dict[Address, Dialer] = {}
         self._asks_identity = False
+        self._reconnected: list[Callable[[], None]] = []
         seeds = [_parts(seed, where) for seed in host["cluster"]]
         self.addresses: list[Address] = [(str(parts.pop("host")), int(parts.pop("port"))) for parts in seeds]
         common = next((parts for parts, seed in zip(seeds, host["cluster"], strict=True) if "address" in seed), {})
@@ -50,6 +51,12 @@ class Seeds:
         self._asks_identity = True
         for dialer in self._dialers.values():
             dialer.ask_identity()
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Have a function called when a connection to any server that was lost is there again, in its event loop."""
+        self._reconnected.append(callback)
+        for dialer in self._dialers.values():
+            dialer.on_reconnect(callback)
 
     def options(self, address: Address) -> HostOptions:
         """Return redis-py's keywords for a connection to one of the servers."""
@@ -71,6 +78,8 @@ class Seeds:
         if dialer is None:
             dialer = self._dialers[address] = Dialer(self.options(address), self._where, self._layer)
             dialer.asks_identity = self._asks_identity
+            for callback in self._reconnected:
+                dialer.on_reconnect(callback)
         return dialer
 
 

@@ -1,13 +1,17 @@
 """
-Slots of a Redis Cluster: which one a name is in, and how the reply of CLUSTER SLOTS reads. No I/O.
+Slots of a Redis Cluster: which one a name is in, what to call a key that is to be in the slot of another, and how the
+reply of CLUSTER SLOTS reads. No I/O.
 
 Rules: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model
 """
 
 from __future__ import annotations
 
+import re
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import count
 from typing import Any
 
 #: Slots of every cluster.
@@ -27,6 +31,47 @@ def slot_of(name: bytes) -> int:
         if end > start:
             name = name[start:end]
     return crc_hqx(name, 0) & 0x3FFF
+
+
+def key_beside(start: bytes, key: bytes) -> bytes:
+    """
+    Return a key that begins with ``start``, names another key, and is in the slot of that.
+
+    The other key follows as it is where it has a hash tag, else in braces; behind a number in braces where neither
+    leads to its slot. A start with a hash tag of its own has all keys in one slot, which is that of the other keys
+    unless these are named in some other way.
+    """
+    in_braces = start + b"{" + key + b"}"
+    if key and b"{" not in key and b"}" not in key and b"{" not in start:
+        # As nearly all are.
+        return in_braces
+    slot = slot_of(key)
+    for candidate in (start + key, in_braces) if b"{" in key else (in_braces,):
+        if slot_of(candidate) == slot:
+            return candidate
+    if slot_of(start + b"0") == slot_of(start + b"1"):
+        return in_braces
+    if b"{" not in start:
+        return b"%b{%d}%b" % (start, _number_in(slot), key)
+    numbered = (b"%b{%d}%b" % (start, number, key) for number in count())
+    return next(name for name in numbered if slot_of(name) == slot)
+
+
+def key_behind(start: bytes, name: bytes) -> bytes | None:
+    """Return the key for which ``key_beside`` gives a name; None for a name that it never gives."""
+    if not name.startswith(start):
+        return None
+    rest = name[len(start) :]
+    candidates = [rest, re.sub(rb"^\{\d+\}", b"", rest)]
+    if rest[:1] == b"{" and rest[-1:] == b"}":
+        candidates.insert(0, rest[1:-1])
+    return next((found for found in candidates if key_beside(start, found) == name), None)
+
+
+@lru_cache(SLOTS)
+def _number_in(slot: int) -> int:
+    """Return the first number that, as text, is in a slot."""
+    return next(number for number in count() if slot_of(b"%d" % number) == slot)
 
 
 def owners_of(

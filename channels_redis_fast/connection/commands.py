@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from os import getpid
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, TimeoutError
 
 from ..hot import assemble, payload_size
+from ..process import current_number
 from ..stats import Stats
 from .backoff import BACKOFF_LAST
 from .dialer import Dialer
@@ -332,7 +332,7 @@ class CommandConnection(Connection):
 
     def _write(self, at_once: bool = False) -> None:
         self._scheduled = False
-        if self._process.number != getpid():
+        if self._process.number != current_number[0]:
             self._put_first()
             self._fail_unwritten(self._process.error(self.dialer.label))
             return

@@ -119,6 +119,8 @@ class Dialer:
         self.asks_identity = False
         #: Whether the server refuses EVALSHA, and perhaps not EVAL; whether it refuses both.
         self.only_script_texts = self.without_scripts = False
+        #: Called when a connection that was lost is there again, in its event loop.
+        self._reconnected: list[Callable[[], None]] = []
         self._is_out = False
         self._out_since = float("-inf")
         #: When a refusal was logged last, and how many were not since then.
@@ -185,6 +187,15 @@ class Dialer:
         """Have the server asked who it is, on each new connection for commands or subscriptions."""
         self.asks_identity = True
 
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Have a function called when a connection that was lost is there again, in its event loop."""
+        self._reconnected.append(callback)
+
+    @property
+    def is_out(self) -> bool:
+        """Whether a connection was lost, and none was opened since."""
+        return self._is_out
+
     def watch(self, follower: PrimaryFollower) -> None:
         """Have a connection's ``moved`` called, in its event loop, when the primary has moved."""
         self._followers.add(follower)
@@ -230,10 +241,12 @@ class Dialer:
         logger.error("Redis at %s refuses %s: %s%s", self.label, what, error, more)
 
     def restored(self) -> None:
-        """Log that an outage is over, at the first socket after it."""
+        """Called when a connection that was lost is there again. Log that the outage is over, at the first of them."""
         if self._is_out:
             self._is_out = False
             logger.warning("Connection to Redis at %s restored", self.label)
+        for callback in self._reconnected:
+            callback()
 
     def _new_connection(self) -> tuple[aioredis.ConnectionPool, Any]:
         return _from_pool(self._make_pool())

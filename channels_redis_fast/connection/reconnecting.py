@@ -19,12 +19,11 @@ import contextvars
 import random
 import time
 from collections import deque
-from os import getpid
 
 from redis import exceptions
 from redis.exceptions import ConnectionError, RedisError
 
-from ..process import Process
+from ..process import Process, current_number
 from ..stats import Stats
 from .backoff import BACKOFF_LAST, delays
 from .dialer import Dialer
@@ -78,7 +77,7 @@ class Connection(abc.ABC):
 
     def inherited(self) -> ConnectionError | None:
         """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
-        return None if self._process.number == getpid() else self._process.error(self.dialer.label)
+        return None if self._process.number == current_number[0] else self._process.error(self.dialer.label)
 
     @property
     def is_open(self) -> bool:

@@ -61,9 +61,12 @@ def _is_scan(reply: Any) -> bool:
 #: What the replies to commands look like, if they are no errors.
 _REPLIES: dict[bytes, Callable[[Any], bool]] = {
     **dict.fromkeys(
-        (b"ZADD", b"ZREM", b"ZREMRANGEBYSCORE", b"ZCARD", b"ZCOUNT", b"EXPIRE", b"UNLINK", b"SPUBLISH"), _is_number
+        (b"ZADD", b"ZREM", b"ZREMRANGEBYSCORE", b"ZCARD", b"ZCOUNT", b"EXPIRE", b"UNLINK", b"SPUBLISH", b"HLEN"),
+        _is_number,
     ),
-    **dict.fromkeys((b"ZRANGE", b"ZRANGEBYSCORE", b"ZREVRANGE", b"ZPOPMIN", b"TIME"), are_strings),
+    **dict.fromkeys(
+        (b"HGETALL", b"HKEYS", b"ZRANGE", b"ZRANGEBYSCORE", b"ZREVRANGE", b"ZPOPMIN", b"TIME"), are_strings
+    ),
     b"SCAN": _is_scan,
 }
 

@@ -35,6 +35,12 @@ class Way(Protocol):
         """What connects to it."""
 
 
+def no_scripts(way: Way, error: Exception | None, option: str) -> ResponseError:
+    """Return what is raised where a server runs no scripts, which an option needs."""
+    said = "" if error is None else f": {error}"
+    return ResponseError(f"Redis at {way.dialer.label} refuses EVAL, which the option '{option}' needs{said}")
+
+
 class ScriptCall(abc.ABC):
     """One call of a script. Subclasses say what its reply means, and what takes its place where scripts are refused."""
 

@@ -24,13 +24,14 @@ from typing import Any, NoReturn, Protocol
 
 from ..core import RedisChannelLayer
 from ..hot import Gate, Waiter
+from ..memory import InMemoryChannelLayer
 from ..pubsub import RedisPubSubChannelLayer
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 #: Receives that a reader of their layer can stand for.
-READ = (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive)
+READ = (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive, InMemoryChannelLayer.receive)
 
 #: Messages that are dispatched in a row, if they are there and no handler waits, before other tasks have a turn.
 STREAK = 16
@@ -40,7 +41,7 @@ NOTHING: Any = object()
 
 
 class Reader(Protocol):
-    """What reads a channel of one of our layers, a message at a time: ``core.reader`` and ``pubsub.reader``."""
+    """What reads a channel of one of our layers, a message at a time: the ``reader`` of each."""
 
     def claim(self) -> Waiter[Message] | None: ...
 
@@ -49,6 +50,10 @@ class Reader(Protocol):
     def abandon(self, coming: Waiter[Message], /) -> None: ...
 
     def abandon_later(self, coming: Waiter[Message], /) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def leave_later(self) -> None: ...
 
 
 class Source:
@@ -71,6 +76,11 @@ class Source:
         if self._task is None or not self._task.done():
             return NOTHING  # type: ignore[no-any-return]
         return self._task.result()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the receive waits: there is no message of this source, and none is being dispatched."""
+        return self._task is not None and not self._task.done()
 
     def cancel(self) -> None:
         """Begin to end the receive."""
@@ -121,17 +131,24 @@ class MailboxSource(Source):
         self._coming = self._task = None
         return self._reader.take(coming)
 
+    @property
+    def is_waiting(self) -> bool:
+        coming = self._coming
+        return super().is_waiting if coming is None else not coming.done()
+
     def cancel(self) -> None:
         coming, self._coming = self._coming, None
         if coming is not None:
             self._reader.abandon(coming)
         super().cancel()
+        self._reader.leave()
 
     def abandon(self) -> None:
         coming, self._coming = self._coming, None
         if coming is not None:
             self._reader.abandon_later(coming)
         super().abandon()
+        self._reader.leave_later()
 
 
 async def dispatch_all(receives: list[Receive], dispatch: Callable[[Message], Awaitable[None]]) -> NoReturn:

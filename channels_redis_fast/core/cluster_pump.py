@@ -118,6 +118,11 @@ class ClusterPump:
         """Close the sockets."""
         await self.subscriber.stop()
 
+    def may_bring(self, key: bytes) -> bool:
+        """Return whether a message of a general channel may be on its way here. For any thread."""
+        view = self._views.get(key)
+        return key in self.awaited or (view is not None and view.is_looking)
+
     # Asking.
 
     def _ask(self) -> None:
@@ -223,7 +228,6 @@ class View:
     """The state of one key that is read."""
 
     __slots__ = (
-        "_is_looking",
         "_is_pausing",
         "_leaving",
         "_missed",
@@ -232,6 +236,7 @@ class View:
         "_was_announced",
         "ahead",
         "is_at_end",
+        "is_looking",
         "key",
         "target",
     )
@@ -243,7 +248,8 @@ class View:
         self.is_at_end = False
         self.ahead = ReadAhead()
         self._pump = pump
-        self._is_looking = False
+        #: Whether a look is on its way.
+        self.is_looking = False
         self._is_pausing = False
         #: Whether an announcement began the look on its way; and how many such looks in a row came too late.
         self._was_announced = False
@@ -279,9 +285,9 @@ class View:
 
     def look(self, only_removes: bool = False, announced: bool = False) -> None:
         """Ask for what is there, unless that is on its way. ``announced``: whether something should be there."""
-        if self._is_looking or self._is_pausing:
+        if self.is_looking or self._is_pausing:
             return
-        self._is_looking = True
+        self.is_looking = True
         self._was_announced = announced
         look = Look(self, self.target, only_removes)
         if not look.only_removes:
@@ -291,7 +297,7 @@ class View:
 
     def found(self, look: Look, members: list[bytes], score: bytes) -> None:
         """Take what a look has found."""
-        self._is_looking = False
+        self.is_looking = False
         target = look.target
         if isinstance(target, Inbox):
             if not self._pump.is_mine(target) or target.epoch != look.epoch:
@@ -314,7 +320,7 @@ class View:
 
     def failed(self, look: Look, error: Exception) -> None:
         """Called when a look came to nothing. What it was to remove stays to be removed."""
-        self._is_looking = False
+        self.is_looking = False
         self.is_at_end = False
         if isinstance(look.target, Inbox) and look.removed:
             look.target.removals[0] = look.removed + look.target.removals.get(0, [])

@@ -42,6 +42,7 @@ class PoppingConnection(Protocol):
     @property
     def awaited(self) -> Container[bytes]: ...
     def kick(self) -> None: ...
+    def may_bring(self, key: bytes) -> bool: ...
 
 
 class GeneralChannelContext(Protocol):
@@ -78,24 +79,42 @@ class GeneralChannel:
         self.returning = 0
         #: Messages given to receivers that have not run since, and may turn out to be cancelled.
         self.given = 0
+        #: Whether this process takes no more messages, and those who wait for one until they are cancelled.
+        self.is_stopped = False
+        self._stopped: deque[Waiter[Popped]] = deque()
         self._trying: PoppingConnection | None = None
         self._left = len(receiver.pumps)
         self._rotation = count()
 
     def is_idle(self) -> bool:
         """Whether nobody waits here and no pump asks on its behalf."""
+        return not self._stopped and self.is_at_rest()
+
+    def is_at_rest(self) -> bool:
+        """Whether nobody is to get a message, none is on its way back, and no pump can bring one."""
         return (
             not self.waiting
             and not self.returning
             and not self.given
             and not self._abandoned
             and self._trying is None
-            and not any(self.key in pump.awaited for pump in self._receiver.pumps)
+            and not any(pump.may_bring(self.key) for pump in self._receiver.pumps)
         )
+
+    def stop(self) -> None:
+        """Take no more messages, for good. Who waits goes on waiting, and gets none."""
+        self.is_stopped = True
+        self._stopped += self.waiting
+        self.waiting.clear()
+        self._leave()
 
     def wait(self) -> Waiter[Popped]:
         """Add a waiter. It gets the message, with what is needed to put it back."""
         waiter: Waiter[Popped] = self._receiver.waker.waiter()
+        if self.is_stopped:
+            # Nothing else keeps it, and so the task that waits.
+            self._stopped.append(waiter)
+            return waiter
         self.waiting.append(waiter)
         if self._abandoned:
             # Behind the new one, which gets what one of those had.
@@ -107,8 +126,9 @@ class GeneralChannel:
         """Remove a waiter; a message it was given and did not take goes to the next one, or back."""
         if self._receiver.retired:
             return
-        if waiter in self.waiting:
-            self.waiting.remove(waiter)
+        for waiters in (self.waiting, self._stopped):
+            if waiter in waiters:
+                waiters.remove(waiter)
         if waiter.has_result():
             self.given -= 1
             self.give(waiter.take())
@@ -125,6 +145,12 @@ class GeneralChannel:
     def took(self) -> None:
         """Called when a receiver has what it was given."""
         self.given -= 1
+
+    def decline(self, waiter: Waiter[Popped]) -> Waiter[Popped]:
+        """Called by a receiver that was given a message before all were stopped: put it back, and wait on."""
+        self.given -= 1
+        self.give(waiter.take())
+        return self.wait()
 
     def abandon_later(self, waiter: Waiter[Popped]) -> None:
         """

@@ -19,6 +19,7 @@ from hashlib import sha1
 from typing import Any
 
 from ..hot import frames, pack
+from .names import without
 
 #: Members of a group beyond which the script's look at it costs the server more than a round trip. Measured.
 MAX_MEMBERS = 100
@@ -32,19 +33,28 @@ MAX_GROUPS, MAX_ALL_MEMBERS = 2_000, 20_000
 
 
 class GroupSnapshot:
-    """The members of one group, by the key that each is delivered to; ``digest`` is that of the whole list."""
+    """The members of one group, by the key that each is delivered to; ``digest`` is that of the whole list in Redis."""
 
-    __slots__ = ("_entries", "_size", "channels", "count", "digest", "is_refused", "keys")
+    __slots__ = ("_entries", "_size", "channels", "count", "digest", "is_refused", "keys", "skips")
 
-    def __init__(self, keys: list[bytes], channels: list[list[str]], count: int, digest: bytes) -> None:
+    def __init__(
+        self, keys: list[bytes], channels: list[list[str]], count: int, digest: bytes, skips: bool = False
+    ) -> None:
         self.keys = keys
         self.channels = channels
         self.count = count
         self.digest = digest
+        #: Whether members are left out, since their process is dead.
+        self.skips = skips
         #: Whether the server refused to do it in one call, for lack of a permission for example.
         self.is_refused = False
         self._entries: list[bytes] | None = None
         self._size = 0
+
+    def without(self, excluded: frozenset[str]) -> GroupSnapshot:
+        """Return what stands for the same list, and has those to whom a message goes that is not for all of them."""
+        keys, channels = without((self.keys, self.channels), excluded)
+        return GroupSnapshot(keys, channels, self.count, self.digest)
 
     @property
     def entries(self) -> list[bytes]:
@@ -101,15 +111,26 @@ class GroupMembershipCache:
         else:
             del self._under_way[key]
 
-    def remember(self, key: bytes, members: Sequence[bytes], keys: list[bytes], channels: list[list[str]]) -> None:
-        """Remember what a group was found to be: its members in their order, all of them names."""
+    def remember(
+        self,
+        key: bytes,
+        members: Sequence[bytes],
+        keys: list[bytes],
+        channels: list[list[str]],
+        skips: bool = False,
+    ) -> None:
+        """
+        Remember what a group was found to be: its members in their order, all of them names.
+
+        ``keys`` and ``channels``: where they are, and if it ``skips`` some of them, where the others are.
+        """
         if not self._least <= len(members) <= self._most:
             self.forget(key)
             return
         digest = digest_of(members)
         known = self._known.get(key)
         if known is None or known.digest != digest:
-            self._keep(key, GroupSnapshot(keys, channels, len(members), digest))
+            self._keep(key, GroupSnapshot(keys, channels, len(members), digest, skips))
 
     def remember_as_other(self, key: bytes) -> None:
         """Remember that a group is none of those that are remembered: no list is the one of its snapshot."""
@@ -121,6 +142,11 @@ class GroupMembershipCache:
         self._members += snapshot.count
         while self._members > MAX_ALL_MEMBERS or len(self._known) > MAX_GROUPS:
             self.forget(next(iter(self._known)))
+
+    def forget_all(self) -> None:
+        """Forget what is known of all groups; what is under way stays under way."""
+        self._known.clear()
+        self._members = 0
 
     def forget(self, key: bytes) -> None:
         """Forget a group."""

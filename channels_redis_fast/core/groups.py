@@ -17,23 +17,31 @@ from typing import NamedTuple
 from ..base import say_where
 from ..connection.futures import ignore
 from ..messages.codec import Codec, Message
+from ..messages.exclusion import NOBODY
 from ..options import check_size
 from ..stats import Stats
+from .dead_members import leave_out, remove
 from .group_cache import GroupMembershipCache, GroupSnapshot
+from .liveness import Liveness
 from .loop import CoreLoop
-from .names import Part
+from .names import Part, without
 from .sender import MAX_BYTES, Sender
 
 logger = logging.getLogger("channels_redis_fast")
 
 
 class Group(NamedTuple):
-    """A group: its name, its key and the shard of that; members added at ``limit`` (seconds) or before are none."""
+    """
+    A group, for one message: its name, its key and the shard of that.
+
+    Members added at ``limit`` (seconds) or before are none, and those in ``excluded`` do not get the message.
+    """
 
     name: str
     key: bytes
     shard: int
     limit: int
+    excluded: frozenset[str] = NOBODY
 
 
 class GroupSender:
@@ -41,6 +49,7 @@ class GroupSender:
     Sends to the groups of a layer.
 
     ``split``: what sorts members by shard and key. ``capacity_of``: gives the capacity of a channel's key.
+    ``liveness``: says which processes are dead; None where none is taken for that.
     """
 
     def __init__(
@@ -52,8 +61,10 @@ class GroupSender:
         ring_size: int,
         stats: Stats,
         max_message_size: int | None,
+        liveness: Liveness | None = None,
     ) -> None:
         self._codec = codec
+        self._liveness = liveness
         self._split = split
         self._capacity_of = capacity_of
         self._prefix = prefix
@@ -67,6 +78,8 @@ class GroupSender:
         snapshot = group_cache.enter(group.key)
         try:
             members = None
+            if snapshot is not None and snapshot.skips:
+                self.skipped()
             sender = state.senders[group.shard]
             if snapshot is not None and isinstance(sender, Sender) and not sender.plain.are_needed:
                 found = await self._send_to_same(sender, group, snapshot, message)
@@ -96,11 +109,14 @@ class GroupSender:
 
         Otherwise nothing is delivered. Return who is in the group now, None where that has to be asked for.
         """
-        framed = self._framed(message, snapshot.channels, group)
+        keys, channels = snapshot.keys, snapshot.channels
+        if group.excluded:
+            keys, channels = without((keys, channels), group.excluded)
+        framed = self._framed(message, channels, group)
         if sum(map(len, framed)) > MAX_BYTES:
             return None
         found = await sender.send_same_group(
-            group.key, group.limit, snapshot.digest, snapshot.keys, framed, self._capacities(snapshot.channels)
+            group.key, group.limit, snapshot.digest, keys, framed, self._capacities(channels)
         )
         if found is None:
             # Whatever prevents it (a permission for example) would prevent it the next time too.
@@ -109,21 +125,35 @@ class GroupSender:
 
     async def _send_to(self, state: CoreLoop, group: Group, members: list[bytes], message: Message) -> None:
         """Deliver to members of which the group is known to consist."""
-        await self.deliver(state, group, self.places(members, group, state.group_cache), len(members), message)
+        await self.deliver(state, group, self.places(members, group, state, state.group_cache), len(members), message)
 
-    def places(self, members: list[bytes], group: Group, group_cache: GroupMembershipCache) -> list[Part]:
-        """Return by shard where the members of a group are, and have it remembered if all are on that of the group."""
+    def places(
+        self, members: list[bytes], group: Group, state: CoreLoop, group_cache: GroupMembershipCache
+    ) -> list[Part]:
+        """
+        Return by shard where the members of a group are, and have it remembered if all are on that of the group.
+
+        Those of dead processes are left out.
+        """
         shards, unreadable = self._split(members, self._prefix, self._ring_size)
         if unreadable:
             logger.error("Skipped %d members of group %r that are not channel names", len(unreadable), group.name)
+        skipped = 0
+        if state.dead.names:
+            shards, skipped, removable = leave_out(shards, state.dead)
+            if skipped:
+                self.skipped()
+                remove(state.commands[group.shard].at(group.key), group.name, group.key, removable)
         if unreadable or any(keys for index, (keys, _) in enumerate(shards) if index != group.shard):
             group_cache.forget(group.key)
         else:
-            group_cache.remember(group.key, members, *shards[group.shard])
+            group_cache.remember(group.key, members, *shards[group.shard], bool(skipped))
         return shards
 
     async def deliver(self, state: CoreLoop, group: Group, shards: list[Part], members: int, message: Message) -> None:
         """Deliver to members of a group, ``members`` of them, by shard."""
+        if group.excluded:
+            shards = [without(part, group.excluded) for part in shards]
         framed = self._framed(message, [names for _, channels in shards for names in channels], group)
         calls: list[list[asyncio.Future[int]]] = []
         start = 0
@@ -155,6 +185,11 @@ class GroupSender:
 
     def _capacities(self, channels: list[list[str]]) -> list[int]:
         return [self._capacity_of(names[0]) for names in channels]
+
+    def skipped(self) -> None:
+        """Called when a message goes to a group in which members are left out."""
+        if self._liveness is not None:
+            self._liveness.refresh()
 
     def count(self, over_capacity: int, members: int, group: Group) -> None:
         """Count and log the keys that a message did not reach, as they were at capacity."""

@@ -20,6 +20,7 @@ import re
 import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 from channels.exceptions import ChannelFull
@@ -31,19 +32,27 @@ from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.dialer import open_client
+from ..connection.futures import ignore
+from ..drain import Drain
 from ..history import Asked, History
 from ..history.placement import without_position
-from ..hot import key, shard, split
+from ..hot import Waker, key, shard, split
 from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
+from ..messages.exclusion import NOBODY
 from ..messages.mailbox import InboxRegistry
+from ..names import names_of
+from ..presence import Lapse, Leases
+from ..presence.leases import leases_key
 from ..sync.routing import routed
 from ..upstream import explains_absent
 from . import keys, scripts
+from .dead_members import process_of
 from .groups import Group, GroupSender
+from .liveness import Liveness
 from .loop import CoreLoop
 from .memberships import Memberships
-from .names import names_of, split_by
+from .names import split_by
 from .reader import Reader
 from .receiver import Receiver
 from .recorded_groups import RecordedGroupSender
@@ -67,7 +76,12 @@ class RedisChannelLayer(RedisLayer):
     that a call of ``layer.sync`` may take, None for as long as the layer itself waits. ``restore_groups``: bool,
     whether memberships of this process' channels are restored on a server that comes back without them.
     ``history``: dict of globs or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``:
-    what is kept of these groups for those who were away; first match wins.
+    what is kept of these groups for those who were away; first match wins. ``lease``: seconds that the lease of each
+    process lasts, by which those that live are told from those that are gone; None for no leases. ``presence``:
+    ``{"lease": seconds, "grace": seconds, "events": bool}``, of which each may be left out: users can be present in
+    groups, stay so for the grace time after their last channel, and groups are told; None for no presence.
+    ``on_drain``: type of the message that each specific channel of this process gets when the layer is drained (see
+    ``drain``).
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -92,6 +106,9 @@ class RedisChannelLayer(RedisLayer):
         max_message_size: int | None = None,
         restore_groups: bool = True,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
+        lease: float | None = None,
+        presence: Mapping[str, Any] | None = None,
+        on_drain: str | None = None,
     ) -> None:
         self.max_message_size = options.size("max_message_size", max_message_size)
         self.restore_groups = options.flag("restore_groups", restore_groups)
@@ -106,11 +123,24 @@ class RedisChannelLayer(RedisLayer):
             sync_hub,
             sync_timeout,
             history,
+            lease,
+            presence,
+            on_drain,
             random_prefix_length=options.count("random_prefix_length", random_prefix_length),
             expiry=self.expiry,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         self.client_prefix = unique_name()
+        #: Who is sent nothing since its lease has run out; None without leases.
+        self._liveness: Liveness | None = None
+        if self._leases is not None:
+            if not self.restore_groups:
+                raise ValueError(
+                    "Option 'lease' needs 'restore_groups': who was taken for gone is removed from its groups, and "
+                    "restores them when it goes on."
+                )
+            self._leases.on_lapse(weakly(self._lapsed))
+            self._liveness = Liveness(self._leases, self.expiry)
         self._key_prefix = self.prefix.encode()
         self._kind, self._is_group, self._find = names_of(type(self))
         own_hash = self._replaced("consistent_hash") is not None
@@ -122,6 +152,7 @@ class RedisChannelLayer(RedisLayer):
             self.ring_size,
             self._stats,
             self.max_message_size,
+            self._liveness,
         )
         self._recorded_sender = RecordedGroupSender(
             self._group_sender,
@@ -137,6 +168,8 @@ class RedisChannelLayer(RedisLayer):
         )
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
+        #: Of the consumers that read their channel without ``receive``.
+        self._readers: set[Reader] = set()
 
     # Channels.
 
@@ -221,6 +254,8 @@ class RedisChannelLayer(RedisLayer):
             inbox = self._inboxes.open(channel[:local], self._client_prefix)
             coming = inbox.claim(channel, state.waker)
             receiver.serve(inbox)
+        if self._inboxes.drain is not None:
+            self._inboxes.arrived(inbox, channel, state.waker)
         try:
             await coming
         except BaseException as error:
@@ -250,6 +285,7 @@ class RedisChannelLayer(RedisLayer):
             channel,
             name,
             self._client_prefix,
+            self._readers,
         )
 
     async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
@@ -257,6 +293,9 @@ class RedisChannelLayer(RedisLayer):
         popped = general.wait()
         try:
             await popped
+            if general.is_stopped:
+                popped = general.decline(popped)
+                await popped
         except BaseException as error:
             general.ended(popped, error)
             raise
@@ -269,6 +308,8 @@ class RedisChannelLayer(RedisLayer):
         """Return the name of a new specific channel that this process can receive on."""
         # Who makes a channel is going to receive on it, and so to stay.
         self._loops[get_running_loop()]
+        if self._leases is not None:
+            self._keep_lease()
         return f"{prefix}.{self.client_prefix}!{unique_name()}"
 
     # Groups.
@@ -297,8 +338,9 @@ class RedisChannelLayer(RedisLayer):
         """
         Add a channel to a group as ``group_add`` does, and return what it has missed since a position.
 
-        Whatever is sent to the group is either in the history that is returned, or delivered to the channel. None for
-        ``since`` returns all that is kept. What ``complete`` means is said by ``History``.
+        Whatever is sent to the group is either in the history that is returned, or delivered to the channel; or in
+        neither, if it excludes the channel. None for ``since`` returns all that is kept. ``History`` says what
+        ``complete`` means.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -309,7 +351,7 @@ class RedisChannelLayer(RedisLayer):
         resumed = histories.ask(
             connection,
             stream,
-            Asked.of(stream.digest, since, None),
+            Asked.of(stream.digest, since, None, channel),
             scripts.GROUP_RESUME,
             (group_key,),
             (self.group_expiry,),
@@ -333,24 +375,39 @@ class RedisChannelLayer(RedisLayer):
         connection, group_key = self._group(group, channel)
         self._end_resumes(connection, group, group_key)
         self._memberships.discard(group_key, channel)
-        await connection.call((b"ZREM", group_key, channel), repeatable=True)
+        removed = connection.call((b"ZREM", group_key, channel), repeatable=True)
+        ended = self._end_presence(group, channel)
+        if ended is None:
+            await removed
+        else:
+            # Until both have answered: the error of one must not leave the other's outcome unread.
+            ended.add_done_callback(ignore)
+            await removed
+            await ended
 
-    async def group_send(self, group: str, message: Message) -> None:
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None:
         """
         Send a message to all channels of a group. Keys at capacity are skipped, counted and logged.
 
-        Raises ``TypeError`` for an invalid name; ``AssertionError`` for a message that is not a dict or holds
-        ``__asgi_channel__``; the serializer's error; ``redis.exceptions.ConnectionError`` naming the host.
+        ``exclude``: names of channels that do not get it, such as that of its sender. They need not be in the group.
+
+        Raises ``TypeError`` for an invalid name, and where ``exclude`` is no iterable of names; ``AssertionError`` for
+        a message that is not a dict or holds ``__asgi_channel__``; the serializer's error;
+        ``redis.exceptions.ConnectionError`` naming the host.
         """
         self._check_group_message(group, message)
+        excluded = NOBODY if exclude is None else self._excluded(group, message, exclude)
         loop = get_running_loop()
         state = self._router.get(loop) or await self._router.find(loop)
         if state is None:
-            await self._router.through_hub(_group_send(self, group, message))
+            await self._router.through_hub(_group_send(self, group, message, exclude=excluded))
             return
         self._stats.group_sends += 1
+        leases = self._leases
+        if leases is not None and (state.judged_by is not leases.reading or monotonic() >= leases.fresh_until):
+            self._judge(state, leases)
         limit = int(time.time()) - self.group_expiry
-        target = Group(group, self._group_key(group), self.consistent_hash(group), limit)
+        target = Group(group, self._group_key(group), self.consistent_hash(group), limit, excluded)
         if self._histories is not None:
             message = without_position(message)
             stream = self._histories.find(group, target.key)
@@ -364,16 +421,26 @@ class RedisChannelLayer(RedisLayer):
     @routed
     async def group_count(self, group: str) -> int:
         """
-        Return how many channels ``group_send`` would send to now.
+        Return how many channels ``group_send`` would send to now; with leases, those alone whose process lives.
 
         Raises ``TypeError`` for an invalid name, ``redis.exceptions.ConnectionError`` naming the host.
         """
-        return await keys.count_members(*self._group(group), self.group_expiry)
+        way, group_key = self._group(group)
+        if self._leases is not None and await self._leases.overdue():
+            return len(await self._living_members(way, group_key))
+        return await keys.count_members(way, group_key, self.group_expiry)
 
     @routed
     async def group_channels(self, group: str) -> list[str]:
         """Return the names of these channels, the one added last at the end. Raises what ``group_count`` does."""
-        return await keys.name_members(*self._group(group), self.group_expiry)
+        return await self._living_members(*self._group(group))
+
+    async def _living_members(self, way: CommandConnection | SlotQueue, group_key: bytes) -> list[str]:
+        names = await keys.name_members(way, group_key, self.group_expiry)
+        overdue = {} if self._leases is None else await self._leases.overdue()
+        if not overdue:
+            return names
+        return [name for name in names if process_of(name[: name.find("!") + 1].encode()).decode() not in overdue]
 
     @routed
     async def channel_depth(self, channel: str) -> int:
@@ -398,8 +465,11 @@ class RedisChannelLayer(RedisLayer):
         """
         self._memberships.clear()
         # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on. And
-        # for the marker by which a server is known that has lost its data, which this does not mean.
-        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch")
+        # for the marker by which a server is known that has lost its data, which this does not mean; and for the leases
+        # of processes, which go on.
+        spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch", leases_key(self._key_prefix))
+        if self._presences is not None:
+            self._presences.clear()
         for shard_commands in self._loops[get_running_loop()].commands:
             await unlink_all(shard_commands, self._key_prefix, lambda key: key.startswith(spared))
         self._inboxes.empty()
@@ -465,15 +535,42 @@ class RedisChannelLayer(RedisLayer):
     @client_prefix.setter
     def client_prefix(self, value: str) -> None:
         self._client_prefix = value
+        if self._leases is not None:
+            self._leases.process = value
 
     # Internals.
 
     def after_fork(self) -> None:
         """In a forked child: become a process of its own, and leave the parent's sockets alone."""
-        self.client_prefix = unique_name()
+        self._client_prefix = unique_name()
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
+        self._readers = set()
         super().after_fork()
+
+    def _process_name(self) -> str:
+        return self._client_prefix
+
+    def _named_for(self) -> float:
+        # Members are purged ``group_expiry`` seconds after they were added last.
+        return self.group_expiry + self.expiry
+
+    def _judge(self, state: CoreLoop, leases: Leases) -> None:
+        """Take note of which processes are dead, by what was read last; have it read again where it is time to."""
+        if self._liveness is not None:
+            reading = leases.reading
+            dead = self._liveness.look()
+            if dead is not state.dead:
+                state.judge(dead)
+            state.judged_by = reading
+
+    def _lapsed(self, lapse: Lapse) -> None:
+        """Called in an event loop in which the lease of this process was renewed after it had run out."""
+        state = self._loops.get(get_running_loop())
+        if state is None or state.restorer is None or self._liveness is None:
+            return
+        if self._liveness.may_be_removed(lapse.overdue):
+            state.restorer.restore_all()
 
     def _make_inboxes(self) -> InboxRegistry:
         return InboxRegistry(self._key_prefix, self.expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
@@ -493,6 +590,8 @@ class RedisChannelLayer(RedisLayer):
             self._memberships if self.restore_groups else None,
             self._key_prefix,
             () if self._histories is None else self._recorded_sender.scripts,
+            self._leases,
+            self._presences,
         )
 
     def _record(self, group: str, group_key: bytes, channel: str) -> None:
@@ -527,8 +626,33 @@ class RedisChannelLayer(RedisLayer):
         if stream is not None and self._histories is not None:
             self._histories.end(connection, stream, scripts.GROUP_RESUME)
 
+    def _drain_channels(self, drain: Drain) -> None:
+        self._inboxes.drain = drain
+        here = get_running_loop()
+        for loop, state in list(self._loops.items()):
+            if state.receiver is not None and loop is here:
+                state.receiver.stop_generals()
+            elif state.receiver is not None:
+                # A loop that is closed receives nothing.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(state.receiver.stop_generals)
+        self._inboxes.tell_all(Waker(here), [reader.address for reader in list(self._readers)])
+
+    def _left(self, channel: str) -> None:
+        self._memberships.left(channel)
+        self._inboxes.left(channel)
+
+    def _is_returning(self) -> bool:
+        receivers = [state.receiver for loop, state in list(self._loops.items()) if loop.is_running()]
+        return any(receiver is not None and receiver.is_returning() for receiver in receivers)
+
+    def _is_received_on(self, drain: Drain | None) -> bool:
+        return bool(self._readers) or self._inboxes.is_received_on() or (drain is not None and bool(drain.present))
+
     def _make_receiver(self, state: CoreLoop) -> Receiver:
-        return Receiver(
+        if self._leases is not None:
+            self._keep_lease()
+        receiver = Receiver(
             state.loop,
             state.commands,
             state.waker,
@@ -537,7 +661,10 @@ class RedisChannelLayer(RedisLayer):
             self._key_prefix,
             self.expiry,
             self.brpop_timeout,
+            None if self._presences is None else self._presences.seen,
         )
+        receiver.is_stopped = self._drain is not None
+        return receiver
 
     def _addressed(self, channel: str, message: Message) -> tuple[int, bytes, bytes, int]:
         """Check a channel and a message for it; return its shard, its key, what is stored there, and the capacity."""
@@ -574,6 +701,10 @@ class RedisChannelLayer(RedisLayer):
         if CHANNEL_FIELD in message:
             raise AssertionError(f"message holds the reserved key {CHANNEL_FIELD}")
 
+    def _check_excluded(self, channel: str) -> None:
+        if self._kind(channel) < 0:
+            self.require_valid_channel_name(channel)
+
     def _checked_kind(self, channel: str) -> int:
         """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""
         self.require_valid_channel_name(channel)
@@ -588,6 +719,22 @@ class RedisChannelLayer(RedisLayer):
                 self.require_valid_channel_name(channel)
         group_key = self._group_key(group)
         return self._loops[get_running_loop()].commands[self.consistent_hash(group)].at(group_key), group_key
+
+    def _group_shard(self, group: str) -> int:
+        return self.consistent_hash(group)
+
+    def _is_own(self, channel: str) -> bool:
+        if self._kind(channel) < 0:
+            self.require_valid_channel_name(channel)
+        bang = channel.find("!")
+        return bang > 0 and channel.endswith(self.client_prefix, 0, bang)
+
+    def _member_groups(self) -> Iterable[tuple[int, bytes]]:
+        return [(group.shard, group.key) for group in self._memberships.all_groups()]
+
+    async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
+        limit = int(time.time()) - self.group_expiry
+        await self._group_sender.send(self._loops[get_running_loop()], Group(group, key, shard, limit), message)
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()

@@ -17,9 +17,12 @@ from ..connection.dialer import Dialer, close_client
 from ..connection.script import Script
 from ..hot import Waker
 from ..loops import Closable
+from ..presence import LeaseReading, Leases, Presences
+from ..presence.scripts import CHANGE
 from ..stats import Stats
 from . import scripts
 from .group_cache import MAX_RECORDED_MEMBERS, GroupMembershipCache
+from .liveness import NONE_DEAD, DeadProcesses
 from .memberships import Memberships
 from .receiver import Receiver
 from .restoration import GroupRestorer
@@ -41,6 +44,8 @@ class CoreLoop:
         memberships: Memberships | None = None,
         prefix: bytes = b"",
         history_scripts: Sequence[Script] = (),
+        leases: Leases | None = None,
+        presences: Presences | None = None,
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
@@ -53,20 +58,26 @@ class CoreLoop:
             GroupMembershipCache(0) if is_cluster else GroupMembershipCache(MAX_RECORDED_MEMBERS, least=0)
         )
         self.recorded_queues: dict[bytes, Any] = {}
+        more = [*history_scripts]
+        if presences is not None:
+            more.append(CHANGE)
         if isinstance(shards, Seeds):
-            cluster = Cluster(shards, loop, stats, [*scripts.OF_A_CLUSTER, *history_scripts], announces=True)
+            cluster = Cluster(shards, loop, stats, [*scripts.OF_A_CLUSTER, *more], announces=True)
             self.commands = [cluster]
             self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
             self.group_cache = GroupMembershipCache(0)
         else:
-            connections = [
-                CommandConnection(dialer, loop, stats, [*scripts.ALL, *history_scripts]) for dialer in shards
-            ]
+            connections = [CommandConnection(dialer, loop, stats, [*scripts.ALL, *more]) for dialer in shards]
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.group_cache = GroupMembershipCache()
         #: What restores this layer's groups on servers that have lost them; None where that is not wanted.
         self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
+        self._leases = leases
+        self._presences = presences
+        #: The processes that are dead, as of the last message to a group, and by which reading of the leases.
+        self.dead = NONE_DEAD
+        self.judged_by: LeaseReading | None = None
         #: redis-py clients for commands of the site's own, by shard.
         self.clients: dict[int, Any] = {}
         #: Everything that this loop receives. A loop that only sends has none.
@@ -78,6 +89,12 @@ class CoreLoop:
         if self.receiver is None:
             self.receiver = self._make_receiver(self)
         return self.receiver
+
+    def judge(self, dead: DeadProcesses) -> None:
+        """Take note of which processes are dead. What is known of groups left others out."""
+        self.dead = dead
+        self.group_cache.forget_all()
+        self.recorded_cache.forget_all()
 
     @property
     def receives(self) -> bool:
@@ -109,6 +126,10 @@ class CoreLoop:
             self.restorer.close()
         if self.receiver is not None:
             await self.receiver.retire()
+        if self._presences is not None:
+            await self._presences.leave(self.loop)
+        if self._leases is not None:
+            await self._leases.leave(self.loop)
         await self._close_commands()
         await self._close_clients()
         for connection in self.commands:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sized
-from os import getpid
 from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -34,6 +33,7 @@ from ..connection.reconnecting import CLOSE_TIMEOUT, Connection
 from ..connection.replies import CLUSTER_ONLY, NOT_DONE, UnexpectedReply
 from ..hot import are_strings, assemble
 from ..messages.mailbox import Inbox, MailboxFeeder
+from ..process import current_number
 from ..stats import Stats
 from .read_ahead import ReadAhead, take_removals
 
@@ -131,6 +131,10 @@ class Pump(Connection):
         finally:
             self._stopped = None
 
+    def may_bring(self, key: bytes) -> bool:
+        """Return whether a message of a general channel may be on its way here. For any thread."""
+        return key in self.awaited
+
     # What the connection reports.
 
     def opened(self) -> None:
@@ -167,7 +171,7 @@ class Pump(Connection):
 
     def _ask(self) -> None:
         self.scheduled = False
-        if self._process.number != getpid():
+        if self._process.number != current_number[0]:
             # Every receive raises the error itself.
             return
         if self._paused is not None and self._stopped is None:

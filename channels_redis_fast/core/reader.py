@@ -34,6 +34,7 @@ class Reader:
         "_loops",
         "_memberships",
         "_name",
+        "_readers",
         "_stats",
     )
 
@@ -47,7 +48,10 @@ class Reader:
         channel: str,
         name: str,
         client_prefix: str,
+        readers: set[Reader],
     ) -> None:
+        readers.add(self)
+        self._readers = readers
         self._loop = loop
         self._loops = loops
         self._inboxes = inboxes
@@ -68,10 +72,14 @@ class Reader:
             coming: Waiter[Message] = inbox.claim(self._channel, state.waker)
             if not inbox.claimed:
                 receiver.serve(inbox)
+            if self._inboxes.drain is not None:
+                self._inboxes.arrived(inbox, self._channel, state.waker)
             return coming
         inbox = self._inbox = self._inboxes.open(self._name, self._client_prefix)
         coming = inbox.claim(self._channel, state.waker)
         receiver.serve(inbox)
+        if self._inboxes.drain is not None:
+            self._inboxes.arrived(inbox, self._channel, state.waker)
         return coming
 
     def take(self, coming: Waiter[Message]) -> Message:
@@ -96,3 +104,16 @@ class Reader:
         assert self._inbox is not None
         self._inboxes.abandon_later(self._inbox, self._channel, coming)
         self._memberships.left(self._channel)
+
+    def leave(self) -> None:
+        """Called when nothing more is read: in the middle of anything, in any thread."""
+        self._readers.discard(self)
+        self._memberships.left(self._channel)
+        self._inboxes.left(self._channel)
+
+    leave_later = leave
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """The name of the inbox that it reads, and of its channel there."""
+        return self._name, self._channel

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from os import getpid
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -21,7 +20,8 @@ from ..connection.commands import CommandConnection
 from ..hot import Waker
 from ..messages.codec import Codec
 from ..messages.mailbox import Inbox, InboxRegistry, MailboxFeeder
-from ..process import Process
+from ..presence import FIELD, SeenEvents
+from ..process import Process, current_number
 from ..stats import Stats
 from .cluster_pump import ClusterPump
 from .general import GeneralChannel, Popped
@@ -50,6 +50,7 @@ class Receiver:
         prefix: bytes,
         expiry: int,
         block_time: float,
+        seen: SeenEvents | None = None,
     ) -> None:
         self.loop = loop
         self.commands = commands
@@ -57,6 +58,8 @@ class Receiver:
         self.prefix = prefix
         self.block_time = block_time
         self.retired = False
+        #: Whether general channels are received on no more, since the process is about to end.
+        self.is_stopped = False
         self._process = Process()
         #: How often this loop was asked to serve a key, and did something about it.
         self.served = 0
@@ -72,6 +75,8 @@ class Receiver:
         self._codec = codec
         #: Whether members of equal messages differ.
         self.distinguishes_equal_messages = codec.ordered
+        #: The events of presence that were received; None without presence.
+        self._seen = seen
         self._generals: dict[bytes, GeneralChannel] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._guard: asyncio.TimerHandle | None = None
@@ -87,7 +92,7 @@ class Receiver:
         """Have the messages of a key read, by this loop or by the one that already reads the key."""
         inbox.claimed = True
         self.served += 1
-        if self._process.number != getpid():
+        if self._process.number != current_number[0]:
             inherited = self.commands[0].inherited()
             if inherited is not None:
                 inbox.fail_waiters(inherited)
@@ -111,6 +116,8 @@ class Receiver:
         if self._inboxes.abandoned:
             self._inboxes.clear_abandoned()
         deliveries, errors = self._codec.decode_all(inbox.delivered.new(members))
+        if self._seen is not None:
+            deliveries = self._seen.new(inbox.name, deliveries)
         self.stats.deliveries += inbox.deliver(deliveries, self.waker)
         for error in errors:
             self._undecodable(inbox.key, error)
@@ -131,7 +138,20 @@ class Receiver:
         general = self._generals.get(key)
         if general is None:
             general = self._generals[key] = GeneralChannel(self, key)
+            if self.is_stopped:
+                general.stop()
         return general
+
+    def stop_generals(self) -> None:
+        """Take no more messages of general channels; those that were popped and not yet received go back."""
+        self.is_stopped = True
+        for general in list(self._generals.values()):
+            if not general.is_stopped:
+                general.stop()
+
+    def is_returning(self) -> bool:
+        """Return whether a general channel's message is on its way back, or may be popped yet. For any thread."""
+        return any(not general.is_at_rest() for general in list(self._generals.values()))
 
     def deliver_general(self, general: GeneralChannel, pump: Pump | ClusterPump, member: bytes, score: bytes) -> None:
         """Give a popped member to the first waiter of its channel, or back to Redis."""
@@ -141,6 +161,9 @@ class Receiver:
             self._undecodable(general.key, error)
             general.found()
         else:
+            if self._seen is not None:
+                # Whichever process receives it cannot know what others have received.
+                message.pop(FIELD, None)
             self.stats.deliveries += 1
             general.give((message, pump, member, score))
 

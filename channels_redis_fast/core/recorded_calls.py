@@ -19,14 +19,14 @@ from redis.exceptions import ResponseError
 from ..base import say_where
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..history import Stream
 from ..history.placement import ENTRY, widened, with_position
 from ..history.positions import WIDTH, Position, epoch_of
 from ..history.proposals import Contest, Proposer
-from ..history.streams import no_scripts
 from ..hot import EnvelopeCodec, are_strings, next_prefix
 from ..messages.codec import Codec, Message
+from ..messages.exclusion import entry_size, with_excluded
 from ..options import check_length, check_size
 from . import scripts
 from .group_cache import GroupSnapshot
@@ -53,13 +53,22 @@ class Recorded(NamedTuple):
 
 
 class GroupMessage:
-    """One message on its way to a group. ``body``: as it is kept in the history."""
+    """
+    One message on its way to a group. ``body``: as it is kept in the history, with the names of those excluded.
+    """
 
-    __slots__ = ("body", "future", "message")
+    __slots__ = ("body", "excluded", "future", "message")
 
-    def __init__(self, message: Message, body: bytes, future: asyncio.Future[Delivered | Recorded]) -> None:
+    def __init__(
+        self,
+        message: Message,
+        body: bytes,
+        excluded: frozenset[str],
+        future: asyncio.Future[Delivered | Recorded],
+    ) -> None:
         self.message = message
         self.body = body
+        self.excluded = excluded
         self.future = future
 
     def settle(self, outcome: Delivered | Recorded) -> None:
@@ -75,7 +84,7 @@ class Batch(NamedTuple):
     """
     Messages for those who are thought to be in a group, and whether they are recorded though that is not so.
 
-    ``limit``: the score (seconds) up to which members have expired.
+    All of them exclude the same channels. ``limit``: the score (seconds) up to which members have expired.
     """
 
     snapshot: GroupSnapshot
@@ -159,14 +168,14 @@ class MemberLayout:
         self._max_message_size = max_message_size
         self._proposer = Proposer()
 
-    def body(self, message: Message, group: str) -> bytes:
+    def body(self, message: Message, excluded: frozenset[str], group: str) -> bytes:
         """
         Return a message as it is kept.
 
         Raises the serializer's error for one that cannot be sent, ``ValueError`` for one that is larger than allowed.
         """
         try:
-            body = self._codec.encode(message, None)
+            body = self._codec.encode(with_excluded(message, excluded) if excluded else message, None)
         except Exception as error:
             say_where(error, f"group {group}")
             raise
@@ -180,7 +189,14 @@ class MemberLayout:
 
     def mark(self, snapshot: GroupSnapshot) -> bytes:
         """Return by what the script knows the list of members."""
-        return b"=" if self.fills and len(snapshot.keys) == 1 else snapshot.digest
+        # One entry names them all only where nobody is left out.
+        is_one = self.fills and len(snapshot.keys) == 1 and len(snapshot.channels[0]) == snapshot.count
+        return b"=" if is_one else snapshot.digest
+
+    def last_byte(self, messages: Sequence[GroupMessage]) -> int:
+        """Return up to where the messages of a batch are delivered as they are kept: a place from their end, -1."""
+        excluded = messages[0].excluded if messages and self.fills else None
+        return -1 - entry_size(excluded) if excluded else -1
 
     def arguments(
         self, message: GroupMessage, source: BatchSource, snapshot: GroupSnapshot, server: ServerIdentity
@@ -191,7 +207,7 @@ class MemberLayout:
         Raises the serializer's error, and ``ValueError`` for a message that is larger than allowed.
         """
         if self.fills:
-            return self._to_fill(message.body, snapshot, source.group)
+            return self._to_fill(message, snapshot, source.group)
         if not snapshot.keys:
             return ["", message.body, "", 0]
         milliseconds, number = self._proposer.propose(source.stream.key, server)
@@ -203,9 +219,10 @@ class MemberLayout:
         """Called with the newest ID of a stream, where one that was proposed was not above it."""
         self._proposer.overtaken(stream.key, newest)
 
-    def _to_fill(self, body: bytes, snapshot: GroupSnapshot, group: str) -> list[Any]:
-        prefix_length = self._prefix_length
-        header, begin = widened(body, prefix_length, 2)
+    def _to_fill(self, message: GroupMessage, snapshot: GroupSnapshot, group: str) -> list[Any]:
+        body, prefix_length = message.body, self._prefix_length
+        # Two entries come, and the one with the names of those excluded goes.
+        header, begin = widened(body, prefix_length, 1 if message.excluded else 2)
         if self._max_message_size is not None and snapshot.keys:
             length = len(body) + len(header) + prefix_length - begin + len(ENTRY) + WIDTH
             check_length(length + len(max(snapshot.entries, key=len)), self._max_message_size, f"group {group}")
@@ -264,6 +281,7 @@ class RecordingCall(ScriptCall):
             "1" if records_anyway else "0" if source.looked_at == limit else "",
             len(messages),
             "" if contest is None else contest.by,
+            layout.last_byte(messages),
             *source.server_arguments(server),
             *[self._capacity_of(names[0]) for names in snapshot.channels],
             *layout.entries(snapshot),
@@ -294,7 +312,7 @@ class RecordingCall(ScriptCall):
         self._end(self._batch, outcome)
 
     def refused(self, error: ResponseError | None) -> None:
-        self._end(self._batch, no_scripts(self._way, error))
+        self._end(self._batch, no_scripts(self._way, error, "history"))
 
     def _end(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         self._is_over = True

@@ -32,6 +32,7 @@ from ..history.placement import with_position
 from ..history.proposals import Contest
 from ..history.streams import SEEDS
 from ..messages.codec import Codec, Message
+from ..messages.exclusion import NOBODY
 from ..stats import Stats
 from . import scripts
 from .group_cache import GroupSnapshot
@@ -92,13 +93,12 @@ class RecordedGroupSender:
         Raises the serializer's error before anything is recorded; redis-py's errors, ``ResponseError`` where the server
         runs no scripts, and where others keep this message from getting a position (encryption, custom serializers).
         """
-        body = self.layout.body(message, group.name)
+        body = self.layout.body(message, group.excluded, group.name)
         queue = state.recorded_queues.get(group.key)
         if queue is None:
             queue = self._open(state, group, stream)
-        outcome: Delivered | Recorded = await queue.put(
-            GroupMessage(message, body, state.loop.create_future()), group, self
-        )
+        waiting = GroupMessage(message, body, group.excluded, state.loop.create_future())
+        outcome: Delivered | Recorded = await queue.put(waiting, group, self)
         if isinstance(outcome, Delivered):
             self.groups.count(*outcome, group)
         else:
@@ -174,7 +174,7 @@ class GroupQueue:
 
     def _learn(self, members: list[bytes]) -> list[Part]:
         """Take note of who is in the group; return it by shard."""
-        shards = self._sender.groups.places(members, self._group, self._cache)
+        shards = self._sender.groups.places(members, self._group, self._state, self._cache)
         if self._is_alone and self._cache.find(self.key) is None:
             self._cache.remember_as_other(self.key)
         return shards
@@ -194,9 +194,18 @@ class GroupQueue:
     # What a call asks and tells.
 
     def take(self) -> Batch:
+        while self._waiting and self._waiting[0].future.done():
+            # Its sender has given up.
+            self._waiting.popleft()
+        excluded = self._waiting[0].excluded if self._waiting else NOBODY
         snapshot = self._cache.find(self.key)
         if snapshot is None or not snapshot.digest or snapshot.is_refused:
             snapshot = _OTHER
+        else:
+            if snapshot.skips:
+                self._sender.groups.skipped()
+            if excluded:
+                snapshot = snapshot.without(excluded)
         count = len(snapshot.keys)
         of_names = snapshot.size + count * OVERHEAD
         messages: list[GroupMessage] = []
@@ -204,9 +213,10 @@ class GroupQueue:
         while self._waiting:
             message = self._waiting[0]
             if message.future.done():
-                # Its sender has given up.
                 self._waiting.popleft()
                 continue
+            if message.excluded != excluded:
+                break
             size += count * len(message.body) + of_names
             if size > MAX_BYTES or (len(messages) + 1) * count > MAX_MESSAGES:
                 break
@@ -260,11 +270,17 @@ class GroupQueue:
                 self._waiting.popleft().fail(error)
         elif isinstance(error, NoPermissionError) and batch.snapshot.keys:
             # Redis refuses the whole call for one key that an ACL forbids. The others get the message in another way.
-            batch.snapshot.is_refused = True
+            self._refuse(batch.snapshot)
             self._put_back(batch.messages)
         else:
             for message in batch.messages:
                 message.fail(error)
+
+    def _refuse(self, snapshot: GroupSnapshot) -> None:
+        """Remember that a group cannot be served in one call, as long as it is what a snapshot stands for."""
+        known = self._cache.find(self.key)
+        if known is not None and known.digest == snapshot.digest:
+            known.is_refused = True
 
     def _settle(self, batch: Batch, outcome: Outcome) -> None:
         done, left = batch.messages[: len(outcome.results)], batch.messages[len(outcome.results) :]

@@ -103,6 +103,20 @@ class GroupRestorer:
             delay = max(self._memberships.group_expiry / RENEWALS, RENEW_INTERVAL)
             self._renewal = self._loop.call_later(delay, self._renew)
 
+    def restore_all(self) -> None:
+        """
+        Add all members again that this process has: others have removed them, since it did not renew its lease.
+
+        With new scores, also where they are there: by these, who is about to remove them knows that they came later.
+        """
+        for group in self._memberships.all_groups():
+            channels, gone = self._memberships.living(group)
+            commands = _additions(group, channels, self._memberships.group_expiry, anew=True)
+            if commands:
+                self._shards[group.shard].at(group.key).call(*commands, repeatable=True).add_done_callback(ignore)
+            if gone:
+                self.look_for_returned(group, gone)
+
     def close(self) -> None:
         """Stop renewing, since the event loop closes."""
         self._is_closed = True
@@ -432,11 +446,12 @@ def _dataset_of(identity: ServerIdentity) -> Dataset:
     return Dataset(identity.run_id, identity.started)
 
 
-def _additions(group: GroupRecord, channels: Sequence[str], expiry: int) -> list[Command]:
-    """Return the commands that add channels to a group where they are missing, in parts."""
+def _additions(group: GroupRecord, channels: Sequence[str], expiry: int, anew: bool = False) -> list[Command]:
+    """Return the commands that add channels to a group where they are missing, or all of them ``anew``, in parts."""
     now = time.time()
     commands: list[Command] = []
     for start in range(0, len(channels), AT_ONCE):
         members = [part for channel in channels[start : start + AT_ONCE] for part in (now, channel)]
-        commands += [[b"ZADD", group.key, b"NX", *members], (b"EXPIRE", group.key, expiry)]
+        only_missing = [] if anew else [b"NX"]
+        commands += [[b"ZADD", group.key, *only_missing, *members], (b"EXPIRE", group.key, expiry)]
     return commands

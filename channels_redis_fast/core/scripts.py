@@ -184,12 +184,12 @@ SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
 #: proposed, then the channel keys of who is thought to be in it. ARGV: expiry; the score up to which members have
 #: expired; the digest of the list of members as above, ``=`` where all are named by the one entry below, empty for
 #: none; 1 to record the messages though the list is another, 0 if the sender has looked at it up to that score, else
-#: empty; how many messages; by whom, where
-#: positions are proposed, else empty; what ``append`` takes; for each key its capacity; for each key the packed entry
-#: that names its channels. Then for each message the ID that is proposed, empty for none; the message; the header of
-#: the map that it becomes with two more entries, and where its entries begin; and for each key the random prefix of the
-#: member that is made of all that. Where the header is empty, finished members are in place of the prefixes, since
-#: their sender could not leave the position open.
+#: empty; how many messages; by whom, where positions are proposed, else empty; up to which byte messages are delivered
+#: as they are kept, from their end (-1 for all: the history alone knows whom they exclude); what ``append`` takes; for
+#: each key its capacity; for each key the packed entry that names its channels. Then for each message the ID that is
+#: proposed, empty for none; the message; the header of the map that it becomes with two more entries, and where its
+#: entries begin; and for each key the random prefix of the member that is made of all that. Where the header is empty,
+#: finished members are in place of the prefixes, since their sender could not leave the position open.
 #:
 #: Where the list is what it was, each message is recorded and delivered: the reply is 1, then for each message how many
 #: keys were over capacity, or the error of the first key that failed. Where it is another, nothing is done: the reply
@@ -209,7 +209,7 @@ local keys = #KEYS - others
 
 local function is_expected(members)
   -- To compare the list itself costs a tenth of a digest.
-  if ARGV[3] == '=' then return <channels> .. cmsgpack.pack(members) == ARGV[12 + keys] end
+  if ARGV[3] == '=' then return <channels> .. cmsgpack.pack(members) == ARGV[13 + keys] end
   return ARGV[3] ~= '' and redis.sha1hex(cmsgpack.pack(members)) == ARGV[3]
 end
 
@@ -237,16 +237,16 @@ end
 """
     + _written_out(_ROOM + _PUT)
     + """
-local tails, at = 11 + keys, 12 + 2 * keys
+local tails, at = 12 + keys, 13 + 2 * keys
 
 local function deliver(at, body, position)
   local problem
-  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(body, ARGV[at + 1]) .. <entry> .. position
+  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(body, ARGV[at + 1], ARGV[7]) .. <entry> .. position
   over = 0
   for i = 1, keys do
     local member = ARGV[at + 1 + i]
     if middle then member = member .. middle .. ARGV[tails + i] end
-    local ok, failure = pcall(put, KEYS[i + others], ARGV[11 + i], member)
+    local ok, failure = pcall(put, KEYS[i + others], ARGV[12 + i], member)
     if not ok then
       problem = problem or (type(failure) == 'table' and failure.err or tostring(failure))
     end
@@ -260,7 +260,7 @@ reply = is_same and {1} or {2, members}
 local newer, failure
 for message = 1, tonumber(ARGV[5]) do
   local body, position = ARGV[at + 1]
-  position, newer, failure = append(key, state, 7, is_same and ARGV[at] or '', body)
+  position, newer, failure = append(key, state, 8, is_same and ARGV[at] or '', body)
   if not position then
     if failure and message == 1 then return failure end
     reply[#reply + 1] = {newer or '', failure and failure.err or ''}
@@ -283,7 +283,7 @@ def _recorded(**parts: str) -> Script:
 
 
 #: The same for messages to which it adds their positions, and for those whose positions are proposed.
-FILLED_GROUP_SEND = _recorded(turns="", begin="", end="if second ~= time[1] then call('EXPIRE', key, ARGV[9]) end")
+FILLED_GROUP_SEND = _recorded(turns="", begin="", end="if second ~= time[1] then call('EXPIRE', key, ARGV[10]) end")
 PROPOSED_GROUP_SEND = _recorded(
     turns=TURNS,
     begin="""
@@ -292,7 +292,7 @@ if by ~= '' then may_record, is_turn = is_free(KEYS[3], by) end
 if not may_record then return {3} end
 """,
     end="""
-call('EXPIRE', key, ARGV[9])
+call('EXPIRE', key, ARGV[10])
 if by ~= '' and newer then claim(KEYS[3], by) elseif is_turn then pass_on(KEYS[3]) end
 """,
 )
@@ -308,6 +308,19 @@ if history.err then return history end
 call('ZADD', KEYS[1], unpack(ARGV, 8))
 call('EXPIRE', KEYS[1], ARGV[7])
 return history
+"""
+)
+
+#: Members whose process is dead leave a group. KEYS: the group's key. ARGV: a score, then members: those that have it,
+#: or a higher one, were added since and stay. Returns how many have left.
+REMOVE_MEMBERS = Script(
+    """
+local removed, limit = 0, tonumber(ARGV[1])
+for i = 2, #ARGV do
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if score and tonumber(score) < limit then removed = removed + redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return removed
 """
 )
 

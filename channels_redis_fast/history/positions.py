@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import sha1
-from itertools import count
 from typing import NamedTuple
 
-from ..cluster.slots import SLOTS, slot_of
+from ..cluster.slots import key_behind, key_beside
 from ..connection.identity import ServerIdentity
 
 #: The key of a message under which its position is.
@@ -108,37 +107,14 @@ def history_key(prefix: bytes, group_key: bytes) -> bytes:
     """
     Return the key of a group's stream, which on a cluster is in the slot of the group's own key.
 
-    ``group_key``: the key of the group, or on Pub/Sub its channel. It follows as it is where it has a hash tag, else in
-    braces; behind a number in braces where neither leads to its slot. A prefix with a hash tag of its own has all
-    streams in one slot, which is that of its groups unless a subclass names them otherwise.
+    ``group_key``: the key of the group, or on Pub/Sub its channel.
     """
-    return _beside(histories_prefix(prefix), group_key)
+    return key_beside(histories_prefix(prefix), group_key)
 
 
 def turn_key(prefix: bytes, group_key: bytes) -> bytes:
     """Return the key that says whose turn it is to record in a group's stream, in the slot of that as well."""
-    return _beside(prefix + b":turn:", group_key)
-
-
-def _beside(start: bytes, group_key: bytes) -> bytes:
-    """Return a key that begins with ``start`` and is in the slot of a group's key, as ``history_key`` says."""
-    slot = slot_of(group_key)
-    in_braces = start + b"{" + group_key + b"}"
-    for key in (start + group_key, in_braces) if b"{" in group_key else (in_braces,):
-        if slot_of(key) == slot:
-            return key
-    if slot_of(start + b"0") == slot_of(start + b"1"):
-        return in_braces
-    if b"{" not in start:
-        return b"%b{%d}%b" % (start, _number_in(slot), group_key)
-    numbered = (b"%b{%d}%b" % (start, number, group_key) for number in count())
-    return next(key for key in numbered if slot_of(key) == slot)
-
-
-@lru_cache(SLOTS)
-def _number_in(slot: int) -> int:
-    """Return the first number that, as text, is in a slot."""
-    return next(number for number in count() if slot_of(b"%d" % number) == slot)
+    return key_beside(prefix + b":turn:", group_key)
 
 
 def _digest(data: bytes) -> str:
@@ -147,11 +123,4 @@ def _digest(data: bytes) -> str:
 
 def group_key_of(prefix: bytes, key: bytes) -> bytes | None:
     """Return the key of the group whose stream a key is; None for a key that is no stream of this prefix."""
-    start = histories_prefix(prefix)
-    if not key.startswith(start):
-        return None
-    rest = key[len(start) :]
-    candidates = [rest, re.sub(rb"^\{\d+\}", b"", rest)]
-    if rest[:1] == b"{" and rest[-1:] == b"}":
-        candidates.insert(0, rest[1:-1])
-    return next((found for found in candidates if history_key(prefix, found) == key), None)
+    return key_behind(histories_prefix(prefix), key)

@@ -6,7 +6,8 @@ No I/O. Rules kept here:
 - ``complete`` is never True unless it is proven: each entry names its predecessor, beginning with the position that was
   asked for, and all were written in one epoch, which is the server's now. A message that cannot be read is missing.
 - An entry that is no entry of ours harms no other.
-- A stream is read and decoded once for all who ask at the same time; each of them gets messages of its own.
+- A stream is read and decoded once for all who ask at the same time; each of them gets messages of its own, and none
+  that excludes it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from ..connection.identity import ServerIdentity
 from ..hot import clone
 from ..messages.codec import Codec, Message
+from ..messages.exclusion import EXCLUDED, NOBODY, take_excluded, with_excluded
 from ..stats import Stats
 from .positions import FIELD, NO_EPOCH, Position, epoch_of, position_text
 
@@ -43,14 +45,21 @@ class History(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven."""
+    """
+    What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven.
+
+    ``channel``: whom it is for; messages that exclude it are left out. ``for_many``: that there are several of them,
+    and each message is to name those that it excludes, so that who asks obeys that.
+    """
 
     since: Position | None
     limit: int | None
     is_valid: bool
+    channel: str | None = None
+    for_many: bool = False
 
     @classmethod
-    def of(cls, digest: str, since: str | None, limit: int | None) -> Asked:
+    def of(cls, digest: str, since: str | None, limit: int | None, channel: str | None = None) -> Asked:
         """
         Check the arguments of ``group_history``, for a group of which positions have a digest.
 
@@ -65,7 +74,7 @@ class Asked(NamedTuple):
         position = None if since is None else Position.parse(since)
         if position is not None and position.group != digest:
             position = None
-        return cls(position, limit, since is None or position is not None)
+        return cls(position, limit, since is None or position is not None, channel)
 
     @classmethod
     def newest(cls, digest: str) -> Asked:
@@ -115,6 +124,8 @@ class Excerpt:
         #: By entry whether it has a message, and that message; None for a mark, and for what cannot be read.
         self._has_body: list[bool] = []
         self._messages: list[Message | None] = []
+        #: By entry, whom its message excludes, where there are some; the message does not say so itself.
+        self._excluded: dict[int, frozenset[str]] = {}
         #: The last entry that is not the successor of the one before it here, and the last that proves nothing.
         self._last_break = self._last_bad = -1
         self._read(entries)
@@ -131,7 +142,7 @@ class Excerpt:
         else:
             is_proven = self._last_bad < start and self._last_break <= start
             is_whole = is_whole and self._before[start] == before and is_proven
-        messages = [message for message in islice(self._messages, start, None) if message is not None]
+        messages = self._messages_for(asked, start)
         if not is_last:
             copy = self._codec.copy or clone
             messages = [copy(message) for message in messages]
@@ -140,6 +151,21 @@ class Excerpt:
         else:
             position = position_text(self._newest, self._digest, epoch)
         return History(messages, position, is_whole)
+
+    def _messages_for(self, asked: Asked, start: int) -> list[Message]:
+        """Return the messages from an entry on, but for those that exclude who asks."""
+        if not self._excluded:
+            return [message for message in islice(self._messages, start, None) if message is not None]
+        messages: list[Message] = []
+        for place, message in enumerate(islice(self._messages, start, None), start):
+            if message is None:
+                continue
+            excluded = self._excluded.get(place, NOBODY)
+            if excluded and asked.for_many:
+                messages.append(with_excluded(message, excluded))
+            elif asked.channel not in excluded:
+                messages.append(message)
+        return messages
 
     def _start(self, asked: Asked) -> tuple[int, bool]:
         """Return the first entry for one who asked, and whether older ones were cut off."""
@@ -190,6 +216,10 @@ class Excerpt:
                 try:
                     message = (self._codec.decode(body) if all_at_once is None else next(all_at_once))[1]
                     message[FIELD] = position_text(self._ids[place], digest, _text(self._epochs[place]))
+                    if EXCLUDED in message:
+                        excluded = take_excluded(message)
+                        if excluded:
+                            self._excluded[place] = excluded
                 except Exception as error:
                     message = None
                     self._stats.undecodable += 1

@@ -21,7 +21,7 @@ from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import UnexpectedReply
 from ..connection.script import Script
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..hot import next_prefix
 from ..messages.codec import Codec
 from ..stats import Stats
@@ -153,18 +153,12 @@ class ReadCall(ScriptCall):
             future.set_result(history)
 
     def refused(self, error: ResponseError | None) -> None:
-        self.done(no_scripts(self._way, error))
+        self.done(no_scripts(self._way, error, "history"))
 
     def _close(self) -> None:
         if self._is_open:
             self._is_open = False
             self._histories.written(self, (self._way, self._script, self._stream.key))
-
-
-def no_scripts(way: Way, error: Exception | None) -> ResponseError:
-    """Return what is raised where a server runs no scripts."""
-    said = "" if error is None else f": {error}"
-    return ResponseError(f"Redis at {way.dialer.label} refuses EVAL, which the option 'history' needs{said}")
 
 
 class Histories:

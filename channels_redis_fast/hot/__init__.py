@@ -40,6 +40,7 @@ __all__ = [
     "pack",
     "payload_size",
     "reseed",
+    "round_trip",
     "shard",
     "splice",
     "split",
@@ -62,6 +63,7 @@ if COMPILED and not TYPE_CHECKING:
             next_prefix,
             pack,
             reseed,
+            round_trip,
             splice,
         )
         from channels_redis_fast._ext.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage
@@ -85,6 +87,7 @@ if TYPE_CHECKING or not COMPILED:
         next_prefix,
         pack,
         reseed,
+        round_trip,
         splice,
     )
     from channels_redis_fast.hot.mailboxes import Lock, Mailbox, MailboxTable, StoredMessage

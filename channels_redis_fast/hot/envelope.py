@@ -142,6 +142,11 @@ def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, M
     return channel, message
 
 
+def round_trip(message: Message, /) -> Message:
+    """A message as a receiver unpacks what was packed of it. Exceptions are those of `encode` and `decode`."""
+    return decode(encode(message, None, 0), 0)[1]
+
+
 def clone(message: Any, /) -> Any:
     """A copy that shares nothing changeable: every exact dict and list is copied, everything else is the same object.
 

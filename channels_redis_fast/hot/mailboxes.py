@@ -45,6 +45,10 @@ class Lock:
 MAILBOX_BYTES, MESSAGE_BYTES = 500, 150
 
 
+#: What a copy of a dict would still share.
+_CONTAINERS = {dict, list}
+
+
 class StoredMessage:
     """A message in a mailbox, or in those of several channels: `is_shared`, each receiver gets a copy of it.
 
@@ -163,6 +167,28 @@ class MailboxTable:
         mailbox = self.stored.get(channel)
         return not mailbox or len(mailbox) < capacity
 
+    def hand_in(
+        self, channel: str, message: Message, here: Waker, capacity_of: Callable[[str], int], lifetime: float, /
+    ) -> int:
+        """Give a message to the one receiver of a channel, in this loop, or store it where nobody waits and there is
+        room: for one message at least, as in `keep`. Takes the lock.
+
+        Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. `here` is the
+        waker of the event loop that this is called in; what is stored is kept for `lifetime` seconds. Raises what
+        `capacity_of` does.
+        """
+        with self._lock:
+            if self._give(channel, _same, message, here):
+                return 0
+            if channel in self.waiting:
+                return -1
+            mailbox = self.stored.get(channel)
+            if mailbox is not None and len(mailbox) >= capacity_of(channel):
+                return -1
+            before = self.held
+            self.put(channel, StoredMessage(message, time.monotonic() + lifetime, False), False)
+            return self.held - before
+
     def put(self, channel: str, stored: StoredMessage, first: bool, /) -> int:
         """Put a message into the mailbox of a channel, at its end or `first`; return how many are there then.
 
@@ -264,7 +290,7 @@ class MailboxTable:
         for address, message in deliveries:
             channel = address
             if isinstance(address, list):
-                names = [name for name in address[1:] if not self._give(name, self._copy, message, here)]
+                names = self._give_to_others(address[1:], message, here)
                 given += max(len(address) - 1, 0) - len(names)
                 if names:
                     left.append((names, message))
@@ -278,6 +304,19 @@ class MailboxTable:
                 left.append((channel, message))
         return left, given
 
+    def _give_to_others(self, channels: list[str], message: Message, here: Waker) -> list[str]:
+        """Give a copy of a message to each channel; return those that could not be served."""
+        if (
+            channels
+            and self._copy is clone
+            and type(message) is dict
+            and not _CONTAINERS & set(map(type, message.values()))
+        ):
+            # The message itself belongs to somebody else.
+            shared = message.copy()
+            return [name for name in channels if not self._give(name, None, shared, here)]
+        return [name for name in channels if not self._give(name, self._copy, message, here)]
+
     def _give(self, channel: Any, copy: Any, message: Message, here: Waker) -> bool:
         waiter = self.waiting.get(channel) if type(channel) is str else None
         if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
@@ -285,6 +324,11 @@ class MailboxTable:
         if channel in self.stored:
             # It is called to take that, which comes first.
             return False
+        if copy is None:
+            # One that is copied when it is taken.
+            del self.waiting[channel]
+            waiter._share(message)
+            return True
         try:
             message = copy(message)
         except Exception:

@@ -67,17 +67,16 @@ class Waker:
         return taken
 
     def _run(self) -> None:
-        done = self._next_slice()
-        at = 0
+        # Backwards, so that each is let go when its task has what it waited for, and its memory is the next one's.
+        done = self._next_slice()[::-1]
         try:
-            while at < len(done):
-                waiter = done[at]
-                at += 1
+            while done:
+                waiter = done.pop()
                 callback, context = waiter._callback, waiter._context
                 if waiter._others:
                     # One at a time, so that an exception costs none of the others.
                     waiter._callback, waiter._context = waiter._others.pop(0)
-                    at -= 1
+                    done.append(waiter)
                 else:
                     waiter._callback = waiter._context = None
                 if isinstance(callback, Gate):
@@ -85,10 +84,10 @@ class Waker:
                 elif callback is not None and context is not None:
                     context.run(callback, waiter)
         except BaseException:
-            if at < len(done):
+            if done:
                 if not self._done:
                     self.loop.call_soon(self._run)
-                self._done[:0] = done[at:]
+                self._done[:0] = done[::-1]
             raise
 
 
@@ -99,6 +98,7 @@ class Waiter(Generic[T]):
         "_asyncio_future_blocking",
         "_callback",
         "_context",
+        "_is_shared",
         "_others",
         "_outcome",
         "_state",
@@ -111,6 +111,7 @@ class Waiter(Generic[T]):
         self._callback: Callable[[Any], Any] | Gate | None = None
         self._context: Context | None = None
         self._others: list[tuple[Callable[[Any], Any] | Gate, Context | None]] | None = None
+        self._is_shared = False
         self._outcome: Any = None
         self._state = _PENDING
         self._waker = waker
@@ -161,6 +162,9 @@ class Waiter(Generic[T]):
     def result(self) -> T:
         """Return the result, or raise the error, `asyncio.CancelledError` or `asyncio.InvalidStateError`."""
         if self._state == _FINISHED:
+            if self._is_shared:
+                self._outcome = self._outcome.copy()
+                self._is_shared = False
             return self._outcome  # type: ignore[no-any-return]
         if self._state == _FAILED:
             raise self._outcome
@@ -214,6 +218,11 @@ class Waiter(Generic[T]):
 
     def _cancelled_error(self) -> CancelledError:
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
+
+    def _share(self, message: dict[str, Any]) -> None:
+        """End the wait with a flat message that others are given too, and that nobody changes; `take` copies it."""
+        self._finish(_FINISHED, message)
+        self._is_shared = True
 
     def _finish(self, state: int, outcome: Any) -> None:
         if self._state != _PENDING:

@@ -149,19 +149,18 @@ class PayloadCodec(SingleMessageCodec):
         return [self.encode(message, None)] * len(channels)
 
     def decode(self, member: bytes, /) -> Delivery:
-        if self._plain and _FIELD_BYTES not in member:
+        if self._plain:
             try:
-                return None, decode(member, 0)[1]
+                address, message = decode(member, 0)
+                if address is None:
+                    return None, message
             except ValueError:
-                # No dict, or one with keys that are no text; the serializer raises for anything else.
+                # No dict, or one with a reserved key that says something else; the serializer raises for the rest.
                 pass
         message = self._deserialize(member)
         if message is None:
             raise ValueError("a message must not be None")
         return None, message
-
-
-_FIELD_BYTES = CHANNEL_FIELD.encode()
 
 
 def _addressed(message: Message, address: str | list[str]) -> Message:

@@ -26,11 +26,12 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
 from ..connection.futures import fail
+from ..drain import Drain
 from ..hot import Lock, Mailbox, MailboxTable, StoredMessage, Waiter, Waker, clone
 from ..stats import Stats
 from . import memory_limit
@@ -150,6 +151,8 @@ class InboxRegistry(MailboxLimits):
         self._prefix = prefix
         #: Receives that the garbage collector has ended; see ``abandon_later``.
         self.abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
+        #: Since this process is being drained: who of its channels was told.
+        self.drain: Drain | None = None
 
     def open(self, name: str, client_prefix: str) -> Inbox:
         """
@@ -167,12 +170,49 @@ class InboxRegistry(MailboxLimits):
             inbox.claimed = True
             return inbox
 
+    def arrived(self, inbox: Inbox, channel: str, here: Waker) -> None:
+        """Called, while this process is being drained, when somebody receives: has the channel told."""
+        assert self.drain is not None
+        notices = self.drain.arrived((channel,))
+        if notices:
+            inbox.deliver(notices, here)
+
+    def left(self, channel: str) -> None:
+        """Called when a receiver has left. In the middle of anything, in any thread."""
+        if self.drain is not None:
+            self.drain.left(channel)
+
+    def tell_all(self, here: Waker, readers: Iterable[tuple[str, str]]) -> None:
+        """
+        Have all channels told that somebody receives on, since this process is being drained.
+
+        ``readers``: of channels that have a reader, whether it waits or not, their inbox's name and their own.
+        """
+        assert self.drain is not None
+        channels: dict[str, Inbox] = {}
+        with self.lock:
+            for name, channel in readers:
+                if name in self.inboxes:
+                    channels[channel] = self.inboxes[name]
+            for inbox in self.inboxes.values():
+                channels.update(dict.fromkeys(inbox.waiting, inbox))
+        by_inbox: dict[Inbox, list[Delivery]] = {}
+        for notice in self.drain.arrived(channels):
+            by_inbox.setdefault(channels[str(notice[0])], []).append(notice)
+        for inbox, notices in by_inbox.items():
+            inbox.deliver(notices, here)
+
+    def is_received_on(self) -> bool:
+        """Return whether somebody waits for a message."""
+        return any(inbox.waiting for inbox in list(self.inboxes.values()))
+
     def ended(self, inbox: Inbox, channel: str, waiter: Waiter[Message], error: BaseException) -> None:
         """Called when a receive has raised ``error`` instead of returning a message."""
         if is_collected(error):
             self.abandon_later(inbox, channel, waiter)
         else:
             inbox.abandon(channel, waiter)
+        self.left(channel)
 
     def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
         """

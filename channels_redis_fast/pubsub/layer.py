@@ -14,13 +14,13 @@ Rules and names are those of ``channels_redis.pubsub`` 4.3 and of the Channels l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import re
 from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, KeysView, Mapping
 from functools import partial
-from os import getpid
 from typing import Any, TypeVar
 
 from .. import options
@@ -29,12 +29,16 @@ from ..cluster.flush import unlink_all
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.hosts import is_cluster
+from ..drain import Drain
 from ..history import Asked, History, Stream
 from ..history.placement import without_position
 from ..history.positions import group_key_of, histories_prefix
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
+from ..messages.exclusion import with_excluded
 from ..messages.mailbox import MailboxLimits
+from ..presence.keys import all_prefix, group_of_any
+from ..process import current_number
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
 from ..upstream import explains_absent
@@ -67,7 +71,9 @@ class RedisPubSubChannelLayer(RedisLayer):
     oldest give way) and ``expiry`` (seconds; None: for ever).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``: as on the core layer.
+    default that is used on a cluster alone, and always there. ``history``, ``on_drain``: as on the core layer.
+    ``lease``: seconds that the lease of each process lasts, by which those that live are told from those that are gone;
+    None for none. ``presence``: as on the core layer.
 
     Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
     """
@@ -99,6 +105,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         sharded: bool | None = None,
         max_message_size: int | None = None,
         history: Mapping[str | re.Pattern[str], Mapping[str, Any]] | None = None,
+        lease: float | None = None,
+        presence: Mapping[str, Any] | None = None,
+        on_drain: str | None = None,
         **others: Any,
     ) -> None:
         self._refuse_unknown(others)
@@ -117,6 +126,9 @@ class RedisPubSubChannelLayer(RedisLayer):
             sync_hub,
             sync_timeout,
             history,
+            lease,
+            presence,
+            on_drain,
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         on_cluster = is_cluster(self.hosts[0])
@@ -183,7 +195,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         state = self._loops[get_running_loop()]
         if state.abandoned:
             state.clear_abandoned()
-        if state.process.number != getpid():
+        if state.process.number != current_number[0]:
             state.check_process()
         if channel not in state.channels:
             _require_text("channel", channel)
@@ -231,7 +243,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         Add a channel of this process to a group, and return what was sent to the group since a position.
 
         None for ``since`` returns all that is kept.
-        What the channel receives from now on follows that: nothing is missing between the two, and nothing comes twice.
+        What the channel receives from now on follows that: nothing is missing between the two, and nothing comes twice;
+        messages that exclude the channel are in neither.
         ``complete`` is True only if it is proven that nothing is missing behind ``since``; see ``History``. When this
         raises, or is cancelled, the channel may be in the group, as after ``group_add``.
 
@@ -240,7 +253,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         name = self._group_channel(group)
         stream = self._require_histories().get(group, name.encode())
-        asked = Asked.of(stream.digest, since, None)
+        asked = Asked.of(stream.digest, since, None, channel)
         history: History = await self._at_home(
             "group_resume", group, channel, lambda state: state.resume(name, channel, stream, asked)
         )
@@ -255,23 +268,38 @@ class RedisPubSubChannelLayer(RedisLayer):
         name, state = self._group_channel(group), self._home(channel)
         if state is None:
             self._require_hosts()
-            return
-        if state.loop is get_running_loop():
+        elif state.loop is get_running_loop():
             state.leave_group(name, channel)
         else:
             state.loop.call_soon_threadsafe(state.leave_group, name, channel)
+        if self._presences is not None:
+            await self._leave_presence(group, channel)
 
-    async def group_send(self, group: str, message: Message) -> None:
+    @routed
+    async def _leave_presence(self, group: str, channel: str) -> None:
+        ended = self._end_presence(group, channel)
+        if ended is not None:
+            await ended
+
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None:
         """
         Send a message to all channels of a group, in all processes.
 
         A message is a dict, or as in channels_redis whatever else the serializer takes, but for None. To a group with
         a history it is a dict, and its receivers find its position in it under ``__position__``.
 
-        Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
-        host; ``redis.exceptions.ResponseError`` where the server refuses scripts, which a history needs.
+        ``exclude``: names of channels that do not get it, such as that of its sender. They travel in the message, a
+        dict, under ``__exclude__``: processes of channels_redis give it to all of their channels, with that key.
+
+        Raises ``TypeError`` where ``exclude`` is no iterable of names, or goes with a message that is no dict; the
+        serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host;
+        ``redis.exceptions.ResponseError`` where the server refuses scripts, which a history needs.
         """
         name = self._group_channel(group)
+        if exclude is not None:
+            excluded = self._excluded(group, message, exclude)
+            if excluded:
+                message = with_excluded(message, excluded)
         stream = None if self._histories is None else self._histories.find(group, name.encode())
         if stream is None:
             await self._publish(name, message, "group", group)
@@ -343,21 +371,25 @@ class RedisPubSubChannelLayer(RedisLayer):
             self._require_hosts()
         else:
             state.clear()
+        if self._presences is not None:
+            self._presences.clear()
+            await self._delete(all_prefix(self.prefix.encode()), group_of_any)
         if self._histories is not None:
-            await self._delete_histories()
+            await self._delete(histories_prefix(self.prefix.encode()), group_key_of)
         await self.close_pools()
 
     @routed
-    async def _delete_histories(self) -> None:
+    async def _delete(self, start: bytes, group_key_of: Callable[[bytes, bytes], bytes | None]) -> None:
+        """Delete all keys that begin with ``start``; ``group_key_of``: says of which group a key of a prefix is."""
         prefix = self.prefix.encode()
 
         def is_of_core(key: bytes) -> bool:
-            """Return whether a key is the history of a group of a core layer that has the same prefix."""
+            """Return whether a key is of a group of a core layer that has the same prefix."""
             group_key = group_key_of(prefix, key)
             return group_key is not None and group_key.startswith(prefix + b":group:")
 
         for shard_commands in self._loops[get_running_loop()].commands:
-            await unlink_all(shard_commands, histories_prefix(prefix), is_of_core)
+            await unlink_all(shard_commands, start, is_of_core)
 
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
@@ -370,11 +402,31 @@ class RedisPubSubChannelLayer(RedisLayer):
         self._limits = self._make_room()
         super().after_fork()
 
+    def _drain_channels(self, drain: Drain) -> None:
+        here = get_running_loop()
+        for loop, state in list(self._loops.items()):
+            if loop is here:
+                state.start_drain(drain)
+            else:
+                # A loop that is closed receives nothing.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(state.start_drain, drain)
+
+    def _is_received_on(self, drain: Drain | None) -> bool:
+        return any(state.is_received_on(drain) for loop, state in list(self._loops.items()) if loop.is_running())
+
+    def _left(self, channel: str) -> None:
+        state = self._loops.get(get_running_loop())
+        if state is not None:
+            state.gone(channel)
+
     def _make_room(self) -> MailboxLimits:
         expiry = math.inf if self.expiry is None else self.expiry
         return MailboxLimits(expiry, self._mailbox_capacity(), self._stats, self._codec.copy)
 
     async def _live(self, state: PubSubLoop, channel: str) -> None:
+        if self._leases is not None:
+            self._keep_lease()
         # More than once, if a flush comes between the acknowledgement and this task's next step.
         while channel not in state.channels:
             acknowledged = state.open(channel)
@@ -445,11 +497,38 @@ class RedisPubSubChannelLayer(RedisLayer):
             # Only the serializer knows whether it takes this.
             self._payload(message, "group", group)
 
+    def _check_excluded(self, channel: str) -> None:
+        _require_text("channel", channel)
+
+    def _excluded(self, group: str, message: Message, exclude: Iterable[str] | None) -> frozenset[str]:
+        excluded = super()._excluded(group, message, exclude)
+        if excluded and not isinstance(message, dict):
+            raise TypeError(
+                f"a message for group {group} must be a dict, to carry the names that it excludes; it is "
+                f"{type(message).__name__}"
+            )
+        return excluded
+
     def _group(self, group: str) -> tuple[CommandConnection | SlotQueue, bytes]:
         """Return the connection and the Redis channel of a group, which stands for its key."""
         name = self._group_channel(group)
         key = name.encode()
         return self._loops[get_running_loop()].commands[self._shard_of(name, self.ring_size)].at(key), key
+
+    def _group_shard(self, group: str) -> int:
+        return self._shard(self._group_channel(group))
+
+    def _is_own(self, channel: str) -> bool:
+        _require_text("channel", channel)
+        return self._home(channel) is not None
+
+    def _member_groups(self) -> Iterable[tuple[int, bytes]]:
+        names = {name for state in list(self._loops.values()) for name in list(state.groups)}
+        return [(self._shard(name), name.encode()) for name in names]
+
+    async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
+        state = self._loops[get_running_loop()]
+        await state.publishers[shard].publish(key, self._packed(message, "group", group))
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)
@@ -502,7 +581,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             self._limits.capacity_of = self._mailbox_capacity()
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> PubSubLoop:
-        return PubSubLoop(
+        state = PubSubLoop(
             loop,
             self._dialers,
             self._codec,
@@ -513,8 +592,21 @@ class RedisPubSubChannelLayer(RedisLayer):
             self.grace,
             SHARDED if self.sharded else PLAIN,
             self._histories,
+            weakly(self._is_specific),
+            self._leases,
+            self._presences,
         )
+        if self._drain is not None:
+            state.start_drain(self._drain)
+        return state
 
+    def _is_specific(self, channel: str) -> bool:
+        """Return whether a channel's name is one that ``new_channel`` gives, here or in channels_redis."""
+        return channel.startswith(self.prefix) and _UNIQUE.search(channel) is not None
+
+
+#: What is unique in the name of a specific channel.
+_UNIQUE = re.compile(r"[0-9a-f]{32}\Z")
 
 _NO_MEMBERS = (
     "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
@@ -541,4 +633,6 @@ class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
             codec = self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)
             if self._histories is not None:
                 self._histories.codec = codec
+            if self._presences is not None:
+                self._presences.codec = codec
             self._limits = self._make_room()

@@ -16,7 +16,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from os import getpid
 from typing import Any
 
 from ..cluster.cluster import Cluster
@@ -24,13 +23,17 @@ from ..cluster.seeds import Seeds
 from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
 from ..connection.script import Script
+from ..drain import Drain
 from ..history import Asked, Histories, History, Stream
 from ..history import scripts as history_scripts
 from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
+from ..messages.exclusion import EXCLUDED, take_excluded
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
-from ..process import Process
+from ..presence import FIELD, Leases, Presences, SeenEvents
+from ..presence.scripts import CHANGE
+from ..process import Process, current_number
 from ..stats import Stats
 from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
@@ -59,6 +62,9 @@ class PubSubLoop:
         grace: float,
         dialect: Dialect,
         histories: Histories | None,
+        is_specific: Callable[[str], bool],
+        leases: Leases | None = None,
+        presences: Presences | None = None,
     ) -> None:
         self.loop = loop
         self.process = Process()
@@ -66,6 +72,10 @@ class PubSubLoop:
         #: The groups of each channel that lives here, and the channels of each group; groups by Redis channel.
         self.channels: dict[str, set[str]] = {}
         self.groups: dict[str, dict[str, None]] = {}
+        self._leases = leases
+        self._presences = presences
+        #: The events of presence that were received here; None without presence.
+        self._seen = None if presences is None else SeenEvents()
         self._limits = limits
         self._stats: Stats = limits.stats
         self._codec = codec
@@ -76,6 +86,12 @@ class PubSubLoop:
         #: Receives that the garbage collector has ended; see ``left_later``.
         self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
+        self._is_specific = is_specific
+        #: Since this process is being drained: who was told, the general channels that lived here then, and what those
+        #: who came to others wait for.
+        self._drain: Drain | None = None
+        self._stopped: set[str] = set()
+        self._never: set[asyncio.Future[None]] = set()
         self._outages = Outages(self.channels, self.groups, self._notify, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
         stats = self._stats
@@ -89,6 +105,8 @@ class PubSubLoop:
             self.recovery = Recovery(loop, histories, self, self._outages, limits)
             subscribed = self._subscribed
             scripts = (self.recorder.script, history_scripts.READ_ONLY)
+        if presences is not None:
+            scripts = (*scripts, CHANGE)
         #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
         self.publishers: list[Publisher | ClusterPublisher]
@@ -118,12 +136,20 @@ class PubSubLoop:
         # First of all: a name that cannot be written in UTF-8 must not stay.
         name = channel.encode()
         self.check_process()
+        if self._drain is not None and not self._is_specific(channel):
+            never: asyncio.Future[None] = self.loop.create_future()
+            # Nothing else keeps it, and so the task that waits.
+            self._never.add(never)
+            never.add_done_callback(self._never.discard)
+            return never
         self.channels[channel] = set()
+        if self._drain is not None:
+            self._tell([channel])
         return self._subscribers[self._shard_of(channel)].subscribe(name)
 
     def check_process(self) -> None:
         """Raise ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop."""
-        if self.process.number != getpid():
+        if self.process.number != current_number[0]:
             inherited = self.commands[0].inherited()
             if inherited is not None:
                 raise inherited
@@ -175,6 +201,48 @@ class PubSubLoop:
         abandoned, self.abandoned = self.abandoned, deque()
         for channel, waiter in sorted(abandoned, key=lambda each: each[1].number):
             self.left(channel, waiter)
+
+    def gone(self, channel: str) -> None:
+        """Called when nobody reads a channel any more, whatever became of the last receive."""
+        if channel not in self.leaving:
+            self._leave(channel)
+
+    # The end of the process.
+
+    def start_drain(self, drain: Drain) -> None:
+        """Receive nothing new on general channels, and have the specific ones told. May be called again."""
+        is_new, self._drain = self._drain is None, drain
+        # The layer was collected, and this will be soon.
+        with contextlib.suppress(ReferenceError):
+            if is_new:
+                for channel in [channel for channel in self.channels if not self._is_specific(channel)]:
+                    self._stop(channel)
+            self._tell([channel for channel in self.channels if channel not in self._stopped])
+
+    def is_received_on(self, drain: Drain | None) -> bool:
+        """
+        Return whether somebody waits on a specific channel; with ``drain``, or handles its last message. For any
+        thread.
+        """
+        if self._drain is None and self.channels:
+            # It has not come to that yet.
+            return True
+        if drain is None:
+            return any(channel not in self._stopped for channel in list(self.boxes.waiting))
+        return any(channel not in self.leaving and channel not in self._stopped for channel in list(self.channels))
+
+    def _stop(self, channel: str) -> None:
+        """Subscribe a general channel no longer. What it has is received, and who waits goes on waiting."""
+        self._stopped.add(channel)
+        for group in list(self.channels[channel]):
+            self.leave_group(group, channel)
+        self._subscribers[self._shard_of(channel)].unsubscribe(channel.encode())
+
+    def _tell(self, channels: list[str]) -> None:
+        assert self._drain is not None
+        notices = self._drain.arrived(channels)
+        if notices:
+            self.boxes.deliver(notices, self.waker)
 
     # Groups, by their Redis channel.
 
@@ -253,13 +321,19 @@ class PubSubLoop:
         return self.commands[shard].at(group.encode()), self._subscribers[shard]
 
     def decode(self, name: str, payload: bytes) -> Message | None:
-        """Return the message of a payload. One that cannot be decoded is counted and logged, and None is returned."""
+        """
+        Return the message of a payload; None for an event that was received before.
+
+        One that cannot be decoded is counted and logged, and None is returned.
+        """
         try:
             _, message = self._codec.decode(payload)
         except Exception as error:
             self._stats.undecodable += 1
             logger.error("Skipped an undecodable message on %r: %s: %s", name, type(error).__name__, error)
             return None
+        if self._seen is not None and isinstance(message, dict) and FIELD in message:
+            return message if self._seen.is_new(name, message) else None
         return message
 
     def deliver(self, target: str | list[str], message: Message) -> None:
@@ -303,6 +377,10 @@ class PubSubLoop:
             timer.cancel()
         if self._sweep is not None:
             self._sweep.cancel()
+        if self._presences is not None:
+            await self._presences.leave(self.loop)
+        if self._leases is not None:
+            await self._leases.leave(self.loop)
         await self._close()
         for connection in self.commands:
             connection.give_up()
@@ -352,8 +430,16 @@ class PubSubLoop:
             if not members or (self.recovery is not None and self.recovery.takes(target, payload)):
                 return
         message = self.decode(target, payload)
-        if message is not None:
-            self.deliver(target if members is None else members, message)
+        if message is None:
+            return
+        if members is None:
+            self.deliver(target, message)
+            return
+        if isinstance(message, dict) and EXCLUDED in message:
+            excluded = take_excluded(message)
+            members = [channel for channel in members if channel not in excluded]
+        if members:
+            self.deliver(members, message)
 
     def _run_sweep(self) -> None:
         with self._limits.lock:

@@ -23,12 +23,11 @@ from ..connection.commands import MAX_MESSAGES
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.requests import Pending
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..history import Stream
 from ..history.placement import with_position
 from ..history.positions import epoch_of, position_text
 from ..history.proposals import Contest, Entry, Proposer
-from ..history.streams import no_scripts
 from ..hot import Waiter, Waker
 from ..messages.codec import Message
 from ..stats import Stats
@@ -236,7 +235,7 @@ class ProposedCall(ScriptCall):
         self._end(rest)
 
     def refused(self, error: ResponseError | None) -> None:
-        self.done(no_scripts(self._way, error))
+        self.done(no_scripts(self._way, error, "history"))
 
     def _refused(self, wrong: Any) -> ResponseError | None:
         group = self._group

@@ -188,24 +188,31 @@ class Publisher:
         ``queue``: that of the channel's slot, on a cluster; it has counted the message.
         """
         batch = self._batch
-        if batch is None or len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES:
+        if batch is None:
             self.last = None
             batch = self._batch = self._batch_class(self, self._connection, self._dialect)
             self._connection.submit(batch)
         waiter: Waiter[None] = self._new_waiter()
-        batch.messages.append((self._command, channel, payload))
+        messages = batch.messages
+        messages.append((self._command, channel, payload))
         batch.waiters.append(waiter)
         batch.size += len(payload)
         if queue is not None:
             batch.queues.append(queue)
-        if len(batch.messages) >= self._early:
-            early = min(2 * self._early, MAX_MESSAGES)
-            self._connection.write_now()
-            # Afterwards: the batch that was just written is not a small one.
-            self._early = early
-        elif batch.size >= MAX_BYTES:
-            self._connection.write_now()
+        if len(messages) >= self._early or batch.size >= MAX_BYTES:
+            self._write_early(batch)
         return waiter
+
+    def _write_early(self, batch: PublishBatch) -> None:
+        """Have a batch written before the tick ends, if the socket takes it; if not, and it is full, end it."""
+        early = self._early
+        if len(batch.messages) >= early:
+            early = min(2 * early, MAX_MESSAGES)
+        self._connection.write_now()
+        # Afterwards: the batch that was just written is not a small one.
+        self._early = early
+        if self._batch is batch and (len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES):
+            self.end_batch()
 
     def submit(self, channel: bytes, make: MakeRequest, is_joined: bool = False) -> None:
         """

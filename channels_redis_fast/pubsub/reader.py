@@ -7,6 +7,7 @@ For consumers, who wait for other things as well. Knows the layer; nothing of wh
 
 from __future__ import annotations
 
+import contextlib
 from asyncio import AbstractEventLoop
 from collections.abc import MutableMapping
 
@@ -59,3 +60,15 @@ class Reader:
         """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
         assert self._state is not None
         self._state.left_later(self._channel, coming)
+
+    def leave(self) -> None:
+        """Called when nothing more is read."""
+        if self._state is not None:
+            self._state.gone(self._channel)
+
+    def leave_later(self) -> None:
+        """``leave``, where the garbage collector ends what read: in the middle of anything, in any thread."""
+        if self._state is not None:
+            # The loop may be closed.
+            with contextlib.suppress(RuntimeError):
+                self._state.loop.call_soon_threadsafe(self._state.gone, self._channel)

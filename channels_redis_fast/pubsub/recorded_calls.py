@@ -18,10 +18,9 @@ from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import UnexpectedReply
 from ..connection.script import Script
-from ..connection.script_call import ScriptCall, Way
+from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..history import Stream
 from ..history.placement import widened
-from ..history.streams import no_scripts
 from ..hot import Waiter, Waker
 from ..messages.codec import Message
 from ..stats import Stats
@@ -99,7 +98,7 @@ class RecordedCall(ScriptCall):
             fail(self._waiters[count:], error)
 
     def refused(self, error: ResponseError | None) -> None:
-        self.done(no_scripts(self._way, error))
+        self.done(no_scripts(self._way, error, "history"))
 
 
 class FilledBatch(RecordedCall):

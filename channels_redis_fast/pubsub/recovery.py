@@ -30,6 +30,7 @@ from ..history import FIELD, Asked, Histories, History, Stream
 from ..history.positions import ENTRY, Position, belongs
 from ..hot import clone
 from ..messages.codec import Message
+from ..messages.exclusion import EXCLUDED, take_excluded
 from ..messages.mailbox import MailboxLimits
 from .followed_group import MAX_HELD_BYTES, FollowedGroup, GroupSubscriber, Held, HeldChannel, ReadRange
 from .outages import Outages
@@ -204,6 +205,9 @@ class Recovery:
         """Give a message to the members; ``is_read``: it comes from the stream."""
         name = followed.name
         channels = list(self._here.groups[name])
+        if isinstance(message, dict) and EXCLUDED in message:
+            excluded = take_excluded(message)
+            channels = [channel for channel in channels if channel not in excluded]
         if followed.resumed or name in self._holds:
             channels = [
                 channel for channel in channels if self._may_have(followed, channel, position, message, is_read)
@@ -293,7 +297,7 @@ class Recovery:
             assert followed.position is not None
             self._reading += 1
             followed.again = False
-            asked = Asked(Position.parse(followed.position), PAGE, True)
+            asked = Asked(Position.parse(followed.position), PAGE, True, for_many=True)
             reading = self._histories.ask(followed.way, followed.stream, asked)
             reading.add_done_callback(partial(self._came, followed, followed.position))
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from ..history import History
 from ..messages.codec import Message
-from .routing import CallRouter, WaitExpired
+from ..messages.exclusion import GroupSend, listed, names_in
+from .hub import Work
+from .routing import WaitExpired
 
 
 class Layer(Protocol):
@@ -24,11 +27,24 @@ class Layer(Protocol):
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None: ...
     async def group_add(self, group: str, channel: str) -> None: ...
     async def group_discard(self, group: str, channel: str) -> None: ...
-    async def group_send(self, group: str, message: Message) -> None: ...
-    async def group_send_many(self, messages: Iterable[tuple[str, Message]]) -> None: ...
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] | None = None) -> None: ...
+    async def group_send_many(self, messages: Iterable[GroupSend]) -> None: ...
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History: ...
     async def group_resume(self, group: str, channel: str, since: str) -> History: ...
     async def group_forget(self, group: str) -> None: ...
+    async def presence_join(self, group: str, channel: str, user: str | int | None, info: Any = None) -> None: ...
+    async def presence_leave(
+        self, group: str, channel: str | None = None, *, user: str | int | None = None
+    ) -> None: ...
+    async def presence(self, group: str) -> dict[str | int, Any]: ...
+    async def presence_count(self, group: str) -> int: ...
+    async def drain(self, over: float = 20.0) -> None: ...
+
+
+class Calls(Protocol):
+    """What runs a layer's coroutine for a thread without an event loop: a ``CallRouter``."""
+
+    def wait_for(self, function: Work, timeout: float | None) -> Any: ...
 
 
 class Unset:
@@ -50,7 +66,7 @@ class SyncLayer:
     where there can be no other thread (gevent).
     """
 
-    def __init__(self, layer: Layer, router: CallRouter[Any]) -> None:
+    def __init__(self, layer: Layer, router: Calls) -> None:
         self._layer = layer
         self._router = router
 
@@ -70,15 +86,24 @@ class SyncLayer:
         """Remove a channel from a group."""
         self._run("group_discard", group, timeout, self._layer.group_discard, group, channel)
 
-    def group_send(self, group: str, message: Message, *, timeout: float | Unset | None = UNSET) -> None:
-        """Send a message to all channels of a group."""
-        self._run("group_send", group, timeout, self._layer.group_send, group, message)
-
-    def group_send_many(
-        self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET
+    def group_send(
+        self,
+        group: str,
+        message: Message,
+        *,
+        exclude: Iterable[str] | None = None,
+        timeout: float | Unset | None = UNSET,
     ) -> None:
+        """Send a message to all channels of a group, but to none of ``exclude``."""
+        send: Any = self._layer.group_send
+        if exclude is not None:
+            # Iterated in this thread: it may be the caller's code.
+            send = partial(send, exclude=names_in(exclude))
+        self._run("group_send", group, timeout, send, group, message)
+
+    def group_send_many(self, messages: Iterable[GroupSend], *, timeout: float | Unset | None = UNSET) -> None:
         """Send messages to groups. Raises what the layer's ``group_send_many`` raises."""
-        self._run("group_send_many", None, timeout, self._layer.group_send_many, list(messages))
+        self._run("group_send_many", None, timeout, self._layer.group_send_many, listed(messages))
 
     def group_history(
         self,
@@ -100,6 +125,45 @@ class SyncLayer:
     def group_forget(self, group: str, *, timeout: float | Unset | None = UNSET) -> None:
         """Delete the history of a group."""
         self._run("group_forget", None, timeout, self._layer.group_forget, group)
+
+    def presence_join(
+        self,
+        group: str,
+        channel: str,
+        user: str | int | None,
+        info: Any = None,
+        *,
+        timeout: float | Unset | None = UNSET,
+    ) -> None:
+        """Have a user be present in a group by a channel of this process, as the layer's ``presence_join`` does."""
+        self._run("presence_join", group, timeout, self._layer.presence_join, group, channel, user, info)
+
+    def presence_leave(
+        self,
+        group: str,
+        channel: str | None = None,
+        *,
+        user: str | int | None = None,
+        timeout: float | Unset | None = UNSET,
+    ) -> None:
+        """End the presence of a channel in a group, or of a user, as the layer's ``presence_leave`` does."""
+        leave = partial(self._layer.presence_leave, group, channel, user=user)
+        self._run("presence_leave", group, timeout, leave)
+
+    def presence(self, group: str, *, timeout: float | Unset | None = UNSET) -> dict[str | int, Any]:
+        """Return the users who are present in a group, each with its info."""
+        present: dict[str | int, Any] = self._run("presence", None, timeout, self._layer.presence, group)
+        return present
+
+    def presence_count(self, group: str, *, timeout: float | Unset | None = UNSET) -> int:
+        """Return how many users are present in a group."""
+        count: int = self._run("presence_count", None, timeout, self._layer.presence_count, group)
+        return count
+
+    def drain(self, over: float = 20.0) -> None:
+        """Prepare for the end of this process and wait, at most ``over`` seconds, as the layer's ``drain`` does."""
+        # It ends by itself, whatever the layer's timeout is.
+        self._run("drain", None, None, self._layer.drain, over)
 
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
         if _has_running_loop():

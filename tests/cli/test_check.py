@@ -18,8 +18,8 @@ from bench.server import ForeignServer, Server, start_server
 from channels_redis_fast.cli import deployment
 from channels_redis_fast.cli.check import history, reach
 from channels_redis_fast.cli.check.server import check_clock, check_facts
-from channels_redis_fast.cli.server_facts import Facts
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.survey.server_facts import Facts
 from tests.cli.conftest import Site
 from tests.core.helpers import LIMIT, on_database
 from tests.places import Certificates, SentinelSet, raw_client, wait_until
@@ -678,3 +678,27 @@ def test_a_real_project(project: Call, redis_server: Server | ForeignServer, pre
         r"^settings\nwarning +W001 +symmetric_encryption_keys\[0\] is shorter than", outcome.out, re.MULTILINE
     )
     assert re.search(r"^ok +send and receive ", outcome.out, re.MULTILINE)
+
+
+# Leases.
+
+
+@pytest.mark.parametrize("more", [(), ("+acl",)], ids=["tried", "dry run"])
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+def test_a_user_that_may_not_hold_leases(
+    check_alias: Call, user: Callable[..., str], users_server: Server, more: tuple[str, ...], backend: str
+) -> None:
+    def look(*rules: str, code: int, **options: Any) -> Any:
+        config = {"hosts": [user(*SAFE, "+info", *more, *rules)], "prefix": "asgi", **options}
+        _, shard = check_alias({"default": {"BACKEND": backend, "CONFIG": config}})("default", code)
+        return by_item(shard)["commands"]
+
+    rules = ("-zscore", "-zrangebyscore", "-eval", "-evalsha")
+    level, text, mend = look(*rules, code=1, lease=30)
+    assert (level, text) == ("problem", "the user may not use ZSCORE, ZRANGEBYSCORE, EVAL")
+    assert mend == "ACL SETUSER some +zscore +zrangebyscore +eval"
+    assert look(code=0, lease=30)[0] == "ok"
+    # A layer without the option needs none of it.
+    assert look(*rules, code=0)[0] != "problem"
+    with redis.Redis(port=users_server.port) as raw:
+        assert not list(raw.scan_iter("asgi*"))

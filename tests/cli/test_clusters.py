@@ -14,9 +14,9 @@ import pytest
 
 from bench.server import Server, free_port
 from channels_redis_fast.cli.check.permissions import check_permissions, scratch_name
-from channels_redis_fast.cli.servers import are_current, ask_cluster, lines
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.survey.servers import are_current, ask_cluster, lines
 from tests.cli.conftest import Outcome, Site
 from tests.cli.test_check import Found, by_item
 from tests.clusters import QUICK, Cluster, Node

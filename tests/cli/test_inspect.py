@@ -19,11 +19,11 @@ import pytest
 import redis
 
 from bench.server import ForeignServer, Server
-from channels_redis_fast.cli.inspect import entries as inspected
-from channels_redis_fast.cli.inspect.snapshot import printable
 from channels_redis_fast.cli.texts import duration, size
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.survey import entries as inspected
+from channels_redis_fast.survey.snapshot import printable
 from tests.cli.conftest import Site
 from tests.conftest import ROOT
 from tests.core.helpers import on_database
@@ -65,7 +65,10 @@ def test_the_shape_of_the_json(look: Call, site: Site, raw: redis.Redis, prefix:
     site.do(layer.group_add("room", "email"))
     raw.zadd(f"{prefix}email$inflight", {"x": 1})
     raw.xadd(f"{prefix}:history:{{{prefix}:group:room}}", {"h": "x"})
+    raw.zadd(f"{prefix}:leases", {"living": time.time() + 60, "dead": 1})
+    raw.hset(f"{prefix}:presence:{{{prefix}:group:room}}", "i5", "")
     picture = look()
+    assert picture["leases"] == [{"shard": 0, "held": 1, "overdue": 1}]
     assert {name: type(value).__name__ for name, value in picture.items()} == {
         "shape": "int",
         "deployment": "str",
@@ -76,12 +79,15 @@ def test_the_shape_of_the_json(look: Call, site: Site, raw: redis.Redis, prefix:
         "channels": "list",
         "groups": "list",
         "histories": "list",
+        "presences": "list",
+        "leases": "list",
         "leftovers": "list",
         "subscribed_groups": "list",
         "subscribed_channels": "list",
     }
     told = (ROOT / "docs" / "command-line.md").read_text()
-    for name in ("shards", "channels", "groups", "histories", "leftovers"):
+    for name in ("shards", "channels", "groups", "histories", "presences", "leases", "leftovers"):
+        assert picture[name], name
         for entry in picture[name]:
             for field in entry:
                 assert f"`{field}`" in told, f"{name}: {field} is not in docs/command-line.md"
@@ -183,6 +189,30 @@ def test_histories(
     text = call("inspect", "--hosts", redis_server.url, "--prefix", prefix, "--layer", kind, "--top", "2").out
     assert "Histories: 3 with 4 entries" in text
     assert "and 1 more, smaller" in text
+
+
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+def test_presence(
+    look: Call, call: Call, redis_server: Server | ForeignServer, site: Site, raw: redis.Redis, prefix: str, kind: str
+) -> None:
+    layer = site.layer(LAYERS[kind], presence={"lease": 30})
+    for group, count in (("room", 3), ("lobby", 1)):
+        for user in range(count):
+            site.do(layer.presence_join(group, site.do(layer.new_channel()), user if user else None))
+    raw.set(f"{prefix}:presence:{{{prefix}:group:text}}", "x")
+    picture = look("--layer", kind)
+    assert picture["shards"][0]["refused"] == []
+    assert [presence["group"] for presence in picture["presences"]] == ["room", "lobby"]
+    assert [(presence["users"], presence["processes"]) for presence in picture["presences"]] == [(3, 1), (1, 1)]
+    for presence in picture["presences"]:
+        assert presence["shard"] == 0
+        assert presence["bytes"] > 0
+        assert 80_000 < presence["expires_in_seconds"] <= 86_400
+    assert picture["leases"] == [{"shard": 0, "held": 1, "overdue": 0}]
+    assert [entry["kind"] for entry in picture["leftovers"]] == ["not a hash"]
+    text = call("inspect", "--hosts", redis_server.url, "--prefix", prefix, "--layer", kind, "--top", "1").out
+    assert "Presence: 4 users in 2 groups" in text
+    assert "and 1 more, with fewer" in text
 
 
 @pytest.mark.parametrize("kind", ["core", "pubsub"])

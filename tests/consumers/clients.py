@@ -46,6 +46,16 @@ class Client:
             async for frame in self._socket:
                 self.frames.append(json.loads(frame))
 
+    @property
+    def closed(self) -> tuple[int | None, str | None]:
+        """Code and reason with which the socket was closed."""
+        return self._socket.close_code, self._socket.close_reason
+
+    async def ended(self) -> bool:
+        """Wait until the socket is closed."""
+        await self._reader
+        return True
+
     async def say(self, number: int) -> None:
         await self._socket.send(json.dumps({"say": number}))
 

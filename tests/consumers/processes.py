@@ -57,13 +57,13 @@ SERVERS = ("daphne", "uvicorn")
 class Process:
     """A process of the site: `python -m` with these arguments, and the layers that its settings name."""
 
-    def __init__(self, arguments: list[str], layers: dict[str, Any]) -> None:
+    def __init__(self, arguments: list[str], layers: dict[str, Any], settings: str = f"{PROJECT}.settings") -> None:
         self._arguments = arguments
         self._directory = tempfile.TemporaryDirectory(prefix="crf-")
         self._printed, self._log = (Path(self._directory.name) / name for name in ("printed", "log"))
         # A socket that is left open is told of, where somebody looks.
-        settings = {"PYTHONWARNINGS": "always::ResourceWarning"}
-        settings |= {"DJANGO_SETTINGS_MODULE": f"{PROJECT}.settings", "SITE_CHANNEL_LAYERS": json.dumps(layers)}
+        environment = {"PYTHONWARNINGS": "always::ResourceWarning"}
+        environment |= {"DJANGO_SETTINGS_MODULE": settings, "SITE_CHANNEL_LAYERS": json.dumps(layers)}
         with open(self._printed, "wb") as printed, open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
@@ -71,7 +71,7 @@ class Process:
                 stdout=printed,
                 stderr=log,
                 cwd=ROOT,
-                env={**os.environ, **settings},
+                env={**os.environ, **environment},
                 # A server may have processes of its own: they are ended with it.
                 start_new_session=True,
             )
@@ -83,6 +83,11 @@ class Process:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.poll()
 
     @property
     def log(self) -> str:

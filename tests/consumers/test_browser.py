@@ -25,7 +25,7 @@ pytestmark = [
 PLAY = """
 import { resumable } from "./client.mjs";
 const [since, steps] = JSON.parse(process.argv[2]);
-const said = [], opened = [];
+const said = [], opened = [], told = [];
 let sockets = [], timers = [];
 globalThis.setTimeout = (call, wait) => timers.push([call, wait]);
 globalThis.clearTimeout = () => { timers = []; };
@@ -44,6 +44,8 @@ const client = resumable("/ws/", {
     if (frame.fails) throw new Error("a bug of the page");
   },
   onMissed: (group) => said.push("missed " + group),
+  onResumed: (group) => told.push("resumed " + group),
+  onLost: () => told.push("lost"),
 });
 for (const [what, frame, index] of steps) {
   const socket = sockets.at(index ?? -1);
@@ -53,7 +55,7 @@ for (const [what, frame, index] of steps) {
   else if (what === "wait") for (const [call, wait] of timers.splice(0)) { if (wait > 15000) throw wait; call(); }
   else if (what === "close") client.close();
 }
-console.log(JSON.stringify({ said, opened, waiting: timers.length }));
+console.log(JSON.stringify({ said, opened, told, waiting: timers.length }));
 """
 
 
@@ -123,3 +125,16 @@ def test_a_socket_that_was_given_up(play: Any) -> None:
     assert found["said"] == [{"said": 1}]
     assert len(found["opened"]) == 2
     assert found["waiting"] == 0
+
+
+def test_the_callbacks_of_a_connection(play: Any) -> None:
+    """A page knows when it may send: once it was resumed, until the connection is lost."""
+    found = play(frame(1, at(1)), resumed(at(1)), ["cut"], ["wait"], resumed(at(1)))
+    assert found["said"] == [{"said": 1}]
+    assert found["told"] == ["resumed room", "lost", "resumed room"]
+
+
+def test_the_example_has_the_same_client() -> None:
+    client = re.findall(r"^```js\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)[0]
+    example = (ROOT / "examples" / "chat" / "static" / "chat.js").read_text(encoding="utf-8")
+    assert example.endswith(client.replace("export function", "function"))

@@ -19,7 +19,7 @@ from tests.consumers.conftest import layers_of
 from tests.consumers.ways import NAMES, Socket, Way, socket_of, way_of
 from tests.core.helpers import until, within
 
-LAYERS = ("core", "pubsub", "memory")
+LAYERS = ("core", "pubsub", "memory", "ours in memory")
 
 
 @pytest.fixture(params=NAMES)
@@ -34,6 +34,8 @@ async def layer(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """The default layer."""
     if request.param == "memory":
         layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    elif request.param == "ours in memory":
+        layers = {"default": {"BACKEND": "channels_redis_fast.memory.InMemoryChannelLayer"}}
     else:
         server, prefix = request.getfixturevalue("redis_server"), request.getfixturevalue("prefix")
         layers = layers_of(request.param, server.url, prefix)

@@ -46,6 +46,8 @@ WRONG: list[tuple[str, Any]] = [
     ("channel_capacity", {"http.*": -1}),
     ("channel_capacity", {5: 5}),
     ("channel_capacity", {b"http.*": 5}),
+    ("on_drain", 5),
+    ("on_drain", b"drain"),
     ("random_prefix_length", None),
     ("random_prefix_length", "twelve"),
     ("random_prefix_length", -1),

@@ -302,6 +302,7 @@ COUNTERS = {
     "group_sends",
     "incomplete",
     "over_capacity",
+    "present",
     "put_back",
     "receives",
     "reconnects",

@@ -20,6 +20,7 @@ from bench.server import Server, free_port
 from tests.core.helpers import end, started, until, within
 from tests.hosts.exercise import LAYERS, answered, exercise
 from tests.places import MASTER_NAME, PASSWORD, SentinelSet
+from tests.presence.leasing import deadlines
 
 MakeLayer = Callable[..., Any]
 
@@ -242,10 +243,12 @@ async def test_the_death_of_the_primary(
 async def test_what_waits_in_redis_survives_a_failover(
     own_set: SentinelSet, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Groups and messages of the core layer are there on the new primary, and in their order."""
-    layer = LAYERS["core"](hosts=[own_set.host], prefix=prefix)
+    """Groups and messages of the core layer are there on the new primary, and in their order; and leases, renewed."""
+    layer = LAYERS["core"](hosts=[own_set.host], prefix=prefix, lease=300)
     try:
         channel = await layer.new_channel()
+        await layer._leases.hold()
+        deadline = deadlines_on(own_set, prefix)
         await layer.group_add("room", channel)
         for n in range(50):
             await layer.send("general", {"n": n})
@@ -261,8 +264,14 @@ async def test_what_waits_in_redis_survives_a_failover(
         assert len(got) >= 51 - cuts
         await within(layer.group_send("room", {"still": "there"}))
         assert await within(layer.receive(channel)) == {"still": "there"}
+        await until(lambda: deadlines_on(own_set, prefix)[layer.client_prefix] > deadline[layer.client_prefix])
     finally:
         await layer.close_pools()
+
+
+def deadlines_on(own_set: SentinelSet, prefix: str) -> dict[str, float]:
+    with own_set.client(own_set.primary) as raw:
+        return deadlines(raw, prefix)
 
 
 async def test_a_primary_that_was_made_a_replica(

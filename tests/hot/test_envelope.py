@@ -572,3 +572,26 @@ def test_clone_of_what_contains_itself(hot: Any) -> None:
     message.append(message)
     with pytest.raises(RecursionError):
         hot.clone(message)
+
+
+# Without the bytes in between.
+
+
+@given(message=st.one_of(MESSAGES, st.dictionaries(SCALARS, VALUES, max_size=4)))
+@example(message=EXAMPLE)
+@example(message={FIELD: "channel", "n": 1})
+@example(message={"deep": nested(40)})
+@example(message=Derived(a=1))
+@example(message=[1])
+def test_round_trip(twins: Any, outcome: Any, message: Any) -> None:
+    compiled, pure = twins
+    told = outcome(lambda: pure.decode(pure.encode(message, None, 0), 0)[1])
+    assert [outcome(hot.round_trip, message) for hot in twins] == [told, told]
+    if len(told) == 1:
+        assert compiled.round_trip(message) is not message
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=shown)
+def test_round_trip_of_odd_values(twins: Any, outcome: Any, value: Any) -> None:
+    told = outcome(lambda: msgpack.unpackb(msgpack.packb({"value": value}), strict_map_key=False))
+    assert [outcome(hot.round_trip, {"value": value}) for hot in twins] == [told, told]

@@ -386,3 +386,57 @@ async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
     # What cannot be told is left to the caller.
     assert table.keep(["x", "y", []], message, None) == ["x", "y", []]
     assert compiled.MailboxTable.__new__(compiled.MailboxTable).pop("x") is None
+
+
+# One message to one channel.
+
+
+async def test_a_message_is_handed_in(table: Callable[[], Any]) -> None:
+    here = table()
+    asked: list[str] = []
+
+    def capacity_of(channel: str) -> int:
+        asked.append(channel)
+        return 2
+
+    def hand_in(channel: str, message: Any) -> int:
+        return here.hand_in(channel, message, here.waker, capacity_of, 5.0)  # type: ignore[no-any-return]
+
+    (waiter,) = here.wait("one")
+    message = {"n": 1}
+    assert hand_in("one", message) == 0
+    assert waiter.take() is message
+    assert asked == []
+    before = time.monotonic()
+    assert hand_in("one", {"n": 2}) == here.held > 0
+    held = here.held
+    assert held + hand_in("one", {"n": 3}) == here.held
+    assert hand_in("one", {"n": 4}) == -1
+    assert asked == ["one", "one"]
+    assert [stored.message["n"] for stored in here.stored["one"]] == [2, 3]
+    assert all(5 <= stored.deadline - before < 60 for stored in here.stored["one"])
+    assert all(not stored.is_shared and stored.holders == 1 for stored in here.stored["one"])
+    assert here.pop("one").place == math.inf
+    # Several wait, or one in another loop: whose turn it is, the caller knows.
+    first, _ = here.wait("two", "two")
+    assert hand_in("two", {}) == -1
+    here.leave("two", first)
+    other = asyncio.new_event_loop()
+    here.claim("three", type(here.waker)(other))
+    assert hand_in("three", {}) == -1
+    other.close()
+    assert list(here.stored) == ["one"]
+
+
+async def test_a_capacity_that_cannot_be_told_stores_nothing(table: Callable[[], Any]) -> None:
+    here = table()
+    here.store("one", {})
+
+    def capacity_of(channel: str) -> int:
+        raise LookupError(channel)
+
+    with pytest.raises(LookupError):
+        here.hand_in("one", {}, here.waker, capacity_of, 5.0)
+    assert len(here.stored["one"]) == 1
+    # The lock is free again.
+    assert here.hand_in("two", {}, here.waker, capacity_of, 5.0) > 0

@@ -149,3 +149,21 @@ def test_groups_on_all_shards(kind: str, shards: int, make_fleet: Callable[..., 
         heard = member.heard(channel, len(sent))
         # Of two shards either may be first.
         assert sorted(heard, key=str) == sorted(sent, key=str), str(member)
+
+
+@pytest.mark.parametrize("kind", ["core", "pubsub"])
+def test_whom_a_message_excludes(kind: str, make_fleet: Callable[..., Fleet]) -> None:
+    """On core nobody who is excluded gets it; on Pub/Sub channels_redis does not know of that, and its members see."""
+    fleet = make_fleet(kind)
+    channels = listeners(fleet, 2)
+    join(fleet, "room", channels)
+    excluded = sorted(list(channels)[::2])
+    sender = fleet.ours[0]
+    sender.call("group_send_many", [["room", {"n": 1}, excluded]])
+    sender.group_send("room", LAST)
+    for channel, member in channels.items():
+        if kind == "pubsub" and not member.is_ours:
+            expected = [{"n": 1, "__exclude__": excluded}, LAST]
+        else:
+            expected = [LAST] if channel in excluded else [{"n": 1}, LAST]
+        assert member.heard(channel, len(expected)) == expected, str(member)

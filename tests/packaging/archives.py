@@ -22,10 +22,10 @@ class Sdist:
         self.files = {str(PurePosixPath(*PurePosixPath(member.name).parts[1:])) for member in members}
 
     @property
-    def python_files(self) -> set[str]:
-        """The Python files of the package, its type marker with them."""
+    def package_files(self) -> set[str]:
+        """What the package is made of: its Python files, its type marker, and what the live page is made of."""
         inside = {name for name in self.files if name.startswith("channels_redis_fast/")}
-        return {name for name in inside if name.endswith((".py", "/py.typed"))}
+        return {name for name in inside if name.endswith((".py", "/py.typed", ".css", ".html", ".js"))}
 
     @property
     def extensions(self) -> set[str]:

@@ -53,18 +53,19 @@ def test_the_sdist_has_one_directory_of_its_own_name(sdist: Sdist) -> None:
 def test_the_sdist_has_all_sources_and_nothing_that_is_made(sdist: Sdist) -> None:
     """Everything that the tree has: what the package is built from, and what its tests need."""
     kept = {"_ext": "*.p*", "bench": "*.py", "channels_redis_fast": "*.p*", "docs": "*.md", "tests": "*.*"}
+    kept |= {"channels_redis_fast/live/page": "*.*", "examples": "*.*"}
     in_tree = {
         str(path.relative_to(ROOT).as_posix())
         for directory, pattern in kept.items()
         for path in (ROOT / directory).rglob(pattern)
-        if path.suffix in {".c", ".md", ".pxd", ".py", ".pyx", ".txt", ".typed"}
+        if path.suffix in {".c", ".css", ".html", ".js", ".md", ".pxd", ".py", ".pyx", ".txt", ".typed"}
     }
     assert in_tree, "no tree to compare with"
     assert in_tree - sdist.files == set()
     single = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "cibuildwheel.toml", "pyproject.toml", "setup.py"}
     assert single - sdist.files == set()
-    # C that is written by hand is in tests alone.
-    made = re.compile(r"^(?!tests/).*\.c$|\.(so|pyd|pyc|html)$|(^|/)(\.[^/]*|__pycache__|results|site)/")
+    # C that is written by hand is in tests alone; what Cython writes of its modules is beside them.
+    made = re.compile(r"^(?!tests/).*\.c$|^_ext/.*\.html$|\.(so|pyd|pyc)$|(^|/)(\.[^/]*|__pycache__|results|site)/")
     assert [name for name in sdist.files if made.search(name)] == []
 
 
@@ -85,7 +86,7 @@ def test_there_is_a_wheel_for_every_python_and_platform() -> None:
 def test_a_wheel_has_the_package_and_nothing_else(sdist: Sdist, wheel: Wheel) -> None:
     """No sources, no tests; and no file forgotten: not one of a package that pyproject.toml does not name."""
     assert wheel.extensions.keys() == sdist.extensions
-    assert wheel.files - set(wheel.extensions.values()) == sdist.python_files
+    assert wheel.files - set(wheel.extensions.values()) == sdist.package_files
 
 
 def test_a_wheel_is_small(wheel: Wheel) -> None:

@@ -20,6 +20,7 @@ WRONG: list[tuple[str, Any]] = [
     ("prefix", None),
     ("prefix", b"asgi"),
     ("prefix", 5),
+    ("on_drain", True),
     ("on_disconnect", 5),
     ("on_disconnect", b"down"),
     ("on_disconnect", True),

@@ -32,6 +32,29 @@ def test_a_generator_runs_in_the_callers_thread(make: Make, method: str) -> None
     assert not any(thread.name == "channels_redis_fast" for thread in threads)
 
 
+def test_excluded_names_are_iterated_in_the_callers_thread(make: Make, kind: str, place_of: Any) -> None:
+    layer = make()
+    place = place_of(layer)
+    threads = []
+
+    def names() -> Iterator[str]:
+        threads.append(threading.current_thread())
+        yield place.channel
+
+    layer.sync.group_send(place.group, {"n": 1}, exclude=names())
+    layer.sync.group_send_many([(place.group, {"n": 2}, names()), (place.group, {"n": 3})])
+    async_to_sync(layer.group_send)(place.group, {"n": 4}, exclude=names())
+    async_to_sync(layer.group_send_many)([(place.group, {"n": 5}, names())])
+    layer.sync.group_send(place.group, {"n": 6}, exclude=())
+    assert len(threads) == 4
+    assert not any(thread.name == "channels_redis_fast" for thread in threads)
+    heard = place.heard(2 if kind == "core" else 6)
+    assert [message["n"] for message in heard if "__exclude__" not in message] == [3, 6]
+    assert [message["n"] for message in heard if "__exclude__" in message] == ([] if kind == "core" else [1, 2, 4, 5])
+    with pytest.raises(TypeError, match="not str"):
+        layer.sync.group_send(place.group, {}, exclude=place.channel)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 def test_a_policy_with_eager_tasks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     class Eager(asyncio.DefaultEventLoopPolicy):  # type: ignore[misc, unused-ignore]

@@ -21,10 +21,10 @@ from channels.layers import InMemoryChannelLayer
 
 from ... import hot
 from ...connection.hosts import is_cluster
+from ...survey.line import Line
+from ...survey.scan import Sweep
+from ...survey.servers import lines
 from ..deployment import Deployment
-from ..line import Line
-from ..scan import Sweep
-from ..servers import lines
 from .cases import SENDERS, Subject, Turn, repeat
 
 #: So high that nothing meets it: what is measured is the layer, not its back-pressure.

@@ -13,9 +13,9 @@ from redis.exceptions import ResponseError
 
 from ...base import RedisLayer
 from ...cluster.slots import SLOTS
-from ..line import NodeLine
-from ..server_facts import is_refusal
-from ..servers import Told
+from ...survey.line import NodeLine
+from ...survey.server_facts import is_refusal
+from ...survey.servers import Told
 from ..texts import counted
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 

@@ -10,7 +10,7 @@ from ...base import RedisLayer
 from ...connection.link import Command
 from ...core import RedisChannelLayer
 from ...history.positions import history_key
-from ..server_facts import Facts
+from ...survey.server_facts import Facts
 from ..texts import duration, size
 from .findings import OK, PROBLEM, WARNING, Finding
 

@@ -19,13 +19,13 @@ from ...checks import check_layers
 from ...connection.hosts import host_label, is_cluster
 from ...core import RedisChannelLayer
 from ...pubsub import RedisPubSubChannelLayer
+from ...survey.core import survey_core
+from ...survey.line import Line, NodeLine
+from ...survey.pubsub import survey_pubsub
+from ...survey.server_facts import ask_facts
+from ...survey.servers import Told, ask_cluster, lines
+from ...survey.snapshot import Picture
 from ..deployment import Deployment
-from ..inspect.snapshot import Picture
-from ..inspect.survey import survey_core
-from ..inspect.survey_pubsub import survey_pubsub
-from ..line import Line, NodeLine
-from ..server_facts import ask_facts
-from ..servers import Told, ask_cluster, lines
 from .cluster import check_cluster, check_node
 from .findings import OK, PROBLEM, WARNING, Finding, Report, Subject
 from .history import check_history

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..inspect.snapshot import Channel, Picture, Shard
+from ...survey.snapshot import Channel, Picture, Shard
 from ..texts import counted
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 

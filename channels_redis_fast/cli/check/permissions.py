@@ -23,10 +23,12 @@ from ...connection.link import Command
 from ...core import RedisChannelLayer
 from ...pubsub import RedisPubSubChannelLayer
 from ...subscriptions.dialect import PLAIN, SHARDED, Dialect
-from ..line import Line, NodeLine
-from ..server_facts import is_refusal
+from ...survey.line import Line, NodeLine
+from ...survey.server_facts import is_refusal
 from .findings import OK, PROBLEM, WARNING, Finding
 from .history import history_commands, stream_key
+from .leases import OPTIONAL as _OPTIONAL_WITH_LEASES
+from .leases import lease_commands
 
 #: Seconds after which a scratch key goes away by itself.
 SCRATCH_LIFE = 60
@@ -110,7 +112,9 @@ def _of_any_cluster() -> dict[str, Command]:
 def commands_of(layer: RedisLayer, line: Line, scratch: bytes) -> dict[str, Command]:
     """Return all that a layer does at the server of a line, on a scratch key or channel."""
     on_cluster = isinstance(line, NodeLine)
-    more = {} if layer._histories is None else history_commands(layer, scratch)
+    more = {} if layer._leases is None else lease_commands(scratch)
+    if layer._histories is not None:
+        more |= history_commands(layer, scratch)
     if isinstance(layer, RedisPubSubChannelLayer):
         commands = {**more, **pubsub_commands(scratch, SHARDED if layer.sharded else PLAIN)}
         return {**_of_any_cluster(), **commands} if on_cluster else commands
@@ -141,12 +145,18 @@ async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
     replies = None if name is None else await _dry_run(line, name, commands)
     if replies is None:
         way = "each tried on a scratch key" if is_core else "each tried on a channel of its own"
-        cleaning: list[Command] = [(b"ZREMRANGEBYSCORE", scratch, b"-inf", b"+inf")] if is_core else []
+        cleaning: list[Command] = []
+        if is_core or layer._leases is not None:
+            cleaning.append((b"ZREMRANGEBYSCORE", scratch, b"-inf", b"+inf"))
         if layer._histories is not None:
             cleaning.append((b"EXPIRE", stream_key(layer, scratch), SCRATCH_LIFE))
         replies = await _try(line, commands, cleaning)
     refused = {command: str(reply) for command, reply in zip(commands, replies, strict=True) if _is_no(reply)}
-    optional = _OPTIONAL if layer._histories is None else _OPTIONAL_WITH_HISTORY
+    optional = _OPTIONAL
+    if layer._leases is not None:
+        optional = {name: loss for name, loss in optional.items() if name != "EVAL"} | _OPTIONAL_WITH_LEASES
+    if layer._histories is not None:
+        optional = _OPTIONAL_WITH_HISTORY
     return list(_say(refused, optional, len(commands), way, name or _user(line.host), layer.prefix))
 
 

@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
 
 from ...checks import has_password, is_encrypted, is_plain
 from ...connection.hosts import HostOptions
-from ..line import Line
+from ...survey.line import Line
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 
 #: Days before its end from which on a certificate is warned of.

@@ -8,8 +8,8 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from ..line import Line
-from ..server_facts import Facts
+from ...survey.line import Line
+from ...survey.server_facts import Facts
 from ..texts import duration, size
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 

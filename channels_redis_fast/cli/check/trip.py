@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError
 
 from ...base import RedisLayer
 from ...core import RedisChannelLayer
+from ...survey.line import Line, NodeLine
 from ..deployment import Deployment
-from ..line import Line, NodeLine
 from ..texts import duration
 from .findings import OK, PROBLEM, UNSEEN, Finding
 
@@ -25,12 +25,16 @@ PATIENCE = 10.0
 #: Names that are tried for each server until one of them belongs to it, and the seconds for which that goes on.
 TRIES, SEARCH = 200, 30.0
 
+#: Options by which processes are known to each other.
+_OF_PROCESSES = {"lease", "presence"}
+
 MESSAGE = {"type": "channels_redis_fast.check", "text": "\u00e9", "number": 1}
 
 
 async def check_trips(place: Deployment, servers: list[Line]) -> AsyncIterator[tuple[int, Finding]]:
     """Send and receive on each of these servers; yield what came of it."""
-    layer = place.make_layer()
+    # Without what would have it listed among the processes of the site.
+    layer = place.make_layer(**dict.fromkeys(_OF_PROCESSES & place.options.keys()))
     try:
         left = {line.index: line for line in servers}
         end = time.monotonic() + SEARCH

@@ -6,28 +6,25 @@ import argparse
 import asyncio
 import contextlib
 import json
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ...base import RedisLayer
-from ...core import RedisChannelLayer
-from ...pubsub import RedisPubSubChannelLayer
+from ...survey.picture import take_picture
+from ...survey.scan import MAX_KEYS
+from ...survey.servers import are_current, lines
+from ...survey.snapshot import Picture
 from .. import deployment
-from ..line import Line
-from ..scan import MAX_KEYS
-from ..servers import are_current, lines
 from ..values import argument, count, seconds_within
-from .snapshot import Picture
-from .survey import survey_core
-from .survey_pubsub import survey_pubsub
 from .view import render
 
-HELP = "Show what is in Redis right now: channels and how full they are, groups, histories, connections, leftovers."
+HELP = (
+    "Show what is in Redis right now: channels and how full they are, groups, histories, presence, connections, "
+    "leftovers."
+)
 EXAMPLE = "channels-redis-fast inspect --settings mysite.settings --watch 2"
 
 #: Rows of a table where no option says otherwise.
@@ -77,28 +74,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-async def take_picture(
-    place: deployment.Deployment, layer: RedisLayer, shards: Sequence[Line], max_keys: int = MAX_KEYS
-) -> Picture:
-    """Return the picture of a deployment; what could not be looked at is in it with the reason."""
-    picture = Picture(place.name, "core" if place.is_core else "pubsub", layer.prefix, time.time())
-    if isinstance(layer, RedisChannelLayer):
-        await survey_core(layer, shards, picture, max_keys)
-    elif isinstance(layer, RedisPubSubChannelLayer):
-        await survey_pubsub(layer, shards, picture, max_keys)
-    picture.channels.sort(key=lambda channel: (-channel.fill, -channel.depth, channel.channel, channel.shard))
-    picture.groups.sort(key=lambda group: (-group.members, group.group, group.shard))
-    picture.histories.sort(key=lambda history: (-(history.bytes or 0), history.group, history.shard))
-    picture.leftovers.sort(key=lambda leftover: (leftover.kind, leftover.key, leftover.shard))
-    for subscriptions in (picture.subscribed_groups, picture.subscribed_channels):
-        subscriptions.sort(key=lambda entry: (-(entry.subscribers or 0), entry.name, entry.shard))
-    return picture
-
-
 async def _look_once(place: deployment.Deployment, max_keys: int) -> Picture:
     layer = place.make_layer()
     async with lines(layer, "inspect") as shards:
-        return await take_picture(place, layer, shards, max_keys)
+        return await take_picture(place.name, layer, shards, max_keys)
 
 
 async def _watch(place: deployment.Deployment, arguments: argparse.Namespace, console: Console) -> None:
@@ -127,7 +106,7 @@ async def _pictures(place: deployment.Deployment, arguments: argparse.Namespace)
         async with lines(layer, "inspect") as shards:
             # A server that has gone is tried anew each time, and not waited for; a cluster may look different then.
             while True:
-                yield await take_picture(place, layer, shards, arguments.max_keys)
+                yield await take_picture(place.name, layer, shards, arguments.max_keys)
                 await asyncio.sleep(arguments.watch)
                 if not await are_current(shards):
                     break

@@ -10,8 +10,8 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ...survey.snapshot import Channel, History, Leases, Leftover, Picture, Presence, Shard
 from ..texts import counted, duration, known, size
-from .snapshot import Channel, History, Leftover, Picture, Shard
 
 #: From where on a channel is coloured.
 WARM, FULL = 0.75, 1.0
@@ -22,6 +22,7 @@ _NAMES = {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"}
 _LEFTOVERS = {
     "inflight": "backup queue of channels_redis; safe to delete when no process runs it any more",
     "no expiry": "will never go away by itself; nothing of this package writes such a key",
+    "not a hash": "a key of another program in the place of a group's presence: whoever joins it gets an error",
     "not a stream": "a key of another program in the place of a history: whoever sends to that group gets an error",
     "not a sorted set": "a key of another program, or of an old channels_redis: messages for this name fail",
     "foreign": "no name of this layer: does another layer's prefix begin with this one? `flush` removes its keys too",
@@ -42,7 +43,8 @@ def render(picture: Picture, top: int) -> RenderableType:
         parts += _channels(picture, top) + _groups(picture, top)
     else:
         parts += _subscriptions(picture, top)
-    parts += _histories(picture.histories, top) + _leftovers(picture.leftovers, top)
+    parts += _histories(picture.histories, top) + _presences(picture.presences, top)
+    parts += _leases(picture.leases) + _leftovers(picture.leftovers, top)
     return Stack(*parts, *_notes(picture))
 
 
@@ -169,6 +171,29 @@ def _histories(histories: Sequence[History], top: int) -> list[RenderableType]:
             duration(history.expires_in_seconds),
         )
     return [table, *_more(len(histories) - top, "smaller")]
+
+
+def _presences(presences: Sequence[Presence], top: int) -> list[RenderableType]:
+    if not presences:
+        return []
+    users = sum(presence.users or 0 for presence in presences)
+    title = f"\nPresence: {counted(users, 'user')} in {counted(len(presences), 'group')}"
+    table = _table(title, "group~", "shard>", "users>", "processes>", "bytes>", "expires in>")
+    for presence in presences[:top]:
+        table.add_row(
+            Text(presence.group),
+            str(presence.shard),
+            known(presence.users),
+            known(presence.processes),
+            size(presence.bytes),
+            duration(presence.expires_in_seconds),
+        )
+    return [table, *_more(len(presences) - top, "with fewer")]
+
+
+def _leases(leases: Sequence[Leases]) -> list[RenderableType]:
+    held, overdue = sum(each.held for each in leases), sum(each.overdue for each in leases)
+    return [Text(f"\nLeases of processes: {held:,} held, {overdue:,} overdue", style="bold")] if leases else []
 
 
 def _leftovers(leftovers: Sequence[Leftover], top: int) -> list[RenderableType]:

@@ -19,9 +19,9 @@ from typing import Any
 
 from ...base import RedisLayer
 from ...connection.hosts import host_label
+from ...survey.servers import lines
 from .. import deployment, values
 from ..deployment import Deployment, UsageError
-from ..servers import lines
 from . import page, plots, profile, report
 from .advice import Advice, advise
 from .drive import Origin, RunFailed

@@ -26,11 +26,11 @@ from ...base import RedisLayer
 from ...connection.hosts import is_cluster
 from ...core import RedisChannelLayer
 from ...pubsub import RedisPubSubChannelLayer
+from ...survey.line import Line
+from ...survey.scan import Sweep
+from ...survey.server_facts import ask_facts, own_connections
+from ...survey.servers import lines
 from ..deployment import Deployment, UsageError
-from ..line import Line
-from ..scan import Sweep
-from ..server_facts import ask_facts, own_connections
-from ..servers import lines
 
 ROLE = "tune"
 

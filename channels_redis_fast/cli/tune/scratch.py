@@ -22,9 +22,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...survey.line import Line
+from ...survey.scan import Sweep
 from ..deployment import Deployment, UsageError
-from ..line import Line
-from ..scan import Sweep
 
 #: Seconds that group memberships live there: longer than any run, short enough to vanish by themselves.
 GROUP_EXPIRY = 3600

@@ -67,6 +67,13 @@ class Servers:
         """How many servers a layer receives from at once."""
         return 3 if self._cluster is not None else max(len(self._plain), 1)
 
+    @property
+    def hosts(self) -> list[Any]:
+        """The `hosts` of a layer that goes straight to the servers, as one in another process."""
+        if self._set is not None:
+            return [self._set.host]
+        return [server.url for server in self._plain] if self._cluster is None else [self._cluster.host]
+
     @asynccontextmanager
     async def router(self, sides: int) -> AsyncIterator[list[list[Any]]]:
         """The `hosts` of so many layers, each with ways of its own to plain servers, which can be cut."""

@@ -37,6 +37,7 @@ pubsub = RedisPubSubChannelLayer(
     channel_capacity={"chat.*": 10},
     expiry=2.5,
     history={"*": {"size": 100, "ttl": 60}},
+    on_drain="redis.drained",
 )
 
 
@@ -84,10 +85,15 @@ async def talk(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> dict[str, 
         await layer.flush()
     await layer.send_many([(channel, {"type": "chat.message"})])
     await layer.group_send_many((room, {"type": "chat.message"}) for room in ("here", "there"))
+    await layer.group_send_many([("here", {"type": "chat.message"}, [channel]), ("there", {"type": "chat.message"})])
+    await layer.group_send("room", {"type": "chat.message"}, exclude={channel})
+    layer.sync.group_send("room", {"type": "chat.message"}, exclude=(channel,), timeout=1)
     history = assert_type(await layer.group_history("room", limit=20), History)
     assert_type(await layer.group_resume("room", channel, since=history.position), History)
     assert_type((history.messages, history.position, history.complete), tuple[list[dict[str, Any]], str, bool])
     await layer.group_forget("room")
+    await layer.drain(over=5)
+    assert_type(layer.is_draining, bool)
     assert_type(layer.stats(), dict[str, int])
     assert_type(layer.get_capacity(channel), int)
     await layer.close_pools()
@@ -100,6 +106,7 @@ def from_a_task(layer: RedisChannelLayer | RedisPubSubChannelLayer) -> None:
     history = assert_type(layer.sync.group_history("room", since="x", limit=5, timeout=1), History)
     assert_type(layer.sync.group_resume("room", "chat", history.position), History)
     layer.sync.group_forget("room")
+    layer.sync.drain()
 
 
 async def both() -> None:

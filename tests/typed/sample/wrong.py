@@ -10,6 +10,7 @@ RedisChannelLayer(hosts="redis://localhost", expiry="60")  # error: arg-type
 RedisChannelLayer(capacity={"http.request": 1})  # error: arg-type
 RedisChannelLayer(on_disconnect="bye")  # error: call-arg
 RedisPubSubChannelLayer(on_disconnect=7)  # error: arg-type
+RedisChannelLayer(on_drain=5.0)  # error: arg-type
 RedisPubSubChannelLayer(history={"room": 5})  # error: dict-item
 
 layer = RedisChannelLayer()

@@ -1,0 +1,113 @@
+"""``Present``: consumers whose users are there for others to see, in the groups that they enter."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from channels.consumer import AsyncConsumer, SyncConsumer
+from channels.exceptions import InvalidChannelLayerError
+from redis.exceptions import RedisError
+
+from .recovery import RecoveringConsumer
+from .sources import Message
+
+logger = logging.getLogger("channels_redis_fast")
+
+
+class Present(AsyncConsumer):  # type: ignore[misc]
+    """
+    Makes the user of a consumer present: ``class Chat(Present, AsyncJsonWebsocketConsumer)``.
+
+    ``enter`` joins a group and has the user present there, ``exit`` ends both, and so does the end of the consumer,
+    whatever ends it. Several consumers of one user are one presence. Goes with ``Resumable`` and ``ResumableEvents``
+    as well; put it in front of them.
+
+    Needs a layer of this package with the option ``presence``; an error says so when a client enters.
+    """
+
+    _entered: dict[str, None]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if issubclass(cls, SyncConsumer):
+            raise TypeError(
+                f"{cls.__qualname__} is a SyncConsumer, which cannot be present: derive it from an async consumer."
+            )
+
+    def presence_user(self) -> str | int | None:
+        """
+        Return who is present, None for somebody who is counted and not named. To be overridden.
+
+        By default that is the primary key of ``scope["user"]``, an int or as a str, and None for a user who has not
+        logged in.
+        """
+        user = self.scope.get("user")
+        if user is None or not user.is_authenticated:
+            return None
+        return user.pk if isinstance(user.pk, (int, str)) else str(user.pk)
+
+    async def enter(self, group: str, info: Any = None) -> None:
+        """
+        Join a group, and have the user present in it.
+
+        ``info``: what others see of the user, anything that the layer's serializer takes; that of the user's latest
+        channel counts. Raises ``RuntimeError`` where the layer has no presence, redis-py's errors.
+        """
+        layer = self.channel_layer
+        if layer is None:
+            raise InvalidChannelLayerError("BACKEND is unconfigured or doesn't support groups")
+        if not hasattr(layer, "presence_join"):
+            kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+            raise RuntimeError(
+                f"{type(self).__qualname__} needs a channel layer of channels_redis_fast with the option 'presence'; "
+                f"{kind} has none."
+            )
+        # First of all: what is begun has to be ended, however far it came.
+        self._entered[group] = None
+        if isinstance(self, RecoveringConsumer):
+            await self.join(group)
+        else:
+            await layer.group_add(group, self.channel_name)
+        await layer.presence_join(group, self.channel_name, self.presence_user(), info)
+
+    async def exit(self, group: str) -> None:
+        """Leave a group that was entered; nothing happens if it was not. Raises redis-py's errors."""
+        if group not in self._entered:
+            return
+        await self.channel_layer.presence_leave(group, self.channel_name)
+        if isinstance(self, RecoveringConsumer):
+            await self.leave(group)
+        else:
+            await self.channel_layer.group_discard(group, self.channel_name)
+        self._entered.pop(group, None)
+
+    async def presence_join(self, event: Message) -> None:
+        """Called when a user has come to a group that was entered, this one as well. To be overridden."""
+
+    async def presence_leave(self, event: Message) -> None:
+        """Called when a user has left a group that was entered. To be overridden."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Be the application of one connection."""
+        self._entered = {}
+        try:
+            await super().__call__(scope, receive, send)
+        except GeneratorExit:
+            # The garbage collector ends it, and nothing can be awaited any more.
+            self._entered.clear()
+            raise
+        finally:
+            # Here, since an error in a handler or a server that shuts down ends a consumer without a farewell.
+            if self._entered:
+                await self._exit_all()
+
+    async def _exit_all(self) -> None:
+        groups = list(self._entered)
+        outcomes = await asyncio.gather(*map(self.exit, groups), return_exceptions=True)
+        for group, outcome in zip(groups, outcomes, strict=True):
+            if isinstance(outcome, RedisError):
+                logger.warning("A consumer could not leave group %r as it ended: %s", group, outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome

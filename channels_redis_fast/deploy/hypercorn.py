@@ -1,0 +1,31 @@
+"""
+Hypercorn's workers, which get no signal: their parent sets an event that they look at ten times a second.
+
+``hypercorn.asyncio.run`` looks the function that does so up when the application has been imported, and so calls the
+one that is put there. Without worker processes (``--workers 0``) it takes signals like the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+#: What waits for the event, by the module that calls it.
+MODULE, NAME = "hypercorn.asyncio.run", "check_multiprocess_shutdown_event"
+
+
+def hold_shutdown(until: Callable[[], Awaitable[None]]) -> None:
+    """Have a worker of hypercorn, if this process is one, wait ``until`` that is done before it shuts down."""
+    module = sys.modules.get(MODULE)
+    wait: Callable[..., Awaitable[None]] | None = getattr(module, NAME, None)
+    if module is None or wait is None:
+        return
+
+    @wraps(wait)
+    async def wait_and_hold(*arguments: Any, **options: Any) -> None:
+        await wait(*arguments, **options)
+        await until()
+
+    setattr(module, NAME, wait_and_hold)

@@ -1,0 +1,174 @@
+"""
+``Worker``: does the jobs of general channels, several at once, and ends without losing one.
+
+A job is a message on a general channel. It is done by an application in the scope of Channels' ``runworker``:
+``{"type": "channel", "channel": name}``. A channel has as many instances of the application as jobs may be done at
+once, and each asks for its next job when it has done the last one; so nothing is taken from Redis ahead of who does it.
+
+Told to stop, an instance that waits for a job gets ``StopConsumer`` in place of one, and what was popped for it goes
+back; one that does a job gets it when it asks for the next. Works with any channel layer; what one of another package
+has popped for a receive that is cancelled may be lost. Knows applications and layers by their protocols alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from channels.exceptions import StopConsumer
+from django.db import connections
+
+from ..drain import HANDLERS
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Seconds until an instance that ended before it asked for a job is followed by another: at first, and at most.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Worker:
+    """
+    Does the jobs of some channels.
+
+    ``concurrency``: jobs of each channel that are done at once at most. ``timeout``: seconds that jobs may take to end
+    once the worker was told to stop; None for as long as they take.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        channels: Sequence[str],
+        layer: Any,
+        concurrency: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        self._timeout = timeout
+        self._instances = [
+            Instance(application, channel, layer) for channel in dict.fromkeys(channels) for _ in range(concurrency)
+        ]
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """
+        Do jobs until ``stop`` is called, and those that have begun to their end.
+
+        Raises what an application raises before it asks for its first job: it cannot do any.
+        """
+        tasks = [asyncio.ensure_future(instance.run()) for instance in self._instances]
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while not stopping.done():
+                done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            for instance in self._instances:
+                instance.stop()
+            _, late = await asyncio.wait(tasks, timeout=self._timeout)
+            if late:
+                logger.warning("%d jobs were not done within %g s, and are cancelled", len(late), self._timeout)
+        finally:
+            stopping.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait([stopping, *tasks])
+            for task in tasks:
+                # Raised already, or of no interest any more.
+                if not task.cancelled():
+                    task.exception()
+
+    def stop(self) -> None:
+        """Take no more jobs; in the event loop. ``run`` returns when those that were begun are done."""
+        self._stopping.set()
+
+
+class Instance:
+    """One instance of the application, and its successors."""
+
+    def __init__(self, application: Application, channel: str, layer: Any) -> None:
+        self._application = application
+        self._channel = channel
+        self._layer = layer
+        self._handler: object = None
+        self._is_stopping = False
+        #: Whether this application has ever asked for a job, and whether it did since it was called last.
+        self._is_able = False
+        self._asked = False
+        #: The task that waits for a job, and whether it was cancelled for there to be none.
+        self._waiting: asyncio.Task[Any] | None = None
+        self._is_interrupted = False
+        self._pausing: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Run the application, and again when it has ended, until it is to stop."""
+        pause = SHORTEST_PAUSE
+        while not self._is_stopping:
+            self._asked = False
+            try:
+                await self._run_once()
+            except Exception as error:
+                if not self._is_able:
+                    raise
+                logger.error("A job of channel %r failed", self._channel, exc_info=error)
+            if self._asked:
+                pause = SHORTEST_PAUSE
+            elif not self._is_stopping:
+                if not self._is_able:
+                    raise RuntimeError(f"The application ended before it asked for a job of channel {self._channel!r}.")
+                await self._rest(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def stop(self) -> None:
+        """Give it no more jobs."""
+        self._is_stopping = True
+        if self._waiting is not None:
+            self._is_interrupted = self._waiting.cancel()
+        if self._pausing is not None and not self._pausing.done():
+            self._pausing.set_result(None)
+
+    async def _run_once(self) -> None:
+        self._handler = HANDLERS.begin()
+        # Synchronous consumers have a thread each: all of them share one otherwise, and do one job at a time.
+        async with ThreadSensitiveContext():
+            try:
+                with contextlib.suppress(StopConsumer):
+                    await self._application({"type": "channel", "channel": self._channel}, self._receive, self._send)
+            finally:
+                HANDLERS.end(self._handler)
+                await sync_to_async(connections.close_all)()
+
+    async def _receive(self) -> Any:
+        """Return the next job. Raises ``StopConsumer`` when there is none any more."""
+        self._asked = self._is_able = True
+        if self._is_stopping:
+            raise StopConsumer
+        HANDLERS.pause(self._handler)
+        self._waiting = asyncio.current_task()
+        try:
+            return await self._layer.receive(self._channel)
+        except asyncio.CancelledError:
+            if not self._is_interrupted:
+                raise
+            self._is_interrupted = False
+            if sys.version_info >= (3, 11) and self._waiting is not None:
+                self._waiting.uncancel()
+            raise StopConsumer from None
+        finally:
+            self._waiting = None
+            HANDLERS.go_on(self._handler)
+
+    async def _send(self, message: Any) -> None:
+        raise RuntimeError(f"A job of channel {self._channel!r} has nobody to send {message.get('type')!r} to.")
+
+    async def _rest(self, seconds: float) -> None:
+        self._pausing = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait([self._pausing], timeout=seconds)
+        finally:
+            self._pausing = None

@@ -1,0 +1,43 @@
+"""Who may look at the live page: the rule of ``CHANNELS_REDIS_FAST["LIVE_ACCESS"]``, for requests and for sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from ..apps import read_settings
+
+
+def may_look(user: Any) -> bool:
+    """
+    Return whether a user may look. ``user``: as authentication left it; None where a site has none.
+
+    A rule of the site's own may ask the database, so this is for threads that may.
+    """
+    return bool(find_rule()(user))
+
+
+def find_rule() -> Callable[[Any], Any]:
+    """Return the rule in force. Raises ``ImproperlyConfigured`` for one that cannot be imported."""
+    named = read_settings()["LIVE_ACCESS"]
+    if named in _RULES:
+        return _RULES[named]
+    try:
+        rule: Callable[[Any], Any] = import_string(named)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"CHANNELS_REDIS_FAST['LIVE_ACCESS']: {error}") from error
+    return rule
+
+
+def _is_staff(user: Any) -> bool:
+    return bool(getattr(user, "is_active", False) and getattr(user, "is_staff", False))
+
+
+def _is_superuser(user: Any) -> bool:
+    return bool(getattr(user, "is_active", False) and getattr(user, "is_superuser", False))
+
+
+_RULES = {"staff": _is_staff, "superuser": _is_superuser}

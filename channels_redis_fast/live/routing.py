@@ -1,0 +1,15 @@
+"""
+``path("layers/", URLRouter(websocket_urlpatterns))``: the page's WebSocket, below the path that the page has.
+
+It goes behind ``AuthMiddlewareStack``: without a user nobody is let in, and the page polls.
+"""
+
+from __future__ import annotations
+
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import path
+
+from .consumer import LiveConsumer
+
+#: Another site's page may not open the socket with its visitor's cookies.
+websocket_urlpatterns = [path("socket/", AllowedHostsOriginValidator(LiveConsumer.as_asgi()))]

@@ -1,0 +1,98 @@
+"""
+How a message gets from its sender to its receivers where there is no wire: as a copy.
+
+As a wire would copy it, it is packed and unpacked by the layer's serializer: a tuple arrives as a list, and what a
+server could not be sent is refused. Without that, its dicts and lists are copied, and all else is the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .. import options
+from ..base import say_where
+from ..hot import EnvelopeCodec, clone, footprint, round_trip
+from ..messages.codec import Codec, Message
+
+
+class Copying(Protocol):
+    """One way to copy messages. Where a message is going, a kind and a name, is said in what it raises."""
+
+    #: What copies a message that came through ``carry``, for each further receiver; None where ``clone`` does.
+    copy: Callable[[Message], Message] | None
+
+    def through(self, message: Message, /) -> Message:
+        """Return what receivers get of a message of any size. Raises the serializer's error as it is."""
+
+    def carry(self, message: Message, kind: str, name: object, /) -> Message:
+        """Return what receivers get. Raises the serializer's error; ``ValueError`` for a message that is too large."""
+
+    def keep(self, message: Message, kind: str, name: object, /) -> tuple[Any, int]:
+        """Return a message as it is kept, and about the bytes that it takes. Raises what ``carry`` raises."""
+
+    def give(self, kept: Any, /) -> Message:
+        """Return a message of its own for whoever asks for one that is kept."""
+
+
+class SerializedCopies:
+    """Copies as of a wire. ``max_size``: bytes that a packed message may have, None for any number."""
+
+    def __init__(self, codec: Codec, max_size: int | None) -> None:
+        self.copy = codec.copy
+        self._encode = codec.encode
+        self._decode = codec.decode
+        self._max_size = max_size
+        if isinstance(codec, EnvelopeCodec):
+            self.through = round_trip  # type: ignore[method-assign]
+
+    def through(self, message: Message, /) -> Message:
+        return self._decode(self._encode(message, None))[1]
+
+    def carry(self, message: Message, kind: str, name: object, /) -> Message:
+        if self._max_size is None:
+            try:
+                return self.through(message)
+            except Exception as error:
+                say_where(error, f"{kind} {name}")
+                raise
+        return self.give(self.keep(message, kind, name)[0])
+
+    def keep(self, message: Message, kind: str, name: object, /) -> tuple[Any, int]:
+        try:
+            packed = self._encode(message, None)
+        except Exception as error:
+            say_where(error, f"{kind} {name}")
+            raise
+        if self._max_size is not None:
+            options.check_size(packed, self._max_size, f"{kind} {name}")
+        return packed, len(packed)
+
+    def give(self, kept: Any, /) -> Message:
+        return self._decode(kept)[1]
+
+
+class ObjectCopies:
+    """Copies of a message's dicts and lists, which hold the sender's own objects."""
+
+    copy: Callable[[Message], Message] | None = None
+
+    def through(self, message: Message, /) -> Message:
+        # Of a subclass of dict what it shows, as serializers take it.
+        copy: Message = clone(message if type(message) is dict else dict(message.items()))
+        return copy
+
+    def carry(self, message: Message, kind: str, name: object, /) -> Message:
+        try:
+            return self.through(message)
+        except Exception as error:
+            say_where(error, f"{kind} {name}")
+            raise
+
+    def keep(self, message: Message, kind: str, name: object, /) -> tuple[Any, int]:
+        copy = self.carry(message, kind, name)
+        return copy, footprint(copy)
+
+    def give(self, kept: Any, /) -> Message:
+        copy: Message = clone(kept)
+        return copy

@@ -1,0 +1,222 @@
+"""
+The histories of an in-memory layer's groups: what is kept of each, and reading it.
+
+Positions are those of ``history``, and so is what ``complete`` means. Nothing is lost here but what makes room or
+expires, and that is always the oldest: so what was missed is complete if its position is one that the group had, and
+that nothing newer has gone. A group that is forgotten, or expires, begins anew at a position that nobody has seen.
+
+The caller holds the layer's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..history import FIELD, History
+from ..history.positions import Position, digest_of
+from ..history.retention import Retention, RetentionRules
+from ..messages.codec import Message
+from ..stats import Stats
+from .copying import Copying
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Bytes that a kept message is taken to have beside the message itself, as on a server.
+OVERHEAD = 100
+
+#: Milliseconds and number: what an entry of a stream has as its ID.
+Entry = tuple[int, int]
+
+
+class Kept(NamedTuple):
+    """A message that was sent to a group. ``excluded``: the channels that it was not for."""
+
+    entry: Entry
+    message: Any
+    size: int
+    excluded: frozenset[str]
+
+
+class GroupHistory:
+    """What is kept of one group. ``epoch``: the life of the layer that it belongs to."""
+
+    __slots__ = ("_bytes", "_digest", "_epoch", "_kept", "_start", "_was_trimmed", "expires_at", "retention")
+
+    def __init__(self, group: str, epoch: str, retention: Retention) -> None:
+        self.retention = retention
+        self.expires_at = 0.0
+        self._digest = digest_of(group.encode())
+        self._epoch = epoch
+        self._kept: deque[Kept] = deque()
+        self._bytes = 0
+        #: The position before the oldest message that is kept. The number is random: of two histories of one group of
+        #: which the first was forgotten, none has a position of the other.
+        self._start: Entry = (_milliseconds(), int.from_bytes(os.urandom(4), "big") % 1_000_000_000)
+        self._was_trimmed = False
+
+    def next_position(self) -> Position:
+        """Return the position of the message that comes next."""
+        milliseconds, number = self._newest
+        now = _milliseconds()
+        entry = (now, 0) if now > milliseconds else (milliseconds, number + 1)
+        return self._position(entry)
+
+    def record(self, position: Position, message: Any, size: int, excluded: frozenset[str]) -> None:
+        """Keep a message at the position that ``next_position`` gave, and let the oldest make room for it."""
+        self._kept.append(Kept((position.milliseconds, position.number), message, size + OVERHEAD, excluded))
+        self._bytes += size + OVERHEAD
+        while len(self._kept) > self.retention.size or (self._bytes > self.retention.max_bytes and len(self._kept) > 1):
+            oldest = self._kept.popleft()
+            self._bytes -= oldest.size
+            self._start = oldest.entry
+            self._was_trimmed = True
+
+    def behind(self, since: str | None, limit: int | None) -> tuple[list[Kept], Entry, bool]:
+        """Return the messages that are asked for, the position to go on from, and whether they are complete."""
+        position = None if since is None else Position.parse(since)
+        if position is not None and position.group != self._digest:
+            position = None
+        if position is None:
+            found = list(self._kept)
+            cut = limit is not None and len(found) > limit
+            if limit is not None and cut:
+                found = found[-limit:]
+            return found, self._newest, since is None and not cut and not self._was_trimmed
+        after: Entry = (position.milliseconds, position.number)
+        missed: list[Kept] = []
+        is_known = self._start == after
+        for kept in reversed(self._kept):
+            if kept.entry <= after:
+                is_known = kept.entry == after
+                break
+            missed.append(kept)
+        missed.reverse()
+        reached = self._newest
+        if limit is not None and len(missed) >= limit:
+            missed = missed[:limit]
+            reached = missed[-1].entry
+        return missed, reached, is_known and position.epoch == self._epoch
+
+    def text(self, entry: Entry) -> str:
+        """Return the position of an entry as text."""
+        return str(self._position(entry))
+
+    @property
+    def _newest(self) -> Entry:
+        return self._kept[-1].entry if self._kept else self._start
+
+    def _position(self, entry: Entry) -> Position:
+        return Position(*entry, self._digest, self._epoch)
+
+
+class GroupHistories:
+    """The histories of a layer. ``rules``: the option ``history``."""
+
+    def __init__(self, rules: Mapping[Any, Mapping[str, Any]], copying: Copying, stats: Stats) -> None:
+        self._rules = RetentionRules(rules)
+        self._copying = copying
+        self._stats = stats
+        self._epoch = os.urandom(4).hex()
+        #: By group, the one that was used last at the end.
+        self._histories: OrderedDict[str, GroupHistory] = OrderedDict()
+
+    @property
+    def retentions(self) -> Mapping[str, Retention]:
+        """What is kept of groups, by their pattern as text."""
+        return self._rules.by_pattern
+
+    def find(self, group: str) -> GroupHistory | None:
+        """Return the history of a group, None if it has none."""
+        now = time.monotonic()
+        history = self._histories.get(group)
+        if history is None or history.expires_at <= now:
+            retention = self._rules.lookup(group)
+            if retention is None:
+                return None
+            self._drop_expired(now)
+            history = self._histories[group] = GroupHistory(group, self._epoch, retention)
+        history.expires_at = now + history.retention.ttl
+        self._histories.move_to_end(group)
+        return history
+
+    def get(self, group: str) -> GroupHistory:
+        """``find``. Raises ``RuntimeError`` for a group that has no history."""
+        history = self.find(group)
+        if history is None:
+            raise RuntimeError(f"Group {group!r} has no history: no pattern of the option 'history' matches its name.")
+        return history
+
+    def record(self, group: str, history: GroupHistory, message: Message, excluded: frozenset[str]) -> Message:
+        """Keep a message, and return it as it is delivered, with its position."""
+        position = history.next_position()
+        kept, size = self._copying.keep(message, "group", group)
+        history.record(position, kept, size, excluded)
+        self._stats.recorded += 1
+        delivered = self._copying.give(kept)
+        delivered[FIELD] = str(position)
+        return delivered
+
+    def read(self, group: str, since: str | None, limit: int | None, channel: str | None = None) -> History:
+        """
+        Return messages of a group's history, for ``channel`` without those that were not for it.
+
+        Raises ``RuntimeError`` for a group that has none, ``TypeError`` or ``ValueError`` naming a wrong argument.
+        """
+        history = self.get(group)
+        _check(since, limit)
+        found, reached, is_whole = history.behind(since, limit)
+        messages = []
+        for kept in found:
+            if channel in kept.excluded:
+                continue
+            try:
+                message = self._copying.give(kept.message)
+            except Exception as error:
+                self._stats.undecodable += 1
+                logger.error(
+                    "Skipped an undecodable message in the history of group %r: %s: %s",
+                    group,
+                    type(error).__name__,
+                    error,
+                )
+                is_whole = False
+                continue
+            message[FIELD] = history.text(kept.entry)
+            messages.append(message)
+        return History(messages, history.text(reached), is_whole)
+
+    def forget(self, group: str) -> None:
+        """Throw a group's history away. Raises ``RuntimeError`` for a group that has none."""
+        self.get(group)
+        del self._histories[group]
+
+    def clear(self) -> None:
+        """Throw all histories away."""
+        self._histories.clear()
+
+    def _drop_expired(self, now: float) -> None:
+        # A group that is used rarely may live for longer than those behind it, so a few may stay too long; not for
+        # ever, since it gets to the end or goes itself.
+        while self._histories:
+            oldest = next(iter(self._histories))
+            if self._histories[oldest].expires_at > now:
+                break
+            del self._histories[oldest]
+
+
+def _check(since: object, limit: object) -> None:
+    if since is not None and not isinstance(since, str):
+        raise TypeError(f"since must be a position (str) or None, not {type(since).__name__}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+        raise TypeError(f"limit must be a number of messages or None, not {type(limit).__name__}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1; it is {limit}")
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,127 @@
+"""
+Who is there: the users of an in-memory layer's groups, each with one or several channels.
+
+A user is present from the first channel that joins until ``grace`` seconds after the last one has left; coming back
+meanwhile is no event. Who is told to leave, leaves at once. All channels are of this process, so that nothing
+has to find out who has died.
+
+The caller holds the layer's lock. What there is to tell is returned, in order, and not told here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field as made_by
+from typing import Any
+
+from ..messages.codec import Message
+from ..presence.keys import User, user_field, user_of
+from ..presence.rules import PresenceRules
+
+
+@dataclass
+class Present:
+    """One user in one group. ``leaves_at``: when (monotonic) he is no longer there, None while a channel is."""
+
+    info: Any
+    channels: dict[str, None] = made_by(default_factory=dict)
+    leaves_at: float | None = None
+
+
+#: What a group is to be told, by its name.
+Event = tuple[str, Message]
+
+
+class Presence:
+    """The users of all groups of a layer. ``look_in``: has ``leave_due`` called in so many seconds."""
+
+    def __init__(self, rules: PresenceRules, look_in: Callable[[float], None]) -> None:
+        self._rules = rules
+        self._look_in = look_in
+        #: By group and by the field that stands for the user.
+        self._groups: dict[str, dict[bytes, Present]] = {}
+        #: By group and channel, whose channel it is.
+        self._users: dict[tuple[str, str], bytes] = {}
+
+    def join(self, group: str, channel: str, user: User | None, info: Any) -> list[Event]:
+        """Have a channel of a user join, of nobody with a name for None; one that was another user's leaves first."""
+        field = user_field(user, channel)
+        events = self.leave_due(group)
+        former = self._users.get((group, channel))
+        if former is not None and former != field:
+            events += self.leave(group, channel)
+        users = self._groups.setdefault(group, {})
+        present = users.get(field)
+        if present is None:
+            present = users[field] = Present(info)
+            events += self._event("presence.join", group, field, info)
+        present.info = info
+        present.leaves_at = None
+        present.channels[channel] = None
+        self._users[group, channel] = field
+        return events
+
+    def leave(self, group: str, channel: str) -> list[Event]:
+        """Have a channel leave, if it is there."""
+        field = self._users.pop((group, channel), None)
+        if field is None:
+            return []
+        present = self._groups[group][field]
+        present.channels.pop(channel, None)
+        return [] if present.channels else self._begin_to_leave(group, field, present)
+
+    def leave_all(self, group: str, user: User) -> list[Event]:
+        """Have a user leave at once, with all channels."""
+        field = user_field(user)
+        present = self._groups.get(group, {}).get(field)
+        if present is None:
+            return []
+        for channel in present.channels:
+            self._users.pop((group, channel), None)
+        return self._gone(group, field, present)
+
+    def leave_due(self, group: str | None = None) -> list[Event]:
+        """Have those leave whose time of grace is over, in a group or in all."""
+        now = time.monotonic()
+        events: list[Event] = []
+        for name in list(self._groups) if group is None else [group]:
+            users = self._groups.get(name, {})
+            for who, present in list(users.items()):
+                if present.leaves_at is not None and present.leaves_at <= now:
+                    events += self._gone(name, who, present)
+        return events
+
+    def users(self, group: str) -> dict[User, Any]:
+        """Return the users with a name who are present, each with his info, who has been there for longest first."""
+        named = ((user_of(who), present.info) for who, present in self._groups.get(group, {}).items())
+        return {user: info for user, info in named if user is not None}
+
+    def count(self, group: str) -> int:
+        """Return how many are present, those without a name too."""
+        return len(self._groups.get(group, ()))
+
+    def clear(self) -> None:
+        """Forget everybody, without telling."""
+        self._groups.clear()
+        self._users.clear()
+
+    def _begin_to_leave(self, group: str, field: bytes, present: Present) -> list[Event]:
+        if not self._rules.grace:
+            return self._gone(group, field, present)
+        present.leaves_at = time.monotonic() + self._rules.grace
+        self._look_in(self._rules.grace)
+        return []
+
+    def _gone(self, group: str, field: bytes, present: Present) -> list[Event]:
+        users = self._groups[group]
+        del users[field]
+        if not users:
+            del self._groups[group]
+        return self._event("presence.leave", group, field, present.info)
+
+    def _event(self, kind: str, group: str, field: bytes, info: Any) -> list[Event]:
+        if not self._rules.events:
+            return []
+        return [(group, {"type": kind, "group": group, "user": user_of(field), "info": info})]

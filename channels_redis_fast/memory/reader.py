@@ -1,0 +1,52 @@
+"""
+The messages of one specific channel, one claim for each: what ``receive`` does, without a coroutine.
+
+For consumers, who wait for other things as well.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from ..hot import Waiter, Waker
+from ..messages.codec import Message
+from ..stats import Stats
+from .mailboxes import ChannelMailboxes
+
+
+class Reader:
+    """Reads one channel in one event loop, a message at a time: each claim is either taken or abandoned."""
+
+    __slots__ = ("_channel", "_mailboxes", "_stats", "_waker")
+
+    def __init__(self, mailboxes: ChannelMailboxes, stats: Stats, channel: str, waker: Waker) -> None:
+        self._mailboxes = mailboxes
+        self._stats = stats
+        self._channel = channel
+        self._waker = waker
+
+    def claim(self) -> Waiter[Message]:
+        """Return the waiter for the next message."""
+        mailboxes = self._mailboxes
+        if mailboxes.abandoned:
+            mailboxes.clear_abandoned()
+        now = monotonic()
+        if mailboxes.due <= now:
+            mailboxes.sweep(now)
+        return mailboxes.claim(self._channel, self._waker)
+
+    def take(self, coming: Waiter[Message]) -> Message:
+        """Return the message that came. Raises what ended the wait instead."""
+        if not coming.has_result():
+            self.abandon(coming)
+            return coming.take()
+        self._stats.receives += 1
+        return coming.take()
+
+    def abandon(self, coming: Waiter[Message]) -> None:
+        """End a wait. What it was given and nobody took goes to the next receiver, or back."""
+        self._mailboxes.abandon(self._channel, coming)
+
+    def abandon_later(self, coming: Waiter[Message]) -> None:
+        """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
+        self._mailboxes.abandon_later(self._channel, coming)

@@ -1,0 +1,77 @@
+"""
+The channels that a message to a group is not for: mostly that of its sender.
+
+The core layer leaves their names out of what it delivers. Where nobody knows who will receive a message (Pub/Sub, a
+history), they travel in it under a reserved key, as its last entry: who receives or reads it obeys and removes that.
+Knows messages and names; not groups, nor how a message travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..hot import pack
+from .codec import Message
+
+#: The key of a message under which the names are: a list of at least one.
+EXCLUDED = "__exclude__"
+
+NOBODY: frozenset[str] = frozenset()
+
+#: What ``group_send_many`` takes of each message: its group, the message, and perhaps whom to exclude.
+GroupSend = tuple[str, Message] | tuple[str, Message, Iterable[str] | None]
+
+
+def listed(sends: Iterable[GroupSend]) -> list[tuple[Any, ...]]:
+    """
+    Return what ``group_send_many`` is given as tuples: group, message and, where there are some, names to exclude.
+
+    Everything that the caller handed over is iterated here. Raises ``ValueError`` for a tuple of another length,
+    ``TypeError`` for names that are no iterable of them.
+    """
+    tuples: list[tuple[Any, ...]] = [tuple(send) for send in sends]
+    for place, send in enumerate(tuples):
+        if len(send) != 2:
+            group, message, exclude = send
+            tuples[place] = (group, message) if exclude is None else (group, message, names_in(exclude))
+    return tuples
+
+
+def names_in(exclude: Iterable[str]) -> list[str]:
+    """Return what was handed over as ``exclude``. Raises ``TypeError`` for what is no iterable of names."""
+    # A name by itself is an iterable of its characters.
+    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
+        raise TypeError(f"exclude must be a list of channel names, not {type(exclude).__name__}")
+    return list(exclude)
+
+
+def checked(exclude: Iterable[str], check: Callable[[str], object]) -> frozenset[str]:
+    """Return the names to exclude. Raises ``TypeError`` for what is no iterable of them, and what ``check`` raises."""
+    names = names_in(exclude)
+    for name in names:
+        check(name)
+    return frozenset(names)
+
+
+def with_excluded(message: Message, names: frozenset[str]) -> Message:
+    """Return a message together with the names of those who are not to get it, in place of any that it has."""
+    # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show others there than it holds.
+    whole = dict(message.items())
+    whole.pop(EXCLUDED, None)
+    whole[EXCLUDED] = sorted(names)
+    return whole
+
+
+def entry_size(names: frozenset[str]) -> int:
+    """Return how many bytes of msgpack ``with_excluded`` puts behind a message's own entries."""
+    return len(pack({EXCLUDED: list(names)})) - 1
+
+
+def take_excluded(message: Message) -> frozenset[str]:
+    """Remove from a message the names of those who are not to get it, and return them. Anything else there stays."""
+    names: object = message.get(EXCLUDED)
+    if type(names) is not list or not names or not all(type(name) is str for name in names):
+        return NOBODY
+    del message[EXCLUDED]
+    return frozenset(names)

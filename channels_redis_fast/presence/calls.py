@@ -1,0 +1,408 @@
+"""
+Changes of the presence of a group on their way to its server: those of one tick of an event loop in one call.
+
+Knows how a call and its reply read (``scripts``), and what each change means for the record of its group; not when
+anything is changed, nor how an event is delivered.
+
+Rules kept here:
+
+- Each event loop has one call for each group under way. What is asked for meanwhile goes in the next one, in order.
+- A change is recorded when the server has carried it out. One that cannot be told to the server is not forgotten.
+- Data that were lost are restored before anything else is changed: the call that finds it out has done nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+
+from ..connection.identity import UNKNOWN, ServerIdentity
+from ..connection.replies import UnexpectedReply
+from ..connection.script_call import ScriptCall, no_scripts
+from . import scripts
+from .events import Event
+from .groups import Entry, GroupPresence, Waiting
+
+#: Operations in one call, so that none holds up the server for long.
+MAX_OPERATIONS = 1_000
+
+#: How lost data are restored: without events, since those were told before; or with, where others may have told since
+#: that this process is gone.
+QUIETLY, LOUDLY = b"q", b"l"
+
+
+class Operation:
+    """One change, or several in one; ``future`` is given what the script says of it, if somebody waits for that."""
+
+    __slots__ = ("first", "future", "gone", "kind", "second", "third")
+
+    def __init__(
+        self,
+        kind: bytes,
+        future: asyncio.Future[int] | None = None,
+        first: Any = b"",
+        second: Any = b"",
+        third: Any = b"",
+    ) -> None:
+        self.kind = kind
+        self.first = first
+        self.second = second
+        self.third = third
+        self.future = future
+        #: Owners that are known to be gone.
+        self.gone: Sequence[bytes] = ()
+
+    def users(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield users whom it may have come or leave, with what is known of them here."""
+        if self.kind == b"j":
+            yield self.second, self.third
+        elif self.kind == b"l" and self.second:
+            yield self.second, b""
+        elif self.kind in (b"u", b"w"):
+            yield self.first, b""
+
+    def settle(self, result: int) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(error)
+
+
+class Keeper(Protocol):
+    """The presence of a layer in one event loop, as far as the queue of a group is concerned."""
+
+    has_events: bool
+    #: Milliseconds for which a user stays present after the last channel has gone.
+    grace: int
+
+    @property
+    def owner(self) -> str:
+        """What this process is called in entries."""
+
+    @property
+    def claimant(self) -> str:
+        """What this event loop is called in claims."""
+
+    def way_to(self, group: GroupPresence) -> Any:
+        """Return what leads to the server of a group."""
+
+    def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
+        """Return for how many milliseconds announcements are put off, since the server may have lost its data."""
+
+    def way_back(self) -> bytes:
+        """Return how lost data are restored: ``QUIETLY`` or ``LOUDLY``."""
+
+    def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
+        """Have a user's change looked at after that time."""
+
+    def look_again(self, group: GroupPresence, seconds: float) -> None:
+        """Have a group asked again after that time: who was to deliver events may have failed to."""
+
+    def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
+        """Have events delivered that this event loop has claimed."""
+
+    def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
+        """Have a group told of users whose events may be lost, when processes have restored their parts."""
+
+    def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
+        """Called when a group was new to this process, with the processes that have a part in it."""
+
+    def is_idle(self, queue: GroupQueue) -> None:
+        """Called when a queue has nothing to do."""
+
+
+class PresenceCall(ScriptCall):
+    """One call, with what its queue has when it is written."""
+
+    __slots__ = ("_is_over", "_operations", "_queue", "_server")
+
+    repeatable = True
+
+    def __init__(self, queue: GroupQueue, way: Any) -> None:
+        super().__init__(scripts.CHANGE, way)
+        self._queue = queue
+        self._operations: list[Operation] | None = None
+        self._server = ServerIdentity()
+        self._is_over = False
+
+    def arguments(self, server: ServerIdentity) -> list[Any]:
+        if self._operations is None:
+            self._operations = self._queue.take()
+        self._server = server
+        return self._queue.arguments(self._operations, server)
+
+    def done(self, reply: Any) -> None:
+        if self._is_over:
+            return
+        operations = self._operations or []
+        if isinstance(reply, Exception):
+            self._is_over = True
+            self._queue.failed(operations, reply)
+            return
+        try:
+            outcome = Outcome(reply, len(operations))
+        except (AttributeError, IndexError, TypeError, ValueError):
+            raise UnexpectedReply.to("the script of presence", reply) from None
+        self._is_over = True
+        self._queue.answered(operations, outcome, self._server)
+
+    def refused(self, error: ResponseError | None) -> None:
+        self.done(no_scripts(self._way, error, "presence"))
+
+
+class Outcome:
+    """
+    What the script has answered. ``is_lost``: nothing was done, since the data are not those that the caller knows.
+
+    ``waits``: users whose change waits for this process: user, kind, milliseconds, info.
+
+    Raises ``ValueError`` and the like for what is no answer to so many operations.
+    """
+
+    __slots__ = ("claimed", "epoch", "events", "is_lost", "owners", "results", "waits")
+
+    def __init__(self, reply: Any, count: int) -> None:
+        self.epoch: str = reply[0].decode()
+        self.is_lost = len(reply) == 1
+        self.results: list[int] = []
+        self.waits: list[tuple[bytes, bytes, int, bytes]] = []
+        self.owners: list[bytes] = []
+        self.events: list[Event] = []
+        #: Milliseconds for which others have claimed events that were not delivered yet; 0 where there are none.
+        self.claimed = 0
+        if self.is_lost:
+            return
+        _, self.results, waits, self.owners, first, *events = reply
+        if len(self.results) != count:
+            raise ValueError("another number of results")
+        self.waits = list(zip(waits[::4], waits[1::4], waits[2::4], waits[3::4], strict=True))
+        self.claimed = max(-int(first), 0)
+        # One that is damaged, or none of ours, is told to nobody, and to be done with.
+        for number, raw in enumerate(events, int(first)):
+            try:
+                self.events.append(Event.of(self.epoch, number, raw))
+            except ValueError:
+                self.events.append(Event(self.epoch, number, b"", b"", raw))
+
+
+class GroupQueue:
+    """The changes of one group from one event loop; exists while there are any."""
+
+    def __init__(self, keeper: Keeper, group: GroupPresence) -> None:
+        self.group = group
+        self._keeper = keeper
+        self._way = keeper.way_to(group)
+        self._waiting: deque[Operation] = deque()
+        self._is_busy = False
+        #: How the group is to be restored by the next call, and is by the one that is under way; empty for not at all.
+        self._restores = self._restoring = b""
+        #: The newest event that this event loop has, and those on their way to the group.
+        self._epoch = ""
+        self._newest = 0
+        self.delivering = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do, and nothing under way."""
+        return not (self._is_busy or self._waiting or self.delivering)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the server of the group."""
+        return self._way.identity is not UNKNOWN
+
+    def put(self, operation: Operation) -> None:
+        """Have a change made after those that were asked for before."""
+        self._waiting.append(operation)
+        if not self._is_busy:
+            self._begin()
+
+    def restore(self) -> None:
+        """Have the server told again what this process has in the group, in case that it has lost it."""
+        if self._restores != LOUDLY:
+            self._restores = self._keeper.way_back()
+        self.put(Operation(b"e"))
+
+    def delivered(self, events: list[Event]) -> None:
+        """Called when events were delivered, which this queue has given away."""
+        self.delivering -= len(events)
+        self.put(Operation(b"a", None, events[-1].number, events[-1].epoch))
+
+    # One call after the other.
+
+    def _begin(self) -> None:
+        self._is_busy = True
+        self._way.submit(PresenceCall(self, self._way))
+
+    def _go_on(self) -> None:
+        if self._waiting:
+            self._begin()
+            return
+        self._is_busy = False
+        if not self.delivering:
+            self._keeper.is_idle(self)
+
+    def take(self) -> list[Operation]:
+        """Return what is to be done now, just before it is written."""
+        operations: list[Operation] = []
+        self._restoring, self._restores = self._restores, b""
+        if self._restoring:
+            operations += [
+                Operation(b"r", None, channel, entry.user, entry.info) for channel, entry in self.group.channels.items()
+            ]
+            now = time.monotonic()
+            for user, waiting in self.group.waiting.items():
+                left = max(int(1000 * (waiting.due - now)), 0)
+                operations.append(Operation(waiting.kind.upper(), None, user, waiting.info, left))
+            operations.append(Operation(b"z"))
+        count = len(operations) + MAX_OPERATIONS
+        waiting_ones = self._waiting
+        while waiting_ones and len(operations) < count:
+            operation = waiting_ones.popleft()
+            # A caller who has given up wants nothing that was not done yet, unless it is to leave.
+            if operation.kind != b"j" or operation.future is None or not operation.future.done():
+                operations.append(operation)
+        return operations
+
+    def arguments(self, operations: list[Operation], server: ServerIdentity) -> list[Any]:
+        """Return what the script takes."""
+        group, keeper = self.group, self._keeper
+        known = "" if group.is_empty else group.epoch
+        gone = [owner for operation in operations for owner in operation.gone]
+        arguments: list[Any] = [
+            3,
+            *group.keys,
+            keeper.owner,
+            keeper.claimant,
+            os.urandom(8).hex(),
+            known,
+            self._restoring,
+            self._newest if known and known == self._epoch else 0,
+            "1" if keeper.has_events else "",
+            keeper.grace,
+            keeper.delay_on(group, server),
+            group.name,
+            b" " + b" ".join(gone) if gone else b"",
+            server.run_id,
+        ]
+        for operation in operations:
+            arguments += (operation.kind, operation.first, operation.second, operation.third)
+        return arguments
+
+    def answered(self, operations: list[Operation], outcome: Outcome, server: ServerIdentity) -> None:
+        """Called with what the script has answered."""
+        if outcome.is_lost:
+            self._waiting.extendleft(reversed(operations))
+            self._restores = self._restores or self._keeper.way_back()
+            self._begin()
+            return
+        group = self.group
+        was_new = group.is_empty
+        if group.epoch != outcome.epoch and group.untold:
+            self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
+            group.untold = {}
+        group.epoch = outcome.epoch
+        group.server = server
+        group.renewed = time.monotonic()
+        group.is_doubtful = False
+        for operation, result in zip(operations, outcome.results, strict=True):
+            _RECORD[operation.kind](group, operation, result)
+            operation.settle(result)
+        now = time.monotonic()
+        for user, kind, milliseconds, info in outcome.waits:
+            group.waiting[user] = Waiting(kind, now + milliseconds / 1000, info)
+            self._keeper.remind(group, user, milliseconds / 1000)
+        events = outcome.events
+        if outcome.epoch == self._epoch:
+            events = [event for event in events if event.number > self._newest]
+        if events:
+            self._epoch, self._newest = outcome.epoch, events[-1].number
+            self.delivering += len(events)
+            self._keeper.deliver(self, events)
+        if self._keeper.has_events:
+            for event in events:
+                group.untold[event.user] = (event.info, now)
+            for operation in operations:
+                for user, info in operation.users():
+                    group.untold[user] = (info, now)
+        group.is_pending = bool(outcome.claimed or self.delivering)
+        if outcome.claimed:
+            self._keeper.look_again(group, outcome.claimed / 1000)
+        group.prune(now)
+        if was_new and not group.is_empty:
+            self._keeper.joined(group, outcome.owners)
+        self._go_on()
+
+    def failed(self, operations: list[Operation], error: Exception) -> None:
+        """Called when a call has failed: it may have been carried out."""
+        group = self.group
+        failed = operations
+        if isinstance(error, (ConnectionError, TimeoutError)) or not operations:
+            # It would be the same for all. Without operations nothing was taken, and nothing can be.
+            failed = [*operations, *self._waiting]
+            self._waiting.clear()
+        for operation in failed:
+            if operation.kind == b"l" and operation.first in group.channels:
+                group.ending.add(operation.first)
+            operation.fail(error)
+            if self._keeper.has_events:
+                for user, info in operation.users():
+                    group.untold[user] = (info, time.monotonic())
+        self._restores = self._restores or self._restoring
+        group.is_doubtful = True
+        self._go_on()
+
+
+def _joined(group: GroupPresence, operation: Operation, result: int) -> None:
+    group.channels[operation.first] = Entry(operation.second, operation.third)
+    group.ending.discard(operation.first)
+
+
+def _restored(group: GroupPresence, operation: Operation, result: int) -> None:
+    if not result:
+        # Another process has ended it meanwhile.
+        group.forget(operation.first)
+
+
+def _left(group: GroupPresence, operation: Operation, result: int) -> None:
+    group.forget(operation.first)
+
+
+def _user_left(group: GroupPresence, operation: Operation, result: int) -> None:
+    for channel in [channel for channel, entry in group.channels.items() if entry.user == operation.first]:
+        group.forget(channel)
+    group.waiting.pop(operation.first, None)
+
+
+def _was_due(group: GroupPresence, operation: Operation, result: int) -> None:
+    group.waiting.pop(operation.first, None)
+
+
+def _nothing(group: GroupPresence, operation: Operation, result: int) -> None:
+    """What changes nothing of what is recorded."""
+
+
+#: What a change means for the record of its group.
+_RECORD: dict[bytes, Callable[[GroupPresence, Operation, int], None]] = {
+    b"j": _joined,
+    b"r": _restored,
+    b"l": _left,
+    b"k": _left,
+    b"u": _user_left,
+    b"w": _was_due,
+    b"L": _nothing,
+    b"J": _nothing,
+    b"s": _nothing,
+    b"a": _nothing,
+    b"c": _nothing,
+    b"z": _nothing,
+    b"e": _nothing,
+}

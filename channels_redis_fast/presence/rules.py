@@ -1,0 +1,65 @@
+"""The option ``presence``: how long a lease lasts, what counts as gone, and whether groups are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .. import options
+
+#: What holds where the option does not say it: seconds, seconds, and whether there are events.
+LEASE, GRACE, EVENTS = 30, 5, True
+
+
+class PresenceRules(NamedTuple):
+    """
+    ``lease``: seconds that a process' lease lasts. ``grace``: seconds for which a user stays present after the last
+    channel has gone. ``events``: whether groups are told who comes and who leaves.
+    """
+
+    lease: float
+    grace: float
+    events: bool
+
+    @classmethod
+    def of(cls, option: Any) -> PresenceRules | None:
+        """
+        Return what the option says, None for a layer without presence.
+
+        Raises ``TypeError`` or ``ValueError`` naming the part of it that is wrong.
+        """
+        if option is None:
+            return None
+        if not isinstance(option, Mapping):
+            raise TypeError(f"Option 'presence' must be a dict or None, not {type(option).__name__}.")
+        unknown = [name for name in option if name not in ("lease", "grace", "events")]
+        if unknown:
+            raise ValueError(
+                f"Option 'presence' has an unknown key {unknown[0]!r}; it takes 'lease', 'grace' and 'events'."
+            )
+        lease = options.lease("presence['lease']", option.get("lease", LEASE))
+        if lease is None:
+            raise TypeError("Option 'presence['lease']' must be a number of seconds, not None.")
+        given = option.get("grace", GRACE)
+        # None at all is a number of seconds too.
+        grace = 0.0 if given == 0 and not isinstance(given, bool) else options.duration("presence['grace']", given)
+        if grace >= 2**31:
+            raise ValueError(f"Option 'presence['grace']' must be less than 2**31 seconds; it is {grace}.")
+        return cls(lease, grace, options.flag("presence['events']", option.get("events", EVENTS)))
+
+
+def one_lease(lease: float | None, rules: PresenceRules | None, is_said: bool) -> float | None:
+    """
+    Return the duration of a layer's leases, by the option ``lease`` or the ``lease`` in ``presence``.
+
+    ``is_said``: whether ``presence`` says one itself. Raises ``ValueError`` where both do, and differ.
+    """
+    if rules is None:
+        return lease
+    if lease is None:
+        return rules.lease
+    if is_said and lease != rules.lease:
+        raise ValueError(
+            f"Options 'lease' ({lease:g}) and 'presence['lease']' ({rules.lease:g}) are the same one: give it once."
+        )
+    return lease

@@ -1,0 +1,419 @@
+"""
+What Lua does to the presence of a group: all changes of one call, and the events that follow. Text only, no I/O.
+
+KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of these data, ``since`` when,
+``server``, its run id, ``fresh`` where nothing was there before, and ``doubt``, until when events may be known already;
+``of OWNER`` for each process that has a part in it; ``last``, the number of the last event, and ``told``, of the last
+that was delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``). Fields of
+the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the user's change
+waits for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it; ``xCHANNEL`` that the
+channel was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event that is to be delivered.
+
+Rules they keep:
+
+- A user is present from the first channel until the last one is gone and the grace time is over; each time that begins
+  or ends there is one event, with the next number. Events are delivered in their order, by one claimant at a time. A
+  claim ends when all is delivered, when its time is over, or with its process.
+- What is done twice is the same as done once, and says the same: a call is repeated when its answer was lost.
+- An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another one is
+  told so, and nothing is done: it has to restore its part first. What is told then may have been told before, and says
+  that it is in doubt.
+- Only processes that are named as gone lose their part.
+"""
+
+from __future__ import annotations
+
+from ..connection.script import Script
+
+#: Milliseconds that a claimant has to deliver events; it gets as many again with each that it has delivered.
+CLAIM = 10_000
+
+#: Seconds for which the data of a group are kept that has users, and one that has none. Processes renew the first.
+KEPT, KEPT_EMPTY = 86_400, 600
+
+#: Milliseconds after which it is late to restore data that were lost: for about so long nobody is said to have left.
+LATE = 6_000
+
+#: Milliseconds for which the events of an epoch that follows another may be known to who has heard those of that one.
+DOUBT = 30_000
+
+#: Seconds for which it is remembered that another process has ended a channel.
+ENDED_KEPT = 86_400
+
+#: Events that one reply gives at most.
+MAX_EVENTS = 1_000
+
+#: ARGV: the process as owner; who it is as a claimant; a new epoch, should there be none; the epoch that the caller
+#: knows, empty for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to
+#: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or
+#: empty); the grace time and the time for which an announcement is put off, in milliseconds; the name of the group;
+#: owners that are gone, each behind a space; the server's run id, empty where it is not known. Then four for each
+#: operation:
+#:
+#: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
+#: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
+#: - ``u`` user: all channels of a user leave, without grace.
+#: - ``w`` user: the time is over for which a user's change was to wait.
+#: - ``L`` user info milliseconds: a user is leaving, and has so much time left. ``J`` user info milliseconds: one who
+#:   is there is to be announced after that time.
+#: - ``z``: what this process has under names that it had before leaves, but for what was restored in this call.
+#: - ``s``: what owners that are gone have left is taken care of.
+#: - ``a`` number epoch: events are delivered up to that one.
+#: - ``c`` user info: the group is told whether the user is there, since events may have been lost.
+#: - ``e``: nothing, but that the data are kept.
+#:
+#: Returns the epoch alone where it is not the one that the caller knows. Else: the epoch; by operation whether there
+#: was something to do; users whose change waits for this process to see to it: four each, the user, ``l`` or ``j``,
+#: the milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the
+#: first event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another
+#: ends; and the events: ``j`` or ``l``, in capitals where it may be known already, the length of the user, a space, the
+#: user, the info.
+#:
+#: The usual join is written out: the functions that the rest needs are made only for that, since it takes the server
+#: longer to make them than to have a user join.
+CHANGE = Script(
+    """
+local call = redis.call
+local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
+local owner, claimant, known, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
+local has_events, grace, delay, gone = ARGV[7] ~= '', tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[11]
+
+local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server', 'doubt')
+local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if not epoch or (found[6] ~= ARGV[12] and ARGV[12] ~= '') then
+  -- What was not delivered is confirmed by who was to deliver it.
+  for event = told + 1, last do call('HDEL', channels, 'e' .. event) end
+  call('HDEL', head, 'claim', 'fresh')
+  if not epoch then call('HSET', head, 'fresh', 1, 'group', ARGV[10]) end
+  epoch, told, claim = ARGV[3], last, false
+  call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[12], 'told', told)
+  found[7] = false
+  if delay > 0 or known ~= '' or found[6] then
+    found[7] = string.format('%.0f', now + DOUBT)
+    call('HSET', head, 'doubt', found[7])
+  else
+    call('HDEL', head, 'doubt')
+  end
+end
+local is_lost = known ~= '' and known ~= epoch
+local is_doubtful = mode ~= '' or (found[7] and now < tonumber(found[7]))
+if is_lost and mode == '' then return {epoch} end
+if not found[5] then call('HSET', head, 'of ' .. owner, 1) end
+local last_before, told_before = last, told
+local results, waits = {}, {}
+
+local function tell(kind, user, info)
+  if not has_events then return end
+  if is_doubtful then kind = string.upper(kind) end
+  last = last + 1
+  call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
+end
+
+local function others()
+  local match, sub, format = string.match, string.sub, string.format
+  local operations, process, is_gone = {}, match(claimant, '^[^/]+'), {}
+  for name in string.gmatch(gone, '%S+') do is_gone[name] = true end
+
+  local function remind(user, kind, due)
+    local at = #waits
+    waits[at + 1], waits[at + 2], waits[at + 3] = user, kind, due - now
+    waits[at + 4] = call('HGET', users, user) or ''
+  end
+
+  local function wait(user, kind, due)
+    call('HSET', channels, 'w' .. user, format('%s%.0f %s', kind, due, owner))
+    remind(user, kind, due)
+  end
+
+  local function waiting_for(user)
+    local kind, due, by = match(call('HGET', channels, 'w' .. user) or '', '^(.)(%d+) (.*)$')
+    return kind, tonumber(due or 0), kind and match(by, '^(.*)%.') == process
+  end
+
+  local function remind_again(user)
+    -- The answer that said so may have been lost.
+    local kind, due, is_own = waiting_for(user)
+    if is_own then remind(user, kind, due) end
+  end
+
+  local function remove(user, is_told)
+    local info = call('HGET', users, user)
+    call('HDEL', users, user)
+    call('HDEL', channels, 'n' .. user, 'w' .. user)
+    if info and is_told then tell('l', user, info) end
+  end
+
+  local function leave(channel, entry, at_once)
+    local user = match(entry, '^%S+ (.*)$')
+    call('HDEL', channels, 'c' .. channel)
+    if call('HINCRBY', channels, 'n' .. user, -1) > 0 then return end
+    call('HDEL', channels, 'n' .. user)
+    local kind = waiting_for(user)
+    if kind == 'j' then
+      -- Nobody was told that this user has come.
+      remove(user, false)
+    elseif math.max(grace, delay) > 0 and not at_once then
+      -- Other channels of this user may not have been restored yet.
+      wait(user, 'l', now + math.max(grace, delay))
+    else
+      remove(user, true)
+    end
+  end
+
+  local function join(channel, user, info, is_quiet)
+    local before = call('HMGET', channels, 'c' .. channel, 'n' .. user, 'w' .. user, 'x' .. channel)
+    local is_known = before[1] and match(before[1], '^%S+ (.*)$') == user
+    if before[1] and not is_known then leave(channel, before[1]) end
+    local count = tonumber(before[2] or 0) + (is_known and 0 or 1)
+    call('HSET', channels, 'c' .. channel, owner .. ' ' .. user, 'n' .. user, count)
+    call('HSET', users, user, info)
+    if before[4] then call('HDEL', channels, 'x' .. channel) end
+    if not before[3] then
+      if count == 1 and not is_known and not is_quiet then
+        if delay > 0 then wait(user, 'j', now + delay) else tell('j', user, info) end
+      end
+    elseif sub(before[3], 1, 1) == 'l' or is_quiet then
+      -- A user who comes back in time has never left; one who was here before has not come now.
+      call('HDEL', channels, 'w' .. user)
+    else
+      remind_again(user)
+    end
+  end
+
+  local function ended(channel, entry)
+    if is_gone[match(entry, '^%S+')] then return end
+    call('HSET', channels, 'x' .. channel, format('%.0f %s', now, match(entry, '^%S+ (.*)$')))
+  end
+
+  local function see_to(user)
+    -- Whoever has seen to it meanwhile: this process does again.
+    local kind, at = waiting_for(user)
+    if kind then wait(user, kind, at) end
+    return kind
+  end
+
+  function operations.j(channel, user, info)
+    join(channel, user, info, false)
+    return 1
+  end
+
+  local is_quiet
+  function operations.r(channel, user, info)
+    if call('HDEL', channels, 'x' .. channel) == 1 then return 0 end
+    if is_quiet == nil then
+      -- Where something was kept, or some time has gone, a user who is missing may have been said to have left.
+      local data = call('HMGET', head, 'since', 'fresh')
+      is_quiet = is_lost and mode == 'q' and data[2] and now - (data[1] or 0) < LATE
+      if is_quiet and not found[7] then call('HSET', head, 'doubt', format('%.0f', now + DOUBT)) end
+    end
+    join(channel, user, info, is_quiet)
+    return 1
+  end
+
+  function operations.z()
+    local all, count = call('HGETALL', channels), 0
+    for i = 1, #all, 2 do
+      local by = sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+')
+      if by and by ~= owner and match(by, '^(.*)%.') == process then
+        leave(sub(all[i], 2), all[i + 1])
+        count = count + 1
+      end
+    end
+    return count
+  end
+
+  function operations.l(channel, user)
+    local entry = call('HGET', channels, 'c' .. channel)
+    if entry then
+      leave(channel, entry)
+      return 1
+    end
+    remind_again(user)
+    return 0
+  end
+
+  function operations.k(channel)
+    local entry = call('HGET', channels, 'c' .. channel)
+    if entry then
+      ended(channel, entry)
+      leave(channel, entry)
+      return 1
+    end
+    local mark = call('HGET', channels, 'x' .. channel)
+    if mark then remind_again(match(mark, '^%d+ (.*)$')) end
+    return 0
+  end
+
+  function operations.u(user)
+    local all, count = call('HGETALL', channels), 0
+    for i = 1, #all, 2 do
+      if sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+ (.*)$') == user then
+        ended(sub(all[i], 2), all[i + 1])
+        call('HDEL', channels, all[i])
+        count = count + 1
+      end
+    end
+    local kind = waiting_for(user)
+    remove(user, kind ~= 'j')
+    return count
+  end
+
+  function operations.w(user)
+    local kind, at, is_own = waiting_for(user)
+    if not is_own then return 0 end
+    if at > now then
+      remind(user, kind, at)
+      return 0
+    end
+    if kind == 'l' then
+      remove(user, true)
+    else
+      call('HDEL', channels, 'w' .. user)
+      -- It was put off since the user may have been there before.
+      tell('J', user, call('HGET', users, user))
+    end
+    return 1
+  end
+
+  function operations.c(user, info)
+    local present = call('HGET', users, user)
+    if not present then
+      tell('L', user, info)
+    elseif waiting_for(user) ~= 'j' then
+      tell('J', user, present)
+    end
+    return 1
+  end
+
+  function operations.J(user, info, left)
+    if not see_to(user) and is_lost and call('HEXISTS', users, user) == 1 then wait(user, 'j', now + left) end
+    return 1
+  end
+
+  function operations.L(user, info, left)
+    local kind = waiting_for(user)
+    if not is_lost then
+      see_to(user)
+    elseif kind == 'j' then
+      call('HDEL', channels, 'w' .. user)
+    elseif call('HEXISTS', users, user) == 0 then
+      call('HSET', users, user, info)
+      wait(user, 'l', now + math.max(left, delay))
+    end
+    return 1
+  end
+
+  function operations.s()
+    local all, changes = call('HGETALL', channels), 0
+    for i = 1, #all, 2 do
+      local kind, name, value = sub(all[i], 1, 1), sub(all[i], 2), all[i + 1]
+      if kind == 'c' and is_gone[match(value, '^%S+')] then
+        leave(name, value)
+        changes = changes + 1
+      elseif kind == 'x' and now - tonumber(match(value, '^%d+')) > ENDED_KEPT then
+        call('HDEL', channels, all[i])
+      elseif kind == 'w' then
+        local what, at, by = match(value, '^(.)(%d+) (.*)$')
+        -- It may be another, or none, since this was read.
+        if is_gone[by] and call('HGET', channels, all[i]) == value then
+          wait(name, what, tonumber(at))
+          if tonumber(at) <= now then operations.w(name) end
+          changes = changes + 1
+        end
+      end
+    end
+    for name in pairs(is_gone) do call('HDEL', head, 'of ' .. name) end
+    return changes
+  end
+
+  function operations.a(number, of)
+    local who = match(claim or '', '^(%S+)')
+    number = math.min(tonumber(number), last)
+    if of ~= epoch or who ~= claimant or number <= told then return 0 end
+    for event = told + 1, number do call('HDEL', channels, 'e' .. event) end
+    told = number
+    return 1
+  end
+
+  function operations.e()
+    return 1
+  end
+
+  return operations
+end
+
+local operations
+for at = 13, #ARGV, 4 do
+  local kind, result = ARGV[at], nil
+  if kind == 'j' and delay == 0 then
+    local channel, user = ARGV[at + 1], ARGV[at + 2]
+    local before = call('HMGET', channels, 'c' .. channel, 'n' .. user, 'w' .. user, 'x' .. channel)
+    if not (before[1] or before[3] or before[4]) then
+      call('HSET', channels, 'c' .. channel, owner .. ' ' .. user, 'n' .. user, (before[2] or 0) + 1)
+      call('HSET', users, user, ARGV[at + 3])
+      if not before[2] then tell('j', user, ARGV[at + 3]) end
+      result = 1
+    end
+  end
+  if not result then
+    operations = operations or others()
+    result = operations[kind](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  end
+  results[#results + 1] = result
+end
+
+if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
+local reply = {epoch, results, waits, {}, 0}
+if known == '' or mode ~= '' then
+  local owners, process = reply[4], string.match(claimant, '^[^/]+')
+  for _, field in ipairs(call('HKEYS', head)) do
+    local name = string.match(field, '^of (.*)$')
+    if name and name ~= owner and string.match(name, '^(.*)%.') == process then
+      -- What this process was called has nothing any more: all was restored.
+      call('HDEL', head, field)
+    elseif name then
+      owners[#owners + 1] = name
+    end
+  end
+end
+if last > told then
+  local who, till = string.match(claim or '', '^(%S+) (%d+)$')
+  local is_free = not who or who == claimant or now > tonumber(till)
+  if not is_free then
+    for name in string.gmatch(gone, '%S+') do
+      is_free = is_free or string.match(name, '^(.*)%.') == string.match(who, '^[^/]+')
+    end
+  end
+  if has_events and not is_free then
+    reply[5] = now - tonumber(till) - 1
+  elseif has_events then
+    call('HSET', head, 'claim', string.format('%s %.0f', claimant, now + CLAIM))
+    local from = told
+    if who == claimant and known == epoch then from = math.max(told, tonumber(ARGV[6])) end
+    for event = from + 1, math.min(last, from + MAX_EVENTS) do
+      reply[#reply + 1] = call('HGET', channels, 'e' .. event) or ''
+    end
+    if #reply > 5 then reply[5] = from + 1 end
+  end
+elseif claim then
+  call('HDEL', head, 'claim')
+end
+if call('EXISTS', users) == 1 then
+  call('EXPIRE', users, KEPT)
+  call('EXPIRE', head, KEPT)
+  call('EXPIRE', channels, KEPT)
+else
+  call('EXPIRE', head, KEPT_EMPTY)
+  call('EXPIRE', channels, KEPT_EMPTY)
+end
+return reply
+""".replace("MAX_EVENTS", str(MAX_EVENTS))
+    .replace("CLAIM)", f"{CLAIM})")
+    .replace("LATE", str(LATE))
+    .replace("DOUBT", str(DOUBT))
+    .replace("KEPT_EMPTY", str(KEPT_EMPTY))
+    .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
+    .replace("KEPT)", f"{KEPT})")
+)

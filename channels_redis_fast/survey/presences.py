@@ -1,0 +1,74 @@
+"""
+Looks at who is present in groups, of either layer: how many users, of how many processes. Read-only; reads no name.
+
+Knows the presence of a group by the key of its users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..connection.link import Command
+from ..connection.replies import REDIRECTIONS
+from ..presence.keys import PresenceKeys, all_prefix, group_key_of, owners_in, presences_prefix
+from .entries import note_refusal, seconds_left
+from .line import Line
+from .snapshot import Leftover, Picture, Presence, Shard, printable
+
+
+class PresenceSurvey:
+    """Fills in the presence on one shard. ``group_prefix``: what the keys, or Redis channels, of groups begin with."""
+
+    def __init__(self, line: Line, shard: Shard, picture: Picture, prefix: bytes, group_prefix: bytes) -> None:
+        self._line = line
+        self._shard = shard
+        self._picture = picture
+        self._prefix = prefix
+        self._group_prefix = group_prefix
+        #: What all keys of presence begin with, and those that are looked at.
+        self.start, self._users = all_prefix(prefix), presences_prefix(prefix)
+
+    async def look_at(self, keys: Sequence[bytes]) -> None:
+        """Look at keys that begin with ``start``. Raises ``redis.exceptions.ConnectionError`` naming the host."""
+        # What is beside the users goes with them.
+        keys = [key for key in keys if key.startswith(self._users)]
+        if not keys:
+            return
+        commands: list[Command] = []
+        for key in keys:
+            group_key = group_key_of(self._prefix, key)
+            head = key if group_key is None else PresenceKeys.of(self._prefix, group_key).head
+            commands += ((b"TYPE", key), (b"PTTL", key), (b"HLEN", key), (b"HKEYS", head))
+        # Last, since it is what a server may not have.
+        commands += [(b"MEMORY", b"USAGE", key) for key in keys]
+        replies = await self._line.ask(*commands)
+        for at, key in enumerate(keys):
+            kind, lives, count, head_fields = replies[4 * at : 4 * at + 4]
+            size = self._number("MEMORY USAGE", replies[4 * len(keys) + at])
+            if kind == b"none" or kind.__class__ in REDIRECTIONS:
+                # It has gone, for good or to another server of the cluster.
+                continue
+            if not isinstance(kind, Exception) and kind != b"hash":
+                self._picture.leftovers.append(Leftover(printable(key), self._line.index, "not a hash", None, size))
+                continue
+            if isinstance(head_fields, Exception):
+                note_refusal(self._shard, "HKEYS", head_fields)
+            processes = len(owners_in(head_fields)) if isinstance(head_fields, list) else None
+            users = self._number("HLEN", count)
+            remaining = seconds_left(self._number("PTTL", lives))
+            self._picture.presences.append(
+                Presence(self._name(key), self._line.index, users, processes, size, remaining)
+            )
+
+    def _name(self, key: bytes) -> str:
+        group_key = group_key_of(self._prefix, key)
+        if group_key is None or not group_key.startswith(self._group_prefix):
+            return printable(key)
+        return printable(group_key[len(self._group_prefix) :])
+
+    def _number(self, command: str, reply: Any) -> int | None:
+        if isinstance(reply, Exception):
+            note_refusal(self._shard, command, reply)
+            return None
+        return reply if isinstance(reply, int) else None

@@ -1,0 +1,61 @@
+"""What the checker sees, on phases of which it is known."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tests.presence.churn.checker import JOIN, LEAVE, Event, Phase, check_events, check_presence, is_seen
+from tests.presence.churn.plan import Truth, choose_actions, users
+
+
+def phase(seen: dict[str, list[tuple[str, Any]]], **options: Any) -> Phase:
+    events = {observer: [Event(*event) for event in some] for observer, some in seen.items()}
+    return Phase("phase", frozenset({"a", 1}), frozenset({"b", 1}), events, **options)
+
+
+RIGHT: list[tuple[str, Any]] = [(JOIN, "b"), (LEAVE, "a")]
+
+
+def test_what_is_right() -> None:
+    verdict = check_events(phase({"one": RIGHT, "two": RIGHT[::-1]}))
+    assert verdict.violations == []
+    assert verdict.counts["events"] == 2
+    assert is_seen(phase({"one": RIGHT}), "one")
+    assert not is_seen(phase({"one": RIGHT[:1]}), "one")
+
+
+def test_what_is_missing() -> None:
+    assert check_events(phase({"one": RIGHT[:1]})).violations == [
+        "phase: one did not see 1 events: presence.leave of 'a'"
+    ]
+    assert check_events(phase({"one": RIGHT[:1]}, may_lose=True)).violations == []
+    assert check_events(phase({"one": RIGHT[:1], "two": RIGHT}, excused=["one"])).violations == []
+
+
+def test_what_is_too_much() -> None:
+    for more in (RIGHT, [(JOIN, 1)], [(LEAVE, 1), (JOIN, 1)], [(LEAVE, "b")], [(JOIN, "a")], [(JOIN, "stranger")]):
+        verdict = check_events(phase({"one": [*RIGHT, *more]}, may_lose=True))
+        assert verdict.violations, more
+        assert verdict.counts["extra"] >= 1
+    # Each of the right kind, but the other way round.
+    assert check_events(phase({"one": [(LEAVE, "b"), (JOIN, "a")]})).violations
+
+
+def test_who_is_there() -> None:
+    assert check_presence("x", "p", ["a", 1], 2, {"a", 1}) == []
+    assert check_presence("x", "p", ["a", "1"], 2, {"a", 1}) != []
+    assert check_presence("x", "p", ["a"], 2, {"a"}) != []
+
+
+def test_a_seed_is_a_story() -> None:
+    def story(seed: int) -> tuple[Any, Any]:
+        truth, chance = Truth(), random.Random(seed)
+        actions = [choose_actions(chance, truth, users(30), [0, 1, 3], 0.5) for _ in range(20)]
+        return actions, truth.tabs
+
+    assert story(1) == story(1)
+    assert story(1) != story(2)
+    actions, tabs = story(3)
+    assert {action.kind for some in actions for action in some} == {"open", "close", "reload", "kick", "leave"}
+    assert {tab.process for tab in tabs.values()} == {0, 1, 3}

@@ -1,0 +1,258 @@
+"""Who is present in a group, and what the group is told of it, on both layers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from bench.server import Server
+from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.presence.keys import PresenceKeys, group_key_of, user_field, user_of
+from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from tests.clusters import Cluster
+from tests.core.helpers import until, within
+from tests.presence.attending import PRESENCE, joined, listen
+
+Make = Callable[..., Any]
+LAYERS = [RedisChannelLayer, RedisPubSubChannelLayer]
+
+pytestmark = pytest.mark.usefixtures("short_leases")
+
+
+# The option, and what is refused.
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"presence": 7}, TypeError, "Option 'presence' must be a dict or None, not int"),
+        ({"presence": {"leese": 7}}, ValueError, "unknown key 'leese'"),
+        ({"presence": {"lease": 0.05}}, ValueError, r"Option 'presence\['lease'\]' must be at least"),
+        ({"presence": {"grace": -1}}, ValueError, r"Option 'presence\['grace'\]'"),
+        ({"presence": {"grace": True}}, TypeError, r"Option 'presence\['grace'\]' must be a number of seconds"),
+        ({"presence": {"events": 1}}, TypeError, r"Option 'presence\['events'\]' must be True or False"),
+        ({"presence": {"lease": 5}, "lease": 6}, ValueError, "give it once"),
+    ],
+)
+def test_an_option_that_is_none(kind: type[Any], wrong: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        kind(**wrong)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_presence_and_lease_are_one_lease(kind: type[Any]) -> None:
+    assert kind(presence={})._leases.duration == 30
+    assert kind(presence={"lease": 5})._leases.duration == 5
+    assert kind(presence={}, lease=7)._leases.duration == 7
+    assert kind(presence={"lease": 7}, lease=7)._leases.duration == 7
+    assert kind(lease=7)._presences is None
+
+
+async def test_what_is_refused(make: Make) -> None:
+    layer, other, without = make(presence=PRESENCE), make(presence=PRESENCE), make()
+    channel, foreign = await layer.new_channel(), await other.new_channel()
+    for call in (
+        without.presence_join("room", channel, "ada"),
+        without.presence_leave("room", channel),
+        without.presence("room"),
+        without.presence_count("room"),
+    ):
+        with pytest.raises(RuntimeError, match="option 'presence'"):
+            await call
+    for user in (None, 1.5, b"ada", True):
+        with pytest.raises(TypeError, match="a user must be a str or an int, not"):
+            await layer.presence_join("room", channel, user)
+    with pytest.raises(TypeError, match="info for user 'ada' in group room"):
+        await layer.presence_join("room", channel, "ada", object())
+    with pytest.raises(ValueError, match="channels of this process only"):
+        await layer.presence_join("room", foreign, "ada")
+    with pytest.raises(TypeError):
+        await layer.presence_join(7, channel, "ada")
+    with pytest.raises(TypeError):
+        await layer.presence_join("room", 7, "ada")
+    with pytest.raises(TypeError, match="either a channel or a user"):
+        await layer.presence_leave("room")
+    with pytest.raises(TypeError, match="either a channel or a user"):
+        await layer.presence_leave("room", channel, user="ada")
+    assert await layer.presence("room") == {}
+
+
+def test_keys_and_fields() -> None:
+    for key in (b"asgi:group:room", b"a{b}c", b"asgi__group__x"):
+        keys = PresenceKeys.of(b"asgi", key)
+        assert len(set(keys)) == 3
+        assert group_key_of(b"asgi", keys.users) == key
+        assert group_key_of(b"asgi", keys.head) is None
+    for user in ("ada", "", "7", 7, -7, "é\n"):
+        assert user_of(user_field(user)) == user
+
+
+# Who is there.
+
+
+@pytest.mark.parametrize("options", [{}, {"symmetric_encryption_keys": ["secret"]}], ids=["plain", "encrypted"])
+async def test_who_is_present(make: Make, raw: Any, options: dict[str, Any]) -> None:
+    layer, other = (make(presence=PRESENCE, **options) for _ in range(2))
+    ada = await joined(layer, "ada", info={"name": "Ada Lovelace"})
+    seven = await joined(layer, 7)
+    text = await joined(other, "7", info=[1, "two"])
+    everybody = {"ada": {"name": "Ada Lovelace"}, 7: None, "7": [1, "two"]}
+    for each in (layer, other):
+        assert await each.presence("room") == everybody
+        assert await each.presence_count("room") == 3
+        assert await each.presence("elsewhere") == {}
+    again = await joined(other, "ada", info={"name": "Ada"})
+    assert (await layer.presence("room"))["ada"] == {"name": "Ada"}
+    await layer.presence_leave("room", ada)
+    await layer.presence_leave("room", ada)
+    assert await layer.presence_count("room") == 3
+    await other.presence_leave("room", again)
+    await layer.presence_leave("room", seven)
+    assert await layer.presence("room") == {"7": [1, "two"]}
+    stored = [raw.hgetall(key) for key in raw.keys(f"{layer.prefix}:presence:*")]
+    assert len(stored) == 1
+    assert ("two" in str(stored)) is not bool(options)
+    # Only what is needed is remembered.
+    assert not any(group.channels for group in layer._presences._groups.values())
+    await other.presence_leave("room", text)
+    await joined(layer, "ada")
+    await layer.flush()
+    assert await layer.presence("room") == {}
+
+
+async def test_a_channel_that_is_another_user(make: Make) -> None:
+    layer = make(presence=PRESENCE)
+    listener = await listen(layer)
+    channel = await joined(layer, "ada")
+    await layer.presence_join("room", channel, "bob")
+    assert await layer.presence("room") == {"bob": None}
+    await listener.heard(("join", "ada"), ("leave", "ada"), ("join", "bob"))
+    await listener.end()
+
+
+async def test_joins_of_a_tick_are_one_call(own_server: Callable[..., Server], make: Make) -> None:
+    server = own_server()
+    layer = make(hosts=[server.url], presence=PRESENCE | {"events": False, "lease": 60})
+    channels = [await layer.new_channel() for _ in range(300)]
+    await joined(layer, "first")
+    with redis.Redis.from_url(server.url) as raw:
+        before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+        await asyncio.gather(*(layer.presence_join("room", channel, n) for n, channel in enumerate(channels)))
+        assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
+    assert await layer.presence_count("room") == 301
+
+
+async def test_synchronous_code(make: Make) -> None:
+    layer = make(presence=PRESENCE)
+    channel = await layer.new_channel()
+
+    def calls() -> None:
+        layer.sync.presence_join("room", channel, "ada", {"n": 1})
+        assert layer.sync.presence("room") == {"ada": {"n": 1}}
+        assert layer.sync.presence_count("room") == 1
+        layer.sync.presence_leave("room", channel)
+        assert layer.sync.presence("room") == {}
+        layer.sync.presence_join("room", channel, "bob")
+        layer.sync.presence_leave("room", user="bob")
+        assert layer.sync.presence_count("room") == 0
+
+    await within(asyncio.get_running_loop().run_in_executor(None, calls))
+
+
+# What a group is told.
+
+
+async def test_events(make: Make) -> None:
+    layer, other = (make(presence=PRESENCE) for _ in range(2))
+    listeners = [await listen(layer), await listen(other)]
+    ada = await joined(layer, "ada", info={"n": 1})
+    again = await joined(other, "ada", info={"n": 2})
+    bob = await joined(other, "bob")
+    await layer.presence_leave("room", ada)
+    await other.presence_leave("room", bob)
+    await other.presence_leave("room", again)
+    for listener in listeners:
+        await listener.heard(("join", "ada"), ("join", "bob"), ("leave", "bob"), ("leave", "ada"))
+        first, *_, last = [message for message in listener.messages if message["type"] != "mark"]
+        assert first == {"type": "presence.join", "group": "room", "user": "ada", "info": {"n": 1}}
+        assert last == {"type": "presence.leave", "group": "room", "user": "ada", "info": {"n": 2}}
+        await listener.end()
+
+
+async def test_no_events(make: Make) -> None:
+    layer = make(presence=PRESENCE | {"events": False})
+    listener = await listen(layer)
+    await layer.presence_leave("room", await joined(layer, "ada"))
+    await listener.heard()
+    await listener.end()
+
+
+async def test_who_comes_back_in_time_has_not_left(make: Make) -> None:
+    layer, other = (make(presence={"grace": 0.3}) for _ in range(2))
+    listener = await listen(layer)
+    ada, bob = await joined(layer, "ada"), await joined(layer, "bob")
+    await layer.presence_leave("room", ada)
+    await layer.presence_leave("room", bob)
+    assert set(await layer.presence("room")) == {"ada", "bob"}
+    again = await joined(other, "ada")
+    await until(lambda: ("leave", "bob") in listener.events)
+    assert set(await other.presence("room")) == {"ada"}
+    await other.presence_leave("room", again)
+    await listener.heard(("join", "ada"), ("join", "bob"), ("leave", "bob"), ("leave", "ada"))
+    await listener.end()
+
+
+async def test_ended_by_others(make: Make) -> None:
+    """By `group_discard` in any process, and all of a user at once."""
+    layer, other = (make(presence=PRESENCE) for _ in range(2))
+    listener = await listen(other)
+    ada, bob = await joined(layer, "ada"), await joined(layer, "bob")
+    await joined(other, "bob")
+    await other.group_discard("room", ada)
+    await until(lambda: ("leave", "ada") in listener.events)
+    await layer.group_discard("room", bob)
+    assert await layer.presence("room") == {"bob": None}
+    await layer.presence_leave("room", user="bob")
+    await layer.presence_leave("room", user="nobody")
+    await listener.heard(("join", "ada"), ("join", "bob"), ("leave", "ada"), ("leave", "bob"))
+    await listener.end()
+
+
+async def test_events_are_in_no_history(make: Make) -> None:
+    layer = make(presence=PRESENCE, history={"*": {"size": 100, "ttl": 60}})
+    listener = await listen(layer)
+    await joined(layer, "ada")
+    await layer.group_send("room", {"type": "said"})
+    await listener.heard(("join", "ada"))
+    assert {message["type"] for message in (await layer.group_history("room")).messages} == {"said", "mark"}
+    await listener.end()
+
+
+# Other places.
+
+
+async def come_and_go(make: Make, hosts: list[Any], groups: int = 6) -> None:
+    """Two processes, in groups that are in several places."""
+    layer, other = (make(hosts=hosts, presence=PRESENCE) for _ in range(2))
+    names = [f"room{n}" for n in range(groups)]
+    listeners = [await listen(other, name) for name in names]
+    channel = await layer.new_channel()
+    await asyncio.gather(*(layer.presence_join(name, channel, name) for name in names))
+    for name, listener in zip(names, listeners, strict=True):
+        assert await other.presence(name) == {name: None}
+        await layer.presence_leave(name, channel)
+        await listener.heard(("join", name), ("leave", name))
+        await listener.end()
+
+
+async def test_a_ring(make: Make, redis_server: Any, second_server: Server) -> None:
+    await come_and_go(make, [redis_server.url, second_server.url])
+
+
+async def test_a_cluster(make: Make, cluster: Cluster) -> None:
+    await come_and_go(make, [cluster.host])
