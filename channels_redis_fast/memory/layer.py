@@ -95,6 +95,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         sync_timeout: float | None = None,
         restore_groups: Any = None,
         lease: Any = None,
+        on_drain: Any = None,
     ) -> None:
         self.expiry = options.duration("expiry", expiry)
         self.group_expiry = options.duration("group_expiry", group_expiry)

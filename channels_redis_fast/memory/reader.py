@@ -50,3 +50,8 @@ class Reader:
     def abandon_later(self, coming: Waiter[Message]) -> None:
         """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
         self._mailboxes.abandon_later(self._channel, coming)
+
+    def leave(self) -> None:
+        """Called when nothing more is read. A mailbox without a receiver goes by itself."""
+
+    leave_later = leave

@@ -129,6 +129,18 @@ async def test_events_are_in_no_history_and_can_be_switched_off() -> None:
     assert await events(silent, ear) == []
 
 
+async def test_those_without_a_name_are_counted() -> None:
+    """Each channel is one more, and nobody learns a name."""
+    layer = InMemoryChannelLayer(presence=PRESENCE)
+    one, two, three = await channels(layer, 3)
+    await layer.presence_join("room", one, None)
+    await layer.presence_join("room", two, None, {"n": 2})
+    await layer.presence_join("room", three, "ann", {"n": 3})
+    assert await layer.presence("room") == {"ann": {"n": 3}}
+    assert await layer.presence_count("room") == 3
+    await layer.group_discard("room", one)
+
+
 async def test_what_is_refused() -> None:
     layer, other = InMemoryChannelLayer(presence=PRESENCE), InMemoryChannelLayer()
     (one,) = await channels(layer, 1)
@@ -140,7 +152,7 @@ async def test_what_is_refused() -> None:
     ):
         with pytest.raises(RuntimeError, match="'presence'"):
             await call
-    for user in (None, 1.5, b"ann", True):
+    for user in (1.5, b"ann", True):
         with pytest.raises(TypeError, match="a user must be a str or an int"):
             await layer.presence_join("room", one, user)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="presence in group room"):
