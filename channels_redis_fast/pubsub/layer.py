@@ -379,13 +379,13 @@ class RedisPubSubChannelLayer(RedisLayer):
         await self.close_pools()
 
     @routed
-    async def _delete(self, start: bytes, group_key_of: Callable[[bytes, bytes], bytes | None]) -> None:
-        """Delete all keys that begin with ``start``; ``group_key_of``: says of which group a key of a prefix is."""
+    async def _delete(self, start: bytes, group_of: Callable[[bytes, bytes], bytes | None]) -> None:
+        """Delete all keys that begin with ``start``; ``group_of``: says of which group a key of a prefix is."""
         prefix = self.prefix.encode()
 
         def is_of_core(key: bytes) -> bool:
             """Return whether a key is of a group of a core layer that has the same prefix."""
-            group_key = group_key_of(prefix, key)
+            group_key = group_of(prefix, key)
             return group_key is not None and group_key.startswith(prefix + b":group:")
 
         for shard_commands in self._loops[get_running_loop()].commands:

@@ -19,6 +19,8 @@ from asgiref.sync import async_to_sync
 
 from bench.server import Server
 from channels_redis_fast.core import RedisChannelLayer, recorded_calls, recorded_groups, scripts
+from channels_redis_fast.core.group_cache import GroupSnapshot
+from channels_redis_fast.hot import EnvelopeCodec
 from tests.clusters import Cluster
 from tests.conftest import hosts_on
 from tests.core.helpers import within
@@ -322,6 +324,34 @@ async def test_a_group_that_has_changed(
     await layer.group_send("room", {"n": 3})
     assert ear.heard() == DELIVER * (1 if readable else 2)
     assert len(recorded(room.raw, layer, "room")) == 4
+
+
+@one_server
+async def test_a_group_on_one_key_of_which_not_all_are_meant(make_core: MakeCore, ear: Ear) -> None:
+    """The script knows it all the same, so that one call does."""
+    layer = make_core(history=HISTORY)
+    channels = [await layer.new_channel() for _ in range(3)]
+    for channel in channels:
+        await layer.group_add("room", channel)
+    excludes = [[], channels[:1], channels[1:], channels, ["stranger"], []]
+    for n, excluded in enumerate(excludes):
+        ear.heard()
+        await layer.group_send("room", {"n": n}, exclude=excluded)
+        assert ear.heard() == (DELIVER if n else LOOK + DELIVER)
+    for channel in channels:
+        assert [message["n"] for message in await all_of(layer, channel)] == [
+            n for n, excluded in enumerate(excludes) if channel not in excluded
+        ]
+
+
+def test_by_what_the_script_knows_the_members() -> None:
+    """By the names in the message only where it names them all: a dead process' channel is left out."""
+    layout = recorded_calls.MemberLayout(EnvelopeCodec(12), None)
+    keys, channels, digest = [b"x"], [["x!1", "x!2"]], b"digest"
+    assert layout.mark(GroupSnapshot(keys, channels, 2, digest)) == b"="
+    assert layout.mark(GroupSnapshot(keys, channels, 2, digest).without(frozenset(["x!2"]))) == digest
+    assert layout.mark(GroupSnapshot(keys, channels, 3, digest, skips=True)) == digest
+    assert layout.mark(GroupSnapshot([*keys, b"y"], [*channels, ["y!1"]], 3, digest)) == digest
 
 
 @one_server

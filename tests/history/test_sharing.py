@@ -156,3 +156,25 @@ async def test_what_is_handed_in_stays_in_order(make_core: Make, raw: Any) -> No
         assert [message["n"] for message in await receive_many(layer, channel, 1)] == [1]
     history = await layer.group_history("room")
     assert [list(message) for message in history.messages] == [["n", FIELD]]
+
+
+async def test_whom_a_message_excludes_is_a_matter_of_each(make: Make, raw: Any) -> None:
+    """Of the one history that is read, each gets what is meant for it, and nobody sees the names of others."""
+    layer, peer = make(history=HISTORY), make(history=HISTORY)
+    channels = [await layer.new_channel() for _ in range(4)]
+    start = (await within(peer.group_history("room"))).position
+    excludes = [channels[:1], channels[1:3], [], channels[:3], [channels[0], "stranger"], channels]
+    for n, names in enumerate(excludes):
+        await within(peer.group_send("room", {"n": n, "to": {"many": ["x"]}}, exclude=names))
+    before = calls(raw)
+    found = await within(asyncio.gather(*(layer.group_resume("room", channel, start) for channel in channels)))
+    # On Pub/Sub one more asks for the newest position first.
+    assert calls(raw) - before <= 2
+    for channel, history in zip(channels, found, strict=True):
+        assert numbers(history) == [n for n, names in enumerate(excludes) if channel not in names]
+        assert history.complete
+        assert all({*message} == {"n", "to", FIELD} for message in history.messages)
+    inner = [message["to"]["many"] for history in found for message in history.messages]
+    assert len({id(each) for each in inner}) == len(inner)
+    whole = await within(layer.group_history("room", start))
+    assert numbers(whole) == list(range(len(excludes)))
