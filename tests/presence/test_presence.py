@@ -64,7 +64,7 @@ async def test_what_is_refused(make: Make) -> None:
     ):
         with pytest.raises(RuntimeError, match="option 'presence'"):
             await call
-    for user in (None, 1.5, b"ada", True):
+    for user in (1.5, b"ada", True):
         with pytest.raises(TypeError, match="a user must be a str or an int, not"):
             await layer.presence_join("room", channel, user)
     with pytest.raises(TypeError, match="info for user 'ada' in group room"):
