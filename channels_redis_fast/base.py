@@ -109,6 +109,16 @@ class RedisLayer(LimitedLayer):
     #: What picks the way of this layer's messages to bytes and back.
     choose_codec: Callable[..., Codec] = staticmethod(choose)
 
+    # A layer has many attributes, and CPython reads those of an object of more than 30 more slowly: what is None for
+    # most layers is one of the class.
+
+    #: The type of the message that channels get when the layer is drained; None for no message.
+    on_drain: str | None = None
+    #: The drain of this process, once there is one.
+    _drain: Drain | None = None
+    #: Who is present in groups; None without the option.
+    _presences: Presences | None = None
+
     def __init__(
         self,
         hosts: Iterable[Any] | None,
@@ -124,8 +134,9 @@ class RedisLayer(LimitedLayer):
         on_drain: str | None,
         **serializer_options: Any,
     ) -> None:
-        self.on_drain = None if on_drain is None else options.text("on_drain", on_drain)
-        self.sync_hub = options.one_of("sync_hub", sync_hub, RULES)
+        if on_drain is not None:
+            self.on_drain = options.text("on_drain", on_drain)
+        rule = options.one_of("sync_hub", sync_hub, RULES)
         self.sync_timeout = None if sync_timeout is None else options.duration("sync_timeout", sync_timeout)
         self.prefix = options.text("prefix", prefix)
         self._set_capacities(capacity, channel_capacity)
@@ -156,19 +167,18 @@ class RedisLayer(LimitedLayer):
             shard if self._replaced("consistent_hash") is None else self._own_shard
         )
         self._stats = Stats()
-        #: The drain of this process, once there is one.
-        self._drain: Drain | None = None
         #: The histories of groups; None where no group has one.
         self._histories = self._make_histories(options.mapping("history", history))
         #: The leases of this layer's processes; None where they have none.
         rules = PresenceRules.of(presence)
         is_said = presence is not None and "lease" in presence
         self._leases = self._make_leases(one_lease(options.lease("lease", lease), rules, is_said), rules)
-        #: Who is present in groups; None without the option.
-        self._presences = self._make_presences(rules)
+        presences = self._make_presences(rules)
+        if presences is not None:
+            self._presences = presences
         #: What this layer has in each event loop, and for whose calls that is the way to take.
         self._loops: LoopStates[Any] = LoopStates(weakly(self._first_use))
-        self._router: CallRouter[Any] = CallRouter(self._loops, self.sync_hub)
+        self._router: CallRouter[Any] = CallRouter(self._loops, rule)
         on_fork(self)
 
     @cached_property
@@ -410,6 +420,11 @@ class RedisLayer(LimitedLayer):
     def consistent_hash(self, value: str | bytes) -> int:
         """Return the shard of a name, an index into ``hosts``: the one that channels_redis picks for it."""
         return shard(value, self.ring_size)
+
+    @property
+    def sync_hub(self) -> str:
+        """The option of that name."""
+        return self._router.rule
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"

@@ -64,7 +64,8 @@ class GroupSender:
         liveness: Liveness | None = None,
     ) -> None:
         self._codec = codec
-        self._liveness = liveness
+        #: Who is sent nothing since its lease has run out; None without leases.
+        self.liveness = liveness
         self._split = split
         self._capacity_of = capacity_of
         self._prefix = prefix
@@ -188,8 +189,8 @@ class GroupSender:
 
     def skipped(self) -> None:
         """Called when a message goes to a group in which members are left out."""
-        if self._liveness is not None:
-            self._liveness.refresh()
+        if self.liveness is not None:
+            self.liveness.refresh()
 
     def count(self, over_capacity: int, members: int, group: Group) -> None:
         """Count and log the keys that a message did not reach, as they were at capacity."""

@@ -89,6 +89,9 @@ class RedisChannelLayer(RedisLayer):
     #: Seconds that one blocking wait lasts in Redis before it is asked again.
     brpop_timeout = 5
 
+    #: What gives the shards of general channels in turn; None where there is one shard for everything.
+    _next_shard: Callable[[], int] | None = None
+
     def __init__(
         self,
         hosts: Iterable[Any] | None = None,
@@ -131,8 +134,7 @@ class RedisChannelLayer(RedisLayer):
             symmetric_encryption_keys=options.keys("symmetric_encryption_keys", symmetric_encryption_keys),
         )
         self.client_prefix = unique_name()
-        #: Who is sent nothing since its lease has run out; None without leases.
-        self._liveness: Liveness | None = None
+        liveness = None
         if self._leases is not None:
             if not self.restore_groups:
                 raise ValueError(
@@ -140,7 +142,7 @@ class RedisChannelLayer(RedisLayer):
                     "restores them when it goes on."
                 )
             self._leases.on_lapse(weakly(self._lapsed))
-            self._liveness = Liveness(self._leases, self.expiry)
+            liveness = Liveness(self._leases, self.expiry)
         self._key_prefix = self.prefix.encode()
         self._kind, self._is_group, self._find = names_of(type(self))
         own_hash = self._replaced("consistent_hash") is not None
@@ -152,7 +154,7 @@ class RedisChannelLayer(RedisLayer):
             self.ring_size,
             self._stats,
             self.max_message_size,
-            self._liveness,
+            liveness,
         )
         self._recorded_sender = RecordedGroupSender(
             self._group_sender,
@@ -162,14 +164,10 @@ class RedisChannelLayer(RedisLayer):
             self.max_message_size,
             self.expiry,
         )
-        #: What gives the shards of general channels in turn; None where there is one shard for everything.
-        self._next_shard = (
-            None if self.ring_size == 1 and self._shard_of is shard else itertools.cycle(range(self.ring_size)).__next__
-        )
+        if self.ring_size != 1 or self._shard_of is not shard:
+            self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
-        #: Of the consumers that read their channel without ``receive``.
-        self._readers: set[Reader] = set()
 
     # Channels.
 
@@ -285,7 +283,7 @@ class RedisChannelLayer(RedisLayer):
             channel,
             name,
             self._client_prefix,
-            self._readers,
+            self._inboxes.readers,
         )
 
     async def _receive_general(self, receiver: Receiver, channel: str) -> Message:
@@ -545,7 +543,6 @@ class RedisChannelLayer(RedisLayer):
         self._client_prefix = unique_name()
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
-        self._readers = set()
         super().after_fork()
 
     def _process_name(self) -> str:
@@ -557,9 +554,10 @@ class RedisChannelLayer(RedisLayer):
 
     def _judge(self, state: CoreLoop, leases: Leases) -> None:
         """Take note of which processes are dead, by what was read last; have it read again where it is time to."""
-        if self._liveness is not None:
+        liveness = self._group_sender.liveness
+        if liveness is not None:
             reading = leases.reading
-            dead = self._liveness.look()
+            dead = liveness.look()
             if dead is not state.dead:
                 state.judge(dead)
             state.judged_by = reading
@@ -567,9 +565,10 @@ class RedisChannelLayer(RedisLayer):
     def _lapsed(self, lapse: Lapse) -> None:
         """Called in an event loop in which the lease of this process was renewed after it had run out."""
         state = self._loops.get(get_running_loop())
-        if state is None or state.restorer is None or self._liveness is None:
+        liveness = self._group_sender.liveness
+        if state is None or state.restorer is None or liveness is None:
             return
-        if self._liveness.may_be_removed(lapse.overdue):
+        if liveness.may_be_removed(lapse.overdue):
             state.restorer.restore_all()
 
     def _make_inboxes(self) -> InboxRegistry:
@@ -636,7 +635,7 @@ class RedisChannelLayer(RedisLayer):
                 # A loop that is closed receives nothing.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(state.receiver.stop_generals)
-        self._inboxes.tell_all(Waker(here), [reader.address for reader in list(self._readers)])
+        self._inboxes.tell_all(Waker(here), [reader.address for reader in list(self._inboxes.readers)])
 
     def _left(self, channel: str) -> None:
         self._memberships.left(channel)
@@ -647,7 +646,8 @@ class RedisChannelLayer(RedisLayer):
         return any(receiver is not None and receiver.is_returning() for receiver in receivers)
 
     def _is_received_on(self, drain: Drain | None) -> bool:
-        return bool(self._readers) or self._inboxes.is_received_on() or (drain is not None and bool(drain.present))
+        inboxes = self._inboxes
+        return bool(inboxes.readers) or inboxes.is_received_on() or (drain is not None and bool(drain.present))
 
     def _make_receiver(self, state: CoreLoop) -> Receiver:
         if self._leases is not None:

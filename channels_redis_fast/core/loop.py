@@ -127,7 +127,7 @@ class CoreLoop:
         if self.receiver is not None:
             await self.receiver.retire()
         if self._presences is not None:
-            await self._presences.leave(self.loop)
+            self._presences.leave(self.loop)
         if self._leases is not None:
             await self._leases.leave(self.loop)
         await self._close_commands()

@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 
 from ..hot import Waiter
 from ..messages.codec import Message
-from ..messages.mailbox import Inbox, InboxRegistry
+from ..messages.mailbox import Inbox, InboxReader, InboxRegistry
 from ..stats import Stats
 from .loop import CoreLoop
 from .memberships import Memberships
@@ -48,7 +48,7 @@ class Reader:
         channel: str,
         name: str,
         client_prefix: str,
-        readers: set[Reader],
+        readers: set[InboxReader],
     ) -> None:
         readers.add(self)
         self._readers = readers

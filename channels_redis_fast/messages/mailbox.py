@@ -133,6 +133,14 @@ class MailboxLimits:
             )
 
 
+class InboxReader(Protocol):
+    """What reads a channel without ``receive``."""
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """The name of the inbox that it reads, and of its channel there."""
+
+
 class InboxRegistry(MailboxLimits):
     """All inboxes of a core layer."""
 
@@ -153,6 +161,8 @@ class InboxRegistry(MailboxLimits):
         self.abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
         #: Since this process is being drained: who of its channels was told.
         self.drain: Drain | None = None
+        #: Of the consumers that read their channel without ``receive``.
+        self.readers: set[InboxReader] = set()
 
     def open(self, name: str, client_prefix: str) -> Inbox:
         """

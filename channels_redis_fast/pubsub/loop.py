@@ -378,7 +378,7 @@ class PubSubLoop:
         if self._sweep is not None:
             self._sweep.cancel()
         if self._presences is not None:
-            await self._presences.leave(self.loop)
+            self._presences.leave(self.loop)
         if self._leases is not None:
             await self._leases.leave(self.loop)
         await self._close()

@@ -74,7 +74,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
     def __init__(self, states: LoopStates[State], rule: str) -> None:
         super().__init__()
         self._states = states
-        self._rule = rule
+        self.rule = rule
         self._begin()
         states.also_forget(self)
 
@@ -186,7 +186,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
 
     def _may_pass(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the calls of a loop that is new here may go through the hub."""
-        if self._rule == "never" or hub.is_hub(loop) or (self._rule == "auto" and loop in self._states):
+        if self.rule == "never" or hub.is_hub(loop) or (self.rule == "auto" and loop in self._states):
             return False
         try:
             hub.current()
@@ -196,7 +196,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
 
     def _is_over(self, loop: asyncio.AbstractEventLoop, transient: TransientLoop) -> bool:
         """Whether a loop has turned out to be one that stays."""
-        if transient.stays or self._rule == "always":
+        if transient.stays or self.rule == "always":
             return transient.stays
         return loop in self._states or transient.calls >= MANY or time.monotonic() - transient.began >= LONG
 
