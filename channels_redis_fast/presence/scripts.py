@@ -216,9 +216,16 @@ local function others()
   function operations.z()
     local all, count = call('HGETALL', channels), 0
     for i = 1, #all, 2 do
-      local by = sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+')
+      local kind, name, value = sub(all[i], 1, 1), sub(all[i], 2), all[i + 1]
+      local by = kind == 'c' and match(value, '^%S+') or kind == 'w' and match(value, ' (.*)$')
       if by and by ~= owner and match(by, '^(.*)%.') == process then
-        leave(sub(all[i], 2), all[i + 1])
+        if kind == 'c' then
+          leave(name, value)
+        elseif call('HGET', channels, all[i]) == value then
+          -- It was seen to, and the server has lost that.
+          local what, at = match(value, '^(.)(%d+)')
+          wait(name, what, tonumber(at))
+        end
         count = count + 1
       end
     end
