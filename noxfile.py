@@ -28,7 +28,8 @@ READ_BY_TESTS = ("README.md", "bench", "docs", "examples", "pyproject.toml", "te
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = [
-    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "deploy", "sync", "cli", "live"),
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "history", "interop", "consumers", "deploy"),
+    *("sync", "cli", "live"),
     *("test_checks.py", "test_prometheus.py"),
 ]
 #: As in the Makefile, which says why.

@@ -39,8 +39,9 @@ from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
 from ..subscriptions.subscriber import Subscriber
 from .outages import Outages
+from .proposed_calls import ProposingRecorder
 from .publisher import ClusterPublisher, Publisher
-from .recorded_calls import Recorder
+from .recorded_calls import FillingRecorder, Recorder
 from .recovery import Recovery
 
 logger = logging.getLogger("channels_redis_fast")
@@ -95,7 +96,8 @@ class PubSubLoop:
         self.waker = Waker(loop)
         stats = self._stats
         #: For groups with a history: what records their messages, and what reads those that were missed.
-        self.recorder = Recorder(dialect, codec.is_plain, self.waker, stats)
+        recording = FillingRecorder if codec.is_plain else ProposingRecorder
+        self.recorder: Recorder = recording(dialect, self.waker, stats)
         self.recovery: Recovery | None = None
         subscribed: Callable[[bytes], None] | None = None
         scripts: Sequence[Script] = ()
@@ -276,13 +278,12 @@ class PubSubLoop:
                 self.leave_group(group, channel)
             raise
 
-    async def resume(self, group: str, channel: str, stream: Stream, since: str) -> History:
+    async def resume(self, group: str, channel: str, stream: Stream, asked: Asked) -> History:
         """
         Add a channel to a group, and return what the group was sent since a position; the channel gets what follows.
 
-        Raises ``LookupError`` like ``join``, ``TypeError`` for a wrong position.
+        Raises ``LookupError`` like ``join``.
         """
-        asked = Asked.of(stream, since, None, channel)
         assert self.recovery is not None
         with self.recovery.holding(group, channel) as hold:
             await self.join(group, channel, stream)

@@ -125,6 +125,16 @@ async def test_who_is_present(make: Make, raw: Any, options: dict[str, Any]) -> 
     assert await layer.presence("room") == {}
 
 
+async def test_a_flush_of_pubsub_leaves_those_of_core(make_core: Make, make_pubsub: Make, raw: Any) -> None:
+    core, pubsub = make_core(presence=PRESENCE), make_pubsub(presence=PRESENCE)
+    assert core.prefix == pubsub.prefix
+    for layer in (core, pubsub):
+        await joined(layer, "ada")
+    await pubsub.flush()
+    assert await core.presence("room") == {"ada": None}
+    assert await pubsub.presence("room") == {}
+
+
 async def test_a_channel_that_is_another_user(make: Make) -> None:
     layer = make(presence=PRESENCE)
     listener = await listen(layer)
