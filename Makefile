@@ -18,12 +18,13 @@ TREES := channels_redis_fast bench contrib docs examples tests noxfile.py setup.
 JOBS ?= 4
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
 SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
-# What is about servers and sockets is the same for both twins, and runs once; of the faults, those go through the twins
-# in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot has both twins in one
-# run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.
+# What is about servers, sockets, options and names is the same for both twins, and runs once; of the faults, those go
+# through the twins in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot
+# has both twins in one run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.
 TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
 ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/deploy tests/history tests/observe tests/presence tests/cli tests/sync tests/packaging tests/typed \
-	tests/browser tests/live \
+	tests/browser tests/live tests/memory tests/testing tests/test_process.py tests/interop/test_upstream.py \
+	$(foreach layer,core pubsub,$(addprefix tests/$(layer)/test_,connection.py hosts.py loops.py options.py sharded.py)) \
 	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
 	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
 	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))

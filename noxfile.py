@@ -28,8 +28,9 @@ READ_BY_TESTS = ("README.md", "bench", "contrib", "docs", "examples", "pyproject
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = [
-    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "interop", "consumers", "deploy", "observe", "sync"),
-    *("cli", "live", "test_checks.py", "test_prometheus.py"),
+    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "history", "interop", "consumers", "deploy"),
+    *("observe", "sync", "cli", "live"),
+    *("test_checks.py", "test_prometheus.py"),
 ]
 #: As in the Makefile, which says why.
 SPREAD = ["-n", "3", "--dist", "loadfile", "--max-worker-restart=0"]

@@ -13,8 +13,8 @@ import resource
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,41 @@ async def until_open(port: int, process: Process) -> None:
     raise RuntimeError(f"the server took no connection within {WAIT:g} s")
 
 
+def one(processors: list[int]) -> list[int]:
+    """The processor that the server has for itself."""
+    return processors[:1]
+
+
+def the_others(processors: list[int]) -> list[int]:
+    """What the clients have. A scheduler may leave them beside the server, and another processor idle."""
+    return processors[1:]
+
+
+@contextmanager
+def on(chosen: Callable[[list[int]], list[int]]) -> Iterator[None]:
+    """A process that is started here runs on the chosen ones of the processors that this one has.
+
+    Nothing is chosen with a single processor, or where the system does not let us.
+    """
+    own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(own) < 2:
+        yield
+        return
+    os.sched_setaffinity(0, chosen(own))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
 @asynccontextmanager
 async def site(server: str, context: dict[str, Any], loop: str) -> AsyncIterator[tuple[Process, int]]:
     """A server with the site on a free port. It is ended in any case."""
     port = free_port()
     command = [sys.executable, "-m", *SERVERS[server](port, loop)]
     environment = {**os.environ, ENVIRONMENT: json.dumps(context)}
-    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=sys.stderr)
+    with on(one):
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=sys.stderr)
     try:
         await until_open(port, process)
         yield process, port
@@ -95,7 +123,9 @@ async def listeners(port: int, clients: int) -> AsyncIterator[Member]:
     """The clients, all connected and in the room. Their numbers are known when the block has ended."""
     command = [sys.executable, "-m", "bench.clients", "--url", f"ws://{HOST}:{port}/", "--clients", str(clients)]
     # The result is one long line.
-    member = Member(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=1 << 26))
+    with on(the_others):
+        clients_process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=1 << 26)
+    member = Member(clients_process)
     try:
         await asyncio.wait_for(member.ready.wait(), WAIT)
         yield member

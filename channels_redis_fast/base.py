@@ -263,7 +263,7 @@ class RedisLayer(LimitedLayer):
         histories = self._require_histories()
         way, key = self._group(group)
         stream = histories.get(group, key)
-        history = await histories.ask(way, stream, Asked.of(stream, since, limit))
+        history = await histories.ask(way, stream, Asked.of(stream.digest, since, limit))
         return history if since is None else self._counted(history)
 
     @routed
@@ -581,9 +581,8 @@ class RedisLayer(LimitedLayer):
     def _make_histories(self, rules: Mapping[Any, Any]) -> Histories | None:
         if not rules:
             return None
-        codec = self._keeping_codec()
         self._ask_identities()
-        return Histories(rules, self.prefix, lambda kept: codec.decode(kept)[1], self._stats)
+        return Histories(rules, self.prefix, self._keeping_codec(), self._stats)
 
     def _keeping_codec(self) -> Codec:
         """Return what makes bytes of what is kept in Redis for longer than messages are on their way."""

@@ -324,7 +324,7 @@ class CommandConnection(Connection):
                 await asyncio.wait([answered], timeout=CLOSE_TIMEOUT)
             await super().aclose()
         finally:
-            self.closing = False
+            self.closing = self.is_over
 
     def resume(self) -> None:
         """Open a socket again after ``aclose``, if something was handed in meanwhile."""
@@ -338,7 +338,7 @@ class CommandConnection(Connection):
 
     def give_up(self) -> None:
         """Fail what could not be written, since there will be no other socket."""
-        self.closing = True
+        self.is_over = self.closing = True
         self._fail_unwritten(ConnectionError(f"{self.dialer.label}: the event loop was closed"))
 
     def _answer(self, request: Pending, error: Exception) -> None:

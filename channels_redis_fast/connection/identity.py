@@ -22,6 +22,8 @@ class ServerIdentity(NamedTuple):
     replication_id: bytes = b""
     #: Seconds to add to ``time.monotonic()`` for the server's Unix time; None where it does not tell that.
     clock: float | None = None
+    #: When the process was started, as this machine's Unix time, within two seconds; 0.0 where its run id is not known.
+    started: float = 0.0
 
     def microseconds(self) -> int:
         """Return the server's Unix time in microseconds, or this machine's where the server does not tell its own."""
@@ -38,7 +40,15 @@ def identify(server: Any, replication: Any, clock: Any) -> ServerIdentity:
         offset: float | None = int(clock[0]) + int(clock[1]) / 1_000_000 - time.monotonic()
     except (IndexError, KeyError, TypeError, ValueError):
         offset = None
-    return ServerIdentity(field_of(server, b"run_id"), field_of(replication, b"master_replid"), offset)
+    run_id = field_of(server, b"run_id")
+    started = started_at(server) if run_id else 0.0
+    return ServerIdentity(run_id, field_of(replication, b"master_replid"), offset, started)
+
+
+def started_at(server: Any) -> float:
+    """Return when a server was started (this machine's Unix time), by its reply to INFO server; now if it is silent."""
+    uptime = field_of(server, b"uptime_in_seconds")
+    return time.time() - (int(uptime) if uptime.isdigit() else 0)
 
 
 def field_of(info: Any, name: bytes) -> bytes:

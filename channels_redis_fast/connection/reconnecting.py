@@ -51,6 +51,8 @@ class Connection(abc.ABC):
         self.link: Link | None = None
         self.answer_timeout = dialer.answer_timeout
         self.closing = False
+        #: Whether there will be no other socket.
+        self.is_over = False
         self._process = Process()
         self._opening: asyncio.Task[None] | None = None
         self._lost_at: float | None = None
@@ -117,7 +119,7 @@ class Connection(abc.ABC):
                         link.abort(link.leaving)
                 await link.closed
         finally:
-            self.closing = False
+            self.closing = self.is_over
 
     def look_again(self, error: Exception) -> None:
         """Leave a server that answered that it is no primary, or not ready."""

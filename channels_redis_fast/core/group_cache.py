@@ -35,7 +35,7 @@ MAX_GROUPS, MAX_ALL_MEMBERS = 2_000, 20_000
 class GroupSnapshot:
     """The members of one group, by the key that each is delivered to; ``digest`` is that of the whole list in Redis."""
 
-    __slots__ = ("_entries", "channels", "count", "digest", "is_refused", "keys", "skips")
+    __slots__ = ("_entries", "_size", "channels", "count", "digest", "is_refused", "keys", "skips")
 
     def __init__(
         self, keys: list[bytes], channels: list[list[str]], count: int, digest: bytes, skips: bool = False
@@ -49,6 +49,7 @@ class GroupSnapshot:
         #: Whether the server refused to do it in one call, for lack of a permission for example.
         self.is_refused = False
         self._entries: list[bytes] | None = None
+        self._size = 0
 
     def without(self, excluded: frozenset[str]) -> GroupSnapshot:
         """Return what stands for the same list, and has those to whom a message goes that is not for all of them."""
@@ -61,7 +62,13 @@ class GroupSnapshot:
         if self._entries is None:
             # What follows the header of a message that has no other.
             self._entries = [member[1:] for member in frames(pack({}), self.channels, 0)]
+            self._size = sum(map(len, self._entries))
         return self._entries
+
+    @property
+    def size(self) -> int:
+        """Bytes of these entries."""
+        return self._size if self._entries is not None else sum(map(len, self.entries))
 
 
 class GroupMembershipCache:

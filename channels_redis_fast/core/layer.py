@@ -320,6 +320,7 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
+        self._end_resumes(connection, group, group_key)
         added = connection.call(
             (b"ZADD", group_key, time.time(), channel), (b"EXPIRE", group_key, self.group_expiry), repeatable=True
         )
@@ -345,9 +346,15 @@ class RedisChannelLayer(RedisLayer):
         histories = self._require_histories()
         connection, group_key = self._group(group, channel)
         stream = histories.get(group, group_key)
-        asked = Asked.of(stream, since, None, channel)
-        arguments = (time.time(), channel, self.group_expiry)
-        resumed = histories.ask(connection, stream, asked, scripts.GROUP_RESUME, (group_key,), arguments)
+        resumed = histories.ask(
+            connection,
+            stream,
+            Asked.of(stream.digest, since, None, channel),
+            scripts.GROUP_RESUME,
+            (group_key,),
+            (self.group_expiry,),
+            (time.time(), channel),
+        )
         self._record(group, group_key, channel)
         try:
             history = await resumed
@@ -364,6 +371,7 @@ class RedisChannelLayer(RedisLayer):
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
         connection, group_key = self._group(group, channel)
+        self._end_resumes(connection, group, group_key)
         self._memberships.discard(group_key, channel)
         removed = connection.call((b"ZREM", group_key, channel), repeatable=True)
         ended = self._end_presence(group, channel)
@@ -461,7 +469,7 @@ class RedisChannelLayer(RedisLayer):
         if self._presences is not None:
             self._presences.clear()
         for shard_commands in self._loops[get_running_loop()].commands:
-            await unlink_all(shard_commands, self._key_prefix, spared)
+            await unlink_all(shard_commands, self._key_prefix, lambda key: key.startswith(spared))
         self._inboxes.empty()
         await self.close_pools()
 
@@ -583,7 +591,7 @@ class RedisChannelLayer(RedisLayer):
             weakly(self._make_receiver),
             self._memberships if self.restore_groups else None,
             self._key_prefix,
-            self._histories is not None,
+            () if self._histories is None else self._recorded_sender.scripts,
             self._leases,
             self._presences,
         )
@@ -613,6 +621,12 @@ class RedisChannelLayer(RedisLayer):
             if state is not here and state.restorer is not None and state.receives:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(state.restorer.watch, record)
+
+    def _end_resumes(self, connection: CommandConnection | SlotQueue, group: str, group_key: bytes) -> None:
+        """Have those who resume from now on do so behind what is done to the group next."""
+        stream = None if self._histories is None else self._histories.find(group, group_key)
+        if stream is not None and self._histories is not None:
+            self._histories.end(connection, stream, scripts.GROUP_RESUME)
 
     def _drain_channels(self, drain: Drain) -> None:
         self._inboxes.drain = drain

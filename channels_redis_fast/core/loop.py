@@ -14,6 +14,7 @@ from ..cluster.cluster import Cluster
 from ..cluster.seeds import Seeds
 from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer, close_client
+from ..connection.script import Script
 from ..hot import Waker
 from ..loops import Closable
 from ..presence import LeaseReading, Leases, Presences
@@ -43,7 +44,7 @@ class CoreLoop:
         make_receiver: Callable[[CoreLoop], Receiver],
         memberships: Memberships | None = None,
         prefix: bytes = b"",
-        has_histories: bool = False,
+        history_scripts: Sequence[Script] = (),
         leases: Leases | None = None,
         presences: Presences | None = None,
     ) -> None:
@@ -59,16 +60,16 @@ class CoreLoop:
             GroupMembershipCache(0) if is_cluster else GroupMembershipCache(MAX_RECORDED_MEMBERS, least=0)
         )
         self.recorded_queues: dict[bytes, Any] = {}
-        more = scripts.OF_HISTORIES if has_histories else ()
+        more = [*history_scripts]
         if presences is not None:
-            more = (*more, CHANGE)
+            more.append(CHANGE)
         if isinstance(shards, Seeds):
-            cluster = Cluster(shards, loop, stats, scripts.OF_A_CLUSTER + more, announces=True)
+            cluster = Cluster(shards, loop, stats, [*scripts.OF_A_CLUSTER, *more], announces=True)
             self.commands = [cluster]
             self.senders = [SlotSenders(cluster, expiry, ordered, self.waker)]
             self.group_cache = GroupMembershipCache(0)
         else:
-            connections = [CommandConnection(dialer, loop, stats, scripts.ALL + more) for dialer in shards]
+            connections = [CommandConnection(dialer, loop, stats, [*scripts.ALL, *more]) for dialer in shards]
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.group_cache = GroupMembershipCache()
@@ -129,13 +130,15 @@ class CoreLoop:
         if self.receiver is not None:
             await self.receiver.retire()
         if self._presences is not None:
-            await self._presences.leave(self.loop)
+            self._presences.leave(self.loop)
         if self._leases is not None:
             await self._leases.leave(self.loop)
         await self._close_commands()
         await self._close_clients()
         for connection in self.commands:
             connection.give_up()
+        # What was handed in while the others closed may have begun to open a socket.
+        await self._close_commands()
 
     async def _close_clients(self) -> None:
         while self.clients:

@@ -23,7 +23,7 @@ from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..history import Stream
 from ..history.placement import ENTRY, widened, with_position
 from ..history.positions import WIDTH, Position, epoch_of
-from ..history.proposals import Proposer
+from ..history.proposals import Contest, Proposer
 from ..hot import EnvelopeCodec, are_strings, next_prefix
 from ..messages.codec import Codec, Message
 from ..messages.exclusion import entry_size, with_excluded
@@ -32,8 +32,9 @@ from . import scripts
 from .group_cache import GroupSnapshot
 from .names import Part
 
-#: What the script says first: the group has changed; it is the same; it has changed and the messages are recorded.
-CHANGED, SAME, RECORDED = 0, 1, 2
+#: What the script says first: the group has changed; it is the same; it has changed and the messages are recorded; it
+#: is another sender's turn to record.
+CHANGED, SAME, RECORDED, NOT_ITS_TURN = 0, 1, 2, 3
 
 
 class Delivered(NamedTuple):
@@ -56,7 +57,7 @@ class GroupMessage:
     One message on its way to a group. ``body``: as it is kept in the history, with the names of those excluded.
     """
 
-    __slots__ = ("attempts", "body", "excluded", "future", "message")
+    __slots__ = ("body", "excluded", "future", "message")
 
     def __init__(
         self,
@@ -69,8 +70,6 @@ class GroupMessage:
         self.body = body
         self.excluded = excluded
         self.future = future
-        #: How often a position was proposed for it that was not the newest.
-        self.attempts = 0
 
     def settle(self, outcome: Delivered | Recorded) -> None:
         if not self.future.done():
@@ -85,12 +84,13 @@ class Batch(NamedTuple):
     """
     Messages for those who are thought to be in a group, and whether they are recorded though that is not so.
 
-    All of them exclude the same channels.
+    All of them exclude the same channels. ``limit``: the score (seconds) up to which members have expired.
     """
 
     snapshot: GroupSnapshot
     messages: list[GroupMessage]
     records_anyway: bool
+    limit: int
 
 
 class Outcome(NamedTuple):
@@ -116,7 +116,9 @@ class Outcome(NamedTuple):
             newest, text = results.pop()
             stopped = (newest, text)
         is_whole = len(results) == count if stopped is None else len(results) < count and are_strings([*stopped])
-        if kind == CHANGED:
+        if kind == NOT_ITS_TURN:
+            is_right = len(reply) == 1
+        elif kind == CHANGED:
             is_right = not results and (members is None or are_strings(members))
         elif kind == SAME:
             is_right = is_whole and all(isinstance(result, (int, bytes)) for result in results)
@@ -132,13 +134,23 @@ class BatchSource(Protocol):
 
     stream: Stream
     key: bytes
-    #: What it is called in an error.
-    where: str
+    #: Its name.
+    group: str
     #: The score (seconds) up to which members have expired.
     limit: int
+    #: Up to which such score the group was last looked at.
+    looked_at: int
+    #: By whom positions are proposed; None where none is.
+    contest: Contest | None
 
     def take(self) -> Batch:
         """Return what is to be sent now, just before it is written."""
+
+    def server_arguments(self, server: ServerIdentity) -> list[Any]:
+        """Return what ``append`` takes of a server."""
+
+    def delivered(self, batch: Batch, over_capacity: int) -> None:
+        """Called when a call is over that has recorded and delivered one message, all that it had."""
 
     def ended(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         """Called when a call is over, once. Without a batch nothing was taken, and nothing can be."""
@@ -156,7 +168,7 @@ class MemberLayout:
         self._max_message_size = max_message_size
         self._proposer = Proposer()
 
-    def body(self, message: Message, excluded: frozenset[str], where: str) -> bytes:
+    def body(self, message: Message, excluded: frozenset[str], group: str) -> bytes:
         """
         Return a message as it is kept.
 
@@ -165,14 +177,21 @@ class MemberLayout:
         try:
             body = self._codec.encode(with_excluded(message, excluded) if excluded else message, None)
         except Exception as error:
-            say_where(error, where)
+            say_where(error, f"group {group}")
             raise
-        check_size(body, self._max_message_size, where)
+        if self._max_message_size is not None:
+            check_size(body, self._max_message_size, f"group {group}")
         return body
 
     def entries(self, snapshot: GroupSnapshot) -> Sequence[bytes]:
         """Return by key the entry that names its channels, empty ones where that is in the members already."""
         return snapshot.entries if self.fills else [b""] * len(snapshot.keys)
+
+    def mark(self, snapshot: GroupSnapshot) -> bytes:
+        """Return by what the script knows the list of members."""
+        # One entry names them all only where nobody is left out.
+        is_one = self.fills and len(snapshot.keys) == 1 and len(snapshot.channels[0]) == snapshot.count
+        return b"=" if is_one else snapshot.digest
 
     def last_byte(self, messages: Sequence[GroupMessage]) -> int:
         """Return up to where the messages of a batch are delivered as they are kept: a place from their end, -1."""
@@ -188,38 +207,34 @@ class MemberLayout:
         Raises the serializer's error, and ``ValueError`` for a message that is larger than allowed.
         """
         if self.fills:
-            arguments = source.stream.record_arguments(server, message.body)
-            arguments += self._to_fill(message, snapshot, source.where)
-        elif not snapshot.keys:
-            arguments = source.stream.record_arguments(server, message.body)
-            arguments += ("", 0)
-        else:
-            number = self._proposer.propose(source.stream.key, server, message.attempts)
-            position = Position(*number, source.stream.digest, epoch_of(server))
-            arguments = source.stream.record_arguments(server, message.body, position.entry)
-            arguments += ("", 0, *self._members(message.message, str(position), snapshot.channels, source.where))
-        return arguments
+            return self._to_fill(message, snapshot, source.group)
+        if not snapshot.keys:
+            return ["", message.body, "", 0]
+        milliseconds, number = self._proposer.propose(source.stream.key, server)
+        position = Position(milliseconds, number, source.stream.digest, epoch_of(server))
+        members = self._members(message.message, str(position), snapshot.channels, source.group)
+        return [position.entry, message.body, "", 0, *members]
 
     def overtaken(self, stream: Stream, newest: bytes) -> None:
         """Called with the newest ID of a stream, where one that was proposed was not above it."""
         self._proposer.overtaken(stream.key, newest)
 
-    def _to_fill(self, message: GroupMessage, snapshot: GroupSnapshot, where: str) -> list[Any]:
+    def _to_fill(self, message: GroupMessage, snapshot: GroupSnapshot, group: str) -> list[Any]:
         body, prefix_length = message.body, self._prefix_length
         # Two entries come, and the one with the names of those excluded goes.
         header, begin = widened(body, prefix_length, 1 if message.excluded else 2)
         if self._max_message_size is not None and snapshot.keys:
             length = len(body) + len(header) + prefix_length - begin + len(ENTRY) + WIDTH
-            check_length(length + len(max(snapshot.entries, key=len)), self._max_message_size, where)
-        return [header, begin + 1, *[next_prefix(prefix_length) for _ in snapshot.keys]]
+            check_length(length + len(max(snapshot.entries, key=len)), self._max_message_size, f"group {group}")
+        return ["", body, header, begin + 1, *[next_prefix(prefix_length) for _ in snapshot.keys]]
 
-    def _members(self, message: Message, position: str, channels: list[list[str]], where: str) -> list[bytes]:
+    def _members(self, message: Message, position: str, channels: list[list[str]], group: str) -> list[bytes]:
         try:
             members = self._codec.encode_group(with_position(message, position), channels)
         except Exception as error:
-            say_where(error, where)
+            say_where(error, f"group {group}")
             raise
-        check_size(max(members, key=len), self._max_message_size, where)
+        check_size(max(members, key=len), self._max_message_size, f"group {group}")
         return members
 
 
@@ -231,7 +246,7 @@ class RecordingCall(ScriptCall):
     def __init__(
         self, source: BatchSource, way: Way, layout: MemberLayout, capacity_of: Callable[[str], int], expiry: int
     ) -> None:
-        super().__init__(scripts.RECORDED_GROUP_SEND, way)
+        super().__init__(scripts.FILLED_GROUP_SEND if layout.fills else scripts.PROPOSED_GROUP_SEND, way)
         self._source = source
         self._layout = layout
         self._capacity_of = capacity_of
@@ -242,38 +257,53 @@ class RecordingCall(ScriptCall):
     def arguments(self, server: ServerIdentity) -> list[Any]:
         if self._batch is None:
             self._batch = self._source.take()
-        snapshot, messages, records_anyway = self._batch
-        capacities = [self._capacity_of(names[0]) for names in snapshot.channels]
+        snapshot, messages, records_anyway, limit = self._batch
+        source, layout = self._source, self._layout
         of_messages: list[Any] = []
         failed = []
         for message in messages:
             try:
-                of_messages += self._layout.arguments(message, self._source, snapshot, server)
+                of_messages += layout.arguments(message, source, snapshot, server)
             except Exception as error:
                 message.fail(error)
                 failed.append(message)
         for message in failed:
             messages.remove(message)
+        stream, contest = source.stream, source.contest
+        keys = [source.key, stream.key] if contest is None else [source.key, stream.key, stream.turn]
         return [
-            2 + len(snapshot.keys),
-            self._source.key,
-            self._source.stream.key,
+            len(keys) + len(snapshot.keys),
+            *keys,
             *snapshot.keys,
             self._expiry,
-            self._source.limit,
-            snapshot.digest,
-            "1" if records_anyway else "",
+            limit,
+            layout.mark(snapshot),
+            "1" if records_anyway else "0" if source.looked_at == limit else "",
             len(messages),
-            self._layout.last_byte(messages),
-            *capacities,
-            *self._layout.entries(snapshot),
+            "" if contest is None else contest.by,
+            layout.last_byte(messages),
+            *source.server_arguments(server),
+            *[self._capacity_of(names[0]) for names in snapshot.channels],
+            *layout.entries(snapshot),
             *of_messages,
         ]
 
     def done(self, reply: Any) -> None:
         if self._is_over:
             return
-        outcome = reply
+        batch, outcome = self._batch, reply
+        if (
+            reply.__class__ is list
+            and len(reply) == 2
+            and reply[0] == SAME
+            and reply[1].__class__ is int
+            and batch is not None
+            and len(batch.messages) == 1
+        ):
+            # As most are.
+            self._is_over = True
+            self._source.delivered(batch, reply[1])
+            return
         if not isinstance(reply, Exception):
             try:
                 outcome = Outcome.of(reply, 0 if self._batch is None else len(self._batch.messages))

@@ -18,26 +18,29 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError
 
 from ..connection.commands import MAX_MESSAGES
+from ..connection.identity import ServerIdentity
 from ..connection.replies import reply_error
 from ..history import Stream
 from ..history.placement import with_position
-from ..history.proposals import ATTEMPTS
+from ..history.proposals import Contest
+from ..history.streams import SEEDS
 from ..messages.codec import Codec, Message
 from ..messages.exclusion import NOBODY
 from ..stats import Stats
+from . import scripts
 from .group_cache import GroupSnapshot
 from .groups import Group, GroupSender
 from .loop import CoreLoop
 from .names import Part
 from .recorded_calls import (
+    NOT_ITS_TURN,
     RECORDED,
     SAME,
     Batch,
@@ -56,8 +59,8 @@ MAX_CHANGES = 3
 #: Bytes that a message is taken to have on each key beside itself and the names of its channels.
 OVERHEAD = 100
 
-#: Seconds that a message waits on average for its second attempt to get a position; for each further one twice as many.
-PAUSE = 0.01
+#: Groups whose queues are kept in an event loop though nothing is in them.
+MAX_QUEUES = 2_000
 
 #: Stands for a group whose members the script is to say.
 _OTHER = GroupSnapshot([], [], 0, b"")
@@ -80,6 +83,8 @@ class RecordedGroupSender:
         self.layout = MemberLayout(codec, max_message_size)
         self.capacity_of = capacity_of
         self.stats = stats
+        #: What is called for these groups.
+        self.scripts = scripts.OF_FILLED if self.layout.fills else scripts.OF_PROPOSED
 
     async def send(self, state: CoreLoop, group: Group, stream: Stream, message: Message) -> None:
         """
@@ -88,47 +93,64 @@ class RecordedGroupSender:
         Raises the serializer's error before anything is recorded; redis-py's errors, ``ResponseError`` where the server
         runs no scripts, and where others keep this message from getting a position (encryption, custom serializers).
         """
-        body = self.layout.body(message, group.excluded, f"group {group.name}")
+        body = self.layout.body(message, group.excluded, group.name)
         queue = state.recorded_queues.get(group.key)
         if queue is None:
-            queue = state.recorded_queues[group.key] = GroupQueue(self, state, group, stream)
+            queue = self._open(state, group, stream)
         waiting = GroupMessage(message, body, group.excluded, state.loop.create_future())
-        outcome: Delivered | Recorded = await queue.put(waiting, group)
+        outcome: Delivered | Recorded = await queue.put(waiting, group, self)
         if isinstance(outcome, Delivered):
             self.groups.count(*outcome, group)
         else:
             position, shards, members = outcome
             await self.groups.deliver(state, group, shards, members, with_position(message, position))
 
+    def _open(self, state: CoreLoop, group: Group, stream: Stream) -> GroupQueue:
+        queues = state.recorded_queues
+        if len(queues) >= MAX_QUEUES:
+            for key in [key for key, queue in queues.items() if not queue.is_busy]:
+                del queues[key]
+        queue = queues[group.key] = GroupQueue(state, group, stream, proposes=not self.layout.fills)
+        return queue
+
 
 class GroupQueue:
-    """The messages of one event loop to one group; exists while there are any."""
+    """The messages of one event loop to one group. It stays for a while when there are none: another is expensive."""
 
-    def __init__(self, sender: RecordedGroupSender, state: CoreLoop, group: Group, stream: Stream) -> None:
+    #: What has put messages in, as long as there are any: it keeps the layer.
+    _sender: RecordedGroupSender
+
+    def __init__(self, state: CoreLoop, group: Group, stream: Stream, proposes: bool) -> None:
         self.stream = stream
         self.key = group.key
-        self.where = f"group {group.name}"
+        self.group = group.name
         self.limit = group.limit
+        self.looked_at = 0
         self._group = group
-        self._sender = sender
         self._state = state
         self._cache = state.recorded_cache
         self._way = state.commands[group.shard].at(group.key)
         #: Whether all channels of all groups are on one server.
         self._is_alone = len(state.senders) == 1 and isinstance(state.senders[0], Sender)
+        self.contest = Contest(group.name, state.loop.time) if proposes and self._is_alone else None
+        #: What calls take of the server, and which that is.
+        self._of_server: list[Any] = []
+        self._server: ServerIdentity | None = None
         self._waiting: deque[GroupMessage] = deque()
-        self._is_busy = False
-        #: Seconds to wait before the next call.
-        self._pause = 0.0
+        #: Whether a call is under way, or on its way there.
+        self.is_busy = False
         #: How often the group has changed since a message was recorded.
         self._changes = 0
 
-    def put(self, message: GroupMessage, group: Group) -> asyncio.Future[Delivered | Recorded]:
+    def put(
+        self, message: GroupMessage, group: Group, sender: RecordedGroupSender
+    ) -> asyncio.Future[Delivered | Recorded]:
         """Have a message sent after those that wait."""
+        self._sender = sender
         self.limit = group.limit
         self._waiting.append(message)
-        if not self._is_busy:
-            self._is_busy = True
+        if not self.is_busy:
+            self.is_busy = True
             self._begin(urgent=True)
         return message.future
 
@@ -158,14 +180,16 @@ class GroupQueue:
         return shards
 
     def _go_on(self) -> None:
-        pause, self._pause = self._pause, 0.0
-        if self._waiting and pause:
+        pause = 0.0
+        if self.contest is not None:
+            pause, self.contest.pause = self.contest.pause, 0.0
+        if not self._waiting:
+            self.is_busy = False
+            del self._sender
+        elif pause:
             self._state.loop.call_later(pause, self._begin)
-        elif self._waiting:
-            self._begin()
         else:
-            self._is_busy = False
-            self._state.recorded_queues.pop(self.key, None)
+            self._begin()
 
     # What a call asks and tells.
 
@@ -183,7 +207,7 @@ class GroupQueue:
             if excluded:
                 snapshot = snapshot.without(excluded)
         count = len(snapshot.keys)
-        of_names = sum(map(len, snapshot.entries)) + count * OVERHEAD
+        of_names = snapshot.size + count * OVERHEAD
         messages: list[GroupMessage] = []
         size = 0
         while self._waiting:
@@ -198,13 +222,33 @@ class GroupQueue:
                 break
             messages.append(self._waiting.popleft())
         if self._waiting and not messages:
-            return Batch(_OTHER, [self._waiting.popleft()], True)
+            return Batch(_OTHER, [self._waiting.popleft()], True, self.limit)
         may_change = self._is_alone and self._changes < MAX_CHANGES and snapshot is not _OTHER
-        return Batch(snapshot, messages, not may_change)
+        return Batch(snapshot, messages, not may_change, self.limit)
+
+    def server_arguments(self, server: ServerIdentity) -> list[Any]:
+        if server is not self._server:
+            self._server = server
+            self._of_server = self.stream.append_arguments(server)
+        # The last is the number behind the milliseconds of a first entry: another one each time.
+        self._of_server[-1] = (self._of_server[-1] + 1) % SEEDS
+        return self._of_server
+
+    def delivered(self, batch: Batch, over_capacity: int) -> None:
+        self._changes = 0
+        self.looked_at = batch.limit
+        self._sender.stats.recorded += 1
+        if self.contest is not None:
+            self.contest.recorded()
+        batch.messages[0].settle(Delivered(over_capacity, batch.snapshot.count))
+        self._go_on()
 
     def ended(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
         if isinstance(outcome, Exception):
             self._fail(batch, outcome)
+        elif batch is not None and outcome.kind == NOT_ITS_TURN:
+            assert self.contest is not None
+            self._try_again(batch.messages, self.contest.not_its_turn())
         elif batch is not None and outcome.kind not in (SAME, RECORDED):
             self._changes += 1
             if outcome.members is None:
@@ -241,6 +285,8 @@ class GroupQueue:
     def _settle(self, batch: Batch, outcome: Outcome) -> None:
         done, left = batch.messages[: len(outcome.results)], batch.messages[len(outcome.results) :]
         self._changes = 0
+        if done and self.contest is not None:
+            self.contest.recorded()
         self._sender.stats.recorded += len(done)
         shards = self._learn(outcome.members or []) if outcome.kind == RECORDED else []
         for message, result in zip(done, outcome.results, strict=True):
@@ -252,23 +298,18 @@ class GroupQueue:
                 message.fail(reply_error(result.decode(errors="replace")))
         if outcome.stopped is not None:
             newest, text = outcome.stopped
-            error = self._refused(left[0], newest) if not text else reply_error(text.decode(errors="replace"))
-            if error is not None:
-                left.pop(0).fail(error)
-            self._put_back(left)
+            if text:
+                self._try_again(left, reply_error(text.decode(errors="replace")))
+            else:
+                # Its own was not above the newest.
+                self._sender.layout.overtaken(self.stream, newest)
+                self._try_again(left, None if self.contest is None else self.contest.overtaken())
 
-    def _refused(self, message: GroupMessage, newest: bytes) -> RedisError | None:
-        """Take note of the newest ID, which is above a message's own; return what to raise, None to try again."""
-        self._sender.layout.overtaken(self.stream, newest)
-        message.attempts += 1
-        if message.attempts < ATTEMPTS:
-            # At random: of those that were overtaken together, most would be again.
-            self._pause = random.uniform(0, PAUSE * 2**message.attempts)
-            return None
-        return ResponseError(
-            f"Message for {self.where} was not sent: {ATTEMPTS} positions that were proposed for it in the group's "
-            "history were taken, since others send to the group at the same time"
-        )
+    def _try_again(self, messages: list[GroupMessage], error: Exception | None) -> None:
+        """Send messages once more, but for the first if there is an error for it."""
+        if error is not None and messages:
+            messages.pop(0).fail(error)
+        self._put_back(messages)
 
     def _put_back(self, messages: list[GroupMessage]) -> None:
         self._waiting.extendleft(reversed(messages))

@@ -34,7 +34,7 @@ from ..cluster.node import Node
 from ..cluster.slots import slot_of
 from ..connection.commands import CommandConnection
 from ..connection.futures import ignore
-from ..connection.identity import field_of
+from ..connection.identity import ServerIdentity, field_of, started_at
 from ..connection.link import Command
 from ..connection.replies import NOT_DONE, REDIRECTIONS
 from ..hot import assemble
@@ -130,8 +130,11 @@ class GroupRestorer:
         """Called when a socket is there; return whether requests wait until ``connection.release()`` is called."""
         self._datasets.pop(connection, None)
         groups = self._groups_of(connection)
-        if groups:
-            self._ask(connection)
+        if not groups:
+            return False
+        if connection.identity.run_id:
+            return self._identified(connection, _dataset_of(connection.identity))
+        self._ask(connection)
         return any(group.dataset is not None for group in groups)
 
     def lost(self, connection: CommandConnection) -> None:
@@ -146,6 +149,10 @@ class GroupRestorer:
     # Identifying servers.
 
     def _ask(self, connection: CommandConnection) -> None:
+        if connection.identity.run_id:
+            # Its greeting has asked.
+            self._identified(connection, _dataset_of(connection.identity))
+            return
         self._datasets[connection] = None
         self._write(connection, [(b"INFO", b"server")], self._asked)
 
@@ -155,9 +162,9 @@ class GroupRestorer:
             self._datasets.pop(connection, None)
             connection.look_again(reply)
             return
-        run_id, uptime = field_of(reply, b"run_id"), field_of(reply, b"uptime_in_seconds")
+        run_id = field_of(reply, b"run_id")
         if run_id:
-            self._identified(connection, Dataset(run_id, time.time() - int(uptime or 0)))
+            self._identified(connection, Dataset(run_id, started_at(reply)))
         elif isinstance(connection, Node):
             # No single key can identify the data of all slots of a server. So each connection counts as one to new
             # data.
@@ -170,16 +177,18 @@ class GroupRestorer:
         marker = replies[1]
         self._identified(connection, Dataset(marker if isinstance(marker, bytes) else uuid4().hex.encode()))
 
-    def _identified(self, connection: CommandConnection, dataset: Dataset) -> None:
+    def _identified(self, connection: CommandConnection, dataset: Dataset) -> bool:
+        """Take note of a server's data; return whether its groups are being compared."""
         self._datasets[connection] = dataset
-        self._compare(connection)
+        return self._compare(connection)
 
     # Comparing.
 
-    def _compare(self, connection: CommandConnection) -> None:
+    def _compare(self, connection: CommandConnection) -> bool:
+        """Begin to compare the groups of a server with what they were, and return whether there is anything to do."""
         dataset = self._datasets.get(connection)
         if dataset is None:
-            return
+            return False
         suspects: list[GroupRecord] = []
         for group in self._groups_of(connection):
             if group.dataset is None or group.dataset == dataset:
@@ -192,6 +201,7 @@ class GroupRestorer:
             )
         else:
             connection.release()
+        return bool(suspects)
 
     def compared(self, connection: CommandConnection, error: Exception | None) -> None:
         """Called when the groups of a server are what they should be, or cannot be made so."""
@@ -430,6 +440,10 @@ class _Replies:
 
     def lost(self, error: Exception) -> None:
         """Called when the connection is lost; the next one begins anew."""
+
+
+def _dataset_of(identity: ServerIdentity) -> Dataset:
+    return Dataset(identity.run_id, identity.started)
 
 
 def _additions(group: GroupRecord, channels: Sequence[str], expiry: int, anew: bool = False) -> list[Command]:

@@ -17,8 +17,13 @@ from __future__ import annotations
 import re
 
 from ..connection.script import Script
-from ..history.placement import ENTRY_IN_LUA
-from ..history.scripts import READ, RECORD
+from ..history.placement import ENTRY_IN_LUA, in_lua
+from ..history.scripts import READ, RECORD, TURNS
+from ..hot import pack
+from ..messages.codec import CHANNEL_FIELD
+
+#: What stands in a packed message before the list of its channels, as Lua writes it.
+CHANNELS_IN_LUA = in_lua(pack({CHANNEL_FIELD: None})[1:-1])
 
 #: The announcement of a key, from the key and how many messages were there before. If an ACL refuses it, nothing else
 #: changes.
@@ -175,12 +180,14 @@ SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
     Script(_written_out(_GROUP_SEND, _ANNOUNCE)),
 )
 
-#: Messages to a group that has a history. KEYS: the group's key, its stream, then the channel keys of who is thought to
-#: be in it. ARGV: expiry; the score up to which members have expired; the digest of the list of members as above, empty
-#: for none; whether to record the messages though the list is another (1, or empty); how many messages; up to which
-#: byte they are delivered as they are kept, from their end (-1 for all: the history alone knows whom they exclude); for
-#: each key its capacity; for each key the packed entry that names its channels. Then for each message what ``record``
-#: takes, of which the message is the last; the header of the map that it becomes with two more entries, and where its
+#: Messages to a group that has a history. KEYS: the group's key, its stream, the key of the turn if positions are
+#: proposed, then the channel keys of who is thought to be in it. ARGV: expiry; the score up to which members have
+#: expired; the digest of the list of members as above, ``=`` where all are named by the one entry below, empty for
+#: none; 1 to record the messages though the list is another, 0 if the sender has looked at it up to that score, else
+#: empty; how many messages; by whom, where positions are proposed, else empty; up to which byte messages are delivered
+#: as they are kept, from their end (-1 for all: the history alone knows whom they exclude); what ``append`` takes; for
+#: each key its capacity; for each key the packed entry that names its channels. Then for each message the ID that is
+#: proposed, empty for none; the message; the header of the map that it becomes with two more entries, and where its
 #: entries begin; and for each key the random prefix of the member that is made of all that. Where the header is empty,
 #: finished members are in place of the prefixes, since their sender could not leave the position open.
 #:
@@ -189,29 +196,57 @@ SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
 #: is 0 and the list, which is left out where the group is large. Or nothing is delivered, but all is recorded: the
 #: reply is 2, the list, and each message's position. A message that cannot be recorded is the last of the reply, and
 #: those behind it are left out: a list of the newest ID of the stream, if its own was not above that, and an error.
-RECORDED_GROUP_SEND = Script(
+#: Where it is another's turn to record, nothing is done, and the reply is 3.
+#:
+#: A lone message costs what its commands do, so that there are as few as can be: the time of idleness, which has a
+#: second to spare, begins anew if the last message was of another second.
+_RECORDED = (
     RECORD
+    + "<turns>"
     + """
-local trimmed = redis.pcall('ZREMRANGEBYSCORE', KEYS[1], 0, ARGV[2])
-if type(trimmed) == 'table' then return trimmed end
-if ARGV[4] == '' and redis.call('ZCARD', KEYS[1]) > 1000 then return {0} end
-local members = redis.call('ZRANGE', KEYS[1], 0, -1)
-local is_same = ARGV[3] ~= '' and redis.sha1hex(cmsgpack.pack(members)) == ARGV[3]
-if not is_same and ARGV[4] == '' then return {0, members} end
+local by, others = ARGV[6], ARGV[6] == '' and 2 or 3
+local keys = #KEYS - others
+
+local function is_expected(members)
+  -- To compare the list itself costs a tenth of a digest.
+  if ARGV[3] == '=' then return <channels> .. cmsgpack.pack(members) == ARGV[13 + keys] end
+  return ARGV[3] ~= '' and redis.sha1hex(cmsgpack.pack(members)) == ARGV[3]
+end
+
+-- Nobody expires twice in a second.
+local anyway = ARGV[4] == '1'
+local function look()
+  local trimmed = redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '0', ARGV[2])
+  if type(trimmed) == 'table' then return nil, trimmed end
+  if not anyway and call('ZCARD', KEYS[1]) > 1000 then return nil, {0} end
+  return call('ZRANGE', KEYS[1], '0', '-1')
+end
+local members, is_same, reply = nil, false, nil
+if ARGV[4] == '0' then
+  -- One more than a group may have that is looked at here.
+  members = redis.pcall('ZRANGE', KEYS[1], '0', '1000')
+  is_same = not members.err and is_expected(members)
+end
+if not is_same then
+  members, reply = look()
+  if not members then return reply end
+  is_same = is_expected(members)
+  if not is_same and not anyway then return {0, members} end
+end
+<begin>
 """
     + _written_out(_ROOM + _PUT)
     + """
-local keys = #KEYS - 2
-local tails, at = 6 + keys, 7 + 2 * keys
+local tails, at = 12 + keys, 13 + 2 * keys
 
-local function deliver(at, position)
+local function deliver(at, body, position)
   local problem
-  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(ARGV[at - 1], ARGV[at + 1], ARGV[6]) .. ENTRY .. position
+  local middle = ARGV[at] ~= '' and ARGV[at] .. string.sub(body, ARGV[at + 1], ARGV[7]) .. <entry> .. position
   over = 0
   for i = 1, keys do
     local member = ARGV[at + 1 + i]
     if middle then member = member .. middle .. ARGV[tails + i] end
-    local ok, failure = pcall(put, KEYS[i + 2], ARGV[6 + i], member)
+    local ok, failure = pcall(put, KEYS[i + others], ARGV[12 + i], member)
     if not ok then
       problem = problem or (type(failure) == 'table' and failure.err or tostring(failure))
     end
@@ -219,32 +254,59 @@ local function deliver(at, position)
   return problem or over
 end
 
-local reply = is_same and {1} or {2, members}
+local key, state = KEYS[2], {newest(KEYS[2])}
+local second = state[1] and string.sub(state[1], 1, 10)
+reply = is_same and {1} or {2, members}
+local newer, failure
 for message = 1, tonumber(ARGV[5]) do
-  if not is_same then ARGV[at + 5] = '' end
-  local position, newest, failure = record(KEYS[2], at)
+  local body, position = ARGV[at + 1]
+  position, newer, failure = append(key, state, 8, is_same and ARGV[at] or '', body)
   if not position then
     if failure and message == 1 then return failure end
-    reply[#reply + 1] = {newest or '', failure and failure.err or ''}
-    return reply
+    reply[#reply + 1] = {newer or '', failure and failure.err or ''}
+    break
   end
-  reply[#reply + 1] = is_same and deliver(at + 7, position) or position
-  at = at + 9 + keys
+  reply[#reply + 1] = is_same and deliver(at + 2, body, position) or position
+  at = at + 4 + keys
 end
+<end>
 return reply
-""".replace("ENTRY", ENTRY_IN_LUA)
+"""
 )
 
-#: A channel joins a group and reads what it has missed, in one: whatever is recorded later is delivered to it. KEYS:
-#: the group's key, its stream. ARGV: the score, the channel, and for how many seconds the group lives; then as for
-#: ``read``.
+
+def _recorded(**parts: str) -> Script:
+    text = _RECORDED
+    for name, part in {**parts, "channels": CHANNELS_IN_LUA, "entry": ENTRY_IN_LUA}.items():
+        text = text.replace(f"<{name}>", part)
+    return Script(text)
+
+
+#: The same for messages to which it adds their positions, and for those whose positions are proposed.
+FILLED_GROUP_SEND = _recorded(turns="", begin="", end="if second ~= time[1] then call('EXPIRE', key, ARGV[10]) end")
+PROPOSED_GROUP_SEND = _recorded(
+    turns=TURNS,
+    begin="""
+local may_record, is_turn = true, false
+if by ~= '' then may_record, is_turn = is_free(KEYS[3], by) end
+if not may_record then return {3} end
+""",
+    end="""
+call('EXPIRE', key, ARGV[10])
+if by ~= '' and newer then claim(KEYS[3], by) elseif is_turn then pass_on(KEYS[3]) end
+""",
+)
+
+#: Channels join a group and read what they have missed, in one: whatever is recorded later is delivered to them. KEYS:
+#: the group's key, its stream. ARGV: as for ``read``; for how many seconds the group lives; then for each channel its
+#: score and its name.
 GROUP_RESUME = Script(
     READ
     + """
-local history = read(KEYS[2], 4)
+local history = read(KEYS[2], 1)
 if history.err then return history end
-redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
+call('ZADD', KEYS[1], unpack(ARGV, 8))
+call('EXPIRE', KEYS[1], ARGV[7])
 return history
 """
 )
@@ -264,4 +326,6 @@ return removed
 
 ALL = (SEND, GROUP_SEND, SAME_GROUP_SEND)
 OF_A_CLUSTER = (SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING)
-OF_HISTORIES = (RECORDED_GROUP_SEND, GROUP_RESUME)
+
+#: Of groups with a history, for messages of both kinds.
+OF_FILLED, OF_PROPOSED = (FILLED_GROUP_SEND, GROUP_RESUME), (PROPOSED_GROUP_SEND, GROUP_RESUME)

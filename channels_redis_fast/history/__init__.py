@@ -5,10 +5,12 @@ A message is recorded by the script that looks at the group's members, and carri
 comes back asks for what came behind the last position that it has seen, and is told whether that is all.
 
 ``positions`` is how a position reads, and the name of a stream's key; ``retention`` the option; ``scripts`` what Lua
-does to a stream; ``streams`` records and reads on behalf of a layer. Knows nothing of receivers and subscriptions.
+does to a stream; ``streams`` records and reads on behalf of a layer, and ``reading`` says what was found. Knows nothing
+of receivers and subscriptions.
 """
 
 from .positions import FIELD
-from .streams import Asked, Histories, History, Stream
+from .reading import Asked, History
+from .streams import Histories, Stream
 
 __all__ = ["FIELD", "Asked", "Histories", "History", "Stream"]

@@ -15,8 +15,13 @@ from .positions import FIELD, PLACEHOLDER, WIDTH
 #: What is between the entries of a packed message and its position.
 ENTRY = pack({FIELD: PLACEHOLDER})[1:-WIDTH]
 
-#: The same as Lua writes it.
-ENTRY_IN_LUA = "'" + "".join(f"\\{byte:03d}" for byte in ENTRY) + "'"
+
+def in_lua(data: bytes) -> str:
+    """Return bytes as Lua writes them."""
+    return "'" + "".join(f"\\{byte:03d}" for byte in data) + "'"
+
+
+ENTRY_IN_LUA = in_lua(ENTRY)
 
 
 def with_position(message: dict[str, Any], position: str) -> dict[str, Any]:

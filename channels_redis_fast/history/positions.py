@@ -50,12 +50,6 @@ class Position(NamedTuple):
         return f"{self.milliseconds}-{self.number}"
 
     @classmethod
-    def of(cls, entry: bytes, group: str, epoch: str) -> Position:
-        """Return the position of an entry by its ID. Raises ``ValueError`` for what is none."""
-        milliseconds, _, number = entry.partition(b"-")
-        return cls(int(milliseconds), int(number), group, epoch)
-
-    @classmethod
     def parse(cls, text: str) -> Position | None:
         """Return the position that a text is, None if it is none."""
         found = _FORM.fullmatch(text)
@@ -63,7 +57,7 @@ class Position(NamedTuple):
 
 
 def position_text(entry: bytes, group: str, epoch: str) -> str:
-    """Return what ``str(Position.of(...))`` does, sooner. Raises ``ValueError`` for what is no ID of an entry."""
+    """Return the position of an entry by its ID. Raises ``ValueError`` for what is no ID of an entry."""
     milliseconds, _, number = entry.decode().partition("-")
     if not (milliseconds.isdigit() and number.isdigit()):
         raise ValueError(f"not the ID of an entry: {entry!r}")
@@ -123,6 +117,11 @@ def history_key(prefix: bytes, group_key: bytes) -> bytes:
     ``group_key``: the key of the group, or on Pub/Sub its channel.
     """
     return key_beside(histories_prefix(prefix), group_key)
+
+
+def turn_key(prefix: bytes, group_key: bytes) -> bytes:
+    """Return the key that says whose turn it is to record in a group's stream, in the slot of that as well."""
+    return key_beside(prefix + b":turn:", group_key)
 
 
 def _digest(data: bytes) -> str:

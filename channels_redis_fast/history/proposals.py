@@ -2,16 +2,20 @@
 IDs of entries that a sender proposes, since it has to encrypt a message together with its position.
 
 An ID is the server's time in microseconds, and a random number behind that; each one that is proposed for a stream is
-above the last. A sender that was overtaken is told the newest ID, and proposes one above that: the further ahead the
-more often it was, so that among many it prevails over those that have just come.
+above the last. A sender that was overtaken is told the newest ID, and gets the turn (``scripts.TURNS``): nobody else
+records until its next proposal, which is above that, has been taken. Whoever comes meanwhile waits, and asks again.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from collections.abc import Callable
+
+from redis.exceptions import ResponseError
 
 from ..connection.identity import ServerIdentity
+from ..hot import next_prefix
 
 #: Streams of which the last proposal is remembered.
 MAX_STREAMS = 10_000
@@ -19,14 +23,13 @@ MAX_STREAMS = 10_000
 #: How often a message is made anew for a position that is not taken.
 ATTEMPTS = 5
 
+#: Seconds until a sender asks again whose turn it was not, on average; twice as many each further time, up to the
+#: second number; and for how long it asks.
+PAUSE, LONGEST_PAUSE, PATIENCE = 0.002, 0.05, 60.0
+
 #: The numbers behind one millisecond: microseconds, and a random part of each. A position has ten digits for them.
 _PART = 1_000_000
 _NUMBERS = 10_000_000_000
-
-#: Milliseconds by which a sender goes ahead of the time for each time that it was overtaken; and numbers by which it
-#: goes ahead of the newest ID the first time: at random, since all those that were overtaken by one ID do so, and four
-#: times as many each further time.
-_AHEAD, _SPREAD = 1, 100_000
 
 Entry = tuple[int, int]
 
@@ -38,17 +41,13 @@ class Proposer:
         #: By the stream's key, the newest ID known of; the stream used last at the end.
         self._newest: OrderedDict[bytes, Entry] = OrderedDict()
 
-    def propose(self, key: bytes, server: ServerIdentity, attempt: int = 0) -> Entry:
-        """
-        Return an ID above all that are known of in a stream: milliseconds and number.
-
-        ``attempt``: how often the message was overtaken.
-        """
+    def propose(self, key: bytes, server: ServerIdentity) -> Entry:
+        """Return an ID above all that are known of in a stream: milliseconds and number."""
         milliseconds, microseconds = divmod(server.microseconds(), 1000)
-        entry = (milliseconds + attempt * _AHEAD, microseconds * _PART + random.randrange(_PART))
+        entry = (milliseconds, microseconds * _PART + random.randrange(_PART))
         newest = self._newest.get(key)
         if newest is not None and entry <= newest:
-            number = newest[1] + 1 + (random.randrange(_SPREAD * 4**attempt) if attempt else 0)
+            number = newest[1] + 1
             entry = (newest[0] + number // _NUMBERS, number % _NUMBERS)
         self._keep(key, entry)
         return entry
@@ -64,3 +63,52 @@ class Proposer:
         self._newest.move_to_end(key)
         if len(self._newest) > MAX_STREAMS:
             self._newest.popitem(last=False)
+
+
+class Contest:
+    """
+    The messages of one event loop to a group, among those of other senders: what the first of them has come to.
+
+    ``clock`` gives seconds. ``by``: what the turn is claimed with.
+    """
+
+    __slots__ = ("_attempts", "_clock", "_group", "_since", "_waits", "by", "pause")
+
+    def __init__(self, group: str, clock: Callable[[], float]) -> None:
+        self._group = group
+        self._clock = clock
+        self.by = next_prefix(8).hex()
+        self.recorded()
+
+    def recorded(self) -> None:
+        """Called when the first message is no longer the first."""
+        self._attempts = self._waits = 0
+        self._since = 0.0
+        #: Seconds to wait before the next attempt.
+        self.pause = 0.0
+
+    def overtaken(self) -> ResponseError | None:
+        """Called when its position was not the newest; return what to raise, None to try again."""
+        self._attempts += 1
+        self.pause = 0.0
+        if self._attempts < ATTEMPTS:
+            return None
+        return self._give_up(f"{ATTEMPTS} positions that were proposed for it in the group's history were taken")
+
+    def not_its_turn(self) -> ResponseError | None:
+        """Called when another sender has the turn; return what to raise, None to try again after the ``pause``."""
+        now = self._clock()
+        if not self._waits:
+            self._since = now
+        # At random: of those who wait together, most would come together again.
+        self.pause = random.uniform(0, 2 * min(PAUSE * 2 ** min(self._waits, 10), LONGEST_PAUSE))
+        self._waits += 1
+        if now - self._since < PATIENCE:
+            return None
+        return self._give_up(f"it has waited {PATIENCE:g} s for its turn in the group's history")
+
+    def _give_up(self, why: str) -> ResponseError:
+        self.recorded()
+        return ResponseError(
+            f"Message for group {self._group} was not sent: {why}, since others send to the group at the same time"
+        )

@@ -26,8 +26,10 @@ from ..connection.script import Script
 OVERHEAD = 100
 
 _NEWEST = """
+local call = redis.call
+
 local function newest(key)
-  local entry = redis.call('XREVRANGE', key, '+', '-', 'COUNT', '1')[1]
+  local entry = call('XREVRANGE', key, '+', '-', 'COUNT', '1')[1]
   if not entry then return nil, nil, 0, 0 end
   local epoch, total, before = string.match(entry[2][2] or '', '^(%x+) %S+ (%d+) (%d+)$')
   return entry[1], epoch or '?', tonumber(total or 0), tonumber(before or 0)
@@ -64,14 +66,12 @@ local function add(key, last, seed, size, ...)
 end
 """
 
-#: Gives a Lua function ``record(key, at)`` for a script that records. ARGV from ``at`` on: messages kept; bytes kept;
-#: seconds of idleness; the end of the position (digest of the group, epoch), and behind it the replication ID of that
-#: epoch if it is known; a random number for the first entry; the ID that the sender proposes, empty for the server to
-#: choose; the message. It returns the position as text; nil and the newest ID where the proposed one is not newer; nil,
-#: nil and an error reply where something is wrong.
-#: For a script that records several messages of one stream there is ``append(key, state, at, id, body)``, which returns
-#: the same, and takes the time of idleness as not begun: ``state`` is a table of what ``newest`` returns, and kept up
-#: to date; ``at`` is as above.
+#: Gives a Lua function ``append(key, state, at, id, body)`` for a script that records messages of one stream. ARGV from
+#: ``at`` on: messages kept; bytes kept; seconds of idleness; the end of the position (digest of the group, epoch), and
+#: behind it the replication ID of that epoch if it is known; a random number for the first entry. ``state``: a table of
+#: what ``newest`` returns, which is kept up to date. ``id``: what the sender proposes, empty for the server to choose.
+#: It returns the position as text; nil and the newest ID where the proposed one is not newer; nil, nil and an error
+#: reply where something is wrong. The time of idleness is for the script to begin: EXPIRE.
 RECORD = (
     _NEWEST
     + """
@@ -123,42 +123,57 @@ local function append(key, state, at, id, body)
   local milliseconds, number = string.match(added, '(%d+)-(%d+)')
   return string.format('%013d-%010d-', milliseconds, number) .. tail
 end
-
-local function record(key, at)
-  local position, newer, wrong = append(key, {newest(key)}, at, ARGV[at + 5], ARGV[at + 6])
-  if position then redis.call('EXPIRE', key, ARGV[at + 2]) end
-  return position, newer, wrong
-end
 """
 ).replace("OVERHEAD", str(OVERHEAD))
 
+#: Gives Lua functions for a script with messages whose senders propose IDs. Whoever was overtaken gets the turn, for a
+#: second at most: until it has recorded, nobody else may, so that its next proposal is the newest.
+#: ``is_free(turn, by)`` returns whether somebody, known by a text of its own, may record, and whether the turn is its
+#: own; ``claim`` gives it the turn, ``pass_on`` takes it away. The turn is a stream, as those are the commands that a
+#: history needs anyway. What goes wrong with it costs time, and no message.
+TURNS = """
+local function is_free(turn, by)
+  local holder = redis.call('XREVRANGE', turn, '+', '-', 'COUNT', '1')[1]
+  local is_own = holder and holder[2][2] == by
+  return not holder or is_own, is_own
+end
+
+local function claim(turn, by)
+  redis.pcall('XADD', turn, 'MAXLEN', 1, '*', 'by', by)
+  redis.pcall('EXPIRE', turn, 1)
+end
+
+local function pass_on(turn)
+  redis.pcall('UNLINK', turn)
+end
+"""
+
 #: Gives a Lua function ``read(key, at)`` for a script that reads. ARGV from ``at`` on: messages kept; seconds of
-#: idleness; the end of the position and the replication ID, as above; a random number for the first entry; the ID
-#: behind which to read, empty for the newest messages; how many messages at most, empty for all. Behind an ID these are
-#: the oldest, in their order; else the newest and one more, from the newest to the oldest. It returns the ID of the
-#: newest entry, which is of this epoch, and the entries.
+#: idleness; the end of the position and the replication ID, as above; a random number for the first entry; where to
+#: begin; how many messages at most, empty for all. From a beginning as XRANGE takes it these are the oldest, in their
+#: order; where it is empty, the newest and one more, from the newest to the oldest. It returns the ID of the newest
+#: entry, which is of this epoch, and the entries.
 READ = (
     _NEWEST
     + """
 local function read(key, at)
   if not is_current(ARGV[at + 2]) then return OUTDATED end
-  local epoch, since, limit = string.sub(ARGV[at + 2], 9, 16), ARGV[at + 4], tonumber(ARGV[at + 5])
+  local epoch, from, limit = string.sub(ARGV[at + 2], 9, 16), ARGV[at + 4], tonumber(ARGV[at + 5])
   local last, last_epoch, total, before = newest(key)
   if last_epoch ~= epoch then
     last = add(key, last, ARGV[at + 3], ARGV[at], 'h', head(epoch, last, last_epoch, total + OVERHEAD, before))
     if type(last) == 'table' then return last end
   end
-  redis.call('EXPIRE', key, ARGV[at + 1])
-  local entries, found, from = {}, 0, since == '' and '+' or '(' .. since
-  if limit and since == '' then limit = limit + 1 end
+  call('EXPIRE', key, ARGV[at + 1])
+  local command, to = 'XRANGE', '+'
+  if from == '' then
+    command, from, to = 'XREVRANGE', '+', '-'
+    limit = limit and limit + 1
+  end
+  local entries, found = {}, 0
   while not limit or found < limit do
     local count = math.min(limit and limit - found or 1000, 1000)
-    local part
-    if since == '' then
-      part = redis.call('XREVRANGE', key, from, '-', 'COUNT', count)
-    else
-      part = redis.call('XRANGE', key, from, '+', 'COUNT', count)
-    end
+    local part = call(command, key, from, to, 'COUNT', count)
     for _, entry in ipairs(part) do
       entries[#entries + 1] = entry
       if entry[2][3] then found = found + 1 end

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
-from ..connection.identity import UNKNOWN, ServerIdentity
+from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script_call import ScriptCall, no_scripts
 from . import scripts
@@ -82,6 +82,8 @@ class Keeper(Protocol):
     has_events: bool
     #: Milliseconds for which a user stays present after the last channel has gone.
     grace: int
+    #: Whether the event loop closes.
+    is_closed: bool
 
     @property
     def owner(self) -> str:
@@ -214,11 +216,6 @@ class GroupQueue:
         """Whether there is nothing to do, and nothing under way."""
         return not (self._is_busy or self._waiting or self.delivering)
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection to the server of the group."""
-        return self._way.identity is not UNKNOWN
-
     def put(self, operation: Operation) -> None:
         """Have a change made after those that were asked for before."""
         self._waiting.append(operation)
@@ -239,6 +236,12 @@ class GroupQueue:
     # One call after the other.
 
     def _begin(self) -> None:
+        if self._keeper.is_closed:
+            # A call would open a socket that nobody closes.
+            self._is_busy = False
+            while self._waiting:
+                self._waiting.popleft().fail(ConnectionError("the event loop closes"))
+            return
         self._is_busy = True
         self._way.submit(PresenceCall(self, self._way))
 

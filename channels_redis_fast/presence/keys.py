@@ -28,7 +28,7 @@ class PresenceKeys(NamedTuple):
     @classmethod
     def of(cls, prefix: bytes, group_key: bytes) -> PresenceKeys:
         """Return the keys of a group by its own key, or on Pub/Sub its channel."""
-        users, *others = [prefix + b":presence" + kind + b":" for kind in (b"", b"-head", b"-channels")]
+        users, *others = _starts(prefix)
         name = key_beside(users, group_key)
         if b"{" in prefix:
             return cls(name, *[key_beside(start, group_key) for start in others])
@@ -49,6 +49,16 @@ def all_prefix(prefix: bytes) -> bytes:
 def group_key_of(prefix: bytes, key: bytes) -> bytes | None:
     """Return the key of the group whose users a key holds; None for a key that is no such one of this prefix."""
     return key_behind(presences_prefix(prefix), key)
+
+
+def group_of_any(prefix: bytes, key: bytes) -> bytes | None:
+    """Return the key of the group of which a key holds anything; None for a key that is no such one of this prefix."""
+    found = (key_behind(start, key) for start in _starts(prefix))
+    return next((group_key for group_key in found if group_key is not None), None)
+
+
+def _starts(prefix: bytes) -> list[bytes]:
+    return [prefix + b":presence" + kind + b":" for kind in (b"", b"-head", b"-channels")]
 
 
 def user_field(user: object, channel: str = "") -> bytes:

@@ -342,6 +342,7 @@ class Leases:
             if left < self.duration - self.interval * (1 + TOLERANCE):
                 # Whoever has it is late, and may be gone.
                 self._due_at = min(self._due_at, time.monotonic() + left + SOON)
+                self.fresh_until = min(self.fresh_until, self._due_at)
             if call.process and call.process == self._process:
                 if self._deadline:
                     # By the server's clock and by this one: the reply that told of it may have been lost.

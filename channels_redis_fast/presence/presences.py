@@ -54,9 +54,6 @@ LOOK, LATE = 5.0, 1.0
 #: Seconds between two looks of which the second is asked for during the first.
 SOON = 0.01
 
-#: Seconds that the end of an event loop waits for what is under way.
-LEAVE_TIMEOUT = 1.0
-
 #: Groups that are asked for with one write.
 MAX_AT_ONCE = 500
 
@@ -109,6 +106,8 @@ class Presences:
         self._lock = Lock()
         self._generation = 0
         self._loops: dict[asyncio.AbstractEventLoop, PresenceLoop] = {}
+        #: Those that close, in which nothing is begun any more.
+        self._left: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._numbers = itertools.count()
         #: By shard, or on a cluster by slot: who the server was, and when (monotonic) it was found to be another.
         self._servers: dict[int, tuple[tuple[bytes, bytes], float]] = {}
@@ -216,7 +215,8 @@ class Presences:
         return reply
 
     def way_to(self, group: GroupPresence) -> Any:
-        """Return what leads to the server of a group, in the running event loop."""
+        """Return what leads to the server of a group, in the running event loop. ``ReferenceError`` if that closes."""
+        self._check(asyncio.get_running_loop())
         return self._way_to(group.shard, group.group_key)
 
     def clear(self) -> None:
@@ -234,14 +234,16 @@ class Presences:
 
     # Coming and going of event loops.
 
-    async def leave(self, loop: asyncio.AbstractEventLoop) -> None:
+    def leave(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called in an event loop that is about to close."""
-        here = self._loops.get(loop)
+        self._left.add(loop)
+        here = self._loops.pop(loop, None)
         if here is not None:
-            await here.finish(LEAVE_TIMEOUT)
-            self._loops.pop(loop, None)
+            here.close()
             for queue in here.queues.values():
-                queue.group.users -= 1
+                # What it had under way is looked after from another event loop; or, with the lease, by other processes.
+                queue.group.is_doubtful = True
+                self.let_go(queue.group)
             if not self._loops:
                 # Nobody receives on these channels any more.
                 self.clear()
@@ -331,7 +333,7 @@ class Presences:
     def _look_from_here(self) -> None:
         """Have the running event loop look after everything, if no other does."""
         loop = asyncio.get_running_loop()
-        if self._looker is None or not self._looker.is_running():
+        if loop not in self._left and (self._looker is None or not self._looker.is_running()):
             self._stop_looking()
             self._looker = loop
             self._look_later()
@@ -376,8 +378,9 @@ class Presences:
             self._see_to_groups(now)
             await self._see_to_processes()
         except ReferenceError:
-            # The layer was collected.
-            self._looker = None
+            # The layer was collected, or the event loop closes.
+            if self._looker is loop:
+                self._looker = None
         except RedisError as error:
             logger.debug("Presence could not be looked after: %s", error)
         except Exception:
@@ -496,7 +499,10 @@ class Presences:
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
         """Called by a timer, when a group is to be told of users whose events may be lost."""
-        queue = self._here(asyncio.get_running_loop()).queue(group)
+        loop = asyncio.get_running_loop()
+        if loop in self._left:
+            return
+        queue = self._here(loop).queue(group)
         for user, info in users.items():
             queue.put(Operation(b"c", None, user, info))
 
@@ -533,6 +539,7 @@ class Presences:
             logger.error("Skipped an event in the presence of group %r that is none: %r", queue.group.name, event.info)
             return
         group = queue.group
+        self._check(asyncio.get_running_loop())
         message = event.message(group.name, self._info(group.name, event.info))
         await self._send(group.name, group.shard, group.group_key, message)
 
@@ -552,20 +559,27 @@ class Presences:
     def due(self, key: bytes, user: bytes) -> None:
         """Called by a timer, when a user's change is due."""
         group = self._groups.get(key)
-        if group is not None and user in group.waiting:
-            self._here(asyncio.get_running_loop()).queue(group).put(Operation(b"w", None, user))
+        loop = asyncio.get_running_loop()
+        if group is not None and user in group.waiting and loop not in self._left:
+            self._here(loop).queue(group).put(Operation(b"w", None, user))
 
     def ask(self, group: GroupPresence) -> None:
         """Called by a timer, when events that others have claimed should be delivered."""
-        here = self._here(asyncio.get_running_loop())
-        here.asked(group)
+        loop = asyncio.get_running_loop()
+        if loop not in self._left:
+            self._here(loop).asked(group)
 
     def _here(self, loop: asyncio.AbstractEventLoop) -> PresenceLoop:
         here = self._loops.get(loop)
         if here is None:
+            self._check(loop)
             here = self._loops[loop] = PresenceLoop(self, loop, str(next(self._numbers)))
             self._look_from_here()
         return here
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop in self._left:
+            raise ReferenceError("the event loop closes")
 
     def _weakly(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a method of this object that does not keep it alive, for timers and the like."""
@@ -592,6 +606,7 @@ class PresenceLoop:
         #: Groups that are asked again later.
         self._asking: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.is_closed = False
 
     def queue(self, group: GroupPresence) -> GroupQueue:
         """Return the queue of a group."""
@@ -605,11 +620,9 @@ class PresenceLoop:
         self._asking.discard(group.group_key)
         self.queue(group).put(Operation(b"e"))
 
-    async def finish(self, seconds: float) -> None:
-        """Wait for what is under way, but no longer than that."""
-        end = self._loop.time() + seconds
-        while self._loop.time() < end and any(queue.is_connected for queue in self.queues.values()):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    def close(self) -> None:
+        """Deliver nothing any more, since the event loop closes: others take it over."""
+        self.is_closed = True
         for task in list(self._tasks):
             task.cancel()
 
@@ -646,6 +659,8 @@ class PresenceLoop:
             self._loop.call_later(seconds + 0.005, self._presences._weakly(Presences.ask), group)
 
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
+        if self.is_closed:
+            return
         key = queue.group.group_key
         outbox = self._outboxes.get(key)
         if outbox is None:
@@ -662,7 +677,7 @@ class PresenceLoop:
         try:
             await outbox.run()
         except ReferenceError:
-            # The layer was collected.
+            # The layer was collected, or the event loop closes.
             return
         finally:
             if self._outboxes.get(key) is outbox:

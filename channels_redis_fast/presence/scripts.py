@@ -2,12 +2,13 @@
 What Lua does to the presence of a group: all changes of one call, and the events that follow. Text only, no I/O.
 
 KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of these data, ``since`` when,
-``server``, its run id, ``fresh`` where nothing was there before, and ``doubt``, until when events may be known already;
-``of OWNER`` for each process that has a part in it; ``last``, the number of the last event, and ``told``, of the last
-that was delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``). Fields of
-the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the user's change
-waits for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it; ``xCHANNEL`` that the
-channel was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event to be delivered.
+``server``, its run id, ``fresh`` where nothing was there before, and ``doubt``, until when events may be known
+already; ``of OWNER`` for each process that has a part in it; ``last``, the number of the last event, and ``told``, of
+the last that was delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``).
+Fields of the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the
+user's change waits for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it;
+``xCHANNEL`` that the channel was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event
+that is to be delivered.
 
 Rules they keep:
 
@@ -215,9 +216,16 @@ local function others()
   function operations.z()
     local all, count = call('HGETALL', channels), 0
     for i = 1, #all, 2 do
-      local by = sub(all[i], 1, 1) == 'c' and match(all[i + 1], '^%S+')
+      local kind, name, value = sub(all[i], 1, 1), sub(all[i], 2), all[i + 1]
+      local by = kind == 'c' and match(value, '^%S+') or kind == 'w' and match(value, ' (.*)$')
       if by and by ~= owner and match(by, '^(.*)%.') == process then
-        leave(sub(all[i], 2), all[i + 1])
+        if kind == 'c' then
+          leave(name, value)
+        elseif call('HGET', channels, all[i]) == value then
+          -- It was seen to, and the server has lost that.
+          local what, at = match(value, '^(.)(%d+)')
+          wait(name, what, tonumber(at))
+        end
         count = count + 1
       end
     end

@@ -30,14 +30,14 @@ from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
 from ..connection.hosts import is_cluster
 from ..drain import Drain
-from ..history import History, Stream
+from ..history import Asked, History, Stream
 from ..history.placement import without_position
-from ..history.positions import histories_prefix
+from ..history.positions import group_key_of, histories_prefix
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
 from ..messages.exclusion import with_excluded
 from ..messages.mailbox import MailboxLimits
-from ..presence.keys import all_prefix
+from ..presence.keys import all_prefix, group_of_any
 from ..process import current_number
 from ..subscriptions.dialect import PLAIN, SHARDED
 from ..sync.routing import routed
@@ -238,24 +238,24 @@ class RedisPubSubChannelLayer(RedisLayer):
         stream = None if self._histories is None else self._histories.find(group, name.encode())
         await self._at_home("group_add", group, channel, lambda state: state.join(name, channel, stream))
 
-    async def group_resume(self, group: str, channel: str, since: str) -> History:
+    async def group_resume(self, group: str, channel: str, since: str | None) -> History:
         """
         Add a channel of this process to a group, and return what was sent to the group since a position.
 
+        None for ``since`` returns all that is kept.
         What the channel receives from now on follows that: nothing is missing between the two, and nothing comes twice;
         messages that exclude the channel are in neither.
         ``complete`` is True only if it is proven that nothing is missing behind ``since``; see ``History``. When this
         raises, or is cancelled, the channel may be in the group, as after ``group_add``.
 
         Raises ``RuntimeError`` for a group without a history, or a channel that does not live in this process,
-        ``TypeError`` for a ``since`` that is no str, ``redis.exceptions.ConnectionError`` naming the host.
+        ``TypeError`` for a wrong argument, ``redis.exceptions.ConnectionError`` naming the host.
         """
         name = self._group_channel(group)
         stream = self._require_histories().get(group, name.encode())
-        if not isinstance(since, str):
-            raise TypeError(f"since must be a position (str), not {type(since).__name__}")
+        asked = Asked.of(stream.digest, since, None, channel)
         history: History = await self._at_home(
-            "group_resume", group, channel, lambda state: state.resume(name, channel, stream, since)
+            "group_resume", group, channel, lambda state: state.resume(name, channel, stream, asked)
         )
         return self._counted(history)
 
@@ -363,7 +363,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         Make the layer of this event loop like new: no groups, no messages, no sockets.
 
         A receive that waits goes on waiting, and its channel is subscribed again at once. A layer with ``history``
-        deletes all histories of its prefix on all shards, and raises ``redis.exceptions.ConnectionError`` naming the
+        deletes the histories of its groups on all shards, and raises ``redis.exceptions.ConnectionError`` naming the
         host, or ``ResponseError`` when SCAN or UNLINK is refused; without, it asks no server.
         """
         state = self._loops.get(get_running_loop())
@@ -373,15 +373,23 @@ class RedisPubSubChannelLayer(RedisLayer):
             state.clear()
         if self._presences is not None:
             self._presences.clear()
-            await self._delete(all_prefix(self.prefix.encode()))
+            await self._delete(all_prefix(self.prefix.encode()), group_of_any)
         if self._histories is not None:
-            await self._delete(histories_prefix(self.prefix.encode()))
+            await self._delete(histories_prefix(self.prefix.encode()), group_key_of)
         await self.close_pools()
 
     @routed
-    async def _delete(self, prefix: bytes) -> None:
+    async def _delete(self, start: bytes, group_of: Callable[[bytes, bytes], bytes | None]) -> None:
+        """Delete all keys that begin with ``start``; ``group_of``: says of which group a key of a prefix is."""
+        prefix = self.prefix.encode()
+
+        def is_of_core(key: bytes) -> bool:
+            """Return whether a key is of a group of a core layer that has the same prefix."""
+            group_key = group_of(prefix, key)
+            return group_key is not None and group_key.startswith(prefix + b":group:")
+
         for shard_commands in self._loops[get_running_loop()].commands:
-            await unlink_all(shard_commands, prefix)
+            await unlink_all(shard_commands, start, is_of_core)
 
     async def close_pools(self) -> None:
         """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
@@ -627,7 +635,7 @@ class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
         if channel_layer is not None:
             codec = self._codec = PayloadCodec(channel_layer.serialize, channel_layer.deserialize, plain=False)
             if self._histories is not None:
-                self._histories.decode = lambda kept: codec.decode(kept)[1]
+                self._histories.codec = codec
             if self._presences is not None:
                 self._presences.codec = codec
             self._limits = self._make_room()

@@ -40,8 +40,9 @@ from ..subscriptions.cluster_subscriber import ClusterSubscriber
 from ..subscriptions.dialect import Dialect
 from ..subscriptions.subscriber import Subscriber
 from .outages import Outages
+from .proposed_calls import ProposingRecorder
 from .publisher import ClusterPublisher, Publisher
-from .recorded_calls import Recorder
+from .recorded_calls import FillingRecorder, Recorder
 from .recovery import Recovery
 
 logger = logging.getLogger("channels_redis_fast")
@@ -97,7 +98,8 @@ class PubSubLoop:
         self._stalls = StallDetector(loop, limits.stats.loop_stalls)
         stats = self._stats
         #: For groups with a history: what records their messages, and what reads those that were missed.
-        self.recorder = Recorder(dialect, codec.is_plain, self.waker, stats)
+        recording = FillingRecorder if codec.is_plain else ProposingRecorder
+        self.recorder: Recorder = recording(dialect, self.waker, stats)
         self.recovery: Recovery | None = None
         subscribed: Callable[[bytes], None] | None = None
         scripts: Sequence[Script] = ()
@@ -278,13 +280,12 @@ class PubSubLoop:
                 self.leave_group(group, channel)
             raise
 
-    async def resume(self, group: str, channel: str, stream: Stream, since: str) -> History:
+    async def resume(self, group: str, channel: str, stream: Stream, asked: Asked) -> History:
         """
         Add a channel to a group, and return what the group was sent since a position; the channel gets what follows.
 
-        Raises ``LookupError`` like ``join``, ``TypeError`` for a wrong position.
+        Raises ``LookupError`` like ``join``.
         """
-        asked = Asked.of(stream, since, None, channel)
         assert self.recovery is not None
         with self.recovery.holding(group, channel) as hold:
             await self.join(group, channel, stream)
@@ -380,18 +381,20 @@ class PubSubLoop:
         if self._sweep is not None:
             self._sweep.cancel()
         if self._presences is not None:
-            await self._presences.leave(self.loop)
+            self._presences.leave(self.loop)
         if self._leases is not None:
             await self._leases.leave(self.loop)
         await self._close()
         for connection in self.commands:
             connection.give_up()
+        # What was handed in while the others closed may have begun to open a socket.
+        await self._close_commands()
 
     async def _close(self) -> None:
-        await asyncio.gather(
-            *(subscriber.stop() for subscriber in self._subscribers),
-            *(connection.aclose() for connection in self.commands),
-        )
+        await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers), self._close_commands())
+
+    async def _close_commands(self) -> None:
+        await asyncio.gather(*(connection.aclose() for connection in self.commands))
 
     # Internals.
 

@@ -26,8 +26,8 @@ from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 MAX_BYTES = 1_000_000
 
 
-#: Makes a request, given the way to its server and its waiter.
-MakeRequest = Callable[["CommandConnection | SlotQueue", "Waiter[None]"], Pending]
+#: Makes a request, given the way to its server.
+MakeRequest = Callable[["CommandConnection | SlotQueue"], Pending]
 
 
 class BatchOwner(Protocol):
@@ -179,7 +179,7 @@ class Publisher:
         self._new_waiter = waker.waiter
         self._batch_class = batch_class
         self._batch: PublishBatch | None = None
-        #: The request of ``submit`` that was handed in last, if no message was since.
+        #: What was handed in last, if more may join it.
         self.last: Pending | None = None
         self._early = EARLY
 
@@ -216,14 +216,16 @@ class Publisher:
         if self._batch is batch and (len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES):
             self.end_batch()
 
-    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
-        """Hand in a request that publishes by itself: behind what was handed in before, and ahead of what comes."""
-        waiter: Waiter[None] = self._new_waiter()
-        request = make(self._connection, waiter)
+    def submit(self, channel: bytes, make: MakeRequest, is_joined: bool = False) -> None:
+        """
+        Hand in a request that publishes by itself: behind what was handed in before, and ahead of what comes.
+
+        ``is_joined``: whether its owner is going to look for it in ``last``.
+        """
+        request = make(self._connection)
         self.end_batch()
-        self.last = request
+        self.last = request if is_joined else None
         self._connection.submit(request)
-        return waiter
 
     def end_batch(self) -> None:
         """Take no more messages into the batch that is open: what comes now is to be behind something else."""
@@ -269,17 +271,15 @@ class ClusterPublisher:
             publisher = self._publishers[node] = Publisher(node, self._waker, SHARDED, NodeBatch)
         return publisher.publish(channel, payload, queue)
 
-    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
+    def submit(self, channel: bytes, make: MakeRequest, is_joined: bool = False) -> None:
         """Do what ``Publisher.submit`` does, on the way to the channel's server."""
         slot = slot_of(channel)
         queue = self._cluster.queue(slot)
-        waiter: Waiter[None] = self._waker.waiter()
-        request = make(queue, waiter)
+        request = make(queue)
         node = self._cluster.owner(slot)
         if node in self._publishers:
             self._publishers[node].end_batch()
         queue.submit(request)
-        return waiter
 
     def seal(self, batch: PublishBatch) -> None:
         """Called for a message that goes alone: no other is ever put beside it."""

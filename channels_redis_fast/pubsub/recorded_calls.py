@@ -1,19 +1,13 @@
 """
-Publishing to groups with a history: a script records and publishes, the messages of one tick to one group together.
+Publishing to groups with a history, where messages are our msgpack: a script adds the position, records and publishes,
+the messages of one tick to one group together. Knows streams and Redis channels, no layer.
 
-A message that is our msgpack is handed over without a position, which the script adds. Any other (encryption, JSON, a
-site's own serializer) is made just before it is written, with the position that is proposed for it; a proposal that is
-not the newest is refused, and the message made anew. Knows streams and Redis channels, no layer.
-
-Rules kept here:
-
-- Of one event loop's messages to a group none overtakes another, also where proposals are refused.
-- A message that cannot be made, or that is refused too often, fails for its sender, and for nobody else.
+What takes other messages is in ``proposed_calls``. Of one event loop's messages to a group none overtakes another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import RedisError, ResponseError
@@ -23,67 +17,51 @@ from ..connection.futures import fail
 from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import UnexpectedReply
-from ..connection.requests import Pending
+from ..connection.script import Script
 from ..connection.script_call import ScriptCall, Way, no_scripts
 from ..history import Stream
-from ..history.placement import widened, with_position
-from ..history.positions import Position, epoch_of
-from ..history.proposals import ATTEMPTS, Entry, Proposer
+from ..history.placement import widened
 from ..hot import Waiter, Waker
 from ..messages.codec import Message
 from ..stats import Stats
 from ..subscriptions.dialect import Dialect
 from . import scripts
-from .publisher import MAX_BYTES, MakeRequest
-
-#: Makes what is published of a message; whatever it raises is the sender's.
-Encode = Callable[[Message], bytes]
+from .proposed_calls import Encode, Outlet
+from .publisher import MAX_BYTES
 
 
-class Outlet(Protocol):
-    """What hands requests to the server of a Redis channel, in order."""
+class Recorder(Protocol):
+    """Records and publishes the messages of one event loop."""
 
-    #: The request that was handed in last, if nothing was handed in behind it.
-    last: Pending | None
+    script: Script
 
-    def submit(self, channel: bytes, make: MakeRequest) -> Waiter[None]:
-        """Hand in a request of its own."""
-
-
-class Recorder:
-    """Makes the calls of one event loop. ``fills``: whether messages are our msgpack."""
-
-    def __init__(self, dialect: Dialect, fills: bool, waker: Waker, stats: Stats) -> None:
-        self.script = scripts.filled(dialect) if fills else scripts.proposed(dialect)
-        self.dialect = dialect
-        self.stats = stats
-        self.proposer = Proposer()
-        #: By stream, the call that was written last and is not answered.
-        self.unanswered: dict[bytes, ProposedCall] = {}
-        self._fills = fills
-        self._waker = waker
-
-    def send(self, outlet: Outlet, channel: bytes, stream: Stream, message: Message, encode: Encode) -> Waiter[None]:
+    def send(self, outlet: Outlet, channel: bytes, stream: Stream, message: Message, encode: Encode, /) -> Waiter[None]:
         """
         Record and publish one message. The waiter raises redis-py's errors.
 
-        Raises what ``encode`` does, where it is asked at once.
+        What ``encode`` raises, either this raises or the waiter does.
         """
-        waiter: Waiter[None]
-        if not self._fills:
-            waiter = outlet.submit(
-                channel, lambda way, waiter: ProposedCall(self, way, waiter, channel, stream, message, encode)
-            )
-            # Nobody joins it, and it has what keeps the layer.
-            outlet.last = None
-            return waiter
+
+
+class FillingRecorder:
+    """A ``Recorder`` for messages to which a script adds their positions."""
+
+    def __init__(self, dialect: Dialect, waker: Waker, stats: Stats) -> None:
+        self.script = scripts.filled(dialect)
+        self.dialect = dialect
+        self.stats = stats
+        self._waker = waker
+
+    def send(self, outlet: Outlet, channel: bytes, stream: Stream, message: Message, encode: Encode) -> Waiter[None]:
+        """Do what a ``Recorder`` does."""
         body = encode(message)
+        waiter: Waiter[None] = self._waker.waiter()
         last = outlet.last
         if isinstance(last, FilledBatch) and last.takes(stream):
-            waiter = self._waker.waiter()
             last.add(body, waiter)
             return waiter
-        return outlet.submit(channel, lambda way, waiter: FilledBatch(self, way, channel, stream, body, waiter))
+        outlet.submit(channel, lambda way: FilledBatch(self, way, channel, stream, body, waiter), is_joined=True)
+        return waiter
 
 
 class RecordedCall(ScriptCall):
@@ -91,7 +69,9 @@ class RecordedCall(ScriptCall):
 
     __slots__ = ("_channel", "_recorder", "_stream", "_waiters")
 
-    def __init__(self, recorder: Recorder, way: Way, channel: bytes, stream: Stream, waiter: Waiter[None]) -> None:
+    def __init__(
+        self, recorder: FillingRecorder, way: Way, channel: bytes, stream: Stream, waiter: Waiter[None]
+    ) -> None:
         super().__init__(recorder.script, way)
         self._recorder = recorder
         self._channel = channel
@@ -127,7 +107,7 @@ class FilledBatch(RecordedCall):
     __slots__ = ("_is_open", "_messages", "_size")
 
     def __init__(
-        self, recorder: Recorder, way: Way, channel: bytes, stream: Stream, body: bytes, waiter: Waiter[None]
+        self, recorder: FillingRecorder, way: Way, channel: bytes, stream: Stream, body: bytes, waiter: Waiter[None]
     ) -> None:
         super().__init__(recorder, way, channel, stream, waiter)
         self._messages: list[Any] = []
@@ -165,62 +145,3 @@ class FilledBatch(RecordedCall):
         # Lua counts from 1.
         self._messages += (header, begin + 1, body)
         self._size += len(body)
-
-
-class ProposedCall(RecordedCall):
-    """A message with the position that is proposed for it."""
-
-    __slots__ = ("_attempts", "_encode", "_entry", "_message")
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        way: Way,
-        waiter: Waiter[None],
-        channel: bytes,
-        stream: Stream,
-        message: Message,
-        encode: Encode,
-    ) -> None:
-        super().__init__(recorder, way, channel, stream, waiter)
-        self._message = message
-        self._encode = encode
-        self._entry: Entry = (0, 0)
-        self._attempts = 0
-
-    def arguments(self, server: ServerIdentity) -> list[Any]:
-        recorder, stream = self._recorder, self._stream
-        entry = recorder.proposer.propose(stream.key, server)
-        position = str(Position(*entry, stream.digest, epoch_of(server)))
-        payload = self._encode(with_position(self._message, position))
-        before = recorder.unanswered.get(stream.key)
-        self._entry = entry
-        recorder.unanswered[stream.key] = self
-        after = "" if before is None or before is self else _text(before._entry)
-        return [1, stream.key, self._channel, after, *stream.record_arguments(server, payload, _text(entry))]
-
-    def reply(self, reply: Any) -> bool:
-        self._is_answered()
-        if isinstance(reply, bytes):
-            self._attempts += 1
-            if reply:
-                self._recorder.proposer.overtaken(self._stream.key, reply)
-            if self._attempts < ATTEMPTS:
-                return True
-            reply = ResponseError(
-                f"Redis at {self._way.dialer.label}: a message for group {self._stream.group!r} was overtaken by those "
-                f"of other senders {ATTEMPTS} times, and was not sent"
-            )
-        return super().reply(reply)
-
-    def done(self, reply: Any) -> None:
-        self._is_answered()
-        super().done(reply)
-
-    def _is_answered(self) -> None:
-        if self._recorder.unanswered.get(self._stream.key) is self:
-            del self._recorder.unanswered[self._stream.key]
-
-
-def _text(entry: Entry) -> str:
-    return f"{entry[0]}-{entry[1]}"

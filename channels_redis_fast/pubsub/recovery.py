@@ -100,7 +100,7 @@ class Recovery:
             followed = FollowedGroup(name, stream, *self._here.ways_to(name), self._loop.create_future())
             self.groups[name] = followed
             # Before it is subscribed: what comes on the subscription is behind this.
-            reading = self._histories.ask(followed.way, stream, Asked.newest(stream))
+            reading = self._histories.ask(followed.way, stream, Asked.newest(stream.digest))
             reading.add_done_callback(partial(self._start, followed))
         return None if followed.started.done() else followed.started
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..connection.script import Script
 from ..history.placement import ENTRY_IN_LUA
-from ..history.scripts import RECORD
+from ..history.scripts import RECORD, TURNS
 from ..subscriptions.dialect import Dialect
 
 #: KEYS: the stream. ARGV: the Redis channel; what ``append`` takes; and for each message the header of its map with one
@@ -40,19 +40,35 @@ return wrong and {done, wrong} or done
 """
 )
 
-#: KEYS: the stream. ARGV: the Redis channel; the ID that its sender has proposed just before, if that is not known to
-#: be recorded, else empty: where it is not, this message has to wait for it; then as ``record`` takes it, the message
-#: with the position of the proposal in it.
+#: KEYS: the stream, the turn. ARGV: the Redis channel; what ``append`` takes; by whom; the ID that was proposed by the
+#: same sender just before, if that is not known to be recorded, else empty: where it is not, this has to wait for it;
+#: and for each message the ID that is proposed for it, and the message with that position in it.
 _PROPOSED = (
     RECORD
+    + TURNS
     + """
-if ARGV[2] ~= '' and not redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1] then
-  return newest(KEYS[1]) or ''
+local key, turn, channel, by = KEYS[1], KEYS[2], ARGV[1], ARGV[7]
+local may_record, is_turn = is_free(turn, by)
+if not may_record then return -1 end
+if ARGV[8] ~= '' and not redis.call('XRANGE', key, ARGV[8], ARGV[8])[1] then return -2 end
+local state, done, position, newer, failed = {newest(key)}, 0
+for at = 9, #ARGV, 2 do
+  position, newer, failed = append(key, state, 2, ARGV[at], ARGV[at + 1])
+  if not position then
+    if failed and done == 0 then return failed end
+    break
+  end
+  local published = redis.pcall('PUBLISH', channel, ARGV[at + 1])
+  if type(published) == 'table' then
+    failed = published
+    break
+  end
+  done = done + 1
 end
-local position, newest, wrong = record(KEYS[1], 3)
-if not position then return wrong or newest end
-redis.call('PUBLISH', ARGV[1], ARGV[9])
-return 1
+redis.call('EXPIRE', key, ARGV[4])
+if newer then claim(turn, by) elseif is_turn then pass_on(turn) end
+local wrong = failed or newer
+return wrong and {done, wrong} or done
 """
 )
 
@@ -68,8 +84,10 @@ def filled(dialect: Dialect) -> Script:
 
 def proposed(dialect: Dialect) -> Script:
     """
-    Return the script for messages that their senders have put a position in.
+    Return the script for messages that their sender has put positions in.
 
-    It returns 1, or the stream's newest ID where the proposal is not newer: nothing is done then.
+    It returns how many were published; where that is not all, with what was wrong with the next one: the stream's
+    newest ID, if its own was not above that, or an error. It returns -1 where it is another's turn, and -2 where what
+    goes ahead of them was not recorded.
     """
     return Script(_PROPOSED.replace("PUBLISH", dialect.publish.decode()))

@@ -19,9 +19,10 @@ ROOMY = {"size": 10_000, "ttl": 60}
 SCRIPT = (
     RECORD
     + """
-local position, newest, wrong = record(KEYS[1], 1)
+local position, newer, wrong = append(KEYS[1], {newest(KEYS[1])}, 1, ARGV[6], ARGV[7])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
 if position then return position end
-return newest and {newest} or wrong
+return newer and {newer} or wrong
 """
 )
 
@@ -56,7 +57,7 @@ def record(
     pipeline = raw.pipeline(transaction=False)
     for message in messages:
         body = message if isinstance(message, bytes) else layer._codec.encode(message, None)
-        pipeline.eval(SCRIPT, 1, stream.key, *stream.record_arguments(server, body, proposal))
+        pipeline.eval(SCRIPT, 1, stream.key, *stream.append_arguments(server), proposal, body)
     return [reply.decode() if isinstance(reply, bytes) else reply for reply in pipeline.execute()]
 
 

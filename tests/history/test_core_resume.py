@@ -14,7 +14,7 @@ from bench.server import Server
 from channels_redis_fast.history import History
 from channels_redis_fast.history.positions import Position
 from tests.clusters import QUICK, Cluster
-from tests.core.helpers import until, within
+from tests.core.helpers import end, until, within
 from tests.history.core import (
     CODECS,
     FIELD,
@@ -360,6 +360,22 @@ async def test_a_channel_that_resumed_is_restored(make_core: MakeCore, own_serve
     assert bare([await within(heard())]) == [{"n": 1}]
 
 
+async def test_a_server_is_asked_once_who_it_is(make_core: MakeCore, own_server: OwnServer) -> None:
+    """In the greeting of a connection; what restores groups knows it from there."""
+    server = own_server()
+    layer = make_core(hosts=[server.url], history=HISTORY)
+    channel = await layer.new_channel()
+    receiving = asyncio.ensure_future(layer.receive(channel))
+    await layer.group_add("room", channel)
+    await in_thread(server.restart)
+    with redis.Redis.from_url(server.url) as raw:
+        await until(lambda: raw.zcard(group_key(layer, "room")) == 1)
+        asked = raw.info("commandstats")["cmdstat_info"]["calls"]
+    # For its process and for its replication.
+    assert asked == 2
+    await end(receiving)
+
+
 @pytest.fixture
 def sentinels() -> Iterator[SentinelSet]:
     with SentinelSet() as sentinels:
@@ -417,26 +433,32 @@ async def test_a_replica_that_had_not_heard_of_everything(
         assert 3 not in numbers(history)
 
 
-@pytest.mark.timeout(120)
-async def test_a_failover_of_a_cluster(make_core: MakeCore) -> None:
+@pytest.fixture
+def replicated() -> Iterator[Cluster]:
     with Cluster(3, 1, *QUICK) as cluster:
-        layer = make_core(hosts=[cluster.host], history=HISTORY)
-        channel, position = await joined(layer)
-        await send(layer, 1, 2)
-        await in_thread(cluster.replicated)
-        assert (await layer.group_history("room", position)).complete
-        owner = cluster.owner(group_key(layer, "room"))
-        for change in (cluster.failover, cluster.kill_primary):
-            new = await in_thread(lambda change=change, owner=owner: change(owner))
-            history = await layer.group_resume("room", channel, position)
-            assert history.complete is False
-            assert numbers(history)[:2] == [1, 2]
-            await send(layer, 3)
-            later = await layer.group_resume("room", channel, history.position)
-            assert (numbers(later), later.complete) == ([3], True)
-            if change == cluster.failover:
-                owner = new
-        await layer.close_pools()
+        yield cluster
+
+
+@pytest.mark.timeout(120)
+async def test_a_failover_of_a_cluster(make_core: MakeCore, replicated: Cluster) -> None:
+    cluster = replicated
+    layer = make_core(hosts=[cluster.host], history=HISTORY)
+    channel, position = await joined(layer)
+    await send(layer, 1, 2)
+    await in_thread(cluster.replicated)
+    assert (await layer.group_history("room", position)).complete
+    owner = cluster.owner(group_key(layer, "room"))
+    for change in (cluster.failover, cluster.kill_primary):
+        new = await in_thread(lambda change=change, owner=owner: change(owner))
+        history = await layer.group_resume("room", channel, position)
+        assert history.complete is False
+        assert numbers(history)[:2] == [1, 2]
+        await send(layer, 3)
+        later = await layer.group_resume("room", channel, history.position)
+        assert (numbers(later), later.complete) == ([3], True)
+        if change == cluster.failover:
+            owner = new
+    await layer.close_pools()
 
 
 async def test_a_slot_that_moves(make_core: MakeCore, cluster: Cluster) -> None:

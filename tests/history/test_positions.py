@@ -18,6 +18,8 @@ from channels_redis_fast.history.positions import (
     group_key_of,
     histories_prefix,
     history_key,
+    position_text,
+    turn_key,
 )
 
 #: As far as positions go: the year 2286, and what follows from ten digits.
@@ -40,8 +42,10 @@ def test_a_position_is_text_of_one_width(position: Position) -> None:
 
 
 def test_how_it_reads() -> None:
-    position = Position.of(b"1767225600123-7", "0123abcd", "deadbeef")
-    assert str(position) == "1767225600123-0000000007-0123abcddeadbeef"
+    text = position_text(b"1767225600123-7", "0123abcd", "deadbeef")
+    assert text == "1767225600123-0000000007-0123abcddeadbeef"
+    position = Position.parse(text)
+    assert position is not None
     assert position.entry == "1767225600123-7"
 
 
@@ -80,8 +84,8 @@ def test_near_misses(text: str) -> None:
 
 @pytest.mark.parametrize("entry", [b"", b"-", b"1", b"1-", b"-1", b"a-1"])
 def test_an_id_that_is_none(entry: bytes) -> None:
-    with pytest.raises(ValueError, match="invalid literal"):
-        Position.of(entry, "0" * 8, "0" * 8)
+    with pytest.raises(ValueError, match="not the ID of an entry"):
+        position_text(entry, "0" * 8, "0" * 8)
 
 
 def test_a_group_has_a_digest_of_its_own() -> None:
@@ -123,7 +127,10 @@ def test_a_history_is_in_the_slot_of_its_group(prefix: bytes, group_key: bytes) 
     is_tied = slot_of(prefix + b"1") == slot_of(prefix + b"2")
     assert slot_of(key) == slot_of(group_key) or is_tied
     of_its_own = prefix + b":group:" + group_key
-    assert slot_of(history_key(prefix, of_its_own)) == slot_of(of_its_own)
+    assert slot_of(history_key(prefix, of_its_own)) == slot_of(of_its_own) == slot_of(turn_key(prefix, of_its_own))
+    # A turn is looked at with its history, and is none.
+    assert slot_of(turn_key(prefix, group_key)) == slot_of(key)
+    assert not turn_key(prefix, group_key).startswith(histories_prefix(prefix))
 
 
 def test_how_keys_read() -> None:
@@ -168,7 +175,7 @@ def test_a_server_says_who_it_is() -> None:
     identity = identify(server, replication, [b"1767225600", b"250000"])
     assert identity[:2] == SERVER[:2]
     assert identity == identify(server.decode(), replication.decode(), ["1767225600", "250000"])._replace(
-        clock=identity.clock
+        clock=identity.clock, started=identity.started
     )
     assert abs(identity.microseconds() - 1_767_225_600_250_000) < 10_000_000
 

@@ -9,7 +9,7 @@ import pytest
 from channels_redis_fast.connection.identity import ServerIdentity
 from channels_redis_fast.history import proposals
 from channels_redis_fast.history.positions import Position
-from channels_redis_fast.history.proposals import Proposer
+from channels_redis_fast.history.proposals import Contest, Proposer
 
 
 def at(seconds: float) -> ServerIdentity:
@@ -70,7 +70,7 @@ def test_two_senders_at_once_propose_different_ones() -> None:
 def test_a_proposal_fits_a_position() -> None:
     for micro in (0, 999_999):
         milliseconds, number = Proposer().propose(b"key", at(1_767_225_600 + micro / 1e6))
-        position = Position.of(b"%d-%d" % (milliseconds, number), "0" * 8, "0" * 8)
+        position = Position(milliseconds, number, "0" * 8, "0" * 8)
         assert Position.parse(str(position)) == position
 
 
@@ -83,3 +83,35 @@ def test_its_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     proposer.propose(b"3", at(5_000.0))
     assert proposer.propose(b"0", at(1.0)) > first[0]
     assert proposer.propose(b"1", at(1.0)) < first[1]
+
+
+# Among others.
+
+
+def test_one_that_is_overtaken_again_and_again() -> None:
+    """It tries five times, and whoever comes after it as often."""
+    contest = Contest("room", lambda: 0.0)
+    for _ in range(2):
+        assert [contest.overtaken() for _ in range(4)] == [None] * 4
+        assert contest.pause == 0
+        error = contest.overtaken()
+        assert "Message for group room was not sent: 5 positions" in str(error)
+
+
+def test_one_that_waits_for_its_turn() -> None:
+    """The longer the seldomer it asks, and not for ever. That does not count as being overtaken."""
+    now = 100.0
+    contest = Contest("room", lambda: now)
+    pauses = []
+    while (error := contest.not_its_turn()) is None:
+        pauses.append(contest.pause)
+        now += max(contest.pause, 0.001)
+    assert proposals.PATIENCE <= now - 100.0 < proposals.PATIENCE + 2 * proposals.LONGEST_PAUSE
+    assert "has waited 60 s for its turn" in str(error)
+    assert max(pauses) <= 2 * proposals.LONGEST_PAUSE
+    assert contest.not_its_turn() is None
+    assert contest.overtaken() is None
+
+
+def test_each_contest_has_a_name_of_its_own() -> None:
+    assert len({Contest("room", lambda: 0.0).by for _ in range(1000)}) == 1000

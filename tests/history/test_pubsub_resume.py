@@ -124,6 +124,18 @@ async def test_from_another_event_loop(make_layer: MakeLayer) -> None:
     assert (await within(layer.receive(channel)))["n"] == 3
 
 
+async def test_from_the_beginning(make_layer: MakeLayer) -> None:
+    """As on the core layer: without a position all that is kept, and then what follows."""
+    layer, peer = make_layer(), make_layer()
+    for n in range(3):
+        await peer.group_send("room", {"n": n})
+    channel = await layer.new_channel()
+    history = await layer.group_resume("room", channel, None)
+    assert (numbers(history.messages), history.complete) == ([0, 1, 2], True)
+    await peer.group_send("room", {"n": 3})
+    assert (await within(layer.receive(channel)))["n"] == 3
+
+
 async def test_what_is_wrong(make_layer: MakeLayer) -> None:
     layer = make_layer()
     channel = await layer.new_channel()
@@ -131,7 +143,7 @@ async def test_what_is_wrong(make_layer: MakeLayer) -> None:
     with pytest.raises(RuntimeError, match="'lobby' has no history"):
         await layer.group_resume("lobby", channel, position)
     with pytest.raises(TypeError, match="since"):
-        await layer.group_resume("room", channel, None)  # type: ignore[arg-type]
+        await layer.group_resume("room", channel, 7)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="group name"):
         await layer.group_resume(5, channel, position)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match=r"group_resume\(\) takes channels of this process only"):

@@ -478,3 +478,16 @@ async def test_a_capacity_that_cannot_be_told_stores_nothing(table: Callable[[],
     assert len(here.stored["one"]) == 1
     # The lock is free again.
     assert here.hand_in("two", {}, here.waker, capacity_of, 5.0) > 0
+
+
+async def test_what_several_are_given_is_copied_when_it_is_taken(table: Callable[[], Any]) -> None:
+    here = table()
+    waiters = here.wait("one", "two", "three")
+    message = {"n": 1}
+    assert here.give((["one", "two", "three"], message)) == ([], 3)
+    taken = [waiter.take() for waiter in waiters]
+    assert taken[0] is message
+    # Again, or by the other name, it is the same one.
+    assert all(waiter.take() is waiter.result() is mine for waiter, mine in zip(waiters, taken, strict=True))
+    taken[0]["n"] = taken[1]["n"] = 2
+    assert taken[2] == {"n": 1}

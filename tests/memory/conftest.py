@@ -72,6 +72,7 @@ SKIPPED = {
     "test_a_failover_of_a_cluster": SERVER,
     "test_a_slot_that_moves": SERVER,
     "test_a_server_that_does_not_say_who_it_is": SERVER,
+    "test_a_server_is_asked_once_who_it_is": SERVER,
 }
 
 

@@ -64,7 +64,7 @@ async def test_what_is_refused(make: Make) -> None:
     ):
         with pytest.raises(RuntimeError, match="option 'presence'"):
             await call
-    for user in (None, 1.5, b"ada", True):
+    for user in (1.5, b"ada", True):
         with pytest.raises(TypeError, match="a user must be a str or an int, not"):
             await layer.presence_join("room", channel, user)
     with pytest.raises(TypeError, match="info for user 'ada' in group room"):
@@ -123,6 +123,16 @@ async def test_who_is_present(make: Make, raw: Any, options: dict[str, Any]) -> 
     await joined(layer, "ada")
     await layer.flush()
     assert await layer.presence("room") == {}
+
+
+async def test_a_flush_of_pubsub_leaves_those_of_core(make_core: Make, make_pubsub: Make, raw: Any) -> None:
+    core, pubsub = make_core(presence=PRESENCE), make_pubsub(presence=PRESENCE)
+    assert core.prefix == pubsub.prefix
+    for layer in (core, pubsub):
+        await joined(layer, "ada")
+    await pubsub.flush()
+    assert await core.presence("room") == {"ada": None}
+    assert await pubsub.presence("room") == {}
 
 
 async def test_a_channel_that_is_another_user(make: Make) -> None:

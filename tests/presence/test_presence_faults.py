@@ -207,3 +207,31 @@ async def test_something_else_under_the_keys(make: Make, raw: Any, prefix: str) 
         await joined(layer, "ada", "other")
     await joined(layer, "ada", "third")
     assert await layer.presence("third") == {"ada": None}
+
+
+async def test_one_shard_of_a_ring_comes_back_empty(own_server: OwnServer, make: Make, redis_server: Any) -> None:
+    """The leases are on the other one, so nobody has lost his; what was on this one is there again."""
+    server = own_server()
+    layer, other = (make(hosts=[redis_server.url, server.url], presence=PRESENCE | {"lease": 3}) for _ in range(2))
+    name = next(name for name in map("room{}".format, range(100)) if layer._group_shard(name) == 1)
+    listener = await listen(other, name)
+    ada = await joined(layer, "ada", name)
+    await listener.heard(("join", "ada"))
+    await in_thread(server.restart)
+    present: dict[Any, Any] = {}
+    while present != {"ada": None}:
+        present = await within(other.presence(name))
+    await layer.presence_leave(name, ada)
+    await until(lambda: len(listener.events) == 2)
+    await listener.heard(("join", "ada"), ("leave", "ada"))
+    await listener.end()
+
+
+async def test_the_event_loop_that_was_to_tell_closes(make: Make) -> None:
+    """What it began is done from another one."""
+    layer, other = make(presence={"lease": 3, "grace": 0.2}), make(presence=PRESENCE)
+    listener = await listen(other)
+    channel = await joined(layer, "ada")
+    await in_thread(lambda: asyncio.run(layer.presence_leave("room", channel)))
+    await listener.heard(("join", "ada"), ("leave", "ada"))
+    await listener.end()

@@ -3,7 +3,8 @@ What has to be seen of a phase, and whether it was. Knows who was there before a
 
 In a phase a user comes, goes, or stays: so each observer sees one `presence.join`, one `presence.leave`, or nothing.
 That alternates by itself. Where servers have lost what they had, or connections, an event may be missing, as any
-message may; one too many is never right.
+message may; one too many is never right. When a server is back groups are told again of what it may have taken along,
+and who has heard that already does not hear it: an observer that has come since is told who was there, or has left.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Phase:
     may_lose: bool = False
     #: Observers that were killed or stopped.
     excused: Collection[str] = ()
+    #: By observer, the users of whom it has heard before.
+    heard: Mapping[str, Collection[User]] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,8 +54,9 @@ def expected(before: Collection[User], after: Collection[User]) -> dict[User, st
 
 
 def is_seen(phase: Phase, observer: str) -> bool:
-    """Whether an observer has seen as many events as are to come."""
-    return len(phase.seen.get(observer, ())) >= len(expected(phase.before, phase.after))
+    """Whether an observer has seen all events that are to come."""
+    seen = {(event.user, event.kind) for event in phase.seen.get(observer, ())}
+    return expected(phase.before, phase.after).items() <= seen
 
 
 def check_events(phase: Phase) -> Verdict:
@@ -65,8 +69,11 @@ def check_events(phase: Phase) -> Verdict:
             got.setdefault(event.user, []).append(event.kind)
         for user, kinds in got.items():
             right = [to_come[user]] if user in to_come else []
+            known = JOIN if user in phase.before else LEAVE
+            if kinds == [known, *right] and user not in phase.heard.get(observer, ()):
+                verdict.counts["told again"] += 1
             # One who was stopped sees what has come meanwhile when it goes on.
-            if kinds != right and observer not in phase.excused:
+            elif kinds != right and observer not in phase.excused:
                 verdict.about.add(user)
                 verdict.counts["extra"] += len(kinds) - len(right)
                 verdict.violations.append(f"{phase.name}: {observer} saw {kinds} of {user!r}, which should be {right}")

@@ -83,6 +83,8 @@ class Process:
         self.number = number
         self.name = name
         self.events: list[Event] = []
+        #: The users of whom it has heard in earlier phases.
+        self.heard: set[User] = set()
         #: Who is there, as it has said last.
         self.told: frozenset[User] = frozenset()
         self._given = json.dumps({"kind": kind, "options": options, "loop": loop})
@@ -281,7 +283,8 @@ class Run:
             told = await asyncio.gather(*(self._who_is_there(label, process, after) for process in asked))
             wrong = [sentence for sentences in told for sentence in sentences]
             seen = {process.name: process.events for process in self._processes}
-            phase = Phase(label, before, after, seen, may_lose, excused)
+            heard = {process.name: process.heard for process in self._processes}
+            phase = Phase(label, before, after, seen, may_lose, excused, heard)
             passed = time.monotonic() - begun
             waits = any(not is_seen(phase, process.name) for process in asked if process.name not in excused)
             if (not wrong and not waits) or passed > self.size.limit:
@@ -297,6 +300,7 @@ class Run:
         about = sorted(strangers | verdict.about, key=str)[:5]
         wrong += [f"{label}: {user!r} did {self._last.get(user)}" for user in about]
         for process in self._processes:
+            process.heard.update(event.user for event in process.events)
             process.events = []
         self.tally.counts.update(verdict.counts)
         self.tally.violations += wrong + verdict.violations
@@ -353,15 +357,16 @@ class Run:
         return self._processes[tab.process]
 
 
-COLUMNS = ("actions", "faults", "events", "missing", "extra", "wrong")
+COLUMNS = ("actions", "faults", "events", "missing", "told again", "extra", "wrong")
 
 
 def table(tallies: dict[str, Tally]) -> str:
     """
     Markdown, a row for each setup.
 
-    `missing` were lost with a server or a connection, or are violations; `wrong` are answers that were not the truth in
-    time; and last comes how long the slowest round took until everybody knew.
+    `missing` were lost with a server or a connection, or are violations; `told again` came to observers that did not
+    know yet who was there; `wrong` are answers that were not the truth in time; and last comes how long the slowest
+    round took until everybody knew.
     """
     rows = [f"| setup | rounds | {' | '.join(COLUMNS)} | slowest, s | violations |"]
     rows.append("|---|" + "---:|" * (len(COLUMNS) + 3))

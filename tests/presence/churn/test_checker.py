@@ -34,10 +34,16 @@ def test_what_is_missing() -> None:
 
 
 def test_what_is_too_much() -> None:
-    for more in (RIGHT, [(JOIN, 1)], [(LEAVE, 1), (JOIN, 1)], [(LEAVE, "b")], [(JOIN, "a")], [(JOIN, "stranger")]):
+    for more in (RIGHT, [(LEAVE, 1), (JOIN, 1)], [(LEAVE, "b")], [(JOIN, "a")], [(JOIN, "stranger")]):
         verdict = check_events(phase({"one": [*RIGHT, *more]}, may_lose=True))
         assert verdict.violations, more
         assert verdict.counts["extra"] >= 1
+    # One who was there before, to an observer that has heard of him, or has not.
+    again: list[tuple[str, Any]] = [*RIGHT, (JOIN, 1)]
+    assert check_events(phase({"one": again}, heard={"one": {1}})).violations
+    assert check_events(phase({"one": again}, heard={"one": {"a"}})).violations == []
+    assert check_events(phase({"one": [*again[:2], (LEAVE, 1)]})).violations
+    assert check_events(phase({"one": [(JOIN, "a"), *again]})).violations == []
     # Each of the right kind, but the other way round.
     assert check_events(phase({"one": [(LEAVE, "b"), (JOIN, "a")]})).violations
 

@@ -1,0 +1,242 @@
+"""
+What was read of a stream, and what that says to each of those who asked: which messages, and whether they are all.
+
+No I/O. Rules kept here:
+
+- ``complete`` is never True unless it is proven: each entry names its predecessor, beginning with the position that was
+  asked for, and all were written in one epoch, which is the server's now. A message that cannot be read is missing.
+- An entry that is no entry of ours harms no other.
+- A stream is read and decoded once for all who ask at the same time; each of them gets messages of its own, and none
+  that excludes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ..connection.identity import ServerIdentity
+from ..hot import clone
+from ..messages.codec import Codec, Message
+from ..messages.exclusion import EXCLUDED, NOBODY, take_excluded, with_excluded
+from ..stats import Stats
+from .positions import FIELD, NO_EPOCH, Position, epoch_of, position_text
+
+logger = logging.getLogger("channels_redis_fast")
+
+#: Milliseconds that no entry has, and that a position has room for.
+_END = 10**13 - 1
+
+
+class History(NamedTuple):
+    """
+    Messages of a group, the oldest first, each with its position under ``__position__``.
+
+    ``position``: that of the newest message; where a limit cut off newer ones, that of the last message here. To go on
+    from there. ``complete``: whether nothing is missing between the position that was asked for and the first message;
+    or, without one, between the first message that the group's history ever had and the first one here.
+    """
+
+    messages: list[Message]
+    position: str
+    complete: bool
+
+
+class Asked(NamedTuple):
+    """
+    What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven.
+
+    ``channel``: whom it is for; messages that exclude it are left out. ``for_many``: that there are several of them,
+    and each message is to name those that it excludes, so that who asks obeys that.
+    """
+
+    since: Position | None
+    limit: int | None
+    is_valid: bool
+    channel: str | None = None
+    for_many: bool = False
+
+    @classmethod
+    def of(cls, digest: str, since: str | None, limit: int | None, channel: str | None = None) -> Asked:
+        """
+        Check the arguments of ``group_history``, for a group of which positions have a digest.
+
+        Raises ``TypeError`` or ``ValueError`` naming a wrong one.
+        """
+        if since is not None and not isinstance(since, str):
+            raise TypeError(f"since must be a position (str) or None, not {type(since).__name__}")
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise TypeError(f"limit must be a number of messages or None, not {type(limit).__name__}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1; it is {limit}")
+        position = None if since is None else Position.parse(since)
+        if position is not None and position.group != digest:
+            position = None
+        return cls(position, limit, since is None or position is not None, channel)
+
+    @classmethod
+    def newest(cls, digest: str) -> Asked:
+        """Return what asks for the newest position, and for no message."""
+        return cls(Position(_END, 0, digest, NO_EPOCH), 1, False)
+
+
+def start_of(asked: list[Asked]) -> str:
+    """
+    Return where a script begins to read, as ``scripts.READ`` takes it, so that it has what all of these ask for.
+
+    Several of them have no limit.
+    """
+    if any(each.since is None for each in asked):
+        return "" if asked[0].limit is not None else "-"
+    return "(" + min(each.since for each in asked if each.since is not None).entry
+
+
+class Excerpt:
+    """
+    A part of a stream, decoded: its entries up to the newest, or so many as there was a limit for.
+
+    ``server``: who the call was made out for; ``newest``: the ID of the stream's newest entry; ``entries``: as
+    ``scripts.READ`` returns them, in the stream's order. Raises ``ValueError`` and the like for what that cannot be.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        digest: str,
+        server: ServerIdentity,
+        newest: bytes,
+        entries: list[Any],
+        codec: Codec,
+        stats: Stats,
+    ) -> None:
+        self._group = group
+        self._digest = digest
+        self._codec = codec
+        self._stats = stats
+        self._epoch = epoch_of(server)
+        self._newest = newest
+        self._ids: list[bytes] = []
+        self._epochs: list[bytes] = []
+        #: By entry what it names as its predecessor: the ID and the epoch of that.
+        self._before: list[bytes] = []
+        #: By entry whether it has a message, and that message; None for a mark, and for what cannot be read.
+        self._has_body: list[bool] = []
+        self._messages: list[Message | None] = []
+        #: By entry, whom its message excludes, where there are some; the message does not say so itself.
+        self._excluded: dict[int, frozenset[str]] = {}
+        #: The last entry that is not the successor of the one before it here, and the last that proves nothing.
+        self._last_break = self._last_bad = -1
+        self._read(entries)
+
+    def history(self, asked: Asked, is_last: bool = True) -> History:
+        """Return what one has asked for. Until the last has, messages are copied."""
+        start, is_cut = self._start(asked)
+        since, epoch = asked.since, self._epoch
+        is_whole = asked.is_valid and epoch != NO_EPOCH and not is_cut and (since is None or since.epoch == epoch)
+        before = b"-" if since is None else f"{since.entry}-{since.epoch}".encode()
+        if start == len(self._ids):
+            # Nothing is behind the position only if that is the newest one, of this very epoch.
+            is_whole = is_whole and before == b"%b-%b" % (self._newest, epoch.encode())
+        else:
+            is_proven = self._last_bad < start and self._last_break <= start
+            is_whole = is_whole and self._before[start] == before and is_proven
+        messages = self._messages_for(asked, start)
+        if not is_last:
+            copy = self._codec.copy or clone
+            messages = [copy(message) for message in messages]
+        if since is not None and self._reaches(asked.limit):
+            position = position_text(self._ids[-1], self._digest, _text(self._epochs[-1]))
+        else:
+            position = position_text(self._newest, self._digest, epoch)
+        return History(messages, position, is_whole)
+
+    def _messages_for(self, asked: Asked, start: int) -> list[Message]:
+        """Return the messages from an entry on, but for those that exclude who asks."""
+        if not self._excluded:
+            return [message for message in islice(self._messages, start, None) if message is not None]
+        messages: list[Message] = []
+        for place, message in enumerate(islice(self._messages, start, None), start):
+            if message is None:
+                continue
+            excluded = self._excluded.get(place, NOBODY)
+            if excluded and asked.for_many:
+                messages.append(with_excluded(message, excluded))
+            elif asked.channel not in excluded:
+                messages.append(message)
+        return messages
+
+    def _start(self, asked: Asked) -> tuple[int, bool]:
+        """Return the first entry for one who asked, and whether older ones were cut off."""
+        if asked.since is not None:
+            return bisect_right(self._ids, asked.since[:2], key=_numbers), False
+        if asked.limit is None:
+            return 0, False
+        places = [place for place, has_body in enumerate(self._has_body) if has_body]
+        if len(places) <= asked.limit:
+            return 0, False
+        return places[-asked.limit], True
+
+    def _reaches(self, limit: int | None) -> bool:
+        return limit is not None and sum(self._has_body) == limit
+
+    def _read(self, entries: list[Any]) -> None:
+        epoch, before = self._epoch.encode(), b""
+        bodies: list[bytes | None] = []
+        for number, fields in entries:
+            if len(fields) == 4 and fields[0] == b"h" and fields[2] == b"m":
+                # As all are, but for marks.
+                head, body = fields[1], fields[3]
+            else:
+                names = dict(zip(fields[::2], fields[1::2], strict=True))
+                head, body = names.get(b"h", b""), names.get(b"m")
+            parts = head.split(b" ")
+            entry_epoch, named = parts[:2] if len(parts) == 4 else (b"?" * 8, b"?")
+            place = len(bodies)
+            if named != before:
+                self._last_break = place
+            if entry_epoch != epoch:
+                self._last_bad = place
+            before = b"%b-%b" % (number, entry_epoch)
+            self._ids.append(number)
+            self._epochs.append(entry_epoch)
+            self._before.append(named)
+            bodies.append(body)
+        self._has_body = [body is not None for body in bodies]
+        self._decode(bodies)
+
+    def _decode(self, bodies: list[bytes | None]) -> None:
+        found, errors = self._codec.decode_all([body for body in bodies if body is not None])
+        all_at_once = None if errors else iter(found)
+        digest = self._digest
+        for place, body in enumerate(bodies):
+            message: Message | None = None
+            if body is not None:
+                try:
+                    message = (self._codec.decode(body) if all_at_once is None else next(all_at_once))[1]
+                    message[FIELD] = position_text(self._ids[place], digest, _text(self._epochs[place]))
+                    if EXCLUDED in message:
+                        excluded = take_excluded(message)
+                        if excluded:
+                            self._excluded[place] = excluded
+                except Exception as error:
+                    message = None
+                    self._stats.undecodable += 1
+                    self._last_bad = max(self._last_bad, place)
+                    logger.error(
+                        "Skipped an undecodable message in the history of group %r: %s: %s",
+                        self._group,
+                        type(error).__name__,
+                        error,
+                    )
+            self._messages.append(message)
+
+
+def _numbers(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, number = entry.partition(b"-")
+    return int(milliseconds), int(number)
+
+
+def _text(epoch: bytes) -> str:
+    return epoch.decode(errors="replace")
