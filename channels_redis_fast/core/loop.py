@@ -50,7 +50,7 @@ class CoreLoop:
     ) -> None:
         self.loop = loop
         self.waker = Waker(loop)
-        self._stalls = StallDetector(loop, stats.loop_stalls)
+        self._stalls = StallDetector(loop, stats)
         #: By shard: the command connection, and what gathers the sends. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
         self.senders: list[Sender | SlotSenders]

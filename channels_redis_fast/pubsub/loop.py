@@ -95,7 +95,7 @@ class PubSubLoop:
         self._never: set[asyncio.Future[None]] = set()
         self._outages = Outages(self.channels, self.groups, self._notify, on_disconnect, on_reconnect)
         self.waker = Waker(loop)
-        self._stalls = StallDetector(loop, limits.stats.loop_stalls)
+        self._stalls = StallDetector(loop, limits.stats)
         stats = self._stats
         #: For groups with a history: what records their messages, and what reads those that were missed.
         recording = FillingRecorder if codec.is_plain else ProposingRecorder

@@ -23,7 +23,7 @@ GROWTH = 2 * 1024 * 1024
 #: The promise is about 20,000 calls from one thread and from 20, of the kind that sites make most. What differs in the
 #: others is the message, and a leak of an event loop shows in hundreds; pure Python leaks as compiled code does but for
 #: objects of its own, which the tests of memory look at.
-CALLS = 20_000 if COMPILED else 2_000
+CALLS = 12_000 if COMPILED else 2_000
 FEWER = 600 if COMPILED else 300
 
 PROGRAM = """
