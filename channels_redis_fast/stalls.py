@@ -19,8 +19,8 @@ class StallDetector:
     """
     Counts how long an event loop stood still, each time that it was for ``STALL`` seconds and more.
 
-    It looks at when a timer of its own runs, so up to the seconds between two looks are not seen of each. A loop that is
-    stopped and run again later stood still in between.
+    It looks at when a timer of its own runs, so up to the seconds between two looks are not seen of each. A loop that
+    is stopped and run again later stood still in between.
     """
 
     __slots__ = ("_due", "_loop", "_received", "_stats", "_timer")
