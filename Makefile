@@ -17,7 +17,8 @@ TREES := channels_redis_fast bench contrib docs examples tests noxfile.py setup.
 # Most of the suite's time is waiting, so four processes share it, on two processors too. JOBS=0 runs it in one.
 JOBS ?= 4
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
-SPREAD := -n $(JOBS) --dist loadfile --max-worker-restart=0
+# The files come in the order of tests/conftest.py, and not by the number of their tests.
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # What is about servers, sockets, options and names is the same for both twins, and runs once; of the faults, those go
 # through the twins in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot
 # has both twins in one run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.

@@ -61,6 +61,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+#: Files of few and long tests. They come first: of several processes that share the suite, none then has one of them
+#: left when the others are done.
+LONGEST = (
+    "faults/test_sync_calls.py",
+    "hot/test_leaks.py",
+    "test_scenarios.py",
+    "cli/test_tune.py",
+    "cli/test_bench_command.py",
+    "consumers/test_databases.py",
+    "hosts/test_redis_py.py",
+    "test_bench_sites.py",
+    "pubsub/test_outages.py",
+    "sync/test_processes.py",
+    "faults/test_link.py",
+    "interop/test_groups.py",
+    "interop/test_parity.py",
+    "core/test_memory.py",
+    "faults/test_fork.py",
+    "cli/test_clusters.py",
+    "presence/churn/test_churn.py",
+    "deploy/test_servers.py",
+    "consumers/test_present.py",
+    "browser/test_example_site.py",
+    "sync/test_exit.py",
+    "faults/test_client_kill.py",
+    "test_bench_turns.py",
+)
+
 #: Fixtures with servers of a test's own, and why there is nothing to see with them on a cluster.
 NOT_ON_CLUSTER = {
     "own_server": "a single server that the test breaks or configures; tests/cluster does that with clusters",
@@ -70,6 +98,8 @@ NOT_ON_CLUSTER = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     if not config.getoption("--on-cluster"):
         return
     for item in items:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -11,11 +10,7 @@ import pytest
 
 from channels_redis_fast import process
 from channels_redis_fast.process import Process
-
-
-def fork_in_c() -> int:
-    """As uWSGI does it: no hook of Python's runs."""
-    return int(ctypes.PyDLL(None).fork())
+from tests.forks import fork_in_c
 
 
 def code_of(fork: Callable[[], int], child: Callable[[], int]) -> int:

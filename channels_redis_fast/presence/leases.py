@@ -200,10 +200,16 @@ class Leases:
 
     async def read(self, max_age: float | None = None) -> LeaseReading:
         """Return the leases as they were at most ``max_age`` seconds ago. Raises what ``hold`` raises."""
-        reading = self.reading
-        if time.monotonic() - reading.read_at <= (self.interval if max_age is None else max_age):
-            return reading
-        return await asyncio.shield(self._ask(asyncio.get_running_loop()))
+        limit = self.interval if max_age is None else max_age
+        now = time.monotonic()
+        if now - self.reading.read_at <= limit:
+            return self.reading
+        loop = asyncio.get_running_loop()
+        under_way = self._calls.get(loop)
+        if under_way is not None and now - self._asked_at > limit:
+            # The server may have answered that before.
+            await asyncio.wait([under_way])
+        return await asyncio.shield(self._ask(loop))
 
     def look(self) -> LeaseReading:
         """

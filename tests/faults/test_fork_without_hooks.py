@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from asgiref.sync import async_to_sync
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import within
+from tests.forks import fork_in_c
 
 WORKERS = 2
 
@@ -29,11 +29,7 @@ EQUAL = 20
 def fork(work: Callable[[Any], None]) -> tuple[int, Any]:
     """Fork like C does; the child does its work and is gone. Return its process id and the pipe from it."""
     ours, theirs = multiprocessing.Pipe()
-    # A thread that asks for the interpreter's lock at the moment of such a fork is not there to take it, and the child
-    # waits for it for ever, whatever it runs. A server forks when its threads are at rest.
-    time.sleep(0.1)
-    # PyDLL holds the interpreter's lock meanwhile, as a server that embeds Python does.
-    child = ctypes.PyDLL(None).fork()
+    child = fork_in_c()
     if child:
         return child, ours
     status = 1

@@ -137,6 +137,11 @@ PROOFS: dict[str, list[str]] = {
         "tests/faults/test_seen_from_outside.py::test_reconnects_and_gauges",
         "tests/faults/test_seen_from_outside.py::test_bytes_are_those_that_the_server_counts",
     ],
+    "OpenTelemetry gets spans": [
+        "tests/observe/test_tracing.py::test_a_message_to_a_consumer",
+        "tests/observe/test_tracing.py::test_across_two_processes",
+        "tests/observe/test_contrib.py::test_every_metric_is_looked_at",
+    ],
 }
 
 

@@ -371,8 +371,9 @@ async def test_a_server_is_asked_once_who_it_is(make_core: MakeCore, own_server:
     with redis.Redis.from_url(server.url) as raw:
         await until(lambda: raw.zcard(group_key(layer, "room")) == 1)
         asked = raw.info("commandstats")["cmdstat_info"]["calls"]
-    # For its process and for its replication.
-    assert asked == 2
+    # For its process and for its replication; and by now perhaps for its process by the connection that receives, since
+    # that was lost too.
+    assert asked in (2, 3)
     await end(receiving)
 
 

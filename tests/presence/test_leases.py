@@ -183,6 +183,26 @@ async def test_a_process_that_was_taken_for_gone_is_told(make: Make, raw: Any, p
     assert overdue(raw, prefix) == set()
 
 
+async def test_what_was_asked_for_before_is_no_answer(make: Make, raw: Any, prefix: str) -> None:
+    """A reading that is to be of this moment is not one that the server has given already."""
+    layer = make(lease=30)
+    await held(layer)
+
+    def calls() -> int:
+        return int(raw.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+    before = calls()
+    asked = layer._leases._ask(asyncio.get_running_loop())
+    while not layer.stats()["commands_in_flight"]:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    # The server answers, and this loop does not read that yet.
+    while calls() == before:
+        time.sleep(0.01)  # noqa: ASYNC251
+    run_out(raw, prefix, "other", 5.0)
+    assert not asked.done()
+    assert "other" in (await within(layer._leases.read(0))).deadlines
+
+
 async def test_who_is_overdue(make: Make, raw: Any, prefix: str) -> None:
     """Read when it is asked for, and else at most once in a third; those that are known already are not sent again."""
     layer = make(lease=30)
