@@ -409,5 +409,6 @@ def test_an_idle_layer_does_nothing(layer: RedisPubSubChannelLayer) -> None:
         await asyncio.wait(receiving)
         return rounds
 
-    # On a cluster what was waited for is looked after once more.
-    assert run(Counting, idle()) <= 8
+    # On a cluster what was waited for is looked after once more, and whether the loop stood still is soon looked for
+    # more rarely.
+    assert run(Counting, idle()) <= 10
