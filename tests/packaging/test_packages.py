@@ -66,7 +66,9 @@ def test_the_sdist_has_all_sources_and_nothing_that_is_made(sdist: Sdist) -> Non
     single = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "cibuildwheel.toml", "pyproject.toml", "setup.py"}
     assert single - sdist.files == set()
     # C that is written by hand is in tests alone; what Cython writes of its modules is beside them.
-    made = re.compile(r"^(?!tests/).*\.c$|^_ext/.*\.html$|\.(so|pyd|pyc)$|(^|/)(\.[^/]*|__pycache__|results|build)/|^site/")
+    made = re.compile(
+        r"^(?!tests/).*\.c$|^_ext/.*\.html$|\.(so|pyd|pyc)$|(^|/)(\.[^/]*|__pycache__|results|build)/|^site/"
+    )
     assert [name for name in sdist.files if made.search(name)] == []
 
 
