@@ -287,8 +287,7 @@ class Presences:
             found += await self._owners_of(places[start : start + MAX_AT_ONCE])
         if not found:
             return set()
-        # The second reading begins after the owners were read, whoever has begun the first.
-        await self.leases.read(0)
+        # Asked for after the owners were read.
         deadlines = (await self.leases.read(0)).deadlines
         loop = asyncio.get_running_loop()
         swept: set[bytes] = set()
