@@ -37,8 +37,8 @@ class Summary(TypedDict):
     max: float | None
 
 
-class LayerStats(TypedDict):
-    """What ``layer.stats()`` returns. Times are in seconds."""
+class Counters(TypedDict):
+    """What a layer counts from the moment that it is made."""
 
     batches: int
     bytes_received: int
@@ -58,6 +58,11 @@ class LayerStats(TypedDict):
     sends: int
     server_restarts: int
     undecodable: int
+
+
+class LayerStats(Counters):
+    """What ``layer.stats()`` returns. Times are in seconds."""
+
     #: Numbers of this moment.
     connections_open: int
     commands_in_flight: int
@@ -77,26 +82,7 @@ class Stats:
     """What a layer has done since it was made; ``as_dict`` is the part of ``layer.stats()`` that is counted here."""
 
     #: The counters.
-    NAMES = (
-        "batches",
-        "bytes_received",
-        "bytes_sent",
-        "channel_full",
-        "deliveries",
-        "dropped",
-        "expired",
-        "group_sends",
-        "incomplete",
-        "over_capacity",
-        "put_back",
-        "receives",
-        "reconnects",
-        "recorded",
-        "recovered",
-        "sends",
-        "server_restarts",
-        "undecodable",
-    )
+    NAMES = tuple(Counters.__annotations__)
 
     __slots__ = (*NAMES, "batch_messages", "lag", "loop_stalls", "round_trips")
 
