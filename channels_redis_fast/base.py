@@ -118,6 +118,12 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
             return self._capacities.lookup
         return weakly(self._current_capacity, instead=1)
 
+    def _counted(self, history: History) -> History:
+        """Count what somebody gets who was away, and return it."""
+        self._stats.recovered += len(history.messages)
+        self._stats.incomplete += not history.complete
+        return history
+
     def _mailbox_limits(self) -> MailboxLimits:
         """Return what the mailboxes of this layer have in common."""
         raise NotImplementedError
@@ -308,7 +314,7 @@ class RedisLayer(LimitedLayer):
     @routed
     async def presence_leave(self, group: str, channel: str | None = None, *, user: User | None = None) -> None:
         """
-        End the presence of a channel in a group, or of all channels of a user; nothing happens where there is none.
+        End the presence of a channel in a group, or of all channels of a user; do nothing if there is none.
 
         Who was present by this channel alone is so for the ``grace`` of the option ``presence``; then the group is
         told, with a message of the type ``presence.leave``. A user whose channels are all ended leaves at once. Of
@@ -551,7 +557,7 @@ class RedisLayer(LimitedLayer):
         return presences, found
 
     def _end_presence(self, group: str, channel: str) -> asyncio.Future[int] | None:
-        """Have the presence of a channel ended that leaves a group; None where there is none."""
+        """End the presence of a channel that leaves a group; return None if it has none."""
         presences = self._presences
         if presences is None:
             return None
@@ -566,12 +572,6 @@ class RedisLayer(LimitedLayer):
     def _stream(self, group: str) -> Stream:
         """Return the history of a group. Raises ``RuntimeError`` for a group that has none."""
         return self._require_histories().get(group, self._group(group)[1])
-
-    def _counted(self, history: History) -> History:
-        """Count what somebody gets who was away, and return it."""
-        self._stats.recovered += len(history.messages)
-        self._stats.incomplete += not history.complete
-        return history
 
     def _require_histories(self) -> Histories:
         if self._histories is None:

@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 from channels.consumer import AsyncConsumer, SyncConsumer
-from channels.exceptions import InvalidChannelLayerError
 from redis.exceptions import RedisError
 
+from .needed import layer_with
 from .recovery import RecoveringConsumer
 from .sources import Message
 
@@ -55,15 +55,7 @@ class Present(AsyncConsumer):  # type: ignore[misc]
         ``info``: what others see of the user, anything that the layer's serializer takes; that of the user's latest
         channel counts. Raises ``RuntimeError`` where the layer has no presence, redis-py's errors.
         """
-        layer = self.channel_layer
-        if layer is None:
-            raise InvalidChannelLayerError("BACKEND is unconfigured or doesn't support groups")
-        if not hasattr(layer, "presence_join"):
-            kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
-            raise RuntimeError(
-                f"{type(self).__qualname__} needs a channel layer of channels_redis_fast with the option 'presence'; "
-                f"{kind} has none."
-            )
+        layer = layer_with(self, "presence_join", "presence", "none")
         # First of all: what is begun has to be ended, however far it came.
         self._entered[group] = None
         if isinstance(self, RecoveringConsumer):

@@ -21,10 +21,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from channels.consumer import AsyncConsumer, SyncConsumer
-from channels.exceptions import InvalidChannelLayerError
 
 from ..history import FIELD, History
 from ..history.positions import Position, group_in, same_epoch
+from .needed import layer_with
 from .since import Since
 from .sources import STREAK, Message
 
@@ -278,13 +278,4 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
 
     def _layer(self) -> Any:
         """Return the channel layer. Raises what says why it has no histories."""
-        layer = self.channel_layer
-        if layer is None:
-            raise InvalidChannelLayerError("BACKEND is unconfigured or doesn't support groups")
-        if not hasattr(layer, "group_resume"):
-            kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
-            raise RuntimeError(
-                f"{type(self).__qualname__} needs a channel layer of channels_redis_fast with the option 'history'; "
-                f"{kind} has no histories."
-            )
-        return layer
+        return layer_with(self, "group_resume", "history", "no histories")

@@ -44,6 +44,16 @@ class History(NamedTuple):
     complete: bool
 
 
+def check_arguments(since: object, limit: object) -> None:
+    """Check the arguments of ``group_history``. Raises ``TypeError`` or ``ValueError`` naming a wrong one."""
+    if since is not None and not isinstance(since, str):
+        raise TypeError(f"since must be a position (str) or None, not {type(since).__name__}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+        raise TypeError(f"limit must be a number of messages or None, not {type(limit).__name__}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1; it is {limit}")
+
+
 class Asked(NamedTuple):
     """
     What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven.
@@ -65,12 +75,7 @@ class Asked(NamedTuple):
 
         Raises ``TypeError`` or ``ValueError`` naming a wrong one.
         """
-        if since is not None and not isinstance(since, str):
-            raise TypeError(f"since must be a position (str) or None, not {type(since).__name__}")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise TypeError(f"limit must be a number of messages or None, not {type(limit).__name__}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1; it is {limit}")
+        check_arguments(since, limit)
         position = None if since is None else Position.parse(since)
         if position is not None and position.group != digest:
             position = None

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ..history import FIELD, History
 from ..history.positions import Position, digest_of
+from ..history.reading import check_arguments
 from ..history.retention import Retention, RetentionRules
 from ..messages.codec import Message
 from ..stats import Stats
@@ -168,7 +169,7 @@ class GroupHistories:
         Raises ``RuntimeError`` for a group that has none, ``TypeError`` or ``ValueError`` naming a wrong argument.
         """
         history = self.get(group)
-        _check(since, limit)
+        check_arguments(since, limit)
         found, reached, is_whole = history.behind(since, limit)
         messages = []
         for kept in found:
@@ -207,15 +208,6 @@ class GroupHistories:
             if self._histories[oldest].expires_at > now:
                 break
             del self._histories[oldest]
-
-
-def _check(since: object, limit: object) -> None:
-    if since is not None and not isinstance(since, str):
-        raise TypeError(f"since must be a position (str) or None, not {type(since).__name__}")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-        raise TypeError(f"limit must be a number of messages or None, not {type(limit).__name__}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1; it is {limit}")
 
 
 def _milliseconds() -> int:

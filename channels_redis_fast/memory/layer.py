@@ -373,7 +373,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def presence_leave(self, group: str, channel: str | None = None, *, user: User | None = None) -> None:
         """
-        End the presence of a channel in a group, or of all channels of a user; nothing happens where there is none.
+        End the presence of a channel in a group, or of all channels of a user; do nothing if there is none.
 
         Who was present by this channel alone is so for the ``grace`` of the option ``presence``; then the group is
         told, with a message of the type ``presence.leave``. A user whose channels are all ended leaves at once.
@@ -603,12 +603,6 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
     def _carried_info(self, group: str, user: User | None, info: Any) -> Any:
         """Return what a message with this user's info holds."""
         return self._carry({"user": user, "info": info}, "presence in group", group)["info"]
-
-    def _counted(self, history: History) -> History:
-        """Count what somebody gets who was away, and return it."""
-        self._stats.recovered += len(history.messages)
-        self._stats.incomplete += not history.complete
-        return history
 
     def _require_histories(self) -> GroupHistories:
         if self._histories is None:

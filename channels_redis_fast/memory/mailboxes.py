@@ -17,7 +17,7 @@ from math import inf
 
 from ..hot import StoredMessage, Waiter, Waker
 from ..messages.codec import Message
-from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
+from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected, take_abandoned
 from ..messages.memory_limit import PROCESS
 
 #: Seconds after which a send throws away what has expired on any channel, if nobody has received meanwhile.
@@ -192,12 +192,7 @@ class ChannelMailboxes(Mailboxes):
 
     def clear_abandoned(self) -> None:
         """Handle the receives that ``abandon_later`` has recorded."""
-        abandoned = []
-        # Another thread may be faster.
-        with contextlib.suppress(IndexError):
-            while self.abandoned:
-                abandoned.append(self.abandoned.popleft())
-        for channel, waiter in sorted(abandoned, key=lambda each: each[1].number):
+        for channel, waiter in take_abandoned(self.abandoned):
             self.abandon(channel, waiter)
 
     # A look inside.

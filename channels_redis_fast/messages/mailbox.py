@@ -29,7 +29,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..connection.futures import fail
 from ..drain import Drain
@@ -48,6 +48,19 @@ WARNING_INTERVAL = 60.0
 
 #: Seconds after which a message is taken by another loop than that of the first receiver, which is busy.
 PATIENCE = 0.1
+
+#: A receive that the garbage collector has ended: what it was on, and at the end its waiter.
+Abandoned = TypeVar("Abandoned", bound=tuple[Any, ...])
+
+
+def take_abandoned(abandoned: deque[Abandoned]) -> list[Abandoned]:
+    """Take out what was recorded of receives that the garbage collector has ended, in the order in which they began."""
+    taken: list[Abandoned] = []
+    # Another thread may be faster.
+    with contextlib.suppress(IndexError):
+        while abandoned:
+            taken.append(abandoned.popleft())
+    return sorted(taken, key=lambda each: each[-1].number)
 
 
 class MailboxFeeder(Protocol):
@@ -244,12 +257,7 @@ class InboxRegistry(MailboxLimits):
 
     def clear_abandoned(self) -> None:
         """Handle the receives that ``abandon_later`` has recorded."""
-        abandoned = []
-        # Another thread may be faster.
-        with contextlib.suppress(IndexError):
-            while self.abandoned:
-                abandoned.append(self.abandoned.popleft())
-        for inbox, channel, waiter in sorted(abandoned, key=lambda each: each[2].number):
+        for inbox, channel, waiter in take_abandoned(self.abandoned):
             inbox.abandon(channel, waiter)
 
     def empty(self) -> None:

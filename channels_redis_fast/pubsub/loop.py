@@ -30,7 +30,7 @@ from ..hot import Waiter, Waker
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
 from ..messages.exclusion import EXCLUDED, take_excluded
-from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected
+from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected, take_abandoned
 from ..presence import FIELD, Leases, Presences, SeenEvents
 from ..presence.scripts import CHANGE
 from ..process import Process, current_number
@@ -200,8 +200,7 @@ class PubSubLoop:
 
     def clear_abandoned(self) -> None:
         """Handle the receives that ``left_later`` has recorded."""
-        abandoned, self.abandoned = self.abandoned, deque()
-        for channel, waiter in sorted(abandoned, key=lambda each: each[1].number):
+        for channel, waiter in take_abandoned(self.abandoned):
             self.left(channel, waiter)
 
     def gone(self, channel: str) -> None:

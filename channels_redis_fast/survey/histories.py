@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS
 from ..history.positions import group_key_of, histories_prefix
 from .entries import Entry, by_size, note_refusal, seconds_left
+from .group_keys import GroupKeySurvey
 from .line import Line
-from .snapshot import History, Leftover, Picture, Shard, printable
+from .snapshot import History, Picture, Shard
 
 
-class HistorySurvey:
+class HistorySurvey(GroupKeySurvey):
     """Fills in the histories of one shard. ``group_prefix``: what the keys, or Redis channels, of groups begin with."""
 
     def __init__(self, line: Line, shard: Shard, picture: Picture, prefix: bytes, group_prefix: bytes) -> None:
-        self._line = line
-        self._shard = shard
-        self._picture = picture
-        self._prefix = prefix
-        self._group_prefix = group_prefix
+        super().__init__(line, shard, picture, prefix, group_prefix, group_key_of)
         self.start = histories_prefix(prefix)
 
     async def look_at(self, keys: Sequence[bytes]) -> None:
@@ -67,18 +63,3 @@ class HistorySurvey:
             elif oldest:
                 age = max(0.0, now - int(oldest[0][0].partition(b"-")[0]) / 1000)
             self._picture.histories.append(History(self._name(key), self._line.index, length, size, age, remaining))
-
-    def _name(self, key: bytes) -> str:
-        group_key = group_key_of(self._prefix, key)
-        if group_key is None or not group_key.startswith(self._group_prefix):
-            return printable(key)
-        return printable(group_key[len(self._group_prefix) :])
-
-    def _leave(self, key: bytes, kind: str, length: int | None, size: int | None) -> None:
-        self._picture.leftovers.append(Leftover(printable(key), self._line.index, kind, length, size))
-
-    def _number(self, command: str, reply: Any) -> int | None:
-        if isinstance(reply, Exception):
-            note_refusal(self._shard, command, reply)
-            return None
-        return reply if isinstance(reply, int) else None

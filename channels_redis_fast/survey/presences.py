@@ -7,25 +7,21 @@ Knows the presence of a group by the key of its users.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS
 from ..presence.keys import PresenceKeys, all_prefix, group_key_of, owners_in, presences_prefix
 from .entries import note_refusal, seconds_left
+from .group_keys import GroupKeySurvey
 from .line import Line
-from .snapshot import Leftover, Picture, Presence, Shard, printable
+from .snapshot import Picture, Presence, Shard
 
 
-class PresenceSurvey:
+class PresenceSurvey(GroupKeySurvey):
     """Fills in the presence on one shard. ``group_prefix``: what the keys, or Redis channels, of groups begin with."""
 
     def __init__(self, line: Line, shard: Shard, picture: Picture, prefix: bytes, group_prefix: bytes) -> None:
-        self._line = line
-        self._shard = shard
-        self._picture = picture
-        self._prefix = prefix
-        self._group_prefix = group_prefix
+        super().__init__(line, shard, picture, prefix, group_prefix, group_key_of)
         #: What all keys of presence begin with, and those that are looked at.
         self.start, self._users = all_prefix(prefix), presences_prefix(prefix)
 
@@ -50,7 +46,7 @@ class PresenceSurvey:
                 # It has gone, for good or to another server of the cluster.
                 continue
             if not isinstance(kind, Exception) and kind != b"hash":
-                self._picture.leftovers.append(Leftover(printable(key), self._line.index, "not a hash", None, size))
+                self._leave(key, "not a hash", None, size)
                 continue
             if isinstance(head_fields, Exception):
                 note_refusal(self._shard, "HKEYS", head_fields)
@@ -60,15 +56,3 @@ class PresenceSurvey:
             self._picture.presences.append(
                 Presence(self._name(key), self._line.index, users, processes, size, remaining)
             )
-
-    def _name(self, key: bytes) -> str:
-        group_key = group_key_of(self._prefix, key)
-        if group_key is None or not group_key.startswith(self._group_prefix):
-            return printable(key)
-        return printable(group_key[len(self._group_prefix) :])
-
-    def _number(self, command: str, reply: Any) -> int | None:
-        if isinstance(reply, Exception):
-            note_refusal(self._shard, command, reply)
-            return None
-        return reply if isinstance(reply, int) else None
