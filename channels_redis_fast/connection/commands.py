@@ -394,6 +394,9 @@ class CommandConnection(Connection):
             size += payload_size(mine)
             if size >= MAX_BYTES_PER_WRITE or count == MAX_REQUESTS_PER_WRITE:
                 break
+        if not commands:
+            # None of them could be made, which their senders know by now.
+            return
         try:
             data = assemble(commands)
         except Exception as error:
