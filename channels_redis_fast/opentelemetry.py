@@ -36,7 +36,7 @@ from channels.exceptions import StopConsumer
 from channels.worker import Worker
 
 from . import __version__
-from .base import RedisLayer
+from .base import HistoryMethods, RedisLayer
 from .connection.hosts import host_label, is_cluster
 from .consumers import dispatch as direct_dispatch
 from .consumers import sources
@@ -125,7 +125,7 @@ class Tracing:
             self._wrap(layer, "send_many", _sending_many)
             self._wrap(layer, "group_resume", _reading)
             received.append(self._wrap(layer, "receive", _receiving))
-        self._wrap(RedisLayer, "group_history", _reading)
+        self._wrap(HistoryMethods, "group_history", _reading)
         # A consumer's own receive is never called where its mailbox can be read, and ours is as good as the original.
         self._put(sources, "READ", (*sources.READ, *received))
         self._wrap(direct_dispatch, "dispatch_all", _dispatching)

@@ -14,9 +14,9 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..base import say_where
 from ..connection.futures import ignore
 from ..messages.codec import Codec, Message
+from ..messages.errors import say_where
 from ..messages.exclusion import NOBODY
 from ..options import check_size
 from ..stats import Stats

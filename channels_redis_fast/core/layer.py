@@ -26,7 +26,7 @@ from typing import Any
 from channels.exceptions import ChannelFull
 
 from .. import options
-from ..base import RedisLayer, overrides, say_where, unique_name, weakly
+from ..base import RedisLayer, overrides, weakly
 from ..cluster.flush import unlink_all
 from ..cluster.seeds import Seeds
 from ..cluster.slot_queue import SlotQueue
@@ -39,9 +39,10 @@ from ..history.placement import without_position
 from ..hot import Waker, key, shard, split
 from ..loops import notice_fork
 from ..messages.codec import CHANNEL_FIELD, Message
+from ..messages.errors import say_where
 from ..messages.exclusion import NOBODY
 from ..messages.mailbox import InboxRegistry
-from ..names import names_of
+from ..names import names_of, unique_name
 from ..presence import Lapse, Leases
 from ..presence.leases import leases_key
 from ..sync.routing import routed

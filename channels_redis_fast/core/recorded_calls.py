@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import ResponseError
 
-from ..base import say_where
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script_call import ScriptCall, Way, no_scripts
@@ -26,6 +25,7 @@ from ..history.positions import WIDTH, Position, epoch_of
 from ..history.proposals import Contest, Proposer
 from ..hot import EnvelopeCodec, are_strings, next_prefix
 from ..messages.codec import Codec, Message
+from ..messages.errors import say_where
 from ..messages.exclusion import entry_size, with_excluded
 from ..options import check_length, check_size
 from . import scripts

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .. import options
-from ..base import say_where
 from ..hot import EnvelopeCodec, clone, footprint, round_trip
 from ..messages.codec import Codec, Message
+from ..messages.errors import say_where
 
 
 class Copying(Protocol):

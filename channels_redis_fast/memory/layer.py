@@ -25,15 +25,16 @@ from channels import layers as channels_layers
 from channels.exceptions import ChannelFull
 
 from .. import options
-from ..base import LimitedLayer, overrides, say_where, unique_name, weakly
+from ..base import LimitedLayer, overrides, weakly
 from ..history import History
 from ..history.placement import without_position
 from ..hot import Waker
 from ..loops import LoopStates, notice_fork, on_fork
 from ..messages.codec import CHANNEL_FIELD, Message, choose
+from ..messages.errors import say_where
 from ..messages.exclusion import NOBODY, checked, listed
 from ..messages.mailbox import MailboxLimits
-from ..names import names_of
+from ..names import names_of, unique_name
 from ..presence.keys import User, user_field
 from ..presence.rules import PresenceRules
 from ..serializers import make_serializer

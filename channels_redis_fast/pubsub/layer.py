@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .. import options
-from ..base import RedisLayer, say_where, unique_name, weakly
+from ..base import RedisLayer, weakly
 from ..cluster.flush import unlink_all
 from ..cluster.slot_queue import SlotQueue
 from ..connection.commands import CommandConnection
@@ -35,8 +35,10 @@ from ..history.placement import without_position
 from ..history.positions import group_key_of, histories_prefix
 from ..loops import LoopStates
 from ..messages.codec import Message, PayloadCodec, choose_payload
+from ..messages.errors import say_where
 from ..messages.exclusion import with_excluded
 from ..messages.mailbox import MailboxLimits
+from ..names import unique_name
 from ..presence.keys import all_prefix, group_of_any
 from ..process import current_number
 from ..subscriptions.dialect import PLAIN, SHARDED

@@ -1,0 +1,74 @@
+"""The methods of a layer that prepare the end of its process; ``channels_redis_fast.drain`` knows who was told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from .. import options
+from ..drain import HANDLERS, LOOK, Drain
+from ..loops import notice_fork
+from .limits import LimitedLayer
+
+
+class DrainMethods(LimitedLayer):
+    """Taking no more jobs, and telling clients to go."""
+
+    #: The type of the message that channels get when the layer is drained; None for no message.
+    on_drain: str | None = None
+    #: The drain of this process, once there is one.
+    _drain: Drain | None = None
+
+    async def drain(self, over: float = 20.0) -> None:
+        """
+        Prepare for the end of this process: take no more jobs, and have its clients go, spread over ``over`` seconds.
+
+        Receives on general channels stop in all event loops: they neither return nor raise any more. What was popped
+        for them goes back to Redis (core); what a process has of Pub/Sub is still received. Specific channels go on,
+        and with the option ``on_drain`` each gets ``{"type": on_drain, "after": seconds}`` once, new ones too; the
+        seconds are its random share of ``over``.
+
+        Returns when nobody receives on a specific channel and no handler runs, as far as that is known, or when
+        ``over`` seconds have passed. Called again, it waits again and tells nobody twice. When it is cancelled, only
+        the waiting ends. A forked child is not drained.
+
+        Raises ``TypeError`` or ``ValueError`` for an ``over`` that is no number of seconds.
+        """
+        over = options.delay("over", over)
+        notice_fork()
+        if self._drain is None:
+            self._drain = Drain(self.on_drain)
+        drain = self._drain
+        until = drain.extend(over)
+        self._drain_channels(drain)
+        # What ends may be in any thread, and some of it says nothing.
+        while self._is_occupied(drain) and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, LOOK))
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether this process takes no more jobs, since ``drain`` was called: for what says that it is ready."""
+        notice_fork()
+        return self._drain is not None
+
+    def _is_occupied(self, drain: Drain) -> bool:
+        """Whether somebody is left in this process, or something is on its way back to Redis."""
+        if HANDLERS.are_running() or self._is_returning():
+            return True
+        return self._is_received_on(None if HANDLERS.are_counted else drain)
+
+    def _drain_channels(self, drain: Drain) -> None:
+        """Stop the receives on general channels, and tell the specific ones. May be called again."""
+        raise NotImplementedError
+
+    def _is_returning(self) -> bool:
+        """Return whether a message of a general channel is, or may be, on its way back to Redis."""
+        return False
+
+    def _is_received_on(self, drain: Drain | None) -> bool:
+        """Return whether somebody receives on a specific channel; with ``drain``, or did and has not left since."""
+        raise NotImplementedError
+
+    def _left(self, channel: str) -> None:
+        """Called, in its event loop, when nobody receives on a specific channel any more."""
+        raise NotImplementedError

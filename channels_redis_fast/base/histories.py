@@ -1,0 +1,78 @@
+"""
+The methods of a layer that read and forget what groups were sent; ``channels_redis_fast.history`` does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from typing import Any
+
+from ..history import Asked, Histories, History, Stream
+from ..messages.codec import Codec
+from ..serializers import BaseMessageSerializer
+from ..sync.routing import routed
+from .limits import LimitedLayer
+from .overriding import weakly
+
+
+class HistoryMethods(LimitedLayer):
+    """The histories of a layer's groups."""
+
+    #: None where no group has a history.
+    _histories: Histories | None
+
+    @routed
+    async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History:
+        """
+        Return messages that were sent to a group: those behind the position ``since``, or all that are kept.
+
+        ``limit``: how many at most: with ``since`` the oldest of them, to go on from the history's position; without,
+        the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
+
+        Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
+        ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        histories = self._require_histories()
+        way, key = self._group(group)
+        stream = histories.get(group, key)
+        history = await histories.ask(way, stream, Asked.of(stream.digest, since, limit))
+        return history if since is None else self._counted(history)
+
+    @routed
+    async def group_forget(self, group: str) -> None:
+        """
+        Delete the history of a group; what is sent to it later is recorded again.
+
+        Raises ``RuntimeError`` for a group without a history, ``redis.exceptions.ConnectionError`` naming the host.
+        """
+        histories = self._require_histories()
+        way, key = self._group(group)
+        await histories.forget(way, histories.get(group, key))
+
+    def _stream(self, group: str) -> Stream:
+        """Return the history of a group. Raises ``RuntimeError`` for a group that has none."""
+        return self._require_histories().get(group, self._group(group)[1])
+
+    def _require_histories(self) -> Histories:
+        if self._histories is None:
+            raise RuntimeError("No group has a history: this layer has no option 'history'.")
+        return self._histories
+
+    def _make_histories(self, rules: Mapping[Any, Any]) -> Histories | None:
+        if not rules:
+            return None
+        self._ask_identities()
+        return Histories(rules, self.prefix, self._keeping_codec(), self._stats)
+
+    def _keeping_codec(self) -> Codec:
+        """Return what makes bytes of what is kept in Redis for longer than messages are on their way."""
+        serializer = self._serializer
+        if isinstance(serializer, BaseMessageSerializer) and serializer.expiry is not None:
+            # What is kept outlives the messages on their way, and so must what it is encrypted with.
+            serializer = copy(serializer)
+            serializer.expiry = None
+        codec: Codec = self.choose_codec(
+            serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize"))
+        )
+        return codec

@@ -1,0 +1,105 @@
+"""What every layer has, also that without a server: the capacities of channels, and what it counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from channels.layers import BaseChannelLayer
+
+from .. import options
+from ..history import History
+from ..hot import CapacityTable
+from ..messages.mailbox import MailboxLimits
+from ..stats import LayerStats
+from .overriding import weakly
+
+
+class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
+    """The capacities of channels: a layer has them by its options, and a site may change or override them."""
+
+    def get_capacity(self, channel: str) -> int:
+        """Return how many messages may wait on a channel: the first match in ``channel_capacity``, or ``capacity``."""
+        return self._capacities.lookup(channel)
+
+    @property
+    def capacity(self) -> int:
+        """Messages that may wait where no entry of ``channel_capacity`` matches."""
+        return self._capacities.default
+
+    @capacity.setter
+    def capacity(self, value: int) -> None:
+        self._set_capacities(options.count("capacity", value), self.channel_capacity)
+
+    @property
+    def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
+        """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
+        return self._channel_capacity  # type: ignore[no-any-return]
+
+    @channel_capacity.setter
+    def channel_capacity(self, value: Any) -> None:
+        self._set_capacities(self.capacity, value)
+
+    def occupancy(self) -> dict[str, int]:
+        """Return by group how many channels of this process are present there."""
+        raise NotImplementedError
+
+    def stats(self) -> LayerStats:
+        """
+        Return this process' counters and measurements by name, and numbers of this moment.
+
+        ``connections_open`` counts sockets, ``commands_in_flight`` the commands that were written and not yet
+        answered, blocking waits not among them. ``mailbox_messages`` counts the messages that nobody has received yet,
+        ``mailbox_deepest`` those of the channel that has most, ``mailbox_bytes`` about the memory that they take.
+        ``present`` counts the channels of this process that are present in groups.
+        ``lag``, ``batch_messages`` and ``loop_stalls`` are each a ``Summary``: ``count`` since the layer was made, and
+        ``p50``, ``p99`` and ``max`` of the last minute, None where there was nothing; ``round_trips`` has one for each
+        server. Times are in seconds.
+        """
+        states = list(self._loops.values())
+        limits = self._mailbox_limits()
+        messages, deepest = limits.depths()
+        numbers = {
+            **self._stats.as_dict(),
+            "connections_open": sum(connection.is_open for state in states for connection in state.connections()),
+            "commands_in_flight": sum(connection.in_flight for state in states for connection in state.commands),
+            "mailbox_messages": messages,
+            "mailbox_deepest": deepest,
+            "mailbox_bytes": limits.held(),
+            "present": sum(self.occupancy().values()),
+        }
+        return cast(LayerStats, numbers)
+
+    def _set_capacities(self, default: int, patterns: Any) -> None:
+        # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
+        self._capacities = CapacityTable(patterns, default)
+        self._capacity_of = self._replaced("get_capacity") or self._capacities.lookup
+        self._capacities_changed()
+        self._channel_capacity = self.compile_capacities(patterns) if isinstance(patterns, Mapping) else patterns
+
+    def _current_capacity(self, channel: str) -> int:
+        return self._capacity_of(channel)
+
+    def _mailbox_capacity(self) -> Callable[[str], int]:
+        """Return what gives the capacities of mailboxes: it must not keep the layer alive."""
+        if self._replaced("get_capacity") is None:
+            return self._capacities.lookup
+        return weakly(self._current_capacity, instead=1)
+
+    def _counted(self, history: History) -> History:
+        """Count what somebody gets who was away, and return it."""
+        self._stats.recovered += len(history.messages)
+        self._stats.incomplete += not history.complete
+        return history
+
+    def _mailbox_limits(self) -> MailboxLimits:
+        """Return what the mailboxes of this layer have in common."""
+        raise NotImplementedError
+
+    def _capacities_changed(self) -> None:
+        """Called after the capacities were set: when the layer is made, and whenever they change."""
+
+    def _replaced(self, name: str) -> Any:
+        """Return a method of this layer if something has replaced the one that is defined for it, else None."""
+        raise NotImplementedError
