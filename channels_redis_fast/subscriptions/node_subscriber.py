@@ -110,7 +110,9 @@ class NodeSubscriber(Subscriber):
             self._owner.lost(lost)
 
     def _message(self, name: bytes, payload: bytes) -> None:
-        if name in self._wanted:
+        # What comes before the last command about a name is answered belongs to an earlier subscription. The name was
+        # at another server since, from which the same may have come: after a failover both have it for a moment.
+        if name in self._wanted and name not in self._outstanding:
             self._deliver(name, payload)
 
     def _batches(self, names: Names) -> Iterator[Names]:

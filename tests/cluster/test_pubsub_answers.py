@@ -161,6 +161,16 @@ async def test_only_what_is_wanted_is_delivered(place: Place) -> None:
     assert place.messages == [(A, b"1")]
 
 
+async def test_what_an_earlier_subscription_brings_is_not_delivered(place: Place) -> None:
+    """A name that was at another server meanwhile has got it from there."""
+    await place.wants(A)
+    place.wire.says(yes(A), (b"smessage", A, b"1"))
+    await place.leaves(A)
+    await place.wants(A)
+    place.wire.says((b"smessage", A, b"2"), no(A), yes(A), (b"smessage", A, b"3"))
+    assert place.messages == [(A, b"1"), (A, b"3")]
+
+
 async def test_a_slot_that_moves_away(place: Place) -> None:
     """The server ends the subscriptions unasked; asked again, it says where they belong."""
     await place.wants(A, B, X)
