@@ -10,6 +10,8 @@ cluster's to know, what a name stands for and what is in a message is not known 
 Rules kept here:
 
 - A name is wanted at one server at a time, and what any other sends about it is ignored: no message comes twice.
+- A map does not take a slot back to the server that it has just come from: servers hear of a failover one after the
+  other, the demoted one goes on to take subscriptions, and it passes on what the new one has sent already.
 - What goes to one server in one tick leaves in one write, as one command for each slot.
 - A slot that moves is no outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``, or the
   old one turns out to have been gone by then, or to have stood still before. What is published at the new one before
@@ -36,7 +38,7 @@ from ..connection.link import Link
 from ..loops import run_alone
 from .acknowledgements import Acknowledgements
 from .gaps import MOVE_TIME, SubscriptionGaps
-from .node_subscriber import Names, NodeSubscriber
+from .node_subscriber import LEARNING_TIME, Names, NodeSubscriber
 from .resumption import Resumable
 
 #: Seconds between two looks at what waits, while something does.
@@ -46,12 +48,15 @@ LOOK_INTERVAL = 0.1
 class Place:
     """A slot with names that are wanted, and where these are subscribed."""
 
-    __slots__ = ("home", "names", "redirections", "slot", "trouble")
+    __slots__ = ("home", "left", "left_at", "names", "redirections", "slot", "trouble")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.names: dict[bytes, None] = {}
         self.home: NodeSubscriber | None = None
+        #: Where they were before, and since when they are not.
+        self.left: NodeSubscriber | None = None
+        self.left_at = 0.0
         #: How often in a row servers have said that the slot is not there, and what was said last.
         self.redirections = 0
         self.trouble: Exception | None = None
@@ -90,6 +95,8 @@ class ClusterSubscriber(Resumable):
         self._pauses = delays()
         self._retry: asyncio.TimerHandle | None = None
         self._doubt: asyncio.TimerHandle | None = None
+        #: The timer that looks at the map again for slots which it has given back too soon.
+        self._returning: asyncio.TimerHandle | None = None
         self._mapping: asyncio.Future[list[Any]] | None = None
         self._is_outdated = False
         cluster.follow(self._map_changed)
@@ -148,10 +155,10 @@ class ClusterSubscriber(Resumable):
 
     async def stop(self) -> None:
         """Close the sockets; what is wanted stays wanted."""
-        for timer in (self._watch, self._retry, self._doubt):
+        for timer in (self._watch, self._retry, self._doubt, self._returning):
             if timer is not None:
                 timer.cancel()
-        self._watch = self._retry = self._doubt = None
+        self._watch = self._retry = self._doubt = self._returning = None
         if self._mapping is not None:
             self._mapping.remove_done_callback(self._asked_for_map)
             self._mapping.cancel()
@@ -243,6 +250,7 @@ class ClusterSubscriber(Resumable):
             return
         old, place.home = place.home, home
         if old is not None and old is not home:
+            place.left, place.left_at = old, self.loop.time()
             self._leave(old, place.names)
         for name in place.names:
             if home.want(name) and home is not old:
@@ -325,9 +333,26 @@ class ClusterSubscriber(Resumable):
             # A slot that two servers attribute to each other is not tried again at once, however often the map changes.
             if node is None or place.slot in self._unplaced:
                 continue
-            if place.home is None or place.home.node.address != node.address:
+            if place.home is None or (place.home.node.address != node.address and not self._comes_back(place, node)):
                 self._put(place)
         self._let_go()
+
+    def _comes_back(self, place: Place, node: Node) -> bool:
+        """Return whether the map gives a slot to the server that it has just left, and where it is it is served."""
+        home, left = place.home, place.left
+        if home is None or left is None or left.node.address != node.address:
+            return False
+        until = place.left_at + LEARNING_TIME
+        if self.loop.time() >= until or place.redirections or home.link is None or home.stood_still():
+            return False
+        if self._returning is None:
+            self._returning = self.loop.call_at(until, self._look_at_map)
+        return True
+
+    def _look_at_map(self) -> None:
+        self._returning = None
+        self._cluster.doubt()
+        self._map_changed()
 
     def _let_go(self) -> None:
         """Close the connections to servers that have no slots."""

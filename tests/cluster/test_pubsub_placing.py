@@ -13,6 +13,7 @@ import pytest
 from redis.exceptions import ConnectionError, TimeoutError
 
 from channels_redis_fast.cluster.cluster import Cluster
+from channels_redis_fast.subscriptions import cluster_subscriber
 from channels_redis_fast.subscriptions.cluster_subscriber import ClusterSubscriber
 from channels_redis_fast.subscriptions.node_subscriber import NodeSubscriber
 from tests.cluster.test_pubsub_answers import MOVED, SLOT, A, B, FakeNode, Wire, no, wire_up, yes
@@ -100,7 +101,13 @@ async def names(cluster: FakeCluster, told: Told) -> Any:
         cast(Cluster, cluster), lambda *message: None, told.lost.extend, told.back.extend, told.subscribed.append
     )
     yield names
-    for timer in (names._watch, names._retry, names._doubt, *(each._watch for each in names._subscribers.values())):
+    for timer in (
+        names._watch,
+        names._retry,
+        names._doubt,
+        names._returning,
+        *(each._watch for each in names._subscribers.values()),
+    ):
         if timer is not None:
             timer.cancel()
     names._gaps.stop()
@@ -159,6 +166,51 @@ async def test_a_map_that_moves_a_slot(cluster: FakeCluster, names: ClusterSubsc
     # The old one has no slots, and has answered: its connection is not needed.
     await until(lambda: [each.node for each in names._subscribers.values()] == [cluster.two])
     assert told.lost == told.back == []
+
+
+async def test_a_map_that_has_not_heard_of_a_failover(
+    cluster: FakeCluster, names: ClusterSubscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot does not go back to the demoted server, which would repeat what the new one has sent."""
+    monkeypatch.setattr(cluster_subscriber, "LEARNING_TIME", 0.3)
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    cluster.gives(cluster.two)
+    await until(lambda: cluster.two.wire.written == [[b"SSUBSCRIBE", A]])
+    cluster.two.wire.says(yes(A))
+    cluster.one.wire.says(no(A))
+    cluster.one.wire.written.clear()
+    cluster.gives(cluster.one)
+    await asyncio.sleep(0.05)
+    assert cluster.one.wire.written == []
+    assert names.subscribe(A) is None
+    # It is not: this is the map that holds.
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]])
+
+
+@pytest.mark.parametrize("trouble", ["moved", "lost", "silent"])
+async def test_a_map_that_gives_a_slot_back_at_once(
+    cluster: FakeCluster, names: ClusterSubscriber, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Where the slot is not served, or may not be, the map is believed."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    cluster.gives(cluster.two)
+    await until(lambda: cluster.two.wire.written == [[b"SSUBSCRIBE", A]])
+    cluster.one.wire.says(no(A))
+    cluster.one.wire.written.clear()
+    now = names._subscribers[("127.0.0.1", 7001)]
+    if trouble == "moved":
+        cluster.two.wire.says(f"MOVED {SLOT} 127.0.0.1:7000")
+    elif trouble == "lost":
+        cluster.two.wire.says(yes(A))
+        now.link = None
+        cluster.gives(cluster.one)
+    else:
+        cluster.two.wire.says(yes(A))
+        now._stood_still_at = cluster.loop.time()
+        cluster.gives(cluster.one)
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]])
 
 
 async def test_servers_that_say_each_other(cluster: FakeCluster, names: ClusterSubscriber) -> None:
