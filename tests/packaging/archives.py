@@ -52,7 +52,7 @@ class Wheel:
 
     @property
     def identifier(self) -> str:
-        """What cibuildwheel calls the build that this wheel is of: `cp313t-musllinux_aarch64`."""
+        """What cibuildwheel calls the build that this wheel is of: `cp314t-musllinux_aarch64`."""
         # The system, and the machine at the end: the versions of glibc, musl and macOS between them do not count.
         platform = re.sub(r"^(manylinux|musllinux|macosx)\d*(_\d+_\d+)?_", r"\1_", self.platform_tag.split(".")[0])
         return f"{self.abi_tag}-{platform}"

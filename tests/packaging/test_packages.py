@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.packaging.archives import Sdist, Wheel
-from tests.packaging.test_config import FREE_THREADED, PLATFORMS, pythons
+from tests.packaging.project import ROOT, pythons
+from tests.packaging.test_config import FREE_THREADED, PLATFORMS
 
 DIRECTORY = os.environ.get("PACKAGES")
-ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.skipif(not DIRECTORY, reason="PACKAGES names no directory with an sdist and wheels")
 
@@ -64,6 +64,7 @@ def test_the_sdist_has_all_sources_and_nothing_that_is_made(sdist: Sdist) -> Non
     assert in_tree, "no tree to compare with"
     assert in_tree - sdist.files == set()
     single = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "cibuildwheel.toml", "pyproject.toml", "setup.py"}
+    single |= {"CODE_OF_CONDUCT.md", "SECURITY.md"}
     assert single - sdist.files == set()
     # C that is written by hand is in tests alone; what Cython writes of its modules is beside them.
     made = re.compile(
