@@ -190,8 +190,8 @@ class RedisLayer(LimitedLayer):
         self._check_ring_size(on_cluster)
         if on_cluster and self._replaced("create_pool") is not None:
             raise ValueError(
-                f"{type(self).__name__}.create_pool makes the pool of one host and cannot serve a cluster, which has "
-                "many: put what it does into the host's keywords, or list hosts that are no cluster."
+                f"{type(self).__name__}.create_pool creates the pool of one host and cannot serve a cluster, which has "
+                "many: move what it does into the host's keywords, or use hosts other than a cluster."
             )
         self._serializer = make_serializer(serializer_format, **serializer_options)
         self._codec = self.choose_codec(
@@ -299,7 +299,9 @@ class RedisLayer(LimitedLayer):
         """
         presences, found = self._presence("presence_join", group)
         if not self._is_own(channel):
-            raise ValueError(f"presence_join() takes channels of this process only, and {channel!r} is none.")
+            raise ValueError(
+                f"presence_join() takes channels of this process only, and {channel!r} is not one of them."
+            )
         field = user_field(user, channel)
         try:
             stored = presences.stored(info)
@@ -431,7 +433,8 @@ class RedisLayer(LimitedLayer):
             raise ValueError(unset)
         if is_cluster(self.hosts[index]):
             raise ValueError(
-                f"{host_label(self.hosts[index])} has no one pool: the core layer's connection(0) is a client."
+                f"{host_label(self.hosts[index])} is a cluster and has no single pool: use the client that the "
+                "core layer's connection(0) returns."
             )
         return create_pool(self.hosts[index])
 
@@ -467,8 +470,8 @@ class RedisLayer(LimitedLayer):
             return
         if on_cluster or self.ring_size < 1 or self._own_pools() is None:
             raise ValueError(
-                f"{type(self).__name__}.ring_size is {self.ring_size}, and there are {len(self.hosts)} hosts: list as "
-                "many, or override connection() or create_pool(), which are asked for each shard."
+                f"{type(self).__name__}.ring_size is {self.ring_size}, but there are {len(self.hosts)} hosts: list as "
+                "many, or override connection() or create_pool(), which are called for each shard."
             )
 
     def _own_pools(self) -> Callable[[int], Any] | None:
@@ -575,7 +578,7 @@ class RedisLayer(LimitedLayer):
 
     def _require_histories(self) -> Histories:
         if self._histories is None:
-            raise RuntimeError("No group has a history: this layer has no option 'history'.")
+            raise RuntimeError("This layer has no option 'history', so no group has a history.")
         return self._histories
 
     def _make_histories(self, rules: Mapping[Any, Any]) -> Histories | None:

@@ -301,7 +301,7 @@ class Cluster:
                 continue
             if node.link is not None and node.is_silent():
                 # What was written there and not answered may have happened. Waiting longer does not answer that.
-                node.link.abort(ConnectionError("no answer, and another server has its slots now"))
+                node.link.abort(ConnectionError("no answer, and another node has its slots now"))
             elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
                 del self._servers[address]
                 run_alone(self.loop, node.aclose)
@@ -329,6 +329,4 @@ def _describe(error: RedisError, node: Node) -> Exception:
     if isinstance(error, ConnectionError):
         return error
     host, port = node.address
-    return ConnectionError(
-        f"{host}:{port} is not a server of a Redis Cluster, or does not let its slots be seen: {error}"
-    )
+    return ConnectionError(f"{host}:{port} is not a node of a Redis Cluster, or refuses to show its slots: {error}")

@@ -205,7 +205,7 @@ class Link(asyncio.Protocol):
         if self.in_flight:
             self.in_flight.popleft().resolve(reply)
         else:
-            self.abort(ConnectionError(f"a reply that nobody asked for: {reprlib.repr(reply)}"))
+            self.abort(ConnectionError(f"an unexpected reply: {reprlib.repr(reply)}"))
 
     def pause_writing(self) -> None:
         self.writable = False

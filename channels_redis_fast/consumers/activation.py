@@ -56,8 +56,8 @@ def install() -> None:
     unknown = [function.__qualname__ for function in _functions() if not _is_known(function)]
     if unknown:
         raise RuntimeError(
-            f"Consumers stay as they are: {', '.join(unknown)} of Channels {version('channels')} is not code that "
-            "this release of channels_redis_fast knows, or another package has replaced it."
+            f"Consumers keep Channels' dispatch: {', '.join(unknown)} of Channels {version('channels')} is not code "
+            "that this release of channels_redis_fast knows, or another package has replaced it."
         )
     for owner, name, direct in METHODS:
         _originals[owner, name] = vars(owner)[name]

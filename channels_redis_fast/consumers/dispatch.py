@@ -49,8 +49,8 @@ class DirectDispatch(channels_consumer.AsyncConsumer):  # type: ignore[misc]
         base = channels_consumer.AsyncConsumer
         if not any(issubclass(parent, base) for parent in cls.__bases__ if parent is not DirectDispatch):
             raise TypeError(
-                f"{cls.__qualname__} is not an AsyncConsumer, which is what DirectDispatch makes faster: derive it "
-                "from a consumer class as well, for example channels_redis_fast.consumers.AsyncConsumer."
+                f"{cls.__qualname__} uses DirectDispatch but is not an AsyncConsumer: derive it from a consumer "
+                "class as well, for example channels_redis_fast.consumers.AsyncConsumer."
             )
         order = cls.__mro__
         for skipped in order[order.index(DirectDispatch) + 1 : order.index(base)]:

@@ -108,4 +108,8 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
         try:
             await self.channel_layer.send(self.channel_name, {"type": kind, "after": 0.0})
         except Exception as error:
-            logger.warning("A client stays until its server ends: %s: %s", type(error).__name__, error)
+            logger.warning(
+                "A client could not be told to leave, and stays until its server ends: %s: %s",
+                type(error).__name__,
+                error,
+            )

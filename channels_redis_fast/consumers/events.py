@@ -90,7 +90,7 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
         lines = []
         if event is not None:
             if _LINE_END.search(event):
-                raise ValueError(f"The type of an event is one line, not {event!r}")
+                raise ValueError(f"The type of an event must be one line, not {event!r}")
             lines.append(f"event: {event}")
         recovery = self._recovery
         if recovery is not None and recovery.groups and self._position_of_frame() is not None:

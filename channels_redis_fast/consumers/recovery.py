@@ -119,7 +119,7 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         super().__init_subclass__(**kwargs)
         if issubclass(cls, SyncConsumer):
             raise TypeError(
-                f"{cls.__qualname__} is a SyncConsumer, which cannot be resumed: derive it from an async consumer."
+                f"{cls.__qualname__} is a SyncConsumer, which cannot resume: derive it from an async consumer."
             )
 
     async def join(self, group: str) -> None:
@@ -131,7 +131,9 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         """
         recovery = self._recovery
         if recovery is None or asyncio.current_task() is not recovery.task:
-            raise RuntimeError("join() is for a consumer's handlers: what was missed is handled when they return.")
+            raise RuntimeError(
+                "join() has to be called from a handler of the consumer: missed messages are handled when it returns."
+            )
         layer = self._layer()
         digest = layer._stream(group).digest
         if digest in recovery.groups:
@@ -143,7 +145,9 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
             start = (await layer.group_history(group, limit=1)).position
         parsed = Position.parse(start)
         if parsed is None or parsed.group != digest:
-            raise ValueError(f"{type(self).__qualname__}.resume_from gave {start!r}: no position of group {group!r}.")
+            raise ValueError(
+                f"{type(self).__qualname__}.resume_from returned {start!r}, not a position of group {group!r}."
+            )
         history = await layer.group_resume(group, self.channel_name, start)
         joined = JoinedGroup(group, start, history, understood and history.complete)
         recovery.groups[digest] = joined

@@ -92,7 +92,7 @@ class _Removal(ScriptCall):
         if isinstance(reply, Exception):
             logger.debug("Members of dead processes stay in group %s: %s", self._group, reply)
         elif reply:
-            logger.info("Removed %s members of group %s, whose process has ended", reply, self._group)
+            logger.info("Removed %s members of group %s whose processes have ended", reply, self._group)
 
     def refused(self, error: ResponseError | None) -> None:
         """Nothing takes its place."""

@@ -138,8 +138,8 @@ class RedisChannelLayer(RedisLayer):
         if self._leases is not None:
             if not self.restore_groups:
                 raise ValueError(
-                    "Option 'lease' needs 'restore_groups': who was taken for gone is removed from its groups, and "
-                    "restores them when it goes on."
+                    "Option 'lease' needs 'restore_groups': a process that was paused for too long is removed from its "
+                    "groups, and has to restore them when it resumes."
                 )
             self._leases.on_lapse(weakly(self._lapsed))
             liveness = Liveness(self._leases, self.expiry)

@@ -225,7 +225,8 @@ class Memberships:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "This process has more than %d group memberships: further ones are not restored should Redis lose them",
+                "This process has more than %d group memberships: further ones will not be restored if Redis "
+                "loses them",
                 MAX_MEMBERSHIPS,
             )
         return False

@@ -53,8 +53,8 @@ class DrainedApplication:
         if not self._signal.watch(asyncio.get_running_loop()) and not self._was_refused:
             self._was_refused = True
             logger.info(
-                "SIGTERM does not drain the channel layers: signals come to the main thread, and this is another one. "
-                "Call layer.drain() when the server is about to shut down."
+                "SIGTERM will not drain the channel layers: signals are delivered to the main thread, and this event "
+                "loop runs in another one. Call layer.drain() when the server is about to shut down."
             )
         kind = scope["type"]
         if kind == "channel":

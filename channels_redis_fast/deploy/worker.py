@@ -72,7 +72,7 @@ class Worker:
                 instance.stop()
             _, late = await asyncio.wait(tasks, timeout=self._timeout)
             if late:
-                logger.warning("%d jobs were not done within %g s, and are cancelled", len(late), self._timeout)
+                logger.warning("%d jobs did not finish within %g s, and are cancelled", len(late), self._timeout)
         finally:
             stopping.cancel()
             for task in tasks:
@@ -120,7 +120,7 @@ class Instance:
                 pause = SHORTEST_PAUSE
             elif not self._is_stopping:
                 if not self._is_able:
-                    raise RuntimeError(f"The application ended before it asked for a job of channel {self._channel!r}.")
+                    raise RuntimeError(f"The application ended before it received a job of channel {self._channel!r}.")
                 await self._rest(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -164,7 +164,7 @@ class Instance:
             HANDLERS.go_on(self._handler)
 
     async def _send(self, message: Any) -> None:
-        raise RuntimeError(f"A job of channel {self._channel!r} has nobody to send {message.get('type')!r} to.")
+        raise RuntimeError(f"A job of channel {self._channel!r} has no client to send {message.get('type')!r} to.")
 
     async def _rest(self, seconds: float) -> None:
         self._pausing = asyncio.get_running_loop().create_future()

@@ -239,7 +239,7 @@ class Look:
         except Exception as error:
             # Not of a server, which is in the picture: of a site's own serializer or host, whose text may say anything.
             self._error = f"{type(error).__name__} while looking; the log of this process has more."
-            logger.warning("The live page cannot look at %r", self._alias, exc_info=True)
+            logger.warning("The live page cannot read channel layer %r", self._alias, exc_info=True)
             await self._close()
         finally:
             self.task = None

@@ -111,8 +111,8 @@ class MailboxLimits:
         if now >= self._warn_at:
             self._warn_at = now + WARNING_INTERVAL
             logger.warning(
-                "The consumer of channel %r does not keep up: its mailbox is full (capacity %d), the oldest messages "
-                "are dropped (%d so far in this process)",
+                "The consumer of channel %r does not keep up: its mailbox is full (capacity %d), and the oldest "
+                "messages are dropped (%d so far in this process)",
                 channel,
                 capacity,
                 self.stats.dropped,
@@ -147,8 +147,8 @@ class MailboxLimits:
         if now >= self._warn_of_memory_at:
             self._warn_of_memory_at = now + WARNING_INTERVAL
             logger.warning(
-                "The messages that this process has not yet received take more than %d MB: the oldest are dropped, "
-                "first those of channels that nobody receives on (%d so far in this process)",
+                "Messages waiting in this process take more than %d MB: the oldest are dropped, beginning with "
+                "channels that nobody receives on (%d so far in this process)",
                 memory_limit.MAX_BYTES // 1_000_000,
                 self.stats.dropped,
             )

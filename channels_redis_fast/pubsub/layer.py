@@ -134,8 +134,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         on_cluster = is_cluster(self.hosts[0])
         if on_cluster and sharded is False:
             raise ValueError(
-                "Option 'sharded': Pub/Sub on a cluster is sharded, so it must not be False. Leave it out, or use a "
-                "host that is no cluster."
+                "Option 'sharded' must not be False on a cluster, where Pub/Sub is always sharded. Leave it out, or "
+                "use a host other than a cluster."
             )
         self.sharded = on_cluster or bool(sharded)
         self._limits = self._make_room()
@@ -353,7 +353,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         _require_text("channel", channel)
         state = self._home(channel)
         if state is None:
-            raise RuntimeError(f"channel_depth() takes channels of this process only, and {channel!r} is none.")
+            raise RuntimeError(
+                f"channel_depth() takes channels of this process only, and {channel!r} is not one of them."
+            )
         return state.boxes.depth(channel)
 
     # Flush.
@@ -555,7 +557,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(state), state.loop))
         except LookupError:
             raise RuntimeError(
-                f"{caller}() takes channels of this process only, and {channel!r} is none: use "
+                f"{caller}() takes channels of this process only, and {channel!r} is not one of them: use "
                 f"self.channel_layer.{caller}({group!r}, self.channel_name) in the consumer that has the channel."
             ) from None
 
@@ -612,8 +614,8 @@ class RedisPubSubChannelLayer(RedisLayer):
 _UNIQUE = re.compile(r"[0-9a-f]{32}\Z")
 
 _NO_MEMBERS = (
-    "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
-    "Use the core layer, or count in the application."
+    "{}() does not exist on the Pub/Sub layer: neither Redis nor any one process has a list of a group's members. Use "
+    "the core layer, or count in the application."
 )
 
 

@@ -135,8 +135,8 @@ class Recovery:
             followed.position = reading.result().position
         else:
             logger.warning(
-                "The newest position of group %r could not be read: what it misses before its next message will not "
-                "be recovered: %s",
+                "The newest position of group %r could not be read, so messages that it misses before its next one "
+                "will not be recovered: %s",
                 followed.stream.group,
                 error,
             )
@@ -309,7 +309,7 @@ class Recovery:
         if self.groups.get(followed.name) is followed:
             if error is not None:
                 followed.is_whole = False
-                logger.warning("What group %r has missed could not be read: %s", followed.stream.group, error)
+                logger.warning("The messages that group %r missed could not be read: %s", followed.stream.group, error)
             goes_on = error is None and self._take(followed, since, reading.result())
             if goes_on or followed.again:
                 self._waiting.append(followed)

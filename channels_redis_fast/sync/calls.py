@@ -170,7 +170,7 @@ class SyncLayer:
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
         if _has_running_loop():
             raise RuntimeError(
-                f"sync.{name}() would hold up the event loop that runs in this thread: use await layer.{name}() here."
+                f"sync.{name}() would block the event loop that runs in this thread: use await layer.{name}() here."
             )
         seconds = self._layer.sync_timeout if isinstance(timeout, Unset) else timeout
 
@@ -183,7 +183,7 @@ class SyncLayer:
         except WaitExpired:
             whereto = "" if target is None else f" to {target}"
             raise TimeoutError(
-                f"{name}{whereto} was not over within {seconds:g} s; it may happen, or have happened, all the same"
+                f"{name}{whereto} did not finish within {seconds:g} s; it may still happen, or have happened"
             ) from None
 
 

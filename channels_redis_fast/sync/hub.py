@@ -222,11 +222,11 @@ def why_not() -> str | None:
         patcher = sys.modules.get(module)
         if patcher is not None and getattr(patcher, question[0])(question[1]):
             # Its "threads" share one OS thread, and with it the one event loop that asyncio allows to run there.
-            return f"{library} has replaced threads by its own, in which no second event loop can run"
+            return f"{library} has replaced threads with its own, in which no second event loop can run"
     return None
 
 
-_ENDING = "the interpreter is ending, and starts no thread any more"
+_ENDING = "the interpreter is shutting down, and cannot start a thread any more"
 
 _GREEN = (
     ("gevent", "gevent.monkey", ("is_module_patched", "threading")),

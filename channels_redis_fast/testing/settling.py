@@ -37,7 +37,10 @@ async def settled(layer: Any, timeout: float = 5.0) -> None:
     not in memory.
     """
     if not isinstance(layer, InMemoryChannelLayer):
-        raise TypeError(f"{type(layer).__name__} does not know what is on its way; an InMemoryChannelLayer does")
+        raise TypeError(
+            f"settled() needs an InMemoryChannelLayer: {type(layer).__name__} does not know which messages are on "
+            "their way"
+        )
     deadline = time.monotonic() + timeout
     quiet, seen = 0, _progress(layer)
     while quiet < STEPS:
