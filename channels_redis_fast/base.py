@@ -81,8 +81,8 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
         Return this process' counters and measurements by name, and numbers of this moment.
 
         ``connections_open`` counts sockets, ``commands_in_flight`` the commands that were written and not yet
-        answered, blocking waits not among them. ``mailbox_messages`` counts the messages that nobody has received yet,
-        ``mailbox_deepest`` those of the channel that has most, ``mailbox_bytes`` about the memory that they take.
+        answered, blocking waits excluded. ``mailbox_messages`` counts the messages that nobody has received yet,
+        ``mailbox_deepest`` those of the channel with the most, ``mailbox_bytes`` roughly the memory that they take.
         ``present`` counts the channels of this process that are present in groups.
         ``lag``, ``batch_messages`` and ``loop_stalls`` are each a ``Summary``: ``count`` since the layer was made, and
         ``p50``, ``p99`` and ``max`` of the last minute, None where there was nothing; ``round_trips`` has one for each
@@ -233,8 +233,8 @@ class RedisLayer(LimitedLayer):
 
         A third element is an ``exclude``, as ``group_send`` takes it.
 
-        A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
-        whether or not the others succeed, and the first error of ``group_send``, in their order, is raised.
+        A wrong name or an invalid message is refused before anything is sent. After that each message is sent whether
+        or not the others succeed, and the first error of ``group_send``, in their order, is raised.
         """
         # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
         await self._group_send_many(listed(messages))
@@ -258,10 +258,10 @@ class RedisLayer(LimitedLayer):
     @routed
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History:
         """
-        Return messages that were sent to a group: those behind the position ``since``, or all that are kept.
+        Return messages that were sent to a group: those after the position ``since``, or all that are kept.
 
-        ``limit``: how many at most: with ``since`` the oldest of them, to go on from the history's position; without,
-        the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
+        ``limit``: how many at most. With ``since`` these are the oldest, so that you can continue from the history's
+        position; without, the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -286,12 +286,13 @@ class RedisLayer(LimitedLayer):
     @routed
     async def presence_join(self, group: str, channel: str, user: User | None, info: Any = None) -> None:
         """
-        Have a user be present in a group by a channel of this process, until the channel leaves or the process ends.
+        Make a user present in a group through a channel of this process, until the channel leaves or the process
+        ends.
 
-        Several channels of one user are one presence. With the first of them the group is told, with a message of the
-        type ``presence.join``; whoever is to receive it joins the group by ``group_add``. ``info``: what others are to
-        know of the user; that of the last channel holds. None for the user stands for somebody without a name: each
-        such channel is one more who is counted, and whom ``presence`` leaves out.
+        Several channels of one user are one presence. The first of them sends the group a message of the type
+        ``presence.join``; to receive it, join the group with ``group_add``. ``info``: what others may know about the
+        user; that of the latest channel counts. None for the user means somebody without a name: each such channel is
+        counted as one more user, and ``presence`` leaves it out.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name or a user that is
         neither a str nor an int, ``ValueError`` for a channel of another process, the serializer's error for an info
@@ -318,13 +319,13 @@ class RedisLayer(LimitedLayer):
         """
         End the presence of a channel in a group, or of all channels of a user; do nothing if there is none.
 
-        Who was present by this channel alone is so for the ``grace`` of the option ``presence``; then the group is
-        told, with a message of the type ``presence.leave``. A user whose channels are all ended leaves at once. Of
-        any process' channel, and ``group_discard`` does the same.
+        A user who was present only through this channel stays present for the ``grace`` of the option ``presence``;
+        then the group gets a message of the type ``presence.leave``. A user whose channels are all ended leaves at
+        once. Works for channels of any process; ``group_discard`` does the same.
 
         Raises ``RuntimeError`` without the option, ``TypeError`` for a wrong name or user, and where not exactly one
-        of ``channel`` and ``user`` is given; ``redis.exceptions.ConnectionError`` naming the host. A channel of this
-        process leaves all the same, as soon as that is possible.
+        of ``channel`` and ``user`` is given; ``redis.exceptions.ConnectionError`` naming the host. Even then a
+        channel of this process leaves, as soon as possible.
         """
         presences, found = self._presence("presence_leave", group)
         if (channel is None) == (user is None):
@@ -342,7 +343,7 @@ class RedisLayer(LimitedLayer):
     @routed
     async def presence(self, group: str) -> dict[User, Any]:
         """
-        Return the users who are present in a group, each with its info; but for those without a name.
+        Return the users who are present in a group, each with its info, except for those without a name.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -353,34 +354,34 @@ class RedisLayer(LimitedLayer):
     @routed
     async def presence_count(self, group: str) -> int:
         """
-        Return how many users are present in a group, those without a name among them. Raises what ``presence`` does.
+        Return how many users are present in a group, including those without a name. Raises what ``presence`` does.
         """
         presences, found = self._presence("presence_count", group)
         return await presences.count(found)
 
     def occupancy(self) -> dict[str, int]:
         """
-        Return by group how many channels of this process are present there. Asks no server, and is for any thread.
+        Return by group how many channels of this process are present there. Asks no server; works in any thread.
 
-        The sum over all processes is that of the users' channels: one user may have several. Empty without the option
-        ``presence``.
+        The sum over all processes counts channels: one user may have several. Empty without the option ``presence``.
         """
         return {} if self._presences is None else self._presences.occupancy()
 
     async def drain(self, over: float = 20.0) -> None:
         """
-        Prepare for the end of this process: take no more jobs, and have its clients go, spread over ``over`` seconds.
+        Prepare for the end of this process: take no more jobs, and make its clients leave, spread over ``over``
+        seconds.
 
-        Receives on general channels stop in all event loops: they neither return nor raise any more. What was popped
-        for them goes back to Redis (core); what a process has of Pub/Sub is still received. Specific channels go on,
-        and with the option ``on_drain`` each gets ``{"type": on_drain, "after": seconds}`` once, new ones too; the
-        seconds are its random share of ``over``.
+        Receives on general channels stop in all event loops: they neither return nor raise any more. Messages that
+        were popped for them go back to Redis (core); messages that a process already has are still received
+        (Pub/Sub). Specific channels continue, and with the option ``on_drain`` each gets ``{"type": on_drain,
+        "after": seconds}`` once, new ones too; the seconds are random, within ``over``.
 
-        Returns when nobody receives on a specific channel and no handler runs, as far as that is known, or when
-        ``over`` seconds have passed. Called again, it waits again and tells nobody twice. When it is cancelled, only
-        the waiting ends. A forked child is not drained.
+        Returns when nobody receives on a specific channel and no handler runs, as far as that is known, or after
+        ``over`` seconds. If you call it again, it waits again and tells nobody twice. If you cancel it, only the
+        waiting ends. A forked child is not drained.
 
-        Raises ``TypeError`` or ``ValueError`` for an ``over`` that is no number of seconds.
+        Raises ``TypeError`` or ``ValueError`` if ``over`` is not a number of seconds.
         """
         over = options.delay("over", over)
         notice_fork()
@@ -395,7 +396,7 @@ class RedisLayer(LimitedLayer):
 
     @property
     def is_draining(self) -> bool:
-        """Whether this process takes no more jobs, since ``drain`` was called: for what says that it is ready."""
+        """Whether ``drain`` was called, so that this process takes no more jobs; for a readiness view."""
         notice_fork()
         return self._drain is not None
 
@@ -425,8 +426,8 @@ class RedisLayer(LimitedLayer):
         """
         Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), its connections unopened.
 
-        A layer that overrides this has its sockets opened by the pools that it returns. Its host cannot be a cluster:
-        that has as many pools as servers. Raises ``ValueError`` there, and for a host that is empty.
+        If a layer overrides this, the pools that it returns open the layer's sockets. The host cannot be a cluster,
+        which has as many pools as nodes. Raises ``ValueError`` there, and for a host that is empty.
         """
         unset = unset_part(self.hosts[index], f"hosts[{index}]")
         if unset is not None:
@@ -443,7 +444,7 @@ class RedisLayer(LimitedLayer):
         return self._serializer.serialize(message)  # type: ignore[no-any-return]
 
     def deserialize(self, message: bytes) -> Message:
-        """Return the message of such bytes. Raises the serializer's error for what is none."""
+        """Return the message that such bytes hold. Raises the serializer's error for invalid bytes."""
         return self._serializer.deserialize(message)  # type: ignore[no-any-return]
 
     def consistent_hash(self, value: str | bytes) -> int:

@@ -124,10 +124,11 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def join(self, group: str) -> None:
         """
-        Join a group, for a handler of this consumer. What the client has missed of it is handled when that returns.
+        Join a group; call this from a handler of the consumer. Missed messages are handled when the handler returns.
 
-        The consumer leaves the group when its client goes. Raises ``RuntimeError`` where the layer or the group has no
-        history, ``ValueError`` for a ``resume_from`` that is no position of the group, redis-py's errors.
+        The consumer leaves the group when its client disconnects. Raises ``RuntimeError`` if the layer or the group
+        has no history, ``ValueError`` if ``resume_from`` does not return a position of the group, and redis-py's
+        errors.
         """
         recovery = self._recovery
         if recovery is None or asyncio.current_task() is not recovery.task:
@@ -165,27 +166,27 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def resume_from(self, group: str, since: str | None) -> str | None:
         """
-        Called at each join: return the position behind which the client gets what it missed. To be overridden.
+        Called at each join: return the position after which the client gets what it missed. Can be overridden.
 
-        ``since`` is the position that the client brought along, None if it has none. Return a later one to keep from
-        it what was sent before it was a member; an earlier one to give it more; None for what is sent from now on.
+        ``since`` is the position that the client sent, None if it sent none. Return a later one to withhold what was
+        sent before the client was a member, an earlier one to give it more, or None for what is sent from now on.
         """
         return since
 
     async def missed(self, group: str) -> None:
-        """Called when the client may have missed messages of a group that cannot be recovered. To be overridden."""
+        """Called when the client may have missed messages of a group that cannot be recovered. Can be overridden."""
         raise NotImplementedError
 
     async def resumed(self, group: str, position: str, complete: bool) -> None:
         """
-        Called when a group was joined and what was missed of it has been handled. To be overridden.
+        Called when a group was joined and its missed messages have been handled. Can be overridden.
 
         ``position`` is where the client is now. ``complete`` is False after ``missed``.
         """
         raise NotImplementedError
 
     async def dispatch(self, message: Message) -> None:
-        """Call the handler of a message, unless it is a repeat; then those of what was missed."""
+        """Call the handler of a message, unless it is a repeat; then the handlers of missed messages."""
         recovery = self._recovery
         if recovery is None:
             recovery = self._recovery = Recovery(self._since())

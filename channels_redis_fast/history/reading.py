@@ -32,11 +32,11 @@ _END = 10**13 - 1
 
 class History(NamedTuple):
     """
-    Messages of a group, the oldest first, each with its position under ``__position__``.
+    Messages of a group, oldest first, each with its position under ``__position__``.
 
-    ``position``: that of the newest message; where a limit cut off newer ones, that of the last message here. To go on
-    from there. ``complete``: whether nothing is missing between the position that was asked for and the first message;
-    or, without one, between the first message that the group's history ever had and the first one here.
+    ``position``: where to continue; the position of the newest message, or of the last message here if a limit cut
+    off newer ones. ``complete``: whether nothing is missing between the requested position and the first message;
+    without a position, between the first message that the group's history ever had and the first one here.
     """
 
     messages: list[Message]

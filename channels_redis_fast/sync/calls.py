@@ -61,9 +61,9 @@ class SyncLayer:
     ``timeout``: seconds, None for as long as the layer itself waits; by default the layer's ``sync_timeout``. Messages
     of one thread arrive in the order sent.
 
-    Raises what the coroutine of the same name raises; ``TimeoutError`` when it is not over in time, and what was to be
-    done may be done all the same; ``RuntimeError`` in a thread whose event loop runs, which would stand still, and
-    where there can be no other thread (gevent).
+    Raises what the coroutine of the same name raises; ``TimeoutError`` if it did not finish in time, though it may
+    still be carried out; ``RuntimeError`` in a thread with a running event loop, which it would block, and where
+    there can be no other thread (gevent).
     """
 
     def __init__(self, layer: Layer, router: Calls) -> None:
@@ -137,7 +137,7 @@ class SyncLayer:
         *,
         timeout: float | Unset | None = UNSET,
     ) -> None:
-        """Have a user be present in a group by a channel of this process, as the layer's ``presence_join`` does."""
+        """Make a user present in a group through a channel of this process, as the layer's ``presence_join`` does."""
         self._run("presence_join", group, timeout, self._layer.presence_join, group, channel, user, info)
 
     def presence_leave(

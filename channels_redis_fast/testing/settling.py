@@ -1,5 +1,6 @@
 """
-When all that was sent has been handled: nothing is on its way through the layer, and no consumer is at work.
+Waiting until everything that was sent has been handled: nothing is on its way through the layer, and no consumer is
+busy.
 
 A consumer is at work from the moment a message or an event of its client is there until its handler has returned, also
 where the handler waits for a thread or a database. It is known by where its task stands: in Channels' dispatch or in
@@ -30,8 +31,8 @@ async def settled(layer: Any, timeout: float = 5.0) -> None:
     """
     Return when every message sent through an in-memory layer has been handled, by the consumers of this event loop.
 
-    What waits on a channel that nobody receives on is not on its way, and stays. Tasks of your own that receive count
-    until they have the message.
+    Messages on a channel that nobody receives on do not count. Your own tasks that receive count until they have the
+    message.
 
     Raises ``TimeoutError`` after ``timeout`` seconds, saying what is still going on; ``TypeError`` for a layer that is
     not in memory.
