@@ -1,11 +1,10 @@
 """
-The Pub/Sub layer: what send, receive, groups and flush MEAN on Redis Pub/Sub. Thin; it opens no socket, and no
-byte is laid out here.
+The Pub/Sub layer: the semantics of send, receive, groups and flush on Redis Pub/Sub. Thin; it opens no socket, and
+lays out no bytes.
 
-One message, from send to receive: ``send`` has the codec make a payload, picks the shard, and hands both to its
-``publisher``, whose batch leaves with the tick's one write. In each process that subscribes, the ``subscriber``
-hands it from the socket to ``loop``, which decodes it and gives it to the channel's mailbox, where
-``receive`` waits.
+One message, from send to receive: ``send`` has the codec make a payload, picks the shard, and passes both to its
+``publisher``, whose batch leaves with the tick's one write. In each subscribed process, the ``subscriber`` passes it
+from the socket to ``loop``, which decodes it and puts it into the channel's mailbox, where ``receive`` waits.
 
 Rules and names are those of ``channels_redis.pubsub`` 4.3 and of the Channels layer specification
 (https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
@@ -64,18 +63,18 @@ class RedisPubSubChannelLayer(RedisLayer):
     ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
     ``prefix``: str in front of the Redis channels of groups and new channels. ``on_disconnect``, ``on_reconnect``:
     types of the messages that the channels of this process get when a subscribing connection is lost, and when all
-    subscriptions are acknowledged again: on a cluster those channels that are cut off, or have a group that is, and
-    on shards all of them. ``symmetric_encryption_keys``: list of str or bytes.
+    subscriptions are acknowledged again: on a cluster only the channels that are cut off themselves or through a
+    group, on shards all of them. ``symmetric_encryption_keys``: list of str or bytes.
     ``serializer_format``: a name in ``serializers.registry``.
-    What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
-    oldest give way) and ``expiry`` (seconds; None: for ever).
+    Messages that wait in this process for a consumer are bounded by ``capacity`` and ``channel_capacity`` (a number;
+    the oldest are dropped) and by ``expiry`` (seconds; None: no limit).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
-    SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``, ``on_drain``: as on the core layer.
-    ``lease``: seconds that the lease of each process lasts, by which those that live are told from those that are gone;
-    None for none. ``presence``: as on the core layer.
+    SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, does not reach sharded Pub/Sub, nor the
+    other way round. By default only clusters use it, and they always do. ``history``, ``on_drain``: as on the core
+    layer. ``lease``: seconds that the lease of each process lasts, which tells live processes from dead ones; None for no
+    leases. ``presence``: as on the core layer.
 
-    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """
 
     _codec: PayloadCodec
