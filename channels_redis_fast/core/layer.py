@@ -78,8 +78,8 @@ class RedisChannelLayer(RedisLayer):
     ``history``: dict of globs or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``:
     how much is kept of these groups for clients that were away; first match wins. ``lease``: seconds that the lease
     of each process lasts, which tells live processes from dead ones; None for no leases. ``presence``:
-    ``{"lease": seconds, "grace": seconds, "events": bool}``, each optional: users can be present in groups, for the grace time
-    after their last channel too, and groups are told; None for no presence.
+    ``{"lease": seconds, "grace": seconds, "events": bool}``, each optional: users can be present in groups,
+    for the grace time after their last channel too, and groups are told; None for no presence.
     ``on_drain``: type of the message that each specific channel of this process gets when the layer is drained (see
     ``drain``).
 

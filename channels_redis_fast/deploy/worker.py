@@ -3,11 +3,13 @@
 
 A job is a message on a general channel. It is done by an application in the scope of Channels' ``runworker``:
 ``{"type": "channel", "channel": name}``. A channel has as many instances of the application as jobs may be done at
-once, and each asks for its next job when it has done the last one; so nothing is taken from Redis ahead of who does it.
+once, and each asks for its next job when it has finished the last one; so no job is taken from Redis before somebody
+can do it.
 
-Told to stop, an instance that waits for a job gets ``StopConsumer`` in place of one, and what was popped for it goes
-back; one that does a job gets it when it asks for the next. Works with any channel layer; what one of another package
-has popped for a receive that is cancelled may be lost. Knows applications and layers by their protocols alone.
+When told to stop, an instance that waits for a job gets ``StopConsumer`` instead, and what was popped for it goes
+back; an instance that does a job gets it when it asks for the next one. Works with any channel layer; a layer of
+another package may lose what it has popped for a cancelled receive. Knows applications and layers only by their
+protocols.
 """
 
 from __future__ import annotations
@@ -144,7 +146,7 @@ class Instance:
                 await sync_to_async(connections.close_all)()
 
     async def _receive(self) -> Any:
-        """Return the next job. Raises ``StopConsumer`` when there is none any more."""
+        """Return the next job. Raises ``StopConsumer`` when there are no more."""
         self._asked = self._is_able = True
         if self._is_stopping:
             raise StopConsumer

@@ -57,7 +57,7 @@ class Position(NamedTuple):
 
 
 def position_text(entry: bytes, group: str, epoch: str) -> str:
-    """Return the position of an entry by its ID. Raises ``ValueError`` for what is no ID of an entry."""
+    """Return the position of an entry by its ID. Raises ``ValueError`` for an invalid ID."""
     milliseconds, _, number = entry.decode().partition("-")
     if not (milliseconds.isdigit() and number.isdigit()):
         raise ValueError(f"not the ID of an entry: {entry!r}")

@@ -53,7 +53,7 @@ class Proposer:
         return entry
 
     def overtaken(self, key: bytes, newest: bytes) -> None:
-        """Called with a stream's newest ID, where a proposal was not taken. Raises ``ValueError`` for what is none."""
+        """Called with a stream's newest ID when a proposal was refused. Raises ``ValueError`` for an invalid ID."""
         milliseconds, _, number = newest.partition(b"-")
         entry = (int(milliseconds), int(number))
         self._keep(key, max(entry, self._newest.get(key, entry)))

@@ -71,8 +71,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
     SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, does not reach sharded Pub/Sub, nor the
     other way round. By default only clusters use it, and they always do. ``history``, ``on_drain``: as on the core
-    layer. ``lease``: seconds that the lease of each process lasts, which tells live processes from dead ones; None for no
-    leases. ``presence``: as on the core layer.
+    layer. ``lease``: seconds that the lease of each process lasts, which tells live processes from dead ones; None for
+    no leases. ``presence``: as on the core layer.
 
     Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """

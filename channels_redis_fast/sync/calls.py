@@ -175,7 +175,7 @@ class SyncLayer:
         seconds = self._layer.sync_timeout if isinstance(timeout, Unset) else timeout
 
         async def call() -> Any:
-            # Whatever the layer's method raises, also for want of arguments, is raised in here.
+            # Whatever the layer's method raises, even for missing arguments, is raised in here.
             return await function(*args)
 
         try:

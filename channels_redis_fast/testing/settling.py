@@ -2,9 +2,9 @@
 Waiting until everything that was sent has been handled: nothing is on its way through the layer, and no consumer is
 busy.
 
-A consumer is at work from the moment a message or an event of its client is there until its handler has returned, also
-where the handler waits for a thread or a database. It is known by where its task stands: in Channels' dispatch or in
-that of ``channels_redis_fast.consumers``, whose receives all wait when there is nothing to do.
+A consumer is busy from the moment a message or a client event arrives until its handler has returned, even while the
+handler waits for a thread or a database. This is determined by where its task is suspended: in Channels' dispatch or
+in that of ``channels_redis_fast.consumers``, whose receives all wait when there is nothing to do.
 """
 
 from __future__ import annotations
