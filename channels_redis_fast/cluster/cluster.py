@@ -8,11 +8,11 @@ channel, no message.
 
 Rules kept here:
 
-- The requests of one slot are carried out in the order in which they were handed in, also when the slot moves: what
-  was written to one server is answered before the first of them is written to another.
-- What a server answered with a redirection was not done, and goes where that says.
-- The map is asked for once for an event (a redirection, a lost server), and not once for each command.
-- What no server takes waits as long as an answer may take, and fails then.
+- The requests of one slot are carried out in the order in which they were made, even when the slot moves: requests
+that were written to one server are answered before the next is written to another.
+- A request that a server answered with a redirection was not carried out, and goes where the redirection says.
+- The map is requested once per event (a redirection, a lost server), not once per command.
+- A request that no server accepts waits as long as an answer may take, and then fails.
 """
 
 from __future__ import annotations

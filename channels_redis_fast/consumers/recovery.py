@@ -1,15 +1,15 @@
 """
 What a consumer has to do so that its client misses nothing across a reconnect, whatever its protocol.
 
-A client brings along the positions up to which it has seen its groups (``since``). A group is joined and read from
-there in one step (``group_resume``), and what was missed goes through the consumer's own handlers.
+A client sends the positions up to which it has seen its groups (``since``). A group is joined and read from there in
+one step (``group_resume``), and missed messages go through the consumer's own handlers.
 
 Rules kept here:
 
-- What was missed comes in order, before what is sent to that group from then on, and after the client was accepted.
+- Missed messages come in order, after the client was accepted and before newer messages of that group.
 - Handlers run one at a time, in the consumer's own task, through its ``dispatch``: one that joins a group ends first.
-- Nothing comes twice: what the history had at the join is dropped where the channel brings it as well.
-- A client that may have missed something is told so before it gets anything newer of that group.
+- Nothing comes twice: a message that the history had at the join is dropped if the channel delivers it too.
+- A client that may have missed something is told before it gets anything newer of that group.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-Members of groups whose process is dead: left out of what is sent, and after a while removed from the group.
+Members of groups whose process is dead: they get no messages, and after a while are removed from the group.
 
-Knows keys and names; who is dead is said by ``liveness``.
+Knows keys and names; ``liveness`` says who is dead.
 """
 
 from __future__ import annotations

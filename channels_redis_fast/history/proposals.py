@@ -1,9 +1,9 @@
 """
 IDs of entries that a sender proposes, since it has to encrypt a message together with its position.
 
-An ID is the server's time in microseconds, and a random number behind that; each one that is proposed for a stream is
-above the last. A sender that was overtaken is told the newest ID, and gets the turn (``scripts.TURNS``): nobody else
-records until its next proposal, which is above that, has been taken. Whoever comes meanwhile waits, and asks again.
+An ID is the server's time in microseconds, followed by a random number; each proposal for a stream is greater than
+the last. A sender that was overtaken is told the newest ID, and gets the turn (``scripts.TURNS``): nobody else
+records until its next proposal, which is greater, has been accepted. Other senders wait, and ask again.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """
-What was read of a stream, and what that says to each of those who asked: which messages, and whether they are all.
+Interprets what was read from a stream for each caller: which messages, and whether they are complete.
 
 No I/O. Rules kept here:
 
 - ``complete`` is never True unless it is proven: each entry names its predecessor, beginning with the position that was
   asked for, and all were written in one epoch, which is the server's now. A message that cannot be read is missing.
-- An entry that is no entry of ours harms no other.
-- A stream is read and decoded once for all who ask at the same time; each of them gets messages of its own, and none
-  that excludes it.
+- A foreign entry does not affect the others.
+- A stream is read and decoded once for all callers that ask at the same time; each of them gets messages of its own,
+and none that excludes it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-The channels that a message to a group is not for: mostly that of its sender.
+The channels that a message to a group excludes: mostly that of its sender.
 
-The core layer leaves their names out of what it delivers. Where nobody knows who will receive a message (Pub/Sub, a
-history), they travel in it under a reserved key, as its last entry: who receives or reads it obeys and removes that.
+The core layer does not deliver to them. Where nobody knows who will receive a message (Pub/Sub, a history), the names
+travel in it under a reserved key, as its last entry; receivers and readers obey and remove it.
 Knows messages and names; not groups, nor how a message travels.
 """
 
