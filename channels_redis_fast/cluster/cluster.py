@@ -9,7 +9,7 @@ channel, no message.
 Rules kept here:
 
 - The requests of one slot are carried out in the order in which they were made, even when the slot moves: requests
-that were written to one server are answered before the next is written to another.
+  that were written to one server are answered before the next is written to another.
 - A request that a server answered with a redirection was not carried out, and goes where the redirection says.
 - The map is requested once per event (a redirection, a lost server), not once per command.
 - A request that no server accepts waits as long as an answer may take, and then fails.

@@ -7,8 +7,8 @@ nor how anything is sent.
 Rules kept here:
 
 - A process is dead when its lease is overdue by the expiry of messages: if it resumes after all, everything that it
-would find has expired by then. A process without a lease is never
-  dead: it runs channels_redis, or a layer without leases.
+  would find has expired by then. A process without a lease is never dead: it runs channels_redis, or a layer without
+  leases.
 - ``REMOVE_AFTER`` durations of a lease later its channels are removed from groups. It adds them again when it goes on,
   and scores tell those that were added before from those that were added since.
 """

@@ -7,7 +7,7 @@ No I/O. Rules kept here:
   asked for, and all were written in one epoch, which is the server's now. A message that cannot be read is missing.
 - A foreign entry does not affect the others.
 - A stream is read and decoded once for all callers that ask at the same time; each of them gets messages of its own,
-and none that excludes it.
+  and none that excludes it.
 """
 
 from __future__ import annotations

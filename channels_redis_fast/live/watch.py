@@ -7,7 +7,7 @@ event loop of the site waits for it. Knows nothing of requests.
 Rules kept here:
 
 - A layer is surveyed at most once each ``INTERVAL``, and for at most a tenth of the time: a long scan is followed by
-a longer pause. Counters are in this process' own memory and come with every frame.
+  a longer pause. Counters are in this process' own memory and come with every frame.
 - A server that does not answer delays neither the frames nor the scans of other layers.
 - While nobody asks, nothing runs, and after ``IDLE`` the connections are closed.
 """

@@ -10,10 +10,10 @@ Rules kept here:
 
 - A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
 - A waiter of another event loop takes it out of the mailbox itself, when its loop runs; so a stalled loop blocks no
-other receiver. Receivers behind it in line take the message at once if that loop is stopped, and after ``PATIENCE``
-if it is busy.
+  other receiver. Receivers behind it in line take the message at once if that loop is stopped, and after ``PATIENCE``
+  if it is busy.
 - A message that a waiter got and could not use, because it was cancelled, goes back to the front; of several such
-messages that of the earlier waiter comes first.
+  messages that of the earlier waiter comes first.
 - A mailbox holds at most the channel's capacity (the oldest is dropped) for at most the expiry.
 - A message to several channels is stored once, and copied for each receiver that takes it.
 - All mailboxes of the process together hold at most ``memory_limit.MAX_BYTES``.

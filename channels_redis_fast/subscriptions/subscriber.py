@@ -9,7 +9,7 @@ are, nor what is in a message.
 Rules kept here:
 
 - A subscription counts as acknowledged when every command about its name has been acknowledged, so that none is on
-its way to end it.
+  its way to end it.
 - After a loss everything wanted is subscribed again, in batches; ``on_back`` is called when the server has answered
   all of it, with the names that it refuses.
 - What is wanted stays wanted when the server refuses it, and is asked for again after a pause. ``on_found`` takes the
