@@ -74,7 +74,7 @@ class BaseMessageSerializer(abc.ABC):
             return None
         if isinstance(keys, (str, bytes)):
             raise ValueError(
-                "Option 'symmetric_encryption_keys' must be a list of keys; put the single key into a list."
+                "Option 'symmetric_encryption_keys' takes a list of keys; put the single key into a list."
             )
         return MultiFernet([self.make_fernet(key) for key in keys])
 
