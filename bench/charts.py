@@ -149,22 +149,28 @@ class Row:
     color: str
 
 
-def bars(title: str, note: str, groups: Iterable[tuple[str, Sequence[Row]]]) -> str | None:
-    """One bar for each row, below its label and with its number behind it. None when no row has a number."""
+def bars(title: str, note: str, groups: Iterable[tuple[str, Sequence[Row]]], *, one_scale: bool = True) -> str | None:
+    """
+    One bar for each row, below its label and with its number behind it. Groups of different units have each a scale of
+    their own. None when no row has a number.
+    """
     present = [(head, [row for row in rows if row.value is not None]) for head, rows in groups]
-    values = [row.value or 0 for _, rows in present for row in rows]
-    if not values:
+    present = [(head, rows) for head, rows in present if rows]
+    if not present:
         return None
+    largest = [max(row.value or 0 for row in rows) for _, rows in present]
+    if one_scale:
+        largest = [max(largest)] * len(present)
     canvas = Canvas(title, note)
     # Room for the longest number behind the longest bar.
     width = WIDTH - 2 * MARGIN - 70
-    for head, rows in present:
-        if head and rows:
+    for (head, rows), most in zip(present, largest, strict=True):
+        if head:
             canvas.text(MARGIN, head, "head")
         for row in rows:
             canvas.text(MARGIN, row.label)
             canvas.y += 2
-            length = width * (row.value or 0) / max(values)
+            length = width * (row.value or 0) / (most or 1)
             canvas.bar(MARGIN, length, 14, row.color)
             canvas.y -= 1
             canvas.text(MARGIN + max(length, 1) + 6, number(row.value or 0), "head")

@@ -1,8 +1,8 @@
 """What is wrong with the pages of the built site: `python -m tests.packaging.site build/site`.
 
 Zensical finds links to pages and headings that do not exist. This finds what becomes of Markdown: images that are
-missing, numbered lists that restart in the middle, pages that the navigation does not reach. Knows HTML and nothing of
-the package, so that it runs beside the site's tools alone.
+missing, numbered lists that restart in the middle, pages that the navigation does not reach; and whether something is
+loaded from elsewhere. Knows HTML and nothing of the package, so that it runs beside the site's tools alone.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.navigation: list[str] = []
         self.images: list[str] = []
+        #: Scripts, style sheets and icons.
+        self.parts: list[str] = []
         #: Numbered lists that begin with 1 behind another one, with only text or code between them: their beginnings.
         self.restarts: list[str] = []
         self._open: list[str] = []
         # Of each open element: whether one of its children was a numbered list, with no heading behind it.
         self._counted = [False]
         self._restarted: int | None = None
-        self._scripts = 0
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -50,6 +51,10 @@ class Page(HTMLParser):
         if tag in ("img", "source"):
             srcset = attributes.get("srcset", "").split()
             self.images += [image for image in (attributes.get("src"), *srcset[:1]) if image]
+        if tag == "script" and attributes.get("src"):
+            self.parts.append(attributes["src"])
+        if tag == "link" and attributes.get("rel") in ("stylesheet", "icon", "preload", "preconnect"):
+            self.parts.append(attributes.get("href", ""))
         if tag in HEADINGS:
             self._counted[-1] = False
         if tag == "ol" and "nav" not in self._open:
@@ -85,6 +90,9 @@ def problems(site: Path) -> list[str]:
             continue
         found += [f"{name}: a numbered list restarts: {text!r}" for text in page.restarts]
         found += [f"{name}: no image {image}" for image in page.images if _local(image) and not _exists(site, image)]
+        loaded = [*page.images, *page.parts]
+        found += [f"{name}: loaded from elsewhere: {part}" for part in loaded if not _local(part)]
+        found += [f"{name}: no file {part}" for part in page.parts if _local(part) and not _exists(site, part)]
         found += [f"{name}: a link to nowhere: {link}" for link in page.links if not _leads(site, pages, name, link)]
     reached = {urlsplit(link).path.removeprefix("./") or "index.html" for link in pages["index.html"].navigation}
     found += [f"{name}: not in the navigation" for name in pages if name != NOT_FOUND and name not in reached]

@@ -54,6 +54,15 @@ def test_an_image_that_is_missing(site: Path) -> None:
     assert problems(site) == ["b.html: no image images/dark.png"]
 
 
+def test_what_a_page_loads(site: Path) -> None:
+    parts = '<script src="a.js"></script><link rel="stylesheet" href="./a.css"><link rel="next" href="https://b.c/">'
+    assert add(site, parts) == ["b.html: no file a.js", "b.html: no file ./a.css"]
+    (site / "a.js").touch()
+    (site / "a.css").touch()
+    assert problems(site) == []
+    assert add(site, '<script src="https://b.c/a.js">') == ["b.html: loaded from elsewhere: https://b.c/a.js"]
+
+
 def test_a_page_that_nothing_leads_to(site: Path) -> None:
     (site / "c.html").write_text("<html></html>")
     assert problems(site) == ["c.html: not in the navigation"]
