@@ -337,6 +337,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, in build/site. A warning is an error."""
+    """The site, in build/site, and what is wrong with its pages. A warning is an error."""
     session.install(*group("docs"))
-    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("zensical", "build", "--clean", "--strict")
+    session.run("python", "-m", "tests.packaging.site", str(ROOT / "build" / "site"))

@@ -12,16 +12,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from bench.charts import Row, bars
 from bench.compare import machine
 from bench.processes import ContenderError, result_of
-from bench.report import COLORS
 from bench.server import ServerError, server_from_environment
 from bench.tables import colored, new_table
 from bench.upstream import ROOT, ensure_python
@@ -37,6 +37,15 @@ LABELS = {
     "fast-pubsub-direct": "channels_redis_fast Pub/Sub",
     "fast-resumable": "channels_redis_fast core, Resumable",
     "fast-pubsub-resumable": "channels_redis_fast Pub/Sub, Resumable",
+}
+# Classes of `bench.charts`.
+COLORS = {
+    "upstream": "theirs",
+    "upstream-pubsub": "theirs",
+    "fast-direct": "ours",
+    "fast-pubsub-direct": "ours2",
+    "fast-resumable": "ours",
+    "fast-pubsub-resumable": "ours2",
 }
 # Beside what the sending takes: for a server and its clients to start and to end on a busy machine.
 PATIENCE = 240.0
@@ -124,34 +133,19 @@ def put_between(page: str, text: str) -> str:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Two rows of bars: what was lost, and how late the last percent came."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    """Two groups of bars: what was lost, and how late the last percent came."""
+    lines: Sequence[Line] = report["measurements"]
 
-    lines: Sequence[Line] = list(reversed(report["measurements"]))
-    labels = [LABELS[line["layer"]] for line in lines]
-    colors = [COLORS[line["layer"].replace("resumable", "direct")] for line in lines]
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
-    FigureCanvasSVG(figure)
-    lost, late = figure.subplots(1, 2, sharey=True)
-    shares = [100 - line["percent"] for line in lines]
-    lost.barh(labels, shares, color=colors)
-    for at, share in enumerate(shares):
-        lost.text(share + 0.2, at, f"{share:.2f} %", va="center", fontsize=8)
-    lost.set_xlabel("messages that never arrived")
-    times = [(line["p99_ms"] or 0) / 1000 for line in lines]
-    late.barh(labels, times, color=colors)
-    for at, seconds in enumerate(times):
-        late.text(seconds + 0.02, at, f"{seconds:.2f} s", va="center", fontsize=8)
-    late.set_xlabel("p99 from group_send to the client, of what arrived")
-    for axes in (lost, late):
-        axes.margins(x=0.2)
-        axes.tick_params(labelsize=8)
+    def rows(value: Callable[[Line], float | None]) -> list[Row]:
+        return [Row(LABELS[line["layer"]], value(line), COLORS[line["layer"]]) for line in lines]
+
+    groups = [
+        ("messages that never arrived, %", rows(lambda line: round(100 - line["percent"], 2))),
+        ("p99 from group_send to the client, of what arrived, ms", rows(lambda line: line["p99_ms"])),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The same numbers give the same file.
-    with mpl.rc_context({"svg.hashsalt": PICTURE, "svg.fonttype": "none"}):
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    note = f"{report['clients']} clients, each cut for {report['away']:g} s about every {report['every']:g} s"
+    path.write_text(bars("Clients that lose their connections", note, groups, one_scale=False) or "", encoding="utf-8")
 
 
 def put_into_page(report: dict[str, Any], page: Path) -> None:

@@ -61,7 +61,7 @@ def read_settings() -> dict[str, Any]:
     for name, value in given.items():
         if name not in DEFAULTS:
             raise ImproperlyConfigured(
-                f"CHANNELS_REDIS_FAST[{name!r}] is unknown; there is {', '.join(map(repr, DEFAULTS))}."
+                f"CHANNELS_REDIS_FAST[{name!r}] is unknown; the settings are {', '.join(map(repr, DEFAULTS))}."
             )
         right, allowed = _RULES[name]
         if not right(value):

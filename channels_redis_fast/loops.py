@@ -110,7 +110,7 @@ class Tenancy:
         try:
             await self._state.retire()
         except Exception as error:
-            logger.warning("A layer's connections did not close in good order: %s: %s", type(error).__name__, error)
+            logger.warning("A layer's connections did not close cleanly: %s: %s", type(error).__name__, error)
             await asyncio.gather(*(each.aclose() for each in self._state.connections()), return_exceptions=True)
 
     def _retire_later(self) -> None:
@@ -269,7 +269,7 @@ def _retire_all(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> No
         try:
             thread.start()
         except RuntimeError as error:
-            logger.warning("Connections were left to an event loop that closes: %s", error)
+            logger.warning("Connections were left open in an event loop that is closing: %s", error)
         else:
             thread.join()
 
@@ -282,7 +282,7 @@ def _run_retirements(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) 
         except Exception as error:
             retirement.close()
             logger.warning(
-                "The connections of an event loop that closes could not be closed: %s: %s", type(error).__name__, error
+                "The connections of a closing event loop could not be closed: %s: %s", type(error).__name__, error
             )
 
 

@@ -16,8 +16,8 @@ from typing import Protocol
 from redis.exceptions import ConnectionError
 
 FORKED = (
-    "this process was forked from one that runs this event loop, and cannot use its connections. Run an event loop of "
-    "its own here (asyncio.run), or fork before there is one"
+    "this process was forked from one that runs this event loop, and cannot use its connections. Run a new event loop "
+    "here (asyncio.run), or fork before the event loop starts"
 )
 
 #: Of Linux 4.14 and later; the module ``mmap`` does not name it.

@@ -28,7 +28,7 @@ except ImportError:
 CLOCK_TOLERANCE = 10
 
 _NO_CRYPTOGRAPHY = (
-    "Cannot run with encryption (option 'symmetric_encryption_keys') without 'cryptography' installed: "
+    "Encryption (option 'symmetric_encryption_keys') needs the package 'cryptography': "
     "pip install channels-redis-fast[cryptography]"
 )
 
@@ -73,7 +73,9 @@ class BaseMessageSerializer(abc.ABC):
         if not keys:
             return None
         if isinstance(keys, (str, bytes)):
-            raise ValueError("Option 'symmetric_encryption_keys' takes a list; put the one key into a list.")
+            raise ValueError(
+                "Option 'symmetric_encryption_keys' takes a list of keys; put the single key into a list."
+            )
         return MultiFernet([self.make_fernet(key) for key in keys])
 
     def make_fernet(self, key: str | bytes) -> Fernet:

@@ -27,8 +27,8 @@ MAX_SERVERS = 256
 
 class Summary(TypedDict):
     """
-    What was measured: how often since the layer was made; and the median, the 99th percentile and the largest of the
-    last minute, None where there was nothing in it.
+    A measurement: the count since the layer was created; and the median, the 99th percentile and the maximum of the
+    last minute, None if there was nothing.
     """
 
     count: int
@@ -38,7 +38,7 @@ class Summary(TypedDict):
 
 
 class Counters(TypedDict):
-    """What a layer counts from the moment that it is made."""
+    """What a layer counts from its creation."""
 
     batches: int
     bytes_received: int

@@ -67,17 +67,17 @@ OVERRIDES: dict[str, dict[str, Rule]] = {
 #: Attributes of channels_redis' layers that code reads from outside and that do not exist here, by layer.
 ABSENT: dict[str, dict[str, str]] = {
     "core": {
-        "receive_buffer": "channel_depth(channel) gives the number of messages that wait",
-        "receive_locks": "several receives on one channel need no lock here",
+        "receive_buffer": "channel_depth(channel) returns the number of waiting messages",
+        "receive_locks": "several receives on one channel need no lock",
         "receive_count": "stats() has counters",
         "receive_tasks": "a cancelled receive leaves nothing behind",
-        "_layers": "one layer serves every event loop; close_pools() closes what the running one has open",
+        "_layers": "one layer serves every event loop; close_pools() closes the connections of the running one",
         "pools": "connection(index) is a redis-py client of a shard",
     },
     "pubsub": {
-        "_get_layer": "one layer serves every event loop, and is what this would give",
-        "_layers": "one layer serves every event loop; close_pools() closes what the running one has open",
-        "_lock": "nothing here takes a lock over a subscription",
+        "_get_layer": "one layer serves every event loop, and this would return the layer itself",
+        "_layers": "one layer serves every event loop; close_pools() closes the connections of the running one",
+        "_lock": "subscriptions need no lock",
         "_proxy": "one layer serves every event loop, and needs no proxy",
         "_shards": "redis.asyncio.Redis(connection_pool=layer.create_pool(index)) is a client of a shard",
         "_redis": "redis.asyncio.Redis(connection_pool=layer.create_pool(index)) is a client of a shard",
@@ -91,7 +91,7 @@ ABSENT_FROM_MODULES: dict[str, dict[str, str]] = {
         "RedisSingleShardConnection": "RedisPubSubChannelLayer has the connections of all shards",
     },
     "utils": {
-        "_wrap_close": "a layer closes its sockets when their event loop closes, without being told",
+        "_wrap_close": "a layer closes its sockets when their event loop closes",
     },
 }
 

@@ -21,18 +21,19 @@ class DrainMethods(LimitedLayer):
 
     async def drain(self, over: float = 20.0) -> None:
         """
-        Prepare for the end of this process: take no more jobs, and have its clients go, spread over ``over`` seconds.
+        Prepare for the end of this process: take no more jobs, and make its clients leave, spread over ``over``
+        seconds.
 
-        Receives on general channels stop in all event loops: they neither return nor raise any more. What was popped
-        for them goes back to Redis (core); what a process has of Pub/Sub is still received. Specific channels go on,
-        and with the option ``on_drain`` each gets ``{"type": on_drain, "after": seconds}`` once, new ones too; the
-        seconds are its random share of ``over``.
+        Receives on general channels stop in all event loops: they neither return nor raise any more. Messages that
+        were popped for them go back to Redis (core); messages that a process already has are still received
+        (Pub/Sub). Specific channels continue, and with the option ``on_drain`` each gets ``{"type": on_drain,
+        "after": seconds}`` once, new ones too; the seconds are random, within ``over``.
 
-        Returns when nobody receives on a specific channel and no handler runs, as far as that is known, or when
-        ``over`` seconds have passed. Called again, it waits again and tells nobody twice. When it is cancelled, only
-        the waiting ends. A forked child is not drained.
+        Returns when nobody receives on a specific channel and no handler runs, as far as that is known, or after
+        ``over`` seconds. If you call it again, it waits again and tells nobody twice. If you cancel it, only the
+        waiting ends. A forked child is not drained.
 
-        Raises ``TypeError`` or ``ValueError`` for an ``over`` that is no number of seconds.
+        Raises ``TypeError`` or ``ValueError`` if ``over`` is not a number of seconds.
         """
         over = options.delay("over", over)
         notice_fork()
@@ -47,7 +48,7 @@ class DrainMethods(LimitedLayer):
 
     @property
     def is_draining(self) -> bool:
-        """Whether this process takes no more jobs, since ``drain`` was called: for what says that it is ready."""
+        """Whether ``drain`` was called, so that this process takes no more jobs; for a readiness view."""
         notice_fork()
         return self._drain is not None
 

@@ -25,10 +25,10 @@ class HistoryMethods(LimitedLayer):
     @routed
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History:
         """
-        Return messages that were sent to a group: those behind the position ``since``, or all that are kept.
+        Return messages that were sent to a group: those after the position ``since``, or all that are kept.
 
-        ``limit``: how many at most: with ``since`` the oldest of them, to go on from the history's position; without,
-        the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
+        ``limit``: how many at most. With ``since`` these are the oldest, so that you can continue from the history's
+        position; without, the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -56,7 +56,7 @@ class HistoryMethods(LimitedLayer):
 
     def _require_histories(self) -> Histories:
         if self._histories is None:
-            raise RuntimeError("No group has a history: this layer has no option 'history'.")
+            raise RuntimeError("This layer has no option 'history', so no group has a history.")
         return self._histories
 
     def _make_histories(self, rules: Mapping[Any, Any]) -> Histories | None:

@@ -83,8 +83,8 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
         self._check_ring_size(on_cluster)
         if on_cluster and self._replaced("create_pool") is not None:
             raise ValueError(
-                f"{type(self).__name__}.create_pool makes the pool of one host and cannot serve a cluster, which has "
-                "many: put what it does into the host's keywords, or list hosts that are no cluster."
+                f"{type(self).__name__}.create_pool creates the pool of one host and cannot serve a cluster, which has "
+                "many: move what it does into the host's keywords, or use hosts other than a cluster."
             )
         self._serializer = make_serializer(serializer_format, **serializer_options)
         self._codec = self.choose_codec(
@@ -126,8 +126,8 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
 
         A third element is an ``exclude``, as ``group_send`` takes it.
 
-        A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
-        whether or not the others succeed, and the first error of ``group_send``, in their order, is raised.
+        A wrong name or an invalid message is refused before anything is sent. After that each message is sent whether
+        or not the others succeed, and the first error of ``group_send``, in their order, is raised.
         """
         # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
         await self._group_send_many(listed(messages))
@@ -152,15 +152,16 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
         """
         Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), its connections unopened.
 
-        A layer that overrides this has its sockets opened by the pools that it returns. Its host cannot be a cluster:
-        that has as many pools as servers. Raises ``ValueError`` there, and for a host that is empty.
+        If a layer overrides this, the pools that it returns open the layer's sockets. The host cannot be a cluster,
+        which has as many pools as nodes. Raises ``ValueError`` there, and for a host that is empty.
         """
         unset = unset_part(self.hosts[index], f"hosts[{index}]")
         if unset is not None:
             raise ValueError(unset)
         if is_cluster(self.hosts[index]):
             raise ValueError(
-                f"{host_label(self.hosts[index])} has no one pool: the core layer's connection(0) is a client."
+                f"{host_label(self.hosts[index])} is a cluster and has no single pool: use the client that the "
+                "core layer's connection(0) returns."
             )
         return create_pool(self.hosts[index])
 
@@ -169,7 +170,7 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
         return self._serializer.serialize(message)  # type: ignore[no-any-return]
 
     def deserialize(self, message: bytes) -> Message:
-        """Return the message of such bytes. Raises the serializer's error for what is none."""
+        """Return the message that such bytes hold. Raises the serializer's error for invalid bytes."""
         return self._serializer.deserialize(message)  # type: ignore[no-any-return]
 
     def consistent_hash(self, value: str | bytes) -> int:
@@ -196,8 +197,8 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
             return
         if on_cluster or self.ring_size < 1 or self._own_pools() is None:
             raise ValueError(
-                f"{type(self).__name__}.ring_size is {self.ring_size}, and there are {len(self.hosts)} hosts: list as "
-                "many, or override connection() or create_pool(), which are asked for each shard."
+                f"{type(self).__name__}.ring_size is {self.ring_size}, but there are {len(self.hosts)} hosts: list as "
+                "many, or override connection() or create_pool(), which are called for each shard."
             )
 
     def _own_pools(self) -> Callable[[int], Any] | None:

@@ -50,8 +50,8 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
         Return this process' counters and measurements by name, and numbers of this moment.
 
         ``connections_open`` counts sockets, ``commands_in_flight`` the commands that were written and not yet
-        answered, blocking waits not among them. ``mailbox_messages`` counts the messages that nobody has received yet,
-        ``mailbox_deepest`` those of the channel that has most, ``mailbox_bytes`` about the memory that they take.
+        answered, blocking waits excluded. ``mailbox_messages`` counts the messages that nobody has received yet,
+        ``mailbox_deepest`` those of the channel with the most, ``mailbox_bytes`` roughly the memory that they take.
         ``present`` counts the channels of this process that are present in groups.
         ``lag``, ``batch_messages`` and ``loop_stalls`` are each a ``Summary``: ``count`` since the layer was made, and
         ``p50``, ``p99`` and ``max`` of the last minute, None where there was nothing; ``round_trips`` has one for each

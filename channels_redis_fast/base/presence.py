@@ -34,12 +34,13 @@ class PresenceMethods(LimitedLayer):
     @routed
     async def presence_join(self, group: str, channel: str, user: User | None, info: Any = None) -> None:
         """
-        Have a user be present in a group by a channel of this process, until the channel leaves or the process ends.
+        Make a user present in a group through a channel of this process, until the channel leaves or the process
+        ends.
 
-        Several channels of one user are one presence. With the first of them the group is told, with a message of the
-        type ``presence.join``; whoever is to receive it joins the group by ``group_add``. ``info``: what others are to
-        know of the user; that of the last channel holds. None for the user stands for somebody without a name: each
-        such channel is one more who is counted, and whom ``presence`` leaves out.
+        Several channels of one user are one presence. The first of them sends the group a message of the type
+        ``presence.join``; to receive it, join the group with ``group_add``. ``info``: what others may know about the
+        user; that of the latest channel counts. None for the user means somebody without a name: each such channel is
+        counted as one more user, and ``presence`` leaves it out.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name or a user that is
         neither a str nor an int, ``ValueError`` for a channel of another process, the serializer's error for an info
@@ -47,7 +48,9 @@ class PresenceMethods(LimitedLayer):
         """
         presences, found = self._presence("presence_join", group)
         if not self._is_own(channel):
-            raise ValueError(f"presence_join() takes channels of this process only, and {channel!r} is none.")
+            raise ValueError(
+                f"presence_join() takes channels of this process only, and {channel!r} is not one of them."
+            )
         field = user_field(user, channel)
         try:
             stored = presences.stored(info)
@@ -64,13 +67,13 @@ class PresenceMethods(LimitedLayer):
         """
         End the presence of a channel in a group, or of all channels of a user; do nothing if there is none.
 
-        Who was present by this channel alone is so for the ``grace`` of the option ``presence``; then the group is
-        told, with a message of the type ``presence.leave``. A user whose channels are all ended leaves at once. Of
-        any process' channel, and ``group_discard`` does the same.
+        A user who was present only through this channel stays present for the ``grace`` of the option ``presence``;
+        then the group gets a message of the type ``presence.leave``. A user whose channels are all ended leaves at
+        once. Works for channels of any process; ``group_discard`` does the same.
 
         Raises ``RuntimeError`` without the option, ``TypeError`` for a wrong name or user, and where not exactly one
-        of ``channel`` and ``user`` is given; ``redis.exceptions.ConnectionError`` naming the host. A channel of this
-        process leaves all the same, as soon as that is possible.
+        of ``channel`` and ``user`` is given; ``redis.exceptions.ConnectionError`` naming the host. Even then a
+        channel of this process leaves, as soon as possible.
         """
         presences, found = self._presence("presence_leave", group)
         if (channel is None) == (user is None):
@@ -88,7 +91,7 @@ class PresenceMethods(LimitedLayer):
     @routed
     async def presence(self, group: str) -> dict[User, Any]:
         """
-        Return the users who are present in a group, each with its info; but for those without a name.
+        Return the users who are present in a group, each with its info, except for those without a name.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -99,17 +102,16 @@ class PresenceMethods(LimitedLayer):
     @routed
     async def presence_count(self, group: str) -> int:
         """
-        Return how many users are present in a group, those without a name among them. Raises what ``presence`` does.
+        Return how many users are present in a group, including those without a name. Raises what ``presence`` does.
         """
         presences, found = self._presence("presence_count", group)
         return await presences.count(found)
 
     def occupancy(self) -> dict[str, int]:
         """
-        Return by group how many channels of this process are present there. Asks no server, and is for any thread.
+        Return by group how many channels of this process are present there. Asks no server; works in any thread.
 
-        The sum over all processes is that of the users' channels: one user may have several. Empty without the option
-        ``presence``.
+        The sum over all processes counts channels: one user may have several. Empty without the option ``presence``.
         """
         return {} if self._presences is None else self._presences.occupancy()
 

@@ -8,11 +8,11 @@ channel, no message.
 
 Rules kept here:
 
-- The requests of one slot are carried out in the order in which they were handed in, also when the slot moves: what
-  was written to one server is answered before the first of them is written to another.
-- What a server answered with a redirection was not done, and goes where that says.
-- The map is asked for once for an event (a redirection, a lost server), and not once for each command.
-- What no server takes waits as long as an answer may take, and fails then.
+- The requests of one slot are carried out in the order in which they were made, even when the slot moves: requests
+  that were written to one server are answered before the next is written to another.
+- A request that a server answered with a redirection was not carried out, and goes where the redirection says.
+- The map is requested once per event (a redirection, a lost server), not once per command.
+- A request that no server accepts waits as long as an answer may take, and then fails.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class Cluster:
                 continue
             if node.link is not None and node.is_silent():
                 # What was written there and not answered may have happened. Waiting longer does not answer that.
-                node.link.abort(ConnectionError("no answer, and another server has its slots now"))
+                node.link.abort(ConnectionError("no answer, and another node has its slots now"))
             elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
                 del self._servers[address]
                 run_alone(self.loop, node.aclose)
@@ -329,6 +329,4 @@ def _describe(error: RedisError, node: Node) -> Exception:
     if isinstance(error, ConnectionError):
         return error
     host, port = node.address
-    return ConnectionError(
-        f"{host}:{port} is not a server of a Redis Cluster, or does not let its slots be seen: {error}"
-    )
+    return ConnectionError(f"{host}:{port} is not a node of a Redis Cluster, or refuses to show its slots: {error}")

@@ -1,5 +1,5 @@
 """
-Deleting what a layer has on a server or a cluster. Knows keys by what they begin with; not what is in them.
+Deleting a layer's keys on a server or a cluster. Recognises keys by their prefix; does not know what is in them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 The command connection to one server of a cluster. It reports when the map of slots may be out of date.
 
-Knows one server; which slots it has, and which other servers there are, is the cluster's to say.
+Knows one server; ``cluster`` knows its slots and the other servers.
 """
 
 from __future__ import annotations

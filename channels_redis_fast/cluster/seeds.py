@@ -91,7 +91,7 @@ def _parts(seed: HostOptions, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"Option {where} is not a Redis host: {error}") from error
     if parts.pop("db", 0):
-        raise ValueError(f"{where}: a cluster has no database but 0, and one of its URIs names another.")
+        raise ValueError(f"{where}: a cluster has only database 0, but one of its URIs names another.")
     parts.setdefault("host", "localhost")
     parts.setdefault("port", 6379)
     return parts

@@ -1,8 +1,8 @@
 """
-The way of requests to one slot of a cluster, whichever server has it now.
+The queue of requests to one slot of a cluster, whichever server has it now.
 
-Knows the order of a slot's requests and what the answers of a cluster mean for them; which server has the slot, and
-when to try again, is the cluster's to say. The rules are those of ``cluster``.
+Knows the order of a slot's requests and what the answers of a cluster mean for them; ``cluster`` decides which server
+has the slot, and when to try again. The rules are those of ``cluster``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """
 What a server's clock says, as seen from this process: the offset of its Unix time to the monotonic clock. No I/O.
 
-Messages are stamped by servers, and received here; how long one was on its way is known where the two clocks are held
-against each other. TIME is asked for on an open socket, when somebody wants to know, and again after ``RENEW`` seconds.
+Servers stamp messages, and this process receives them; comparing the two clocks tells how long a message was on its
+way. TIME is asked for on an open socket, when somebody needs it, and again after ``RENEW`` seconds.
 
 Rules kept here:
 
-- What was read with less doubt is not replaced by what was read with more, unless it is old: clocks drift, and are set.
+- A more precise reading is not replaced by a less precise one, unless it is old: clocks drift, and are set.
 - A server that does not tell its time is not asked again on that socket.
 """
 

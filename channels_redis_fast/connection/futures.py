@@ -1,4 +1,4 @@
-"""One thing that several modules do to futures and waiters. Knows nothing of what they stand for."""
+"""A helper for futures and waiters that several modules use. Knows nothing of what they stand for."""
 
 from __future__ import annotations
 

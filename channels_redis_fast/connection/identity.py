@@ -2,7 +2,7 @@
 Which process of a server a socket leads to, and what its clock says. No I/O.
 
 A server that has restarted, or a replica that was promoted, is another process: what was known of its data may no
-longer hold. It is asked in the greeting of a new socket, and holds as long as that socket does.
+longer hold. It is asked for in the greeting of a new socket, and is valid as long as that socket.
 """
 
 from __future__ import annotations

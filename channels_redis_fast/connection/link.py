@@ -1,5 +1,5 @@
 """
-One live socket: writing commands, pairing the replies with them in order, noticing that nothing comes any more.
+One live socket: writing commands, pairing replies with them in order, detecting that no more replies come.
 
 A ``Dialer`` opens a socket with redis-py and hands it over; from there on bytes go from ``Link.write`` to the
 socket and from the socket through hiredis to the ``Answerable`` objects that come with each write. Knows no channel and
@@ -178,7 +178,7 @@ class Link(asyncio.Protocol):
             if reply is _MORE and not self._is_within_bounds(data):
                 return
             while reply is not _MORE:
-                # What lies behind the last whole reply is at most what came with it.
+                # What follows the last whole reply is at most what came with it.
                 self._partial = 0
                 try:
                     self.take(reply)
@@ -205,7 +205,7 @@ class Link(asyncio.Protocol):
         if self.in_flight:
             self.in_flight.popleft().resolve(reply)
         else:
-            self.abort(ConnectionError(f"a reply that nobody asked for: {reprlib.repr(reply)}"))
+            self.abort(ConnectionError(f"an unexpected reply: {reprlib.repr(reply)}"))
 
     def pause_writing(self) -> None:
         self.writable = False

@@ -1,4 +1,4 @@
-"""When an answer that is overdue counts as missing. The rule of all connections; knows none of them."""
+"""When an overdue answer counts as missing: the rule for all connections. Knows none of them."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Connection(abc.ABC):
     def is_in_cluster(self) -> ConnectionError:
         """Return what to raise where the host turns out to be a server of a cluster."""
         return ConnectionError(
-            f"{self.dialer.label} is a server of a Redis Cluster: in the option 'hosts' it has to be "
+            f"{self.dialer.label} is a node of a Redis Cluster: in the option 'hosts', write "
             "{'cluster': [" + repr(f"redis://{self.dialer.label}") + "]}"
         )
 

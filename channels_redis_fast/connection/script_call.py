@@ -1,9 +1,9 @@
 """
-Calls of Lua scripts: by EVALSHA, by EVAL where the server does not know the script, and not at all where it lets nobody
-run scripts.
+Calls of Lua scripts: by EVALSHA, by EVAL if the server does not know the script, and not at all if it refuses
+scripts.
 
-An ACL without ``@scripting``, or a server without Lua, refuses both commands; its dialer remembers that. What is done
-in a script's place is said by who calls it. Knows no key and no message.
+An ACL without ``@scripting``, or a server without Lua, refuses both commands; its dialer remembers that. The caller
+says what to do instead of a script. Knows no key and no message.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-Hosts whose address is empty, as settings have them where an environment variable is not set.
+Hosts whose address is empty, as when an environment variable is not set.
 
-A layer can be made with one: settings are also read where no server is needed (``collectstatic``, the build of an
-image). It cannot be used: every call, and ``manage.py check``, says which host it is. Knows decoded hosts; never shows
-anything of them but the empty part.
+A layer can be created with one, since settings are also read where no server is needed (``collectstatic``, the build
+of an image). It cannot be used: every call, and ``manage.py check``, says which host it is. Knows decoded hosts;
+never shows anything of them but the empty part.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Direct dispatch for all consumers of a site, those of other packages too: ``install`` and ``uninstall``.
+Direct dispatch for all consumers of a site, including those of other packages: ``install`` and ``uninstall``.
 
 Methods of Channels' own classes are replaced, and only if each is the code that this package was written against. If
 one is unknown, because a release changed it or another package replaced it, it may do something else: then nothing is
@@ -46,18 +46,18 @@ _originals: dict[tuple[Any, str], Callable[..., Any]] = {}
 
 def install() -> None:
     """
-    Replace the dispatch of Channels' consumer classes. Does nothing when it is replaced already.
+    Replace the dispatch of Channels' consumer classes. Does nothing if it is already replaced.
 
-    Consumers that are connected go on as they are. Raises ``RuntimeError`` naming the release of Channels and
-    what is not known of it; Channels is left alone then.
+    Consumers that are already connected are not affected. Raises ``RuntimeError`` naming the release of Channels and
+    the code that is unknown; nothing is changed then.
     """
     if installed():
         return
     unknown = [function.__qualname__ for function in _functions() if not _is_known(function)]
     if unknown:
         raise RuntimeError(
-            f"Consumers stay as they are: {', '.join(unknown)} of Channels {version('channels')} is not code that "
-            "this release of channels_redis_fast knows, or another package has replaced it."
+            f"Consumers keep Channels' dispatch: {', '.join(unknown)} of Channels {version('channels')} is not code "
+            "that this release of channels_redis_fast knows, or another package has replaced it."
         )
     for owner, name, direct in METHODS:
         _originals[owner, name] = vars(owner)[name]
@@ -65,7 +65,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Give Channels' consumer classes their own dispatch back. What another package has put over ours stays."""
+    """Restore the dispatch of Channels' consumer classes. Replacements that another package has put over ours stay."""
     for owner, name, direct in METHODS:
         original = _originals.pop((owner, name), None)
         if original is not None and vars(owner).get(name) is direct:

@@ -1,5 +1,5 @@
 """
-When a consumer's dispatch has to look after the database connections of the async ORM.
+When a consumer's dispatch has to check the database connections of the async ORM.
 
 Channels goes to a thread before every handler, ``await aclose_old_connections()``, so that no handler meets a
 connection that is too old or broken. That thread is the one in which ``sync_to_async`` runs the ORM's queries, and

@@ -1,7 +1,7 @@
 """
 The end of a connection in Channels' generic consumers, where they hop to the thread of the database once more.
 
-``websocket_disconnect`` and ``http_disconnect`` as in Channels 4.2 and 4.3, but for when they hop (``databases``).
+``websocket_disconnect`` and ``http_disconnect`` as in Channels 4.2 and 4.3, except for when they hop (``databases``).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-``DirectDispatch``: what Channels' ``AsyncConsumer`` does with messages, without what it spends on the way.
+``DirectDispatch``: what Channels' ``AsyncConsumer`` does with messages, at a fraction of the cost.
 
-Its two methods are ``AsyncConsumer.__call__`` and ``AsyncConsumer.dispatch`` of Channels 4.2 and 4.3 but for two
-things: how messages are waited for (``sources``), and when a handler is preceded by a hop to the thread of the
-database connections (``databases``).
+Its two methods are ``AsyncConsumer.__call__`` and ``AsyncConsumer.dispatch`` of Channels 4.2 and 4.3, except for two
+things: how it waits for messages (``sources``), and when a hop to the thread of the database connections precedes a
+handler (``databases``).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class DirectDispatch(channels_consumer.AsyncConsumer):  # type: ignore[misc]
     """
     Makes a consumer class of another package fast: ``class Feed(DirectDispatch, TheirConsumer)``.
 
-    Put it last, ``class Feed(TheirConsumer, DirectDispatch)``, where their class overrides ``__call__`` or
-    ``dispatch``: that is called first then. With a ``SyncConsumer``, handlers stay in Channels' thread.
+    If their class overrides ``__call__`` or ``dispatch``, put the mixin last, ``class Feed(TheirConsumer,
+    DirectDispatch)``, so that theirs is called first. With a ``SyncConsumer``, handlers stay in Channels' thread.
 
-    Raises ``TypeError`` when the class is made, if it is not an ``AsyncConsumer`` or if something of it would be
-    skipped.
+    Raises ``TypeError`` when the class is created, if it is not an ``AsyncConsumer``, or if one of its methods would
+    be skipped.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -49,8 +49,8 @@ class DirectDispatch(channels_consumer.AsyncConsumer):  # type: ignore[misc]
         base = channels_consumer.AsyncConsumer
         if not any(issubclass(parent, base) for parent in cls.__bases__ if parent is not DirectDispatch):
             raise TypeError(
-                f"{cls.__qualname__} is not an AsyncConsumer, which is what DirectDispatch makes faster: derive it "
-                "from a consumer class as well, for example channels_redis_fast.consumers.AsyncConsumer."
+                f"{cls.__qualname__} uses DirectDispatch but is not an AsyncConsumer: derive it from a consumer "
+                "class as well, for example channels_redis_fast.consumers.AsyncConsumer."
             )
         order = cls.__mro__
         for skipped in order[order.index(DirectDispatch) + 1 : order.index(base)]:

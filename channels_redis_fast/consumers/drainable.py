@@ -28,8 +28,8 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
     """
     Makes a consumer's clients leave when its layer is drained: ``class Feed(Drainable, AsyncJsonWebsocketConsumer)``.
 
-    Needs the option ``on_drain`` of the layer, whatever type it names. For WebSocket consumers, synchronous ones too,
-    and ``ResumableEvents``; of any other kind it ends what it does.
+    Needs the layer's option ``on_drain``, with any type. For WebSocket consumers, including synchronous ones, and for
+    ``ResumableEvents``; a consumer of another kind is ended.
     """
 
     #: Whether a client is closed at once, and told after how many seconds to come back. If False, it stays for that
@@ -64,10 +64,10 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
 
     def drain(self, message: Message) -> Any:
         """
-        Called when the client is to leave. To be overridden, in a synchronous consumer by a synchronous method.
+        Called when the client has to leave. Can be overridden, in a synchronous consumer by a synchronous method.
 
-        ``message["after"]`` is the seconds after which it is to come back. Closes a WebSocket with the code 1012 and
-        these seconds as the reason; gives an event stream these seconds as its ``retry``, and ends it.
+        ``message["after"]`` is the number of seconds after which the client should come back. Closes a WebSocket with
+        the code 1012 and these seconds as the reason; sends an event stream these seconds as ``retry``, and ends it.
         """
         after = float(message["after"])
         close = getattr(self, "close", None)
@@ -108,4 +108,8 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
         try:
             await self.channel_layer.send(self.channel_name, {"type": kind, "after": 0.0})
         except Exception as error:
-            logger.warning("A client stays until its server ends: %s: %s", type(error).__name__, error)
+            logger.warning(
+                "A client could not be told to leave, and stays until its server ends: %s: %s",
+                type(error).__name__,
+                error,
+            )

@@ -25,8 +25,8 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
     An endless response of Server-Sent Events: ``class Feed(ResumableEvents, AsyncHttpConsumer)``.
 
     Handlers of group messages call ``send_event``. The ``id`` of each event holds the positions of all groups, and
-    ``EventSource`` brings the last one along when it reconnects; a first request may as ``?since=``.
-    What it missed of the groups in ``groups``, and of those that the consumer joins with ``join``, goes through the
+    ``EventSource`` sends the last one when it reconnects; a first request may have ``?since=``. What the client
+    missed in the groups in ``groups``, and in those that the consumer joins with ``join``, goes through the
     consumer's handlers.
 
     Needs a layer with the option ``history`` for these groups; an error says so when a client connects.
@@ -54,13 +54,13 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
 
     async def handle(self, body: bytes) -> None:
         """
-        Called with the request. To be overridden: look at ``scope``, ``join`` groups, then ``accept``, or refuse with
+        Called with the request. Override it to check ``scope``, ``join`` groups, and then ``accept`` or refuse with
         ``send_response``.
         """
         await self.accept()
 
     async def accept(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Begin the response; what the client missed is handled when the handler returns that calls this."""
+        """Begin the response. Missed messages are handled when the calling handler returns."""
         await self.send_headers(
             headers=[
                 (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -77,20 +77,20 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
             self._heart = asyncio.ensure_future(self._beat(self.heartbeat))
 
     async def close(self) -> None:
-        """End the response; nothing more of what was missed is handled. A browser reconnects by itself."""
+        """End the response. No more missed messages are handled. A browser reconnects automatically."""
         self._closed()
         await self.send_body(b"")
 
     async def send_event(self, data: str, event: str | None = None) -> None:
         """
-        Send an event, with the positions of all groups as its ``id`` where a handler of a group message sends it.
+        Send an event; from a handler of a group message, with the positions of all groups as its ``id``.
 
         ``event``: its type, ``message`` if None. Raises ``ValueError`` for a type of several lines.
         """
         lines = []
         if event is not None:
             if _LINE_END.search(event):
-                raise ValueError(f"The type of an event is one line, not {event!r}")
+                raise ValueError(f"The type of an event must be one line, not {event!r}")
             lines.append(f"event: {event}")
         recovery = self._recovery
         if recovery is not None and recovery.groups and self._position_of_frame() is not None:
@@ -100,22 +100,22 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
 
     async def missed(self, group: str) -> None:
         """
-        Called when the client may have missed messages of a group that cannot be recovered, so that it has to load
-        the group's state anew. Sends an event ``missed`` with ``{"group": group}``. To be overridden.
+        Called when the client may have missed messages of a group that cannot be recovered, so that it has to reload
+        the group's state. Sends an event ``missed`` with ``{"group": group}``. Can be overridden.
         """
         await self.send_event(json.dumps({"group": group}), "missed")
 
     async def resumed(self, group: str, position: str, complete: bool) -> None:
         """
-        Called when a group was joined and what was missed of it has been handled, so that the client has an ``id``
-        from the start. Sends an event ``resumed`` with ``{"group": group, "complete": complete}``. To be overridden.
+        Called when a group was joined and its missed messages have been handled, so that the client has an ``id``
+        from the start. Sends an event ``resumed`` with ``{"group": group, "complete": complete}``. Can be overridden.
 
-        ``complete``: whether the client has everything behind the position that it brought along.
+        ``complete``: whether the client has everything after the position that it sent.
         """
         await self.send_event(json.dumps({"group": group, "complete": complete}), "resumed")
 
     async def dispatch(self, message: Message) -> None:
-        """Call the handler of a message, as any resumable consumer does; stop if that has ended the response."""
+        """Call the handler of a message, like any resumable consumer; stop if the handler ended the response."""
         await super().dispatch(message)
         if self._recovery is not None and self._recovery.is_closed:
             await self._end()
@@ -138,7 +138,7 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
             raise StopConsumer
 
     async def http_disconnect(self, message: Message) -> None:
-        """Called when a client has gone: leave the groups, call ``disconnect``, stop."""
+        """Called when a client has disconnected: leave the groups, call ``disconnect``, stop."""
         await self._leave_all()
         await super().http_disconnect(message)
 

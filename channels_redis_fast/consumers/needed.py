@@ -1,4 +1,4 @@
-"""The channel layer of a consumer that needs one of this package, or the error that says so."""
+"""The channel layer of a consumer that requires one of this package, or the error that says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``Present``: consumers whose users are there for others to see, in the groups that they enter."""
+"""``Present``: consumers whose users are present in the groups that they enter."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Present(AsyncConsumer):  # type: ignore[misc]
     """
     Makes the user of a consumer present: ``class Chat(Present, AsyncJsonWebsocketConsumer)``.
 
-    ``enter`` joins a group and has the user present there, ``exit`` ends both, and so does the end of the consumer,
-    whatever ends it. Several consumers of one user are one presence. Goes with ``Resumable`` and ``ResumableEvents``
-    as well; put it in front of them.
+    ``enter`` joins a group and makes the user present there; ``exit`` ends both, and so does the end of the consumer,
+    whatever causes it. Several consumers of one user are one presence. To combine it with ``Resumable`` or
+    ``ResumableEvents``, put it in front of them.
 
     Needs a layer of this package with the option ``presence``; an error says so when a client enters.
     """
@@ -38,10 +38,10 @@ class Present(AsyncConsumer):  # type: ignore[misc]
 
     def presence_user(self) -> str | int | None:
         """
-        Return who is present, None for somebody who is counted and not named. To be overridden.
+        Return who is present, or None for somebody who is counted and not named. Can be overridden.
 
-        By default that is the primary key of ``scope["user"]``, an int or as a str, and None for a user who has not
-        logged in.
+        By default this is the primary key of ``scope["user"]``, an int or converted to a str, and None for a user who
+        has not logged in.
         """
         user = self.scope.get("user")
         if user is None or not user.is_authenticated:
@@ -50,7 +50,7 @@ class Present(AsyncConsumer):  # type: ignore[misc]
 
     async def enter(self, group: str, info: Any = None) -> None:
         """
-        Join a group, and have the user present in it.
+        Join a group, and make the user present in it.
 
         ``info``: what others see of the user, anything that the layer's serializer takes; that of the user's latest
         channel counts. Raises ``RuntimeError`` where the layer has no presence, redis-py's errors.
@@ -76,10 +76,10 @@ class Present(AsyncConsumer):  # type: ignore[misc]
         self._entered.pop(group, None)
 
     async def presence_join(self, event: Message) -> None:
-        """Called when a user has come to a group that was entered, this one as well. To be overridden."""
+        """Called when a user, possibly this one, has come to a group that was entered. Can be overridden."""
 
     async def presence_leave(self, event: Message) -> None:
-        """Called when a user has left a group that was entered. To be overridden."""
+        """Called when a user has left a group that was entered. Can be overridden."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Be the application of one connection."""

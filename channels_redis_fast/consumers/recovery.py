@@ -1,15 +1,15 @@
 """
 What a consumer has to do so that its client misses nothing across a reconnect, whatever its protocol.
 
-A client brings along the positions up to which it has seen its groups (``since``). A group is joined and read from
-there in one step (``group_resume``), and what was missed goes through the consumer's own handlers.
+A client sends the positions up to which it has seen its groups (``since``). A group is joined and read from there in
+one step (``group_resume``), and missed messages go through the consumer's own handlers.
 
 Rules kept here:
 
-- What was missed comes in order, before what is sent to that group from then on, and after the client was accepted.
+- Missed messages come in order, after the client was accepted and before newer messages of that group.
 - Handlers run one at a time, in the consumer's own task, through its ``dispatch``: one that joins a group ends first.
-- Nothing comes twice: what the history had at the join is dropped where the channel brings it as well.
-- A client that may have missed something is told so before it gets anything newer of that group.
+- Nothing comes twice: a message that the history had at the join is dropped if the channel delivers it too.
+- A client that may have missed something is told before it gets anything newer of that group.
 """
 
 from __future__ import annotations
@@ -119,19 +119,22 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         super().__init_subclass__(**kwargs)
         if issubclass(cls, SyncConsumer):
             raise TypeError(
-                f"{cls.__qualname__} is a SyncConsumer, which cannot be resumed: derive it from an async consumer."
+                f"{cls.__qualname__} is a SyncConsumer, which cannot resume: derive it from an async consumer."
             )
 
     async def join(self, group: str) -> None:
         """
-        Join a group, for a handler of this consumer. What the client has missed of it is handled when that returns.
+        Join a group; call this from a handler of the consumer. Missed messages are handled when the handler returns.
 
-        The consumer leaves the group when its client goes. Raises ``RuntimeError`` where the layer or the group has no
-        history, ``ValueError`` for a ``resume_from`` that is no position of the group, redis-py's errors.
+        The consumer leaves the group when its client disconnects. Raises ``RuntimeError`` if the layer or the group
+        has no history, ``ValueError`` if ``resume_from`` does not return a position of the group, and redis-py's
+        errors.
         """
         recovery = self._recovery
         if recovery is None or asyncio.current_task() is not recovery.task:
-            raise RuntimeError("join() is for a consumer's handlers: what was missed is handled when they return.")
+            raise RuntimeError(
+                "join() has to be called from a handler of the consumer: missed messages are handled when it returns."
+            )
         layer = self._layer()
         digest = layer._stream(group).digest
         if digest in recovery.groups:
@@ -143,7 +146,9 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
             start = (await layer.group_history(group, limit=1)).position
         parsed = Position.parse(start)
         if parsed is None or parsed.group != digest:
-            raise ValueError(f"{type(self).__qualname__}.resume_from gave {start!r}: no position of group {group!r}.")
+            raise ValueError(
+                f"{type(self).__qualname__}.resume_from returned {start!r}, not a position of group {group!r}."
+            )
         history = await layer.group_resume(group, self.channel_name, start)
         joined = JoinedGroup(group, start, history, understood and history.complete)
         recovery.groups[digest] = joined
@@ -161,27 +166,27 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def resume_from(self, group: str, since: str | None) -> str | None:
         """
-        Called at each join: return the position behind which the client gets what it missed. To be overridden.
+        Called at each join: return the position after which the client gets what it missed. Can be overridden.
 
-        ``since`` is the position that the client brought along, None if it has none. Return a later one to keep from
-        it what was sent before it was a member; an earlier one to give it more; None for what is sent from now on.
+        ``since`` is the position that the client sent, None if it sent none. Return a later one to withhold what was
+        sent before the client was a member, an earlier one to give it more, or None for what is sent from now on.
         """
         return since
 
     async def missed(self, group: str) -> None:
-        """Called when the client may have missed messages of a group that cannot be recovered. To be overridden."""
+        """Called when the client may have missed messages of a group that cannot be recovered. Can be overridden."""
         raise NotImplementedError
 
     async def resumed(self, group: str, position: str, complete: bool) -> None:
         """
-        Called when a group was joined and what was missed of it has been handled. To be overridden.
+        Called when a group was joined and its missed messages have been handled. Can be overridden.
 
         ``position`` is where the client is now. ``complete`` is False after ``missed``.
         """
         raise NotImplementedError
 
     async def dispatch(self, message: Message) -> None:
-        """Call the handler of a message, unless it is a repeat; then those of what was missed."""
+        """Call the handler of a message, unless it is a repeat; then the handlers of missed messages."""
         recovery = self._recovery
         if recovery is None:
             recovery = self._recovery = Recovery(self._since())

@@ -16,8 +16,8 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
     """
     Makes a WebSocket consumer's clients miss nothing: ``class Feed(Resumable, AsyncJsonWebsocketConsumer)``.
 
-    A client that comes back with ``?since=POSITION``, one for each group, or with ``?since={"group": "POSITION"}``,
-    gets what it missed of the groups in ``groups`` and of those that the consumer joins with ``join``, through the
+    A client that comes back with ``?since=POSITION``, once for each group, or with ``?since={"group": "POSITION"}``,
+    gets what it missed in the groups in ``groups`` and in those that the consumer joins with ``join``, through the
     consumer's handlers. Each frame that a handler of a group message sends carries the message's position.
 
     Needs a layer with the option ``history`` for these groups; an error says so when a client connects.
@@ -40,17 +40,17 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
             self.groups = [*groups, *self.groups]
 
     async def websocket_disconnect(self, message: Message) -> None:
-        """Called when a client has gone: leave the groups, call ``disconnect``, stop."""
+        """Called when a client has disconnected: leave the groups, call ``disconnect``, stop."""
         await self._leave_all(but=self.groups)
         await super().websocket_disconnect(message)
 
     async def accept(self, *args: Any, **kwargs: Any) -> None:
-        """Accept the client; what it missed is handled when the handler returns that calls this."""
+        """Accept the client. Missed messages are handled when the calling handler returns."""
         await super().accept(*args, **kwargs)
         self._accepted()
 
     async def close(self, *args: Any, **kwargs: Any) -> None:
-        """Close the socket; nothing more of what was missed is handled."""
+        """Close the socket. No more missed messages are handled."""
         self._closed()
         await super().close(*args, **kwargs)
 
@@ -72,11 +72,11 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
         await super().send_json(content, close=close)
 
     def json_with_position(self, content: Any, position: str) -> Any:
-        """Return what is sent as JSON together with its position: a dict has it as one more key. To be overridden."""
+        """Return the content of a JSON frame with its position: a dict gets one more key. Can be overridden."""
         return {**content, self.position_key: position} if isinstance(content, dict) else content
 
     def text_with_position(self, text: str, position: str) -> str:
-        """Return a text frame together with its position; what is no JSON object stays as it is. To be overridden."""
+        """Return a text frame with its position; text that is not a JSON object stays as it is. Can be overridden."""
         if not text.startswith("{"):
             return text
         try:
@@ -92,23 +92,23 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
         return f"{start}{', ' if content else ''}{json.dumps(self.position_key)}: {json.dumps(position)}}}"
 
     def bytes_with_position(self, data: bytes, position: str) -> bytes:
-        """Return a frame of bytes together with its position; as it is, unless this is overridden."""
+        """Return a binary frame with its position: unchanged, unless this is overridden."""
         return data
 
     async def missed(self, group: str) -> None:
         """
-        Called when the client may have missed messages of a group that cannot be recovered, so that it has to load
-        the group's state anew. Sends ``{"type": "missed", "group": group}``. To be overridden.
+        Called when the client may have missed messages of a group that cannot be recovered, so that it has to reload
+        the group's state. Sends ``{"type": "missed", "group": group}``. Can be overridden.
         """
         await self._tell({"type": "missed", "group": group})
 
     async def resumed(self, group: str, position: str, complete: bool) -> None:
         """
-        Called when a group was joined and what was missed of it has been handled, so that the client has a position
-        from the start. Sends ``{"type": "resumed", "group": group, "complete": complete}`` with the position beside
-        it, as every frame that is sent here. To be overridden.
+        Called when a group was joined and its missed messages have been handled, so that the client has a position
+        from the start. Sends ``{"type": "resumed", "group": group, "complete": complete}`` together with the
+        position, like every frame that is sent here. Can be overridden.
 
-        ``complete``: whether the client has everything behind the position that it brought along.
+        ``complete``: whether the client has everything after the position that it sent.
         """
         await self._tell({"type": "resumed", "group": group, "complete": complete})
 

@@ -1,8 +1,8 @@
 """
-The positions that a client brings along when it comes back: ``?since=`` and ``Last-Event-ID``. No I/O.
+The positions that a client sends when it comes back: ``?since=`` and ``Last-Event-ID``. No I/O.
 
-Whatever a client sends is taken, in bounded work: what is malformed or too much is remembered as such, so that the
-client is told that something may be missing, and raises nothing.
+Any input is accepted, with bounded work: malformed or excessive input raises nothing, but is remembered, so that the
+client is told that something may be missing.
 """
 
 from __future__ import annotations

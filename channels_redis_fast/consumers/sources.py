@@ -6,8 +6,8 @@ Channels has a task for each receive, and ``asyncio.wait`` over both. Here the c
 
 - a receive that nobody here wrote (the server's, a middleware's, another layer's) keeps a task of its own, since it
   may ask for its task or be cancelled by a timeout;
-- a receive of this package's layers does neither. What it waits for in a mailbox, the gate watches: that costs neither
-  a task nor a coroutine.
+- a receive of this package's layers does neither. The gate watches its mailbox, which costs neither a task nor a
+  coroutine.
 
 Rules kept here, all of them Channels': one message at a time; each source in order, and in turn with the other; the
 next receive of a source starts when its last message has been dispatched; at the end both are cancelled and awaited.

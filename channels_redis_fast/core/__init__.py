@@ -1,6 +1,6 @@
 """The core layer, on sorted sets: the public names of `channels_redis.core`.
 
-`layer` says what each call means. A message goes from there through `sender` or `groups` to a connection; on the way
+`layer` defines what each call means. A message goes from there through `sender` or `groups` to a connection; on the way
 back `pump` takes it from Redis and `receiver` hands it to the mailbox where `receive` waits.
 """
 

@@ -234,7 +234,7 @@ class ClusterPump:
             if isinstance(target, Inbox):
                 target.disarm()
         elif not isinstance(error, ConnectionError):
-            logger.error("Redis refuses to give the messages of %r: %s", target.key.decode(), error)
+            logger.error("Redis refuses to return the messages of %r: %s", target.key.decode(), error)
         self.ended(again=self._cluster.is_mapped)
 
     def is_mine(self, inbox: Inbox) -> bool:

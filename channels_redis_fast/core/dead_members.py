@@ -1,7 +1,7 @@
 """
-Members of groups whose process is dead: left out of what is sent, and after a while removed from the group.
+Members of groups whose process is dead: they get no messages, and after a while are removed from the group.
 
-Knows keys and names; who is dead is said by ``liveness``.
+Knows keys and names; ``liveness`` says who is dead.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Removal(ScriptCall):
         if isinstance(reply, Exception):
             logger.debug("Members of dead processes stay in group %s: %s", self._group, reply)
         elif reply:
-            logger.info("Removed %s members of group %s, whose process has ended", reply, self._group)
+            logger.info("Removed %s members of group %s whose processes have ended", reply, self._group)
 
     def refused(self, error: ResponseError | None) -> None:
         """Nothing takes its place."""

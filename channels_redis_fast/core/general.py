@@ -1,8 +1,8 @@
 """
 The waiters of one general channel in one event loop.
 
-A general channel belongs to whoever asks: each waiter gets one message, in turn with the workers of other processes,
-and what was popped for somebody who has gone goes back to Redis. Knows its key and the pumps that are to be asked; not
+A general channel is for any receiver: each waiter gets one message, in turn with the workers of other processes, and
+a message that was popped for a receiver that has gone goes back to Redis. Knows its key and the pumps to ask; not
 what is in a message, nor how it is popped.
 """
 

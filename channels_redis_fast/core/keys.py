@@ -1,7 +1,7 @@
 """
 Counting what a core layer has in Redis: members of a group, messages that wait on a channel's key.
 
-Only reads: what has expired and was not yet removed is not counted, and stays. Knows connections and
+Only reads: expired entries that were not removed yet are not counted, and stay. Knows connections and
 keys; names, shards and limits come from ``core``.
 """
 

@@ -1,11 +1,11 @@
 """
-The core layer: what send, receive, groups and flush MEAN on sorted sets. Thin; it opens no socket, and no
-byte is laid out here.
+The core layer: the semantics of send, receive, groups and flush on sorted sets. Thin; it opens no socket, and lays
+out no bytes.
 
-One message, from send to receive: ``send`` checks names, has the codec make a member, picks key, shard and
-capacity, and hands all to the shard's ``sender``; the sender's batch leaves with the tick's one write
-(``commands``). The receiving process' ``pump`` brings the member in, its ``receiver`` decodes it and hands it
-to the channel's mailbox, where ``receive`` waits.
+One message, from send to receive: ``send`` checks names, has the codec make a member, picks key, shard and capacity,
+and passes all to the shard's ``sender``; the sender's batch leaves with the tick's one write (``commands``). The
+receiving process' ``pump`` reads the member, its ``receiver`` decodes it and puts it into the channel's mailbox,
+where ``receive`` waits.
 
 Rules and names are those of ``channels_redis.core`` 4.3 and of the Channels layer specification
 (https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
@@ -77,14 +77,14 @@ class RedisChannelLayer(RedisLayer):
     that a call of ``layer.sync`` may take, None for as long as the layer itself waits. ``restore_groups``: bool,
     whether memberships of this process' channels are restored on a server that comes back without them.
     ``history``: dict of globs or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``:
-    what is kept of these groups for those who were away; first match wins. ``lease``: seconds that the lease of each
-    process lasts, by which those that live are told from those that are gone; None for no leases. ``presence``:
-    ``{"lease": seconds, "grace": seconds, "events": bool}``, of which each may be left out: users can be present in
-    groups, stay so for the grace time after their last channel, and groups are told; None for no presence.
+    how much is kept of these groups for clients that were away; first match wins. ``lease``: seconds that the lease
+    of each process lasts, which tells live processes from dead ones; None for no leases. ``presence``:
+    ``{"lease": seconds, "grace": seconds, "events": bool}``, each optional: users can be present in groups,
+    for the grace time after their last channel too, and groups are told; None for no presence.
     ``on_drain``: type of the message that each specific channel of this process gets when the layer is drained (see
     ``drain``).
 
-    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """
 
     #: Seconds that one blocking wait lasts in Redis before it is asked again.
@@ -139,8 +139,8 @@ class RedisChannelLayer(RedisLayer):
         if self._leases is not None:
             if not self.restore_groups:
                 raise ValueError(
-                    "Option 'lease' needs 'restore_groups': who was taken for gone is removed from its groups, and "
-                    "restores them when it goes on."
+                    "Option 'lease' needs 'restore_groups': a process that was paused for too long is removed from its "
+                    "groups, and has to restore them when it resumes."
                 )
             self._leases.on_lapse(weakly(self._lapsed))
             liveness = Liveness(self._leases, self.expiry)

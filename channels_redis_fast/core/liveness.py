@@ -1,13 +1,14 @@
 """
-Which processes are taken for dead when something is sent to a group, by their leases: their channels get nothing.
+Which processes count as dead when something is sent to a group, by their leases: their channels get nothing.
 
 Knows what a process is called in the names of its channels, and for how long it may be late; not how leases are read,
 nor how anything is sent.
 
 Rules kept here:
 
-- A process is dead when its lease is overdue by the expiry of messages: what it would find, should it go on after all,
-  has expired by then. One without a lease is never dead: it is one of channels_redis, or of a layer without leases.
+- A process is dead when its lease is overdue by the expiry of messages: if it resumes after all, everything that it
+  would find has expired by then. A process without a lease is never dead: it runs channels_redis, or a layer without
+  leases.
 - ``REMOVE_AFTER`` durations of a lease later its channels are removed from groups. It adds them again when it goes on,
   and scores tell those that were added before from those that were added since.
 """

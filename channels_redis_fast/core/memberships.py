@@ -1,5 +1,5 @@
 """
-The group memberships that this process has asked for its own channels: what a server that comes back empty has lost.
+The group memberships of this process' own channels: what a server that comes back empty has lost.
 
 A record only; ``restoration`` compares it with the servers. It belongs to the layer and not to an event loop, since a
 channel may be added in one loop (such as that of the hub) and received on in another. Opens nothing.
@@ -225,7 +225,8 @@ class Memberships:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "This process has more than %d group memberships: further ones are not restored should Redis lose them",
+                "This process has more than %d group memberships: further ones will not be restored if Redis "
+                "loses them",
                 MAX_MEMBERSHIPS,
             )
         return False

@@ -402,7 +402,7 @@ class _Comparison:
         label = self._connection.dialer.label
         if self._restored:
             logger.warning(
-                "Redis at %s came back without %d group memberships of this process, in %d groups: they were restored",
+                "Redis at %s came back without %d group memberships of this process, in %d groups; they were restored",
                 label,
                 self._restored,
                 len(self._restored_groups),

@@ -28,11 +28,11 @@ def drain_on_sigterm(application: Application, over: float = 20.0) -> DrainedApp
     """
     Return an ASGI application whose process, on SIGTERM, drains its channel layers and then lets the server shut down.
 
-    For ``asgi.py``: ``application = drain_on_sigterm(ProtocolTypeRouter(...))``. ``over``: seconds that this takes at
-    most; less than the time after which whoever sent the signal kills the process. The server goes on accepting
-    meanwhile. A second SIGTERM goes to the server at once.
+    For ``asgi.py``: ``application = drain_on_sigterm(ProtocolTypeRouter(...))``. ``over``: seconds that this may
+    take; choose less than the time after which the sender of the signal kills the process. The server accepts
+    connections in the meantime. A second SIGTERM goes to the server at once.
 
-    Raises ``TypeError`` or ``ValueError`` for an ``over`` that is no number of seconds.
+    Raises ``TypeError`` or ``ValueError`` if ``over`` is not a number of seconds.
     """
     return DrainedApplication(application, options.delay("over", over))
 
@@ -53,8 +53,8 @@ class DrainedApplication:
         if not self._signal.watch(asyncio.get_running_loop()) and not self._was_refused:
             self._was_refused = True
             logger.info(
-                "SIGTERM does not drain the channel layers: signals come to the main thread, and this is another one. "
-                "Call layer.drain() when the server is about to shut down."
+                "SIGTERM will not drain the channel layers: signals are delivered to the main thread, and this event "
+                "loop runs in another one. Call layer.drain() when the server is about to shut down."
             )
         kind = scope["type"]
         if kind == "channel":

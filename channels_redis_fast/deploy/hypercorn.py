@@ -1,8 +1,8 @@
 """
-Hypercorn's workers, which get no signal: their parent sets an event that they look at ten times a second.
+Hypercorn's workers, which get no signal: their parent sets an event that they check ten times a second.
 
-``hypercorn.asyncio.run`` looks the function that does so up when the application has been imported, and so calls the
-one that is put there. Without worker processes (``--workers 0``) it takes signals like the others.
+``hypercorn.asyncio.run`` looks up the function that checks it after it has imported the application, and so calls the
+one that is put there. Without worker processes (``--workers 0``) Hypercorn takes signals like other servers.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """
-SIGTERM, held back until something has been done, and then given to whom it was for.
+SIGTERM, held back until something has been done, and then passed on to its recipient.
 
 ASGI servers take it in one of two ways, and each may be set up before or after the application is imported:
 
 - ``signal.signal`` (uvicorn, also as a worker of gunicorn; daphne): the handler that was there is called later.
 - ``loop.add_signal_handler`` (granian, gunicorn's own worker, hypercorn without worker processes): the handler in
   Python does nothing then. The loop reads the number of the signal from the file descriptor that
-  ``signal.set_wakeup_fd`` names. A pipe of ours takes its place: what comes there is passed on at once, but SIGTERM
-  when its time has come.
+  ``signal.set_wakeup_fd`` names. A pipe of ours takes its place: other signals are passed on at once, SIGTERM when it
+  is released.
 
-So both are done, whichever it is, and looked after with each connection, since some servers run their loop anew once
-the application has started up. Knows signals and file descriptors; not what is done meanwhile.
+  So both are done for every server, and checked with each connection, since some servers run their loop anew after
+  the application has started. Knows signals and file descriptors; not what is done in between.
 """
 
 from __future__ import annotations

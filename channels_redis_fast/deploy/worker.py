@@ -3,11 +3,13 @@
 
 A job is a message on a general channel. It is done by an application in the scope of Channels' ``runworker``:
 ``{"type": "channel", "channel": name}``. A channel has as many instances of the application as jobs may be done at
-once, and each asks for its next job when it has done the last one; so nothing is taken from Redis ahead of who does it.
+once, and each asks for its next job when it has finished the last one; so no job is taken from Redis before somebody
+can do it.
 
-Told to stop, an instance that waits for a job gets ``StopConsumer`` in place of one, and what was popped for it goes
-back; one that does a job gets it when it asks for the next. Works with any channel layer; what one of another package
-has popped for a receive that is cancelled may be lost. Knows applications and layers by their protocols alone.
+When told to stop, an instance that waits for a job gets ``StopConsumer`` instead, and what was popped for it goes
+back; an instance that does a job gets it when it asks for the next one. Works with any channel layer; a layer of
+another package may lose what it has popped for a cancelled receive. Knows applications and layers only by their
+protocols.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class Worker:
                 instance.stop()
             _, late = await asyncio.wait(tasks, timeout=self._timeout)
             if late:
-                logger.warning("%d jobs were not done within %g s, and are cancelled", len(late), self._timeout)
+                logger.warning("%d jobs did not finish within %g s, and are cancelled", len(late), self._timeout)
         finally:
             stopping.cancel()
             for task in tasks:
@@ -120,7 +122,7 @@ class Instance:
                 pause = SHORTEST_PAUSE
             elif not self._is_stopping:
                 if not self._is_able:
-                    raise RuntimeError(f"The application ended before it asked for a job of channel {self._channel!r}.")
+                    raise RuntimeError(f"The application ended before it received a job of channel {self._channel!r}.")
                 await self._rest(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -144,7 +146,7 @@ class Instance:
                 await sync_to_async(connections.close_all)()
 
     async def _receive(self) -> Any:
-        """Return the next job. Raises ``StopConsumer`` when there is none any more."""
+        """Return the next job. Raises ``StopConsumer`` when there are no more."""
         self._asked = self._is_able = True
         if self._is_stopping:
             raise StopConsumer
@@ -164,7 +166,7 @@ class Instance:
             HANDLERS.go_on(self._handler)
 
     async def _send(self, message: Any) -> None:
-        raise RuntimeError(f"A job of channel {self._channel!r} has nobody to send {message.get('type')!r} to.")
+        raise RuntimeError(f"A job of channel {self._channel!r} has no client to send {message.get('type')!r} to.")
 
     async def _rest(self, seconds: float) -> None:
         self._pausing = asyncio.get_running_loop().create_future()

@@ -1,11 +1,12 @@
 """
-What was sent to a group, kept in Redis for those who were away: one stream for each group, for layers with ``history``.
+The last messages of groups, kept in Redis for clients that were away: one stream per group, for layers with
+``history``.
 
-A message is recorded by the script that looks at the group's members, and carries its ``position`` from then on. Who
-comes back asks for what came behind the last position that it has seen, and is told whether that is all.
+The script that reads the group's members records a message, which carries its ``position`` from then on. A client
+that comes back asks for everything after the last position that it has seen, and learns whether it is complete.
 
-``positions`` is how a position reads, and the name of a stream's key; ``retention`` the option; ``scripts`` what Lua
-does to a stream; ``streams`` records and reads on behalf of a layer, and ``reading`` says what was found. Knows nothing
+``positions`` defines the text of a position and the key of a stream; ``retention`` is the option; ``scripts`` is the
+Lua code; ``streams`` records and reads on behalf of a layer, and ``reading`` interprets what was read. Knows nothing
 of receivers and subscriptions.
 """
 

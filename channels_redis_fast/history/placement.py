@@ -1,8 +1,8 @@
 """
 Where in a packed message its position goes, for a script that adds it. Bytes only.
 
-The position is the last entry of a message, behind all of its own: so its place follows from the length of what is
-before it, and nothing is searched for.
+The position is the last entry of a message, after all of its own: so its place follows from the length of the rest,
+and nothing is searched for.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-Positions in the history of a group: how they read, and which key the history has. No I/O.
+Positions in the history of a group: their text, and the key of the history. No I/O.
 
 A position is text of fixed width that sorts as its messages do: the stream's entry ID (milliseconds and sequence
-number, as XADD gives them), then which group it belongs to and in which epoch it was written. An epoch is the life of
-one server process: a restart ends it, and so does a failover, since both may have lost what was written last.
+number, as XADD gives them), then which group it belongs to and in which epoch it was written. An epoch is one run of
+a server process: a restart ends it, and so does a failover, since both may have lost the last writes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Position(NamedTuple):
 
 
 def position_text(entry: bytes, group: str, epoch: str) -> str:
-    """Return the position of an entry by its ID. Raises ``ValueError`` for what is no ID of an entry."""
+    """Return the position of an entry by its ID. Raises ``ValueError`` for an invalid ID."""
     milliseconds, _, number = entry.decode().partition("-")
     if not (milliseconds.isdigit() and number.isdigit()):
         raise ValueError(f"not the ID of an entry: {entry!r}")

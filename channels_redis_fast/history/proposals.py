@@ -1,9 +1,9 @@
 """
 IDs of entries that a sender proposes, since it has to encrypt a message together with its position.
 
-An ID is the server's time in microseconds, and a random number behind that; each one that is proposed for a stream is
-above the last. A sender that was overtaken is told the newest ID, and gets the turn (``scripts.TURNS``): nobody else
-records until its next proposal, which is above that, has been taken. Whoever comes meanwhile waits, and asks again.
+An ID is the server's time in microseconds, followed by a random number; each proposal for a stream is greater than
+the last. A sender that was overtaken is told the newest ID, and gets the turn (``scripts.TURNS``): nobody else
+records until its next proposal, which is greater, has been accepted. Other senders wait, and ask again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Proposer:
         return entry
 
     def overtaken(self, key: bytes, newest: bytes) -> None:
-        """Called with a stream's newest ID, where a proposal was not taken. Raises ``ValueError`` for what is none."""
+        """Called with a stream's newest ID when a proposal was refused. Raises ``ValueError`` for an invalid ID."""
         milliseconds, _, number = newest.partition(b"-")
         entry = (int(milliseconds), int(number))
         self._keep(key, max(entry, self._newest.get(key, entry)))

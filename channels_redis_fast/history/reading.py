@@ -1,13 +1,13 @@
 """
-What was read of a stream, and what that says to each of those who asked: which messages, and whether they are all.
+Interprets what was read from a stream for each caller: which messages, and whether they are complete.
 
 No I/O. Rules kept here:
 
 - ``complete`` is never True unless it is proven: each entry names its predecessor, beginning with the position that was
   asked for, and all were written in one epoch, which is the server's now. A message that cannot be read is missing.
-- An entry that is no entry of ours harms no other.
-- A stream is read and decoded once for all who ask at the same time; each of them gets messages of its own, and none
-  that excludes it.
+- A foreign entry does not affect the others.
+- A stream is read and decoded once for all callers that ask at the same time; each of them gets messages of its own,
+  and none that excludes it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _END = 10**13 - 1
 
 class History(NamedTuple):
     """
-    Messages of a group, the oldest first, each with its position under ``__position__``.
+    Messages of a group, oldest first, each with its position under ``__position__``.
 
-    ``position``: that of the newest message; where a limit cut off newer ones, that of the last message here. To go on
-    from there. ``complete``: whether nothing is missing between the position that was asked for and the first message;
-    or, without one, between the first message that the group's history ever had and the first one here.
+    ``position``: where to continue; the position of the newest message, or of the last message here if a limit cut
+    off newer ones. ``complete``: whether nothing is missing between the requested position and the first message;
+    without a position, between the first message that the group's history ever had and the first one here.
     """
 
     messages: list[Message]

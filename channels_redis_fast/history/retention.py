@@ -45,10 +45,10 @@ class RetentionRules:
 
 def _retention(pattern: object, rule: object) -> Retention:
     if not isinstance(pattern, (str, re.Pattern)):
-        raise TypeError(f"Option 'history' has globs or compiled patterns as keys, not {type(pattern).__name__}.")
+        raise TypeError(f"Option 'history': keys must be globs or compiled patterns, not {type(pattern).__name__}.")
     text: object = _text(pattern)
     if not isinstance(text, str):
-        raise TypeError(f"Option 'history': names of groups are text, and {text!r} is a pattern of bytes.")
+        raise TypeError(f"Option 'history': group names are text, but {text!r} is a pattern of bytes.")
     where = f"history[{text!r}]"
     if not isinstance(rule, Mapping):
         raise TypeError(f"Option '{where}' must be a dict with 'size' and 'ttl', not {type(rule).__name__}.")

@@ -3,9 +3,9 @@ The histories of a layer's groups: what a script needs to record a message, and 
 
 Rules kept here:
 
-- What is said of a server holds for the connection on which it was said: calls are made out when they are written.
-- Who asks for a history of which a call is open, and has not been written, is served by that one.
-- What a reply means for who has asked is said by ``reading``.
+- Facts about a server are valid for the connection on which they were learnt: calls are built when they are written.
+- A caller that asks for a history for which a call is waiting to be written shares that call.
+- ``reading`` interprets a reply for each caller.
 """
 
 from __future__ import annotations

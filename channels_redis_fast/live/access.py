@@ -1,4 +1,4 @@
-"""Who may look at the live page: the rule of ``CHANNELS_REDIS_FAST["LIVE_ACCESS"]``, for requests and for sockets."""
+"""Who may see the live page: the rule of ``CHANNELS_REDIS_FAST["LIVE_ACCESS"]``, for requests and for sockets."""
 
 from __future__ import annotations
 

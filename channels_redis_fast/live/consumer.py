@@ -1,4 +1,4 @@
-"""The live page's WebSocket: one frame each second, for as long as its user may look."""
+"""The live page's WebSocket: one frame each second, for as long as its user has access."""
 
 from __future__ import annotations
 

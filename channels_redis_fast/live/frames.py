@@ -1,4 +1,4 @@
-"""A picture as the page shows it: the largest of everything, how much there is in all, and what is to be noted."""
+"""A picture as the page shows it: the largest entries, the totals, and the problems."""
 
 from __future__ import annotations
 

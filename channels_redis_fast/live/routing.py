@@ -1,7 +1,7 @@
 """
 ``path("layers/", URLRouter(websocket_urlpatterns))``: the page's WebSocket, below the path that the page has.
 
-It goes behind ``AuthMiddlewareStack``: without a user nobody is let in, and the page polls.
+Put it behind ``AuthMiddlewareStack``: without a user nobody gets access, and the page polls.
 """
 
 from __future__ import annotations

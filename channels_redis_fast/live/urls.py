@@ -1,4 +1,4 @@
-"""``path("layers/", include("channels_redis_fast.live.urls"))``: the page, its files, and what it asks for."""
+"""``path("layers/", include("channels_redis_fast.live.urls"))``: the page, its files, and the data that it polls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The live page and what it polls where it has no WebSocket. Read-only, and for those alone whom ``access`` lets in."""
+"""The live page and the data that it polls if it has no WebSocket. Read-only, and only for users that ``access``
+permits."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 """
-One look for all who watch: each layer of this process is surveyed while somebody asks, and what was seen is shared.
+One scan for all viewers: each layer of this process is surveyed while somebody asks, and the result is shared.
 
-Runs in the package's I/O thread, so that requests and sockets of all threads and event loops share one look, and no
+Runs in the package's I/O thread, so that requests and sockets of all threads and event loops share one scan, and no
 event loop of the site waits for it. Knows nothing of requests.
 
 Rules kept here:
 
-- A layer is surveyed at most once each ``INTERVAL``, and for at most a tenth of the time: a long look is followed by a
-  longer pause. Counters are this process' own memory and come with every frame.
-- A server that does not answer holds up neither the frames nor the looks at other layers.
-- Without anyone who asks nothing runs, and after ``IDLE`` the connections are closed.
+- A layer is surveyed at most once each ``INTERVAL``, and for at most a tenth of the time: a long scan is followed by
+  a longer pause. Counters are in this process' own memory and come with every frame.
+- A server that does not answer delays neither the frames nor the scans of other layers.
+- While nobody asks, nothing runs, and after ``IDLE`` the connections are closed.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class Look:
         except Exception as error:
             # Not of a server, which is in the picture: of a site's own serializer or host, whose text may say anything.
             self._error = f"{type(error).__name__} while looking; the log of this process has more."
-            logger.warning("The live page cannot look at %r", self._alias, exc_info=True)
+            logger.warning("The live page cannot read channel layer %r", self._alias, exc_info=True)
             await self._close()
         finally:
             self.task = None

@@ -1,10 +1,10 @@
 """
 From a message to the bytes that are stored in Redis, and back.
 
-There are three ways. Exactly our msgpack serializer goes through the compiled envelope; with encryption the
-envelope is spliced first and one token made for each key; whatever else a site has (JSON, a custom
-serializer, a subclass, an overridden ``serialize`` of the layer) is called as channels_redis calls it.
-``choose`` picks one when the layer is made. Knows nothing of Redis keys, shards or the event loop.
+There are three ways. Exactly our msgpack serializer uses the compiled envelope; with encryption the envelope is
+spliced first and one token is made for each key; everything else (JSON, a custom serializer, a subclass, an
+overridden ``serialize`` of the layer) is called as channels_redis calls it. ``choose`` picks one when the layer is
+created. Knows nothing of Redis keys, shards or the event loop.
 """
 
 from __future__ import annotations

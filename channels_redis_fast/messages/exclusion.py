@@ -1,8 +1,8 @@
 """
-The channels that a message to a group is not for: mostly that of its sender.
+The channels that a message to a group excludes: mostly that of its sender.
 
-The core layer leaves their names out of what it delivers. Where nobody knows who will receive a message (Pub/Sub, a
-history), they travel in it under a reserved key, as its last entry: who receives or reads it obeys and removes that.
+The core layer does not deliver to them. Where nobody knows who will receive a message (Pub/Sub, a history), the names
+travel in it under a reserved key, as its last entry; receivers and readers obey and remove it.
 Knows messages and names; not groups, nor how a message travels.
 """
 
@@ -39,7 +39,7 @@ def listed(sends: Iterable[GroupSend]) -> list[tuple[Any, ...]]:
 
 
 def names_in(exclude: Iterable[str]) -> list[str]:
-    """Return what was handed over as ``exclude``. Raises ``TypeError`` for what is no iterable of names."""
+    """Return the value of ``exclude``. Raises ``TypeError`` if it is not an iterable of names."""
     # A name by itself is an iterable of its characters.
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
         raise TypeError(f"exclude must be a list of channel names, not {type(exclude).__name__}")
@@ -47,7 +47,7 @@ def names_in(exclude: Iterable[str]) -> list[str]:
 
 
 def checked(exclude: Iterable[str], check: Callable[[str], object]) -> frozenset[str]:
-    """Return the names to exclude. Raises ``TypeError`` for what is no iterable of them, and what ``check`` raises."""
+    """Return the names to exclude. Raises ``TypeError`` if it is no iterable of names, and what ``check`` raises."""
     names = names_in(exclude)
     for name in names:
         check(name)

@@ -9,12 +9,12 @@ several threads may receive on one key. Knows no socket and no wire format; an i
 Rules kept here:
 
 - A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
-- A waiter of another event loop takes it out of the mailbox itself, when its loop runs; so a loop that stands still
-  blocks no other receiver. Those behind it in line take it at once where that loop is stopped, and
-  after ``PATIENCE`` where it is busy.
-- What a waiter got and could not use, because it was cancelled, goes back to the front; of several such messages that
-  of the earlier waiter comes first.
-- A mailbox holds at most the channel's capacity (the oldest gives way) for at most the expiry.
+- A waiter of another event loop takes it out of the mailbox itself, when its loop runs; so a stalled loop blocks no
+  other receiver. Receivers behind it in line take the message at once if that loop is stopped, and after ``PATIENCE``
+  if it is busy.
+- A message that a waiter got and could not use, because it was cancelled, goes back to the front; of several such
+  messages that of the earlier waiter comes first.
+- A mailbox holds at most the channel's capacity (the oldest is dropped) for at most the expiry.
 - A message to several channels is stored once, and copied for each receiver that takes it.
 - All mailboxes of the process together hold at most ``memory_limit.MAX_BYTES``.
 """
@@ -111,8 +111,8 @@ class MailboxLimits:
         if now >= self._warn_at:
             self._warn_at = now + WARNING_INTERVAL
             logger.warning(
-                "The consumer of channel %r does not keep up: its mailbox is full (capacity %d), the oldest messages "
-                "are dropped (%d so far in this process)",
+                "The consumer of channel %r does not keep up: its mailbox is full (capacity %d), and the oldest "
+                "messages are dropped (%d so far in this process)",
                 channel,
                 capacity,
                 self.stats.dropped,
@@ -147,8 +147,8 @@ class MailboxLimits:
         if now >= self._warn_of_memory_at:
             self._warn_of_memory_at = now + WARNING_INTERVAL
             logger.warning(
-                "The messages that this process has not yet received take more than %d MB: the oldest are dropped, "
-                "first those of channels that nobody receives on (%d so far in this process)",
+                "Messages waiting in this process take more than %d MB: the oldest are dropped, beginning with "
+                "channels that nobody receives on (%d so far in this process)",
                 memory_limit.MAX_BYTES // 1_000_000,
                 self.stats.dropped,
             )

@@ -1,9 +1,9 @@
 """
 The bound on the memory of all mailboxes of a process, whatever layers and event loops they belong to.
 
-Counts bytes and decides what goes: the messages of the mailbox that nobody has received on for longest, the oldest
-first, then those of the next one. The last message stays, however large it is. Which mailboxes there are, and what is
-in them, the layers say.
+Counts bytes and decides what is dropped: first the messages of the mailbox that nobody has received on for the
+longest time, oldest first, then those of the next one. The last message stays, however large it is. The layers know
+the mailboxes and their contents.
 
 For any thread. No lock is held from one layer to the next.
 """

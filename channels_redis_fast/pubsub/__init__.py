@@ -1,6 +1,6 @@
 """The Pub/Sub layer: the public names of `channels_redis.pubsub`.
 
-`layer` says what each call means. A message goes from there through `publisher` to a connection; on the way back
+`layer` defines what each call means. A message goes from there through `publisher` to a connection; on the way back
 `subscriber` takes it from the socket and `loop` hands it to the mailbox where `receive` waits.
 """
 

@@ -1,7 +1,7 @@
 """
-A group with a history as one event loop sees it: where it is in its stream, and what is held meanwhile. No I/O.
+A group with a history as one event loop sees it: its place in the stream, and the messages that are held. No I/O.
 
-Knows messages by their positions; what is done with them, and when, is the ``recovery``'s to say.
+Knows messages by their positions; ``recovery`` decides what happens to them, and when.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """
-The Pub/Sub layer: what send, receive, groups and flush MEAN on Redis Pub/Sub. Thin; it opens no socket, and no
-byte is laid out here.
+The Pub/Sub layer: the semantics of send, receive, groups and flush on Redis Pub/Sub. Thin; it opens no socket, and
+lays out no bytes.
 
-One message, from send to receive: ``send`` has the codec make a payload, picks the shard, and hands both to its
-``publisher``, whose batch leaves with the tick's one write. In each process that subscribes, the ``subscriber``
-hands it from the socket to ``loop``, which decodes it and gives it to the channel's mailbox, where
-``receive`` waits.
+One message, from send to receive: ``send`` has the codec make a payload, picks the shard, and passes both to its
+``publisher``, whose batch leaves with the tick's one write. In each subscribed process, the ``subscriber`` passes it
+from the socket to ``loop``, which decodes it and puts it into the channel's mailbox, where ``receive`` waits.
 
 Rules and names are those of ``channels_redis.pubsub`` 4.3 and of the Channels layer specification
 (https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
@@ -66,18 +65,18 @@ class RedisPubSubChannelLayer(RedisLayer):
     ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
     ``prefix``: str in front of the Redis channels of groups and new channels. ``on_disconnect``, ``on_reconnect``:
     types of the messages that the channels of this process get when a subscribing connection is lost, and when all
-    subscriptions are acknowledged again: on a cluster those channels that are cut off, or have a group that is, and
-    on shards all of them. ``symmetric_encryption_keys``: list of str or bytes.
+    subscriptions are acknowledged again: on a cluster only the channels that are cut off themselves or through a
+    group, on shards all of them. ``symmetric_encryption_keys``: list of str or bytes.
     ``serializer_format``: a name in ``serializers.registry``.
-    What waits in this process for a consumer is bounded by ``capacity`` and ``channel_capacity`` (messages; the
-    oldest give way) and ``expiry`` (seconds; None: for ever).
+    Messages that wait in this process for a consumer are bounded by ``capacity`` and ``channel_capacity`` (a number;
+    the oldest are dropped) and by ``expiry`` (seconds; None: no limit).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
-    SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, neither receives nor reaches those. By
-    default that is used on a cluster alone, and always there. ``history``, ``on_drain``: as on the core layer.
-    ``lease``: seconds that the lease of each process lasts, by which those that live are told from those that are gone;
-    None for none. ``presence``: as on the core layer.
+    SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, does not reach sharded Pub/Sub, nor the
+    other way round. By default only clusters use it, and they always do. ``history``, ``on_drain``: as on the core
+    layer. ``lease``: seconds that the lease of each process lasts, which tells live processes from dead ones; None for
+    no leases. ``presence``: as on the core layer.
 
-    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """
 
     _codec: PayloadCodec
@@ -136,8 +135,8 @@ class RedisPubSubChannelLayer(RedisLayer):
         on_cluster = is_cluster(self.hosts[0])
         if on_cluster and sharded is False:
             raise ValueError(
-                "Option 'sharded': Pub/Sub on a cluster is sharded, so it must not be False. Leave it out, or use a "
-                "host that is no cluster."
+                "Option 'sharded' must not be False on a cluster, where Pub/Sub is always sharded. Leave it out, or "
+                "use a host other than a cluster."
             )
         self.sharded = on_cluster or bool(sharded)
         self._limits = self._make_room()
@@ -355,7 +354,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         _require_text("channel", channel)
         state = self._home(channel)
         if state is None:
-            raise RuntimeError(f"channel_depth() takes channels of this process only, and {channel!r} is none.")
+            raise RuntimeError(
+                f"channel_depth() takes channels of this process only, and {channel!r} is not one of them."
+            )
         return state.boxes.depth(channel)
 
     # Flush.
@@ -557,7 +558,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(state), state.loop))
         except LookupError:
             raise RuntimeError(
-                f"{caller}() takes channels of this process only, and {channel!r} is none: use "
+                f"{caller}() takes channels of this process only, and {channel!r} is not one of them: use "
                 f"self.channel_layer.{caller}({group!r}, self.channel_name) in the consumer that has the channel."
             ) from None
 
@@ -614,8 +615,8 @@ class RedisPubSubChannelLayer(RedisLayer):
 _UNIQUE = re.compile(r"[0-9a-f]{32}\Z")
 
 _NO_MEMBERS = (
-    "{}() is not for the Pub/Sub layer: no list of a group's members exists, neither in Redis nor in any one process. "
-    "Use the core layer, or count in the application."
+    "{}() does not exist on the Pub/Sub layer: neither Redis nor any one process has a list of a group's members. Use "
+    "the core layer, or count in the application."
 )
 
 

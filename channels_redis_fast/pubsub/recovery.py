@@ -1,5 +1,5 @@
 """
-What the groups with a history of one event loop miss while they are not subscribed, and how they come by it.
+What the groups with a history of one event loop miss while they are not subscribed, and how they get it.
 
 Of each such group with members here it is known which message was the last. When the group is subscribed again, what
 is published from then on is held, the stream is read behind the last message, and what was missed goes to the members,
@@ -12,7 +12,7 @@ Rules kept here:
 - A subscription that is acknowledged again had a gap, whyever; one more during a recovery has the stream read again.
 - The members get each message once and in order: what is both held and read comes once, in the stream's place.
 - A recovery is complete only if each part of it is, as the server says to which the group is subscribed.
-- What is held is bounded: what is too much is thrown away, and read from the stream.
+- Held messages are bounded: the excess is discarded, and read from the stream.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ class Recovery:
             followed.position = reading.result().position
         else:
             logger.warning(
-                "The newest position of group %r could not be read: what it misses before its next message will not "
-                "be recovered: %s",
+                "The newest position of group %r could not be read, so messages that it misses before its next one "
+                "will not be recovered: %s",
                 followed.stream.group,
                 error,
             )
@@ -309,7 +309,7 @@ class Recovery:
         if self.groups.get(followed.name) is followed:
             if error is not None:
                 followed.is_whole = False
-                logger.warning("What group %r has missed could not be read: %s", followed.stream.group, error)
+                logger.warning("The messages that group %r missed could not be read: %s", followed.stream.group, error)
             goes_on = error is None and self._take(followed, since, reading.result())
             if goes_on or followed.again:
                 self._waiting.append(followed)

@@ -1,5 +1,5 @@
 """
-Names that are without the subscription that they had: which of these gaps are reported, and when they end.
+Names that have lost their subscription: which of these gaps are reported, and when they end.
 
 A gap that begins because a slot moves is reported when it lasts longer than ``MOVE_TIME``, one that begins because a
 connection was lost at once. Knows names; not where they are subscribed, nor who receives on them.

@@ -8,7 +8,8 @@ are, nor what is in a message.
 
 Rules kept here:
 
-- A subscription is acknowledged when every command about its name has been, so that none is on its way to end it.
+- A subscription counts as acknowledged when every command about its name has been acknowledged, so that none is on
+  its way to end it.
 - After a loss everything wanted is subscribed again, in batches; ``on_back`` is called when the server has answered
   all of it, with the names that it refuses.
 - What is wanted stays wanted when the server refuses it, and is asked for again after a pause. ``on_found`` takes the
@@ -17,7 +18,7 @@ Rules kept here:
 - No wait is longer than an answer may take while the server acknowledges nothing, whatever else it sends; a connection
   on which nothing is acknowledged for so long is dropped.
 - Reading is never paused: the server would close a subscriber that falls behind. Mailboxes drop instead.
-- A silent connection is asked with PING, and dropped when it stays silent.
+- A silent connection is probed with PING, and dropped if it stays silent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """
-Takes the picture of a deployment on the core layer: channels, groups, histories and what is left over.
-Read-only.
+Takes the picture of a deployment on the core layer: channels, groups, histories and leftovers. Read-only.
 
 What a key means follows from its name and the layer's options; what it holds is asked for in batches. Knows nothing of
 tables.

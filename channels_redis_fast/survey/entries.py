@@ -1,5 +1,5 @@
 """
-Keys as a first look has them, in parts that are not too much for one round trip; and what was refused. Asks nothing.
+Keys as the first scan finds them, in parts small enough for one round trip; and what was refused. No I/O.
 """
 
 from __future__ import annotations

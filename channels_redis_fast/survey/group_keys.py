@@ -1,4 +1,4 @@
-"""What the looks at histories and at presence share: keys that each belong to one group. Asks nothing."""
+"""What the surveys of histories and presence share: keys that each belong to one group. No I/O."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-Looks at the histories of groups, of either layer: how long, how large, how old. Read-only; reads no message's text.
+Surveys the histories of groups, of either layer: how long, how large, how old. Read-only; does not read messages.
 
-Knows a history by its key. Of its entries it asks for the oldest alone, which comes with its message.
+Recognises a history by its key. Asks only for its oldest entry, which comes with its message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Takes the picture of one layer, of either kind, in the order in which it is shown: the fullest first. Read-only."""
+"""Takes the picture of one layer, of either kind, in the order of display: the fullest first. Read-only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-Looks at who is present in groups, of either layer: how many users, of how many processes. Read-only; reads no name.
+Surveys presence in groups, of either layer: how many users, of how many processes. Read-only; reads no names.
 
-Knows the presence of a group by the key of its users.
+Recognises the presence of a group by the key of its users.
 """
 
 from __future__ import annotations

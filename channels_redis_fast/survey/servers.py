@@ -1,8 +1,9 @@
 """
-The servers of a layer, and a line to each: its shards; or the primaries of its cluster, numbered by their first slot.
+The servers of a layer, and a connection to each: its shards, or the primaries of its cluster, numbered by their first
+slot.
 
-Knows how a cluster is asked for its servers, in the way of a layer: the servers that the settings name are asked, and
-the first that answers is trusted.
+Asks a cluster for its servers as a layer does: it asks the servers in the settings, and trusts the first that
+answers.
 """
 
 from __future__ import annotations

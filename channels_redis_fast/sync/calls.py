@@ -61,9 +61,9 @@ class SyncLayer:
     ``timeout``: seconds, None for as long as the layer itself waits; by default the layer's ``sync_timeout``. Messages
     of one thread arrive in the order sent.
 
-    Raises what the coroutine of the same name raises; ``TimeoutError`` when it is not over in time, and what was to be
-    done may be done all the same; ``RuntimeError`` in a thread whose event loop runs, which would stand still, and
-    where there can be no other thread (gevent).
+    Raises what the coroutine of the same name raises; ``TimeoutError`` if it did not finish in time, though it may
+    still be carried out; ``RuntimeError`` in a thread with a running event loop, which it would block, and where
+    there can be no other thread (gevent).
     """
 
     def __init__(self, layer: Layer, router: Calls) -> None:
@@ -137,7 +137,7 @@ class SyncLayer:
         *,
         timeout: float | Unset | None = UNSET,
     ) -> None:
-        """Have a user be present in a group by a channel of this process, as the layer's ``presence_join`` does."""
+        """Make a user present in a group through a channel of this process, as the layer's ``presence_join`` does."""
         self._run("presence_join", group, timeout, self._layer.presence_join, group, channel, user, info)
 
     def presence_leave(
@@ -170,12 +170,12 @@ class SyncLayer:
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
         if _has_running_loop():
             raise RuntimeError(
-                f"sync.{name}() would hold up the event loop that runs in this thread: use await layer.{name}() here."
+                f"sync.{name}() would block the event loop that runs in this thread: use await layer.{name}() here."
             )
         seconds = self._layer.sync_timeout if isinstance(timeout, Unset) else timeout
 
         async def call() -> Any:
-            # Whatever the layer's method raises, also for want of arguments, is raised in here.
+            # Whatever the layer's method raises, even for missing arguments, is raised in here.
             return await function(*args)
 
         try:
@@ -183,7 +183,7 @@ class SyncLayer:
         except WaitExpired:
             whereto = "" if target is None else f" to {target}"
             raise TimeoutError(
-                f"{name}{whereto} was not over within {seconds:g} s; it may happen, or have happened, all the same"
+                f"{name}{whereto} did not finish within {seconds:g} s; it may still happen, or have happened"
             ) from None
 
 

@@ -1,7 +1,7 @@
 """
 The I/O thread of this process: one event loop, which runs the calls of event loops that end with the call.
 
-It is started when it is first needed, stopped when the interpreter ends, and left behind by a forked child, which
+It starts when it is first needed, stops when the interpreter exits, and is left behind in a forked child, which
 starts its own. Knows no layer: it runs coroutines that are handed in, each with a callback for its end.
 """
 
@@ -40,7 +40,7 @@ class Hub:
         #: What was handed in and not yet begun. Without a lock: a signal handler may call in the middle of a call.
         self._calls: deque[Call] = deque()
         self._has_ended = False
-        # A daemon, since a process that is done must not wait for it; ``stop`` ends it in good order before that.
+        # A daemon, since a process that has finished must not wait for it; ``stop`` ends it cleanly before that.
         self._thread = threading.Thread(target=self._work, name="channels_redis_fast", daemon=True)
         try:
             self._thread.start()
@@ -222,11 +222,11 @@ def why_not() -> str | None:
         patcher = sys.modules.get(module)
         if patcher is not None and getattr(patcher, question[0])(question[1]):
             # Its "threads" share one OS thread, and with it the one event loop that asyncio allows to run there.
-            return f"{library} has replaced threads by its own, in which no second event loop can run"
+            return f"{library} has replaced threads with its own, in which no second event loop can run"
     return None
 
 
-_ENDING = "the interpreter is ending, and starts no thread any more"
+_ENDING = "the interpreter is shutting down, and cannot start a thread any more"
 
 _GREEN = (
     ("gevent", "gevent.monkey", ("is_module_patched", "threading")),

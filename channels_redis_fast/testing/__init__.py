@@ -1,8 +1,8 @@
 """
-What tests need: a fresh in-memory layer for each, what was sent meanwhile, and when all of it has been handled.
+Tools for tests: a fresh in-memory layer for each, what was sent, and when all of it has been handled.
 
-The pytest plugin of this package (``pytest_plugin``) has the fixture ``channel_layer``. Django's ``TestCase`` uses
-``memory_layer``, which is what the fixture is made of.
+The pytest plugin of this package (``pytest_plugin``) has the fixture ``channel_layer``. In Django's ``TestCase`` use
+``memory_layer``, which the fixture uses too.
 """
 
 from .capture import assert_group_sent, assert_sent, capture

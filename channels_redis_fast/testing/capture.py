@@ -95,16 +95,16 @@ class Expectation(Capture):
 
 def capture(layer: Any, *, group: str | None = None, channel: str | None = None) -> Capture:
     """
-    Return a context manager that is a list of the messages sent meanwhile: to a group, or to a channel, or all.
+    Return a context manager that is a list of the messages sent inside it: to a group, to a channel, or all.
 
         with capture(layer, group="room") as sent:
             post_save_of_something()
         assert sent == [{"type": "chat.message", "text": "hello"}]
 
-    A message counts if it was accepted, whoever receives it and in whatever thread it was sent; one to a group counts
-    for the group, and not for its channels. Events of presence count too.
+    A message counts if the layer accepted it, whoever receives it and whichever thread sent it; a message to a group
+    counts for the group, not for its channels. Presence events count too.
 
-    Raises ``TypeError`` for a group and a channel, and for a layer that is not in memory.
+    Raises ``TypeError`` if both a group and a channel are given, and for a layer that is not in memory.
     """
     return Capture(_in_memory(layer), *_one_of(group, channel))
 
@@ -113,7 +113,7 @@ def assert_group_sent(
     layer: Any, group: str, expected: Mapping[str, Any] | None = None, *, times: int | None = None, **entries: Any
 ) -> Capture:
     """
-    Return a context manager that raises ``AssertionError`` at its end unless a group was sent what is expected.
+    Return a context manager that raises ``AssertionError`` at its end unless the group was sent what is expected.
 
     ``expected``, or keywords: entries that a message has to have; it may have others. ``times``: how many such
     messages; None for at least one. It is the list of the messages to the group, as ``capture`` is.

@@ -57,7 +57,7 @@ async def communicator(
         await _end(client, timeout)
         raise
     if not await _end(client, timeout):
-        raise TimeoutError(f"the consumer of {path} did not end within {timeout:g} s of its client's leaving")
+        raise TimeoutError(f"the consumer of {path} did not end within {timeout:g} s after its client had left")
     consumer = _consumer_of(client)
     if consumer is not None and not consumer.cancelled():
         consumer.result()
@@ -88,5 +88,5 @@ async def _end(client: WebsocketCommunicator, timeout: float) -> bool:
     # What runs in a thread goes on after that, and ends when the event loop has answered it.
     _, late = await asyncio.wait([consumer], timeout=timeout)
     if late:
-        logger.error("A consumer does not end: %r", consumer)
+        logger.error("A consumer did not end: %r", consumer)
     return False

@@ -1,4 +1,4 @@
-"""A layer of a test's own in place of that of the settings."""
+"""A layer for one test, in place of that of the settings."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MISSING: Any = object()
 @contextmanager
 def memory_layer(alias: str = DEFAULT_CHANNEL_LAYER, **options: Any) -> Iterator[InMemoryChannelLayer]:
     """
-    Have an in-memory layer of one's own be the layer of an alias: a context manager, and a decorator.
+    Replace the layer of an alias with a new in-memory layer: a context manager and a decorator.
 
-    It has the options that the alias has in CHANNEL_LAYERS, if its backend is a layer of this package or of
-    channels_redis, and above them ``options``. Whatever was the layer before is it again afterwards.
+    If the alias' backend is a layer of this package or of channels_redis, the new layer has its options from
+    CHANNEL_LAYERS; ``options`` override them. Afterwards the previous layer is restored.
 
         class ChatTests(TestCase):
             def setUp(self):

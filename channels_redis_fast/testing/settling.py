@@ -1,9 +1,10 @@
 """
-When all that was sent has been handled: nothing is on its way through the layer, and no consumer is at work.
+Waiting until everything that was sent has been handled: nothing is on its way through the layer, and no consumer is
+busy.
 
-A consumer is at work from the moment a message or an event of its client is there until its handler has returned, also
-where the handler waits for a thread or a database. It is known by where its task stands: in Channels' dispatch or in
-that of ``channels_redis_fast.consumers``, whose receives all wait when there is nothing to do.
+A consumer is busy from the moment a message or a client event arrives until its handler has returned, even while the
+handler waits for a thread or a database. This is determined by where its task is suspended: in Channels' dispatch or
+in that of ``channels_redis_fast.consumers``, whose receives all wait when there is nothing to do.
 """
 
 from __future__ import annotations
@@ -30,14 +31,17 @@ async def settled(layer: Any, timeout: float = 5.0) -> None:
     """
     Return when every message sent through an in-memory layer has been handled, by the consumers of this event loop.
 
-    What waits on a channel that nobody receives on is not on its way, and stays. Tasks of your own that receive count
-    until they have the message.
+    Messages on a channel that nobody receives on do not count. Your own tasks that receive count until they have the
+    message.
 
     Raises ``TimeoutError`` after ``timeout`` seconds, saying what is still going on; ``TypeError`` for a layer that is
     not in memory.
     """
     if not isinstance(layer, InMemoryChannelLayer):
-        raise TypeError(f"{type(layer).__name__} does not know what is on its way; an InMemoryChannelLayer does")
+        raise TypeError(
+            f"settled() needs an InMemoryChannelLayer: {type(layer).__name__} does not know which messages are on "
+            "their way"
+        )
     deadline = time.monotonic() + timeout
     quiet, seen = 0, _progress(layer)
     while quiet < STEPS:

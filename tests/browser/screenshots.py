@@ -1,4 +1,4 @@
-"""The pictures of docs/live.md and the README: `python -m tests.browser.screenshots`, with a browser and Pillow.
+"""The pictures of docs/live.md: `python -m tests.browser.screenshots`, with a browser and Pillow.
 
 A site with some life in it, in both colour schemes. With `--phone`, pictures that nothing shows: to look at.
 """

@@ -354,7 +354,7 @@ def user(users_server: Server) -> Callable[..., str]:
     return make
 
 
-#: A user as the README has it.
+#: A user as docs/hosts.md has it.
 SAFE = ("~asgi*", "&asgi*", "+@all", "-@admin", "-@dangerous")
 
 

@@ -68,12 +68,12 @@ class Pooled(RedisChannelLayer):
 
 
 def test_a_pool_of_the_sites_own_cannot_serve_a_cluster() -> None:
-    with pytest.raises(ValueError, match=r"Pooled\.create_pool makes the pool of one host and cannot serve a cluster"):
+    with pytest.raises(ValueError, match=r"create_pool creates the pool of one host and cannot serve a cluster"):
         Pooled(hosts=[{"cluster": ["redis://:s3cret@h1:7000"]}])
     assert Pooled(hosts=["redis://h1:7000"]).ring_size == 1
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_cluster_has_no_one_pool(kind: str) -> None:
-    with pytest.raises(ValueError, match="cluster:h1:7000 has no one pool"):
+    with pytest.raises(ValueError, match="cluster:h1:7000 is a cluster and has no single pool"):
         LAYERS[kind](hosts=[{"cluster": ["redis://:s3cret@h1:7000"]}]).create_pool(0)

@@ -44,9 +44,11 @@ def test_classes(name: str) -> None:
 
 
 def test_the_mixin_on_something_else() -> None:
-    with pytest.raises(TypeError, match=r"Feed is not an AsyncConsumer.*derive it from a consumer class"):
+    with pytest.raises(
+        TypeError, match=r"Feed uses DirectDispatch but is not an AsyncConsumer.*derive it from a consumer class"
+    ):
         type("Feed", (DirectDispatch, dict), {})
-    with pytest.raises(TypeError, match="Feed is not an AsyncConsumer"):
+    with pytest.raises(TypeError, match="Feed uses DirectDispatch but is not an AsyncConsumer"):
         type("Feed", (DirectDispatch,), {})
 
 
@@ -169,8 +171,9 @@ def test_setting_that_cannot_be_done() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["channels.consumer", "True"]
-    assert f"(channels_redis_fast.W009) Consumers stay as they are: <lambda> of Channels {version('channels')}" in (
-        done.stdout + done.stderr
+    assert (
+        f"(channels_redis_fast.W009) Consumers keep Channels' dispatch: <lambda> of Channels {version('channels')}"
+        in (done.stdout + done.stderr)
     )
 
 
@@ -179,7 +182,7 @@ def test_setting_that_cannot_be_done() -> None:
     [
         ('{"CONSUMERS": "fast"}', "CHANNELS_REDIS_FAST['CONSUMERS'] must be 'channels' or 'direct'; it is 'fast'."),
         ('{"CONSUMERS": ["direct"]}', "CHANNELS_REDIS_FAST['CONSUMERS'] must be"),
-        ('{"consumers": "direct"}', "CHANNELS_REDIS_FAST['consumers'] is unknown; there is 'CONSUMERS', "),
+        ('{"consumers": "direct"}', "CHANNELS_REDIS_FAST['consumers'] is unknown; the settings are 'CONSUMERS', "),
         ('"direct"', "CHANNELS_REDIS_FAST must be a dict, not str."),
     ],
 )

@@ -209,7 +209,7 @@ async def test_not_what_is_older_than_the_membership(way: Way, layer: Any) -> No
     assert member.said == [3]
     await member.leave()
     Members.start = "yesterday"
-    with pytest.raises(ValueError, match=r"Members.resume_from gave .*: no position of group 'room.a'"):
+    with pytest.raises(ValueError, match=r"Members.resume_from returned .*, not a position of group 'room.a'"):
         await Socket(Members.as_asgi()).end()
 
 
@@ -575,7 +575,7 @@ async def test_a_join_of_another_task(way: Way, layer: Any) -> None:
             await asyncio.ensure_future(self.join("room.b"))
 
     socket = Socket(Feed.as_asgi())
-    with pytest.raises(RuntimeError, match=r"join\(\) is for a consumer's handlers"):
+    with pytest.raises(RuntimeError, match=r"join\(\) has to be called from a handler"):
         await socket.end()
 
 
@@ -586,7 +586,7 @@ async def test_without_a_history(way: Way, here: None, redis_server: Any, kind: 
         await Socket(feed.as_asgi()).end()
     await get_channel_layer().close_pools()
     with override_settings(CHANNEL_LAYERS=layers_of(kind, redis_server.url, prefix)):
-        with pytest.raises(RuntimeError, match="this layer has no option 'history'"):
+        with pytest.raises(RuntimeError, match="This layer has no option 'history'"):
             await Socket(feed.as_asgi()).end()
         await get_channel_layer().close_pools()
     memory = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}

@@ -285,5 +285,5 @@ async def test_events_in_their_format(layer: Any) -> None:
     assert data == "a\ndata: b\ndata: c\ndata: d\u2028e\ndata: \n\n"
     assert await source.body() == "data: \n\n"
     await say(layer, "room.a", 2)
-    with pytest.raises(ValueError, match=r"The type of an event is one line, not 'two\\nlines'"):
+    with pytest.raises(ValueError, match=r"The type of an event must be one line, not 'two\\nlines'"):
         await source.socket.end()

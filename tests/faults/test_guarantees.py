@@ -1,6 +1,6 @@
-"""What the README promises about messages: each sentence has a test, and the tests that no other file had.
+"""What the documentation promises about messages: each sentence has a test, and the tests that no other file had.
 
-The table maps the beginning of each sentence of two of its sections to the tests that prove it.
+The table maps the beginning of each sentence of three sections to the tests that prove it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from tests.pubsub.helpers import ready, subscribers
 Make = Callable[..., Any]
 OwnServer = Callable[..., Server]
 
-SECTIONS = ("What is kept, and what can be lost", "Seen from outside")
+#: Pages in docs/, and the headings of their sections.
+SECTIONS = (
+    ("delivery.md", "The core layer"),
+    ("delivery.md", "The Pub/Sub layer"),
+    ("watching.md", "What it reports"),
+)
 
 PROOFS: dict[str, list[str]] = {
     # The core layer.
@@ -70,7 +75,10 @@ PROOFS: dict[str, list[str]] = {
         "tests/core/test_batches.py::test_a_mailbox_holds_no_more_than_the_capacity",
         "tests/core/test_api.py::test_what_nobody_fetches_from_its_mailbox_expires",
     ],
-    "Redis and the process together can so hold twice the capacity.": [
+    "Beyond that the oldest is dropped and counted": [
+        "tests/core/test_batches.py::test_a_mailbox_holds_no_more_than_the_capacity",
+    ],
+    "Redis and the process together can then hold twice the capacity.": [
         "tests/faults/test_guarantees.py::test_redis_and_the_process_hold_at_most_twice_the_capacity",
     ],
     "A stored message that cannot be decoded is logged": [
@@ -115,7 +123,7 @@ PROOFS: dict[str, list[str]] = {
         "tests/pubsub/test_flush.py::test_groups_messages_and_sockets_go",
         "tests/pubsub/test_flush.py::test_who_waits_goes_on_waiting",
     ],
-    # Seen from outside.
+    # Observability.
     "Every connection has a name in `CLIENT LIST`": [
         "tests/faults/test_seen_from_outside.py::test_every_connection_says_what_it_is",
         "tests/faults/test_seen_from_outside.py::test_the_name_that_is_configured",
@@ -146,24 +154,23 @@ PROOFS: dict[str, list[str]] = {
 
 
 def sentences(text: str, heading: str) -> list[str]:
-    """The sentences of a section, each on one line; what only names the layer is none."""
+    """The sentences of a section, each on one line."""
     heading = f"\n## {heading}\n"
     begin = text.index(heading) + len(heading)
     section = text[begin : text.index("\n## ", begin)]
     found: list[str] = []
     for paragraph in re.split(r"\n\s*\n|\n- ", section):
         line = " ".join(paragraph.removeprefix("- ").split())
-        found += [part for part in re.split(r"(?<=\.) (?=[A-Z`])", line) if part and not part.endswith("layer:")]
+        found += [part for part in re.split(r"(?<=\.) (?=[A-Z`])", line) if part]
     return found
 
 
 @pytest.fixture(scope="module")
 def promised() -> list[str]:
-    path = ROOT / "README.md"
-    if not path.exists():
-        pytest.skip("needs the README, which this copy of the tests has not")
-    text = path.read_text(encoding="utf-8")
-    return [sentence for heading in SECTIONS for sentence in sentences(text, heading)]
+    docs = ROOT / "docs"
+    if not docs.exists():
+        pytest.skip("needs the documentation, which this copy of the tests does not have")
+    return [sentence for page, heading in SECTIONS for sentence in sentences((docs / page).read_text("utf-8"), heading)]
 
 
 def test_each_sentence_has_a_test(promised: list[str]) -> None:
@@ -188,9 +195,7 @@ def test_each_test_exists(proof: str) -> None:
 
 
 def test_a_sentence_is_found_where_it_is() -> None:
-    text = (
-        "# T\n\nNo.\n\n## S\n\nThe core layer:\n\n- One. `two` of\n  it. Three x.y.z.\n- Four.\n\nFive.\n\n## N\n\nNo."
-    )
+    text = "# T\n\nNo.\n\n## S\n\n- One. `two` of\n  it. Three x.y.z.\n- Four.\n\nFive.\n\n## N\n\nNo."
     assert sentences(text, "S") == ["One.", "`two` of it.", "Three x.y.z.", "Four.", "Five."]
 
 

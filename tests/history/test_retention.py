@@ -23,13 +23,13 @@ RULE = {"size": 100, "ttl": 60}
     [
         (["room"], TypeError, "Option 'history' must be a dict, not list."),
         ("room", TypeError, "Option 'history' must be a dict, not str."),
-        ({5: RULE}, TypeError, "Option 'history' has globs or compiled patterns as keys, not int."),
-        ({b"room": RULE}, TypeError, "Option 'history' has globs or compiled patterns as keys, not bytes."),
-        ({None: RULE}, TypeError, "Option 'history' has globs or compiled patterns as keys, not NoneType."),
+        ({5: RULE}, TypeError, "Option 'history': keys must be globs or compiled patterns, not int."),
+        ({b"room": RULE}, TypeError, "Option 'history': keys must be globs or compiled patterns, not bytes."),
+        ({None: RULE}, TypeError, "Option 'history': keys must be globs or compiled patterns, not NoneType."),
         (
             {re.compile(b"room"): RULE},
             TypeError,
-            "Option 'history': names of groups are text, and b'room' is a pattern of bytes.",
+            "Option 'history': group names are text, but b'room' is a pattern of bytes.",
         ),
         ({"room": 100}, TypeError, "Option 'history['room']' must be a dict with 'size' and 'ttl', not int."),
         ({"room": None}, TypeError, "Option 'history['room']' must be a dict with 'size' and 'ttl', not NoneType."),

@@ -84,6 +84,12 @@ async def test_an_unknown_authority_that_nobody_asks_about(
     await within(layer.group_add("room", await layer.new_channel()))
 
 
+async def test_a_certificate_without_checks_as_on_heroku(make_layer: MakeLayer, tls_server: Server) -> None:
+    """What the page about hosting says for providers with self-signed certificates: one keyword beside the URI."""
+    layer = make_layer({"address": f"rediss://127.0.0.1:{tls_server.port}", "ssl_cert_reqs": None})
+    await within(layer.group_add("room", await layer.new_channel()))
+
+
 async def test_the_name_in_the_certificate(
     make_layer: MakeLayer, tls_server: Server, certificates: Certificates
 ) -> None:

@@ -94,7 +94,7 @@ async def test_a_ring_larger_than_hosts(redis_server: Server | ForeignServer, pr
 
 def test_a_ring_without_hosts_is_refused() -> None:
     own = type("Own", (RedisChannelLayer,), {"ring_size": property(lambda self: 3)})
-    with pytest.raises(ValueError, match=r"Own\.ring_size is 3, and there are 1 hosts"):
+    with pytest.raises(ValueError, match=r"Own\.ring_size is 3, but there are 1 hosts"):
         own()
 
 

@@ -23,7 +23,7 @@ async def test_who_is_in_a_group_is_not_known(make_layer: MakeLayer, method: str
     """A number of this process alone would be taken for that of the group."""
     layer = make_layer()
     await layer.group_add("room", await layer.new_channel())
-    with pytest.raises(NotImplementedError, match=rf"{method}\(\) is not for the Pub/Sub layer"):
+    with pytest.raises(NotImplementedError, match=rf"{method}\(\) does not exist on the Pub/Sub layer"):
         await getattr(layer, method)("room")
 
 
@@ -78,7 +78,7 @@ async def test_a_channel_that_does_not_live_here(make_layer: MakeLayer, raw: red
     layer, peer = make_layer(), make_layer()
     channel = await peer.new_channel()
     for name in (channel, f"{prefix}nobody"):
-        with pytest.raises(RuntimeError, match=rf"of this process only, and '{name}' is none"):
+        with pytest.raises(RuntimeError, match=rf"of this process only, and '{name}' is not"):
             await within(layer.channel_depth(name))
     assert subscriptions(raw, prefix) == {channel}
 

@@ -54,7 +54,7 @@ def test_everything_is_patched(redis_server: Any, prefix: str, raw: Any, kind: s
     told = run_program(PROGRAM, redis_server.url, prefix, kind, sync_hub)
     assert (told.returncode, told.stderr) == (0, "")
     found = json.loads(told.stdout)
-    assert found["error"] == "gevent has replaced threads by its own, in which no second event loop can run"
+    assert found["error"] == "gevent has replaced threads with its own, in which no second event loop can run"
     assert not found["hub"]
     assert found["stats"]["sends"] == 15
     assert found["stats"]["connections_open"] == 0

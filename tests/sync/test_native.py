@@ -195,7 +195,7 @@ def test_a_server_that_says_nothing(make: Make, link: Link, kind: str, method: s
         pytest.skip("on Pub/Sub they are for channels of this process")
     layer = make(hosts=[link.url], history=HISTORY)
     stalled(link, layer)
-    with pytest.raises(TimeoutError, match=rf"^{method}.* was not over within 0\.05 s; it may .* happened"):
+    with pytest.raises(TimeoutError, match=rf"^{method}.* did not finish within 0\.05 s; it may .* happened"):
         getattr(layer.sync, method)(*ARGUMENTS[method], timeout=0.05)
     link.do(link.proxy.go_on)
     getattr(layer.sync, method)(*ARGUMENTS[method])

@@ -1,6 +1,6 @@
 """What may become of messages under each fault, and why. The one place that says so; the checker does the arithmetic.
 
-The sources are the README's "What is kept, and what can be lost" and `docs/reliability.md`. What holds always:
+The sources are `docs/delivery.md` and `docs/reliability.md`. What holds always:
 
 - A message comes at a place at most once, and only where it was sent to.
 - Of one flow, acknowledged messages come to a receiver in the order sent. Those that raised are left out: a server that
