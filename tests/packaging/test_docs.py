@@ -96,6 +96,11 @@ def test_links_work_wherever_a_file_of_the_root_is_read(name: str) -> None:
 
 
 @in_the_tree
+def test_the_site_is_where_the_links_lead() -> None:
+    assert f'"{SITE}"' in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+@in_the_tree
 def test_the_readme_links_to_pages_and_images_that_are_there() -> None:
     text = prose(ROOT / "README.md")
     found = [link.removeprefix(SITE) for link in links(text) if link.startswith(SITE)]
