@@ -53,7 +53,7 @@ class Part:
 
 LAYERS = Part(
     "measured",
-    ("loop", "crowd", "sync", "site"),
+    ("loop", "layers", "crowd", "sync", "site"),
     ("times-channels-redis", "latency-against-load", "cost-per-delivery-against-members"),
 )
 CONSUMERS = Part(

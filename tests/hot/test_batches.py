@@ -210,7 +210,7 @@ async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
 
 @pytest.fixture
 def publisher(hot: Any) -> Callable[..., Any]:
-    """A gatherer of published messages that keeps the batches it opened; `written` says whether the socket takes one."""
+    """A gatherer of messages that keeps the batches it opened; `written`: whether the socket takes what it is given."""
 
     class Batch(hot.PublishCommands):  # type: ignore[misc, name-defined]
         def _take_other(self, reply: Any) -> bool:
