@@ -9,6 +9,7 @@ As with waiters, all of a batch is touched in the thread of its loop only.
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.list cimport PyList_GET_SIZE
+from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject
 
 from channels_redis_fast._ext.waiters cimport FINISHED, PENDING, Waiter, Waker
@@ -198,3 +199,99 @@ cdef class Gatherer:
                 del self._keys[mine.key]
             # So that messages go as soon as they are settled, and do not wait for the garbage collector.
             mine.batch = None
+
+
+cdef class PublishCommands:
+    """Commands that leave together, each with a waiter of its own, which ends when a number answers it."""
+
+    cdef public list messages
+    cdef public list waiters
+    cdef public list queues
+    cdef public Py_ssize_t answered
+    cdef public Py_ssize_t size
+
+    # Not __init__: there is none without these, whatever a subclass forgets.
+    def __cinit__(self, *arguments):
+        self.messages = []
+        self.waiters = []
+        self.queues = []
+
+    def reply(self, reply, /):
+        """Take the next reply; return whether all the commands have to be written again, which they never have."""
+        cdef Py_ssize_t at = self.answered
+        if not PyLong_CheckExact(reply):
+            return self._take_other(reply)
+        if self.waiters is None or at < 0 or at >= PyList_GET_SIZE(self.waiters):
+            raise IndexError("a reply to no command")
+        waiter = self.waiters[at]
+        self.answered += 1
+        if type(waiter) is Waiter and (<Waiter>waiter)._state == PENDING:
+            (<Waiter>waiter)._finish(FINISHED, None)
+        return False
+
+
+cdef class PublishGatherer:
+    """PublishGatherer(waker, word, messages, size, early)
+    --
+
+    Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+    """
+
+    cdef Waker _waker
+    cdef object _word
+    cdef Py_ssize_t _messages
+    cdef Py_ssize_t _size
+    cdef Py_ssize_t _first_early
+    cdef Py_ssize_t _early
+    cdef PublishCommands _batch
+
+    def __init__(self, Waker waker not None, word, Py_ssize_t messages, Py_ssize_t size, Py_ssize_t early, /):
+        self._waker = waker
+        self._word = word
+        self._messages = messages
+        self._size = size
+        self._first_early = self._early = early
+        self._batch = None
+
+    def publish(self, channel, bytes payload not None, queue=None, /):
+        """Add one message to the tick's batch; return the waiter of its outcome."""
+        cdef PublishCommands batch = self._batch
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        cdef Py_ssize_t early
+        if batch is None:
+            batch = self._open()
+            if batch is None:
+                raise TypeError("no batch was opened")
+            self._batch = batch
+        waiter._waker = self._waker
+        batch.messages.append((self._word, channel, payload))
+        batch.waiters.append(waiter)
+        batch.size += PyBytes_GET_SIZE(payload)
+        if queue is not None:
+            batch.queues.append(queue)
+        if len(batch.messages) >= self._early or batch.size >= self._size:
+            self._begin_writing(batch)
+        return waiter
+
+    cdef int _begin_writing(self, PublishCommands batch) except -1:
+        """Have a batch written before the tick ends; if the socket does not take it, and it is full, end it."""
+        cdef Py_ssize_t early = self._early
+        if len(batch.messages) >= early:
+            early = min(2 * early, self._messages)
+        self._write_early()
+        # Afterwards: the batch that was just written is not a small one.
+        self._early = early
+        if self._batch is batch and (len(batch.messages) >= self._messages or batch.size >= self._size):
+            self._batch = None
+        return 0
+
+    def end_batch(self):
+        """Take no more messages into the batch that is open: what comes now is to be behind something else."""
+        self._batch = None
+
+    def seal(self, PublishCommands batch not None, /):
+        """Take no more messages into a batch that is being written, or never will be."""
+        if self._batch is batch:
+            self._batch = None
+            if len(batch.messages) < self._early:
+                self._early = self._first_early

@@ -247,6 +247,41 @@ cdef class MailboxTable:
                 left.append(channel)
         return left
 
+    def keep_from(self, list deliveries not None, Py_ssize_t at, name, capacity_of, double deadline, double sent_at, /):
+        """Put deliveries into their mailboxes, from a position on; return that of the first that is left to the caller.
+
+        The caller holds the lock.
+        """
+        cdef StoredMessage stored
+        cdef bint has_room
+        if at < 0:
+            raise IndexError("a position is not negative")
+        # The list may shrink while a capacity is asked for.
+        while at < PyList_GET_SIZE(deliveries):
+            delivery = deliveries[at]
+            if type(delivery) is not tuple or PyTuple_GET_SIZE(delivery) != 2:
+                raise TypeError("a delivery is a tuple of an address and a message")
+            channel, message = <tuple>delivery
+            if type(channel) is list:
+                return at
+            channel = channel or name
+            try:
+                has_room = self._has_room(channel, capacity_of)
+            except Exception:
+                # The caller asks again, and reports it.
+                return at
+            if not has_room:
+                return at
+            stored = StoredMessage.__new__(StoredMessage)
+            stored.message = message
+            stored.deadline = deadline
+            stored.sent_at = sent_at
+            stored.place = INFINITY
+            stored.size = footprint_of_message(message) + MESSAGE_BYTES
+            self._put(channel, stored, False)
+            at += 1
+        return at
+
     cdef bint _has_room(self, object channel, object capacity_of) except -1:
         cdef PyObject *found
         cdef Py_ssize_t count
@@ -259,7 +294,9 @@ cdef class MailboxTable:
         count = len(<Mailbox?><object>found)
         return count == 0 or count < capacity
 
-    def hand_in(self, channel, message, Waker here not None, capacity_of, double lifetime, /):
+    def hand_in(
+        self, channel, message, Waker here not None, capacity_of, double lifetime, bint is_measured=True, /
+    ):
         """Give a message to the one receiver of a channel, or store it where nobody waits and there is room.
 
         Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. Takes the
@@ -272,7 +309,7 @@ cdef class MailboxTable:
         self._lock.take()
         try:
             if self._give(channel, message, here, ORIGINAL):
-                if self._lag is not None:
+                if is_measured and self._lag is not None:
                     self._lag.add(0.0)
                 return 0
             if PyDict_GetItemWithError(self.waiting, channel) != NULL:
@@ -284,7 +321,7 @@ cdef class MailboxTable:
             stored.message = message
             now = monotonic()
             stored.deadline = now + lifetime
-            stored.sent_at = now
+            stored.sent_at = now if is_measured else 0
             stored.place = INFINITY
             stored.size = footprint_of_message(message) + MESSAGE_BYTES
             before = self.held

@@ -13,6 +13,7 @@ from typing import Any
 # Of each metric: how it is called in a table, and whether more of it is better.
 METRICS = {
     "per_second": ("per s", True),
+    "per_cpu_second": ("per CPU s", True),
     "p50_us": ("p50 µs", False),
     "p99_us": ("p99 µs", False),
     "cpu_per_minute": ("CPU s/min", False),
@@ -27,9 +28,10 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Case:
-    """`kind` is how it has to be run: in the loop ("loop"), with other processes ("crowd"), from a thread without a
-    loop ("sync"), with the layer in Django's settings ("site"), the same under a dispatch of the contender's choice
-    ("consumers"), or with it in the settings of a server with real clients ("sockets")."""
+    """`kind` is how it has to be run: in the loop ("loop"), there with several layers ("layers"), with other processes
+    ("crowd"), from a thread without a loop ("sync"), with the layer in Django's settings ("site"), the same under a
+    dispatch of the contender's choice ("consumers"), or with it in the settings of a server with real clients
+    ("sockets")."""
 
     title: str
     workload: str
@@ -37,6 +39,8 @@ class Case:
     metric: str = "per_second"
     kind: str = "loop"
     shards: int = 1
+    # The servers of the Redis Cluster that it needs; 0 for none.
+    cluster: int = 0
     encrypted: bool = False
 
     def function(self) -> Callable[..., Any]:
@@ -83,6 +87,19 @@ CASES: dict[str, Case] = {
     "shards-1": Case("send → receive, 48 × 48, 1 server", "workloads:pairs", {"pairs": 48}),
     "shards-2": Case("send → receive, 48 × 48, 2 shards", "workloads:pairs", {"pairs": 48}, shards=2),
     "shards-4": Case("send → receive, 48 × 48, 4 shards", "workloads:pairs", {"pairs": 48}, shards=4),
+    "cluster-pairs": Case(
+        "cluster of 3: send → receive, 50 × 50", "workloads:pairs", {"pairs": 50}, metric="per_cpu_second", cluster=3
+    ),
+    "spread": Case(
+        "group of 200 on ten layers, deliveries", "workloads:spread", metric="per_cpu_second", kind="layers"
+    ),
+    "cluster-spread": Case(
+        "cluster of 3: group of 200 on ten layers, deliveries",
+        "workloads:spread",
+        metric="per_cpu_second",
+        kind="layers",
+        cluster=3,
+    ),
     "sync_group": Case(
         "async_to_sync(group_send), a group of 20", "synccalls:sync_group", metric="p50_us", kind="sync"
     ),
@@ -96,6 +113,7 @@ CASES: dict[str, Case] = {
         kind="sync",
     ),
     "storm": _case("1,000 consumers connect at once, consumers", "workloads:storm"),
+    "storm-500": _case("500 consumers connect at once, consumers", "workloads:storm", consumers=500),
     "waiting-50": _case("messages to 50 consumers that wait", "loads:waiting", consumers=50),
     "waiting-5000": _case("messages to 5,000 consumers that wait", "loads:waiting", consumers=5000),
     "idle": _case("500 consumers wait, nothing happens", "loads:idle", metric="cpu_per_minute", consumers=500),

@@ -29,6 +29,7 @@ from bench.server import ServerError, server_from_environment, start_server
 from bench.sizes import FULL, HEADLINES, QUICK, size_of
 from bench.tables import colored, new_table, number
 from bench.upstream import ROOT
+from tests.clusters import Cluster
 
 TURN_TIMEOUT = 180.0
 LOOPS = ("asyncio", "uvloop")
@@ -73,7 +74,9 @@ def plan(
     return [turns for turns in rounds if turns]
 
 
-def take_turns(turns_by_case: list[list[Turn]], rounds: int, urls: list[str], console: Console) -> list[dict[str, Any]]:
+def take_turns(
+    turns_by_case: list[list[Turn]], rounds: int, urls: list[str], console: Console, nodes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Measure it all. A turn that fails is a line too, and the others go on."""
     measurements = []
     columns = (
@@ -91,17 +94,18 @@ def take_turns(turns_by_case: list[list[Turn]], rounds: int, urls: list[str], co
                 for turn in turns:
                     name, contender, loop, _ = turn
                     progress.update(task, description=f"{name} {number}/{rounds} {contender.label} {loop}")
-                    measurements.append({"round": number, **take_turn(turn, urls, console)})
+                    measurements.append({"round": number, **take_turn(turn, urls, console, nodes)})
                     progress.advance(task)
             if not console.is_terminal:
                 console.print(f"{turns[0][0]}: {rounds} rounds in {time.monotonic() - began:.0f} s")
     return measurements
 
 
-def take_turn(turn: Turn, urls: list[str], console: Console) -> dict[str, Any]:
+def take_turn(turn: Turn, urls: list[str], console: Console, nodes: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure one contender. `nodes`: of the cluster, where the case needs one."""
     name, contender, loop, size = turn
     options = ["--layer", contender.layer, "--workload", name, "--n", str(size), "--loop", loop]
-    for url in urls[: CASES[name].shards]:
+    for url in nodes if CASES[name].cluster else urls[: CASES[name].shards]:
         options += ["--url", url]
     try:
         return result_of(contender.python, "bench.contender", options, TURN_TIMEOUT)
@@ -194,7 +198,9 @@ def measure(rows: list[Contender], turns_by_case: list[list[Turn]], rounds: int,
         about = machine(server.url)
         console.print(f"{about['processor']}, {about['cores']} cores, {about['server']}")
         urls = [server.url, *(stack.enter_context(start_server()).url for _ in range(shards - 1))]
-        measurements = take_turns(turns_by_case, rounds, urls, console)
+        cluster = max(CASES[turns[0][0]].cluster for turns in turns_by_case)
+        nodes = stack.enter_context(Cluster(cluster)).urls if cluster else []
+        measurements = take_turns(turns_by_case, rounds, urls, console, nodes)
     about["load_after"] = os.getloadavg()
     versions = {line["layer"]: line.pop("versions") for line in measurements if "versions" in line}
     labels = {row.layer: row.label for row in rows}

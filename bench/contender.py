@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,11 +55,15 @@ VERSIONS_OF = (
 )
 
 
-def settings_for(layer: str, url: str | Sequence[str], prefix: str, *, encrypted: bool = False) -> dict[str, Any]:
-    """The CHANNEL_LAYERS entry of a contender. Several URLs are shards."""
+# One server, several that are shards, or the entry of `hosts` for a cluster.
+Where = str | Sequence[str] | Mapping[str, Sequence[str]]
+
+
+def settings_for(layer: str, url: Where, prefix: str, *, encrypted: bool = False) -> dict[str, Any]:
+    """The CHANNEL_LAYERS entry of a contender."""
     config: dict[str, Any] = {"capacity": CAPACITY, "expiry": EXPIRY}
     if layer not in SERVERLESS:
-        config.update(hosts=[url] if isinstance(url, str) else list(url), prefix=prefix)
+        config.update(hosts=[url] if isinstance(url, (str, Mapping)) else list(url), prefix=prefix)
     if split(layer)[1] == "resumable":
         config["history"] = HISTORY
     if encrypted:
@@ -67,7 +71,7 @@ def settings_for(layer: str, url: str | Sequence[str], prefix: str, *, encrypted
     return {"BACKEND": BACKENDS[layer], "CONFIG": config}
 
 
-def make_layer(layer: str, url: str | Sequence[str], prefix: str, *, encrypted: bool = False) -> Any:
+def make_layer(layer: str, url: Where, prefix: str, *, encrypted: bool = False) -> Any:
     entry = settings_for(layer, url, prefix, encrypted=encrypted)
     module, _, name = entry["BACKEND"].rpartition(".")
     choose_twin(layer)
@@ -115,7 +119,8 @@ def measure(arguments: argparse.Namespace) -> Result:
 
 
 def dispatch(arguments: argparse.Namespace, case: Case) -> Result:
-    make = partial(make_layer, arguments.layer, arguments.url, arguments.prefix, encrypted=case.encrypted)
+    where = {"cluster": arguments.url} if case.cluster else arguments.url
+    make = partial(make_layer, arguments.layer, where, arguments.prefix, encrypted=case.encrypted)
     loop = partial(run, loop_name=arguments.loop)
     result: Result
     if case.kind == "sync":
@@ -140,6 +145,8 @@ async def in_loop(arguments: argparse.Namespace, case: Case, make: Callable[[], 
     if case.kind == "crowd":
         context = ["--layer", arguments.layer, "--loop", arguments.loop, "--prefix", arguments.prefix]
         parameters["context"] = [*context, *(word for url in arguments.url for word in ("--url", url))]
+    if case.kind == "layers":
+        parameters["make"] = make
     if case.kind == "consumers":
         parameters["dispatch"] = split(arguments.layer)[1]
     if case.kind == "sockets":
@@ -189,7 +196,9 @@ def versions() -> dict[str, str]:
 
 def add_layer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", required=True, choices=sorted(BACKENDS))
-    parser.add_argument("--url", action="append", default=[], help="a server; several are shards, some need none")
+    parser.add_argument(
+        "--url", action="append", default=[], help="a server; several are shards or nodes of a cluster, some need none"
+    )
     parser.add_argument("--loop", default="asyncio", choices=("asyncio", "uvloop"))
 
 

@@ -96,7 +96,11 @@ PROMISES = (
     Promise("fast-pubsub", "idle", "upstream-pubsub", 10.0),
     Promise("fast-pubsub", "site", "floor-tasks", 0.9),
     Promise("fast-pubsub", "storm", "upstream-pubsub", 4.0),
+    Promise("fast-pubsub", "storm-500", "upstream-pubsub", 5.0),
     *_own_costs("fast-pubsub"),
+    # A cluster of three beside one server, by what this process' processor takes.
+    Promise("fast-pubsub", "cluster-pairs", "fast-pubsub", 0.85, than="pairs", metric="per_cpu_second"),
+    Promise("fast", "cluster-spread", "fast", 0.75, than="spread", metric="per_cpu_second"),
     # Without a server, beside the layer of Channels that has none either.
     Promise("fast-memory", "group", "memory", 80.0),
     Promise("fast-memory", "pairs", "memory", 4.0),

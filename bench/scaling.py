@@ -271,36 +271,10 @@ async def group(layer: Any) -> workloads.Result:
 
 
 async def spread(layer: Any) -> workloads.Result:
-    """Broadcasts to a group whose members live in ten processes, as far as Redis can tell."""
-    others = [type(layer)(hosts=layer.hosts_given, capacity=1_000_000) for _ in range(10)]
-    name = "bench.spread"
-    inboxes = [workloads.Inbox() for _ in range(200)]
-    channels = [(other, await other.new_channel()) for other in others for _ in range(len(inboxes) // len(others))]
-    for other, channel in channels:
-        await other.group_add(name, channel)
-    clock = workloads.Clock()
+    def make() -> Any:
+        return type(layer)(hosts=layer.hosts_given, capacity=1_000_000)
 
-    async def broadcasts(numbers: range) -> None:
-        tasks = [
-            asyncio.ensure_future(workloads.consume(other, channel, inbox, numbers.stop))
-            for (other, channel), inbox in zip(channels, inboxes, strict=True)
-        ]
-        for number in numbers:
-            await layer.group_send(name, workloads.chat_message(number))
-            while any(len(inbox.numbers) <= number for inbox in inboxes):  # noqa: ASYNC110
-                await asyncio.sleep(0)
-        await asyncio.gather(*tasks)
-
-    try:
-        await asyncio.wait_for(broadcasts(range(5)), WAIT)
-        with clock.measure():
-            await asyncio.wait_for(broadcasts(range(5, BROADCASTS + 5)), WAIT)
-    finally:
-        for other in others:
-            await other.close_pools()
-    for inbox in inboxes:
-        inbox.numbers = [number for number in inbox.numbers if number >= 5]
-    return workloads.result_of(BROADCASTS * len(inboxes), inboxes, clock)
+    return await workloads.spread(layer, count=BROADCASTS, make=make)
 
 
 WORK: dict[str, Callable[[Any], Any]] = {"send -> receive, 50 x 50": pairs, "group of 200, one process": group}

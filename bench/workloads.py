@@ -74,7 +74,10 @@ class Result:
         return self.sent - self.received
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "lost": self.lost, "per_second": self.received / self.seconds}
+        rates = {"per_second": self.received / self.seconds}
+        if self.cpu_seconds:
+            rates["per_cpu_second"] = self.received / self.cpu_seconds
+        return {**asdict(self), "lost": self.lost, **rates}
 
 
 class Clock:
@@ -296,6 +299,41 @@ async def rooms(layer: ChannelLayer, *, count: int, rooms: int = 50, consumers: 
         await audience.leave()
     forget_warm_up(inboxes)
     return result_of(rooms * consumers * count, inboxes, clock)
+
+
+async def spread(
+    layer: ChannelLayer, *, count: int, make: Callable[[], Any], layers: int = 10, consumers: int = 200
+) -> Result:
+    """`count` broadcasts to a group whose members live in ten processes, as far as Redis can tell: on layers of their
+    own, which `make` makes. Each is sent when the last has reached everyone."""
+    others = [make() for _ in range(layers)]
+    name = f"bench.{uuid.uuid4().hex}"
+    channels = [(other, await other.new_channel()) for other in others for _ in range(consumers // layers)]
+    inboxes = [Inbox() for _ in channels]
+    clock = Clock()
+    for other, channel in channels:
+        await other.group_add(name, channel)
+
+    async def broadcast(numbers: range) -> None:
+        tasks = spawn(
+            consume(other, channel, inbox, numbers.stop)
+            for (other, channel), inbox in zip(channels, inboxes, strict=True)
+        )
+        for number in numbers:
+            await layer.group_send(name, chat_message(number))
+            while any(len(inbox.numbers) <= number for inbox in inboxes):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        await finish(tasks)
+
+    try:
+        await asyncio.wait_for(broadcast(range(1)), WAIT)
+        with clock.measure():
+            await asyncio.wait_for(broadcast(range(1, count + 1)), WAIT)
+    finally:
+        for other in others:
+            await other.close_pools()
+    forget_warm_up(inboxes)
+    return result_of(len(channels) * count, inboxes, clock)
 
 
 async def storm(layer: ChannelLayer, *, count: int, consumers: int = 1000) -> Result:

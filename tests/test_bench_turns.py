@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.compare import faults_of, measure, plan, take_turn, workload_table
 from bench.processes import Contender
 from bench.promises import check
 from bench.server import Server
+from tests.clusters import Cluster
 
 HERE = Path(sys.executable)
 FAST = Contender("fast", "ours", HERE, "core", "upstream")
@@ -54,6 +56,17 @@ def test_one_turn_of_each_kind(case: str, own_server: Any) -> None:
     assert (line["lost"], line["repeated"], line["disordered"]) == (0, 0, 0)
     assert line["server"]["cpu_us"] >= 0
     assert sum(line["server"].values()) > 0
+
+
+@pytest.mark.parametrize("case", ["cluster-pairs", "cluster-spread", "spread"])
+def test_one_turn_on_a_cluster_and_beside_it(case: str, own_server: Any) -> None:
+    with ExitStack() as stack:
+        nodes = stack.enter_context(Cluster()).urls if CASES[case].cluster else []
+        line = take_turn((case, FAST, "asyncio", 3), [own_server().url], quiet(), nodes)
+    assert "failed" not in line, line["failed"]
+    assert line["sent"] > 0
+    assert (line["lost"], line["repeated"], line["disordered"]) == (0, 0, 0)
+    assert line["per_cpu_second"] > 0
 
 
 def test_nothing_is_left_on_the_server(own_server: Any) -> None:

@@ -63,6 +63,9 @@ _MORE = object()
 class Link(asyncio.Protocol):
     """One live socket, from take-over to loss. ``on_lost`` is called once, with the reason."""
 
+    #: What takes each reply, where they answer no commands; else the oldest command that waits for one has it.
+    on_push: Callable[[Any], None] | None = None
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -170,6 +173,8 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         gets = self._reader.gets
+        push = self.on_push
+        in_flight = self.in_flight
         self._stats.bytes_received += len(data)
         self._reader.feed(data)
         self.last_activity = self._loop.time()
@@ -181,7 +186,12 @@ class Link(asyncio.Protocol):
                 # What follows the last whole reply is at most what came with it.
                 self._partial = 0
                 try:
-                    self.take(reply)
+                    if push is not None:
+                        push(reply)
+                    elif in_flight:
+                        in_flight.popleft().resolve(reply)
+                    else:
+                        self.abort(ConnectionError(f"an unexpected reply: {reprlib.repr(reply)}"))
                 except UnexpectedReply as error:
                     # Nothing that comes behind it on this socket can be trusted to belong to whom it is given.
                     self.abort(error)
@@ -199,13 +209,6 @@ class Link(asyncio.Protocol):
                 self.abort(self.leaving)
         elif self.writable and len(self.in_flight) < MAX_IN_FLIGHT:
             self._on_writable()
-
-    def take(self, reply: Any) -> None:
-        """Give a reply to the oldest command that waits for one."""
-        if self.in_flight:
-            self.in_flight.popleft().resolve(reply)
-        else:
-            self.abort(ConnectionError(f"an unexpected reply: {reprlib.repr(reply)}"))
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -271,15 +274,10 @@ class Link(asyncio.Protocol):
 class PushLink(Link):
     """A live socket on which the server pushes messages: each reply goes to ``on_push``."""
 
-    on_push: Callable[[Any], None]
-
     def write(self, data: bytes, requests: Sequence[Answerable]) -> None:
         """Write commands. No reply is matched to them: the subscriber checks by itself whether the server is alive."""
         self._stats.bytes_sent += len(data)
         self._transport.write(data)
-
-    def take(self, reply: Any) -> None:
-        self.on_push(reply)
 
 
 def _yes() -> bool:

@@ -248,7 +248,7 @@ class Pump(Connection):
             if isinstance(target, Inbox) and target not in self._recent:
                 self._recent[target] = ReadAhead()
         for inbox, ahead in self._recent.items():
-            if inbox.key in self.awaited and (count := ahead.count):
+            if inbox.key in self.awaited and (count := ahead.count_behind()):
                 commands.append((b"ZRANGE", inbox.key, 0, count - 1))
                 expected.append(_Peek(self, inbox, inbox.epoch, ahead, count))
         self._due = len(expected) - removals

@@ -8,6 +8,8 @@ Rules kept here:
 - Nothing is read ahead before the size of a message is known, nor while messages are large.
 - The expected size of a reply is at most ``READ_BYTES``. The expectation rises at once and falls slowly.
 - The number of members grows only while replies are full, so that a key that was idle begins with few.
+- Behind a popped message nothing is looked for each time while there was nothing: messages that come one at a time cost
+  a command less, and what comes at once after that waits for a few round trips more, once.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ FEWEST_MEMBERS, MOST_MEMBERS = 8, 512
 #: By how much the number of members grows after a full reply.
 GROWTH = 4
 
+#: After so many looks behind a popped message that found nothing, so many are left out for each one that is made.
+EMPTY_LOOKS, LEFT_OUT = 2, 3
+
 #: Bytes that a reply is expected to have at most.
 READ_BYTES = 1_000_000
 
@@ -30,10 +35,13 @@ REMOVAL_BYTES = 1_000_000
 class ReadAhead:
     """How many members of one key to read at once, from what was seen of it."""
 
-    __slots__ = ("_most", "_size")
+    __slots__ = ("_empty", "_left_out", "_most", "_size")
 
     def __init__(self) -> None:
         self._most = FEWEST_MEMBERS
+        #: Looks in a row that found nothing, and how many were left out since the last.
+        self._empty = 0
+        self._left_out = 0
         # Expected bytes of a member; unknown at first.
         self._size: float | None = None
 
@@ -41,6 +49,15 @@ class ReadAhead:
     def count(self) -> int:
         """The number of members to read now; 0 when the next one may be too large to be read ahead."""
         return 0 if self._size is None else min(self._most, int(READ_BYTES / self._size))
+
+    def count_behind(self) -> int:
+        """Return how many members to read behind the message that is waited for now; 0 for no look."""
+        if self._empty >= EMPTY_LOOKS:
+            if self._left_out < LEFT_OUT:
+                self._left_out += 1
+                return 0
+            self._left_out = 0
+        return self.count
 
     def popped(self, member: bytes) -> None:
         """Learn from a member that came alone."""
@@ -50,6 +67,9 @@ class ReadAhead:
         """Learn from the reply to a request for ``asked`` members."""
         if members:
             self._learn(sum(map(len, members)) / len(members))
+            self._empty = 0
+        else:
+            self._empty += 1
         if len(members) == asked:
             self._most = min(self._most * GROWTH, MOST_MEMBERS)
         else:

@@ -23,6 +23,8 @@ __all__ = [
     "Lock",
     "Mailbox",
     "MailboxTable",
+    "PublishCommands",
+    "PublishGatherer",
     "StoredMessage",
     "Waiter",
     "Waker",
@@ -51,7 +53,7 @@ COMPILED: bool = os.environ.get("CHANNELS_REDIS_FAST_PURE", "") in ("", "0")
 
 if COMPILED and not TYPE_CHECKING:
     try:
-        from channels_redis_fast._ext.batches import Batch, Gatherer, KeyBatch
+        from channels_redis_fast._ext.batches import Batch, Gatherer, KeyBatch, PublishCommands, PublishGatherer
         from channels_redis_fast._ext.capacity import CapacityTable
         from channels_redis_fast._ext.codec import EnvelopeCodec
         from channels_redis_fast._ext.envelope import (
@@ -76,7 +78,7 @@ if COMPILED and not TYPE_CHECKING:
         COMPILED = False
 
 if TYPE_CHECKING or not COMPILED:
-    from channels_redis_fast.hot.batches import Batch, Gatherer, KeyBatch
+    from channels_redis_fast.hot.batches import Batch, Gatherer, KeyBatch, PublishCommands, PublishGatherer
     from channels_redis_fast.hot.capacity import CapacityTable
     from channels_redis_fast.hot.codec import EnvelopeCodec
     from channels_redis_fast.hot.envelope import (

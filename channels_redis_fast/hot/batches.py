@@ -154,3 +154,102 @@ class Gatherer:
 
     def _write_early(self) -> None:
         raise NotImplementedError
+
+
+class PublishCommands:
+    """Commands that leave together, each with a waiter of its own, which ends when a number answers it.
+
+    `queues`: whatever was handed in beside some of the messages. `answered`: how many have been, or will not be.
+    `size`: bytes of the payloads that were put in. The subclass takes replies that are no numbers.
+    """
+
+    __slots__ = ("answered", "messages", "queues", "size", "waiters")
+
+    def __init__(self, *arguments: Any) -> None:
+        self.messages: list[Any] = []
+        self.waiters: list[Waiter[None]] = []
+        self.queues: list[Any] = []
+        self.answered = 0
+        self.size = 0
+
+    def reply(self, reply: Any, /) -> bool:
+        """Take the next reply; return whether all the commands have to be written again, which they never have."""
+        if type(reply) is not int:
+            return self._take_other(reply)
+        at = self.answered
+        if not 0 <= at < len(self.waiters):
+            raise IndexError("a reply to no command")
+        waiter = self.waiters[at]
+        self.answered += 1
+        if type(waiter) is Waiter and waiter._state == _PENDING:
+            waiter._finish(_FINISHED, None)
+        return False
+
+    def _take_other(self, reply: Any) -> bool:
+        raise NotImplementedError
+
+
+class PublishGatherer:
+    """Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+
+    `waker`: of the waiters. `word`: the command that publishes. `messages`, `size`: how many messages and bytes of
+    payloads a batch may hold. `early`: from how many messages, or at which size, on `_write_early` is called; in a tick
+    in which it was for their number, the next time at twice as many.
+    """
+
+    __slots__ = ("_batch", "_early", "_first_early", "_messages", "_size", "_waker", "_word")
+
+    def __init__(self, waker: Waker, word: bytes, messages: int, size: int, early: int, /) -> None:
+        self._waker = waker
+        self._word = word
+        self._messages = messages
+        self._size = size
+        self._first_early = self._early = early
+        #: What more messages can still go into.
+        self._batch: PublishCommands | None = None
+
+    def publish(self, channel: bytes, payload: bytes, queue: Any = None, /) -> Waiter[None]:
+        """Add one message to the tick's batch; return the waiter of its outcome.
+
+        `queue`: what goes beside it into the batch's `queues`, None for nothing.
+        """
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = self._open()
+        waiter: Waiter[None] = Waiter(self._waker)
+        batch.messages.append((self._word, channel, payload))
+        batch.waiters.append(waiter)
+        batch.size += len(payload)
+        if queue is not None:
+            batch.queues.append(queue)
+        if len(batch.messages) >= self._early or batch.size >= self._size:
+            self._begin_writing(batch)
+        return waiter
+
+    def _begin_writing(self, batch: PublishCommands) -> None:
+        """Have a batch written before the tick ends; if the socket does not take it, and it is full, end it."""
+        early = self._early
+        if len(batch.messages) >= early:
+            early = min(2 * early, self._messages)
+        self._write_early()
+        # Afterwards: the batch that was just written is not a small one.
+        self._early = early
+        if self._batch is batch and (len(batch.messages) >= self._messages or batch.size >= self._size):
+            self._batch = None
+
+    def end_batch(self) -> None:
+        """Take no more messages into the batch that is open: what comes now is to be behind something else."""
+        self._batch = None
+
+    def seal(self, batch: PublishCommands, /) -> None:
+        """Take no more messages into a batch that is being written, or never will be."""
+        if self._batch is batch:
+            self._batch = None
+            if len(batch.messages) < self._early:
+                self._early = self._first_early
+
+    def _open(self) -> PublishCommands:
+        raise NotImplementedError
+
+    def _write_early(self) -> None:
+        raise NotImplementedError

@@ -170,6 +170,42 @@ class MailboxTable:
                 left.append(channel)
         return left
 
+    def keep_from(
+        self,
+        deliveries: list[Delivery],
+        at: int,
+        name: str,
+        capacity_of: Callable[[str], int],
+        deadline: float,
+        sent_at: float,
+        /,
+    ) -> int:
+        """Put deliveries into their mailboxes, from a position on; return that of the first that is left to the caller.
+
+        That is one to several channels, and one that `keep` would leave. Stopping there keeps the order of each
+        channel. `name` is the channel of those that name none. The caller holds the lock.
+        """
+        if at < 0:
+            raise IndexError("a position is not negative")
+        while at < len(deliveries):
+            delivery = deliveries[at]
+            if type(delivery) is not tuple or len(delivery) != 2:
+                raise TypeError("a delivery is a tuple of an address and a message")
+            address, message = delivery
+            if isinstance(address, list):
+                break
+            channel = address or name
+            try:
+                has_room = self._has_room(channel, capacity_of)
+            except Exception:
+                # The caller asks again, and reports it.
+                break
+            if not has_room:
+                break
+            self.put(channel, StoredMessage(message, deadline, False, math.inf, sent_at), False)
+            at += 1
+        return at
+
     def _has_room(self, channel: str, capacity_of: Callable[[str], int]) -> bool:
         if channel in self.waiting:
             return False
@@ -178,18 +214,25 @@ class MailboxTable:
         return not mailbox or len(mailbox) < capacity
 
     def hand_in(
-        self, channel: str, message: Message, here: Waker, capacity_of: Callable[[str], int], lifetime: float, /
+        self,
+        channel: str,
+        message: Message,
+        here: Waker,
+        capacity_of: Callable[[str], int],
+        lifetime: float,
+        is_measured: bool = True,
+        /,
     ) -> int:
         """Give a message to the one receiver of a channel, in this loop, or store it where nobody waits and there is
         room: for one message at least, as in `keep`. Takes the lock.
 
         Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. `here` is the
-        waker of the event loop that this is called in; what is stored is kept for `lifetime` seconds. The message is
-        sent now: from here its lag is measured. Raises what `capacity_of` does.
+        waker of the event loop that this is called in; what is stored is kept for `lifetime` seconds. `is_measured`:
+        whether the message is sent now, so that its lag is measured from here. Raises what `capacity_of` does.
         """
         with self._lock:
             if self._give(channel, _same, message, here):
-                if self._lag is not None:
+                if is_measured and self._lag is not None:
                     self._lag.add(0.0)
                 return 0
             if channel in self.waiting:
@@ -199,7 +242,8 @@ class MailboxTable:
                 return -1
             before = self.held
             now = time.monotonic()
-            self.put(channel, StoredMessage(message, now + lifetime, False, math.inf, now), False)
+            sent_at = now if is_measured else 0.0
+            self.put(channel, StoredMessage(message, now + lifetime, False, math.inf, sent_at), False)
             return self.held - before
 
     def put(self, channel: str, stored: StoredMessage, first: bool, /) -> int:

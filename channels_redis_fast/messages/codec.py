@@ -132,16 +132,12 @@ class PayloadCodec(SingleMessageCodec):
     def __init__(self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any], plain: bool) -> None:
         self._serialize = serialize
         self._deserialize = deserialize
-        self._plain = plain
+        #: Whether dicts are packed as our msgpack.
+        self.is_plain = plain
         self.copy = None if plain else deepcopy
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether dicts are packed as our msgpack."""
-        return self._plain
-
     def encode(self, message: Message, channel: str | None, /) -> bytes:
-        if self._plain and isinstance(message, dict):
+        if self.is_plain and isinstance(message, dict):
             return encode(message, None, 0)
         return _as_bytes(self._serialize(message))
 
@@ -149,7 +145,7 @@ class PayloadCodec(SingleMessageCodec):
         return [self.encode(message, None)] * len(channels)
 
     def decode(self, member: bytes, /) -> Delivery:
-        if self._plain:
+        if self.is_plain:
             try:
                 address, message = decode(member, 0)
                 if address is None:

@@ -315,16 +315,23 @@ class Mailboxes(MailboxTable):
             if not left:
                 return given
             before = self.held
+            capacity_of = self._limits.capacity_of
             deadline = time.monotonic() + self._limits.expiry
-            for address, message in left:
+            at = 0
+            while True:
+                # Those of a busy consumer, on whose channel nobody waits just now.
+                start, at = at, self.keep_from(left, at, self.name, capacity_of, deadline, sent_at)
+                given += at - start
+                if at == len(left):
+                    break
+                address, message = left[at]
+                at += 1
                 if isinstance(address, list):
                     given += self._deliver_to_several(address, message, deadline, here, sent_at)
                     continue
                 channel = address or self.name
                 try:
-                    stored = StoredMessage(message, deadline, False, math.inf, sent_at)
-                    if self.keep([channel], stored, self._limits.capacity_of):
-                        self._hand_over(channel, stored, here.loop)
+                    self._hand_over(channel, StoredMessage(message, deadline, False, math.inf, sent_at), here.loop)
                     given += 1
                 except Exception as error:
                     self._limits.undeliverable(channel, error)

@@ -26,11 +26,12 @@ from ..connection.script import Script
 from ..drain import Drain
 from ..history import Asked, Histories, History, Stream
 from ..history import scripts as history_scripts
-from ..hot import Waiter, Waker
+from ..hot import Waiter, Waker, decode
 from ..loops import Closable
 from ..messages.codec import Delivery, Message, PayloadCodec
 from ..messages.exclusion import EXCLUDED, take_excluded
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected, take_abandoned
+from ..messages.memory_limit import PROCESS
 from ..presence import FIELD, Leases, Presences, SeenEvents
 from ..presence.scripts import CHANGE
 from ..process import Process, current_number
@@ -80,6 +81,8 @@ class PubSubLoop:
         self._limits = limits
         self._stats: Stats = limits.stats
         self._codec = codec
+        #: Whether a message is what the compiled function makes of a payload, with nothing to be looked at.
+        self._is_plain = codec.is_plain and presences is None
         self._shard_of = shard_of
         self._grace = grace
         #: The channels whose receiver has left, and when they are dropped.
@@ -341,8 +344,8 @@ class PubSubLoop:
         """Give a message to a channel, or to several. ``sent_at``: as in ``Mailboxes.deliver``."""
         deliveries: list[Delivery] = [(target, message)]
         self._stats.deliveries += self.boxes.deliver(deliveries, self.waker, sent_at)
-        if self.boxes.stored and self._sweep is None and self._limits.expiry < math.inf:
-            self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)
+        if self.boxes.stored:
+            self._plan_sweep()
 
     # Coming and going.
 
@@ -429,7 +432,10 @@ class PubSubLoop:
             self.clear_abandoned()
         target = name.decode()
         members: list[str] | None = None
-        if target not in self.channels:
+        if target in self.channels:
+            if self._is_plain and self._hand_in(target, payload):
+                return
+        else:
             members = list(self.groups.get(target, ()))
             if not members or (self.recovery is not None and self.recovery.takes(target, payload)):
                 return
@@ -444,6 +450,29 @@ class PubSubLoop:
             members = [channel for channel in members if channel not in excluded]
         if members:
             self.deliver(members, message)
+
+    def _hand_in(self, channel: str, payload: bytes) -> bool:
+        """Do with a payload what ``decode`` and ``deliver`` do, for the usual ones; return whether it was one."""
+        limits = self._limits
+        try:
+            address, message = decode(payload, 0)
+            if address is not None:
+                return False
+            # Not measured: when it was sent is not in it.
+            grown = self.boxes.hand_in(channel, message, self.waker, limits.capacity_of, limits.expiry, False)
+        except Exception:
+            return False
+        if grown < 0:
+            return False
+        self._stats.deliveries += 1
+        if grown:
+            PROCESS.grew(grown)
+            self._plan_sweep()
+        return True
+
+    def _plan_sweep(self) -> None:
+        if self._sweep is None and self._limits.expiry < math.inf:
+            self._sweep = self.loop.call_later(self._limits.expiry, self._run_sweep)
 
     def _run_sweep(self) -> None:
         with self._limits.lock:

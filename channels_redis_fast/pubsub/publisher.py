@@ -19,7 +19,7 @@ from ..connection.identity import ServerIdentity
 from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS, UnexpectedReply
 from ..connection.requests import Pending
-from ..hot import Waiter, Waker
+from ..hot import PublishCommands, PublishGatherer, Waiter, Waker
 from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 
 #: Bytes of payloads after which a batch takes no more, so that no write holds much more than one payload beyond this.
@@ -33,87 +33,69 @@ MakeRequest = Callable[["CommandConnection | SlotQueue"], Pending]
 class BatchOwner(Protocol):
     """What fills batches, or sends the messages of one again by themselves."""
 
-    def seal(self, batch: PublishBatch) -> None:
+    def seal(self, batch: PublishBatch, /) -> None:
         """Take no more messages into a batch that is being written, or never will be."""
 
 
-class PublishBatch:
+class PublishBatch(PublishCommands):
     """
     Commands that publish and leave together; each has a waiter of its own.
 
-    Those that a server would not carry out are written again by themselves, in their order.
+    Those that a server would not carry out are written again by themselves, in their order. ``queues``: on a cluster
+    the queue that has counted each message; empty where there are none.
     """
 
-    __slots__ = (
-        "_answered",
-        "_dialect",
-        "_not_done",
-        "_publisher",
-        "connection",
-        "messages",
-        "queues",
-        "size",
-        "waiters",
-    )
+    __slots__ = ("_dialect", "_not_done", "_publisher", "connection")
 
     repeatable = False
     first_lost = 0.0
 
     def __init__(self, publisher: BatchOwner, connection: CommandConnection | SlotQueue, dialect: Dialect) -> None:
+        super().__init__()
         self._publisher = publisher
         self._dialect = dialect
-        self._answered = 0
         #: Positions of messages that were answered, and not carried out.
         self._not_done: list[int] = []
         self.connection = connection
-        #: Bytes of the payloads in it.
-        self.size = 0
-        self.messages: list[Command] = []
-        self.waiters: list[Waiter[None]] = []
-        #: On a cluster the queue that has counted each message; empty where there are none.
-        self.queues: list[SlotQueue] = []
 
     def commands(self, server: ServerIdentity) -> Sequence[Command]:
         self._publisher.seal(self)
-        if self._answered:
+        if self.answered:
             self._keep_unanswered()
         stats = self.connection.stats
         stats.batches += 1
         stats.batch_messages.add(len(self.messages))
         return self.messages
 
-    def reply(self, reply: Any) -> bool:
-        if reply.__class__ is not int and not isinstance(reply, Exception):
+    def _take_other(self, reply: Any) -> bool:
+        if not isinstance(reply, Exception):
             raise UnexpectedReply.to(self._dialect.publish.decode(), reply)
-        waiter = self.waiters[self._answered]
-        self._answered += 1
+        waiter = self.waiters[self.answered]
+        self.answered += 1
         if not waiter.done():
-            if isinstance(reply, Exception):
-                label = f"Redis at {self.connection.dialer.label}"
-                waiter.set_exception(self._dialect.explain(self._dialect.publish, reply, label))
-            else:
-                waiter.set_result(None)
+            label = f"Redis at {self.connection.dialer.label}"
+            waiter.set_exception(self._dialect.explain(self._dialect.publish, reply, label))
         return False
 
     def not_done(self) -> None:
-        self._not_done.append(self._answered)
-        self._answered += 1
+        self._not_done.append(self.answered)
+        self.answered += 1
 
     def fail(self, error: Exception) -> None:
         self._publisher.seal(self)
         self._keep_unanswered()
-        self._answered = len(self.messages)
+        self.answered = len(self.messages)
         fail(self.waiters, error)
 
     def _unanswered(self) -> list[int]:
         """Return the positions of the messages that were not answered, or not carried out."""
-        return [*self._not_done, *range(self._answered, len(self.messages))]
+        return [*self._not_done, *range(self.answered, len(self.messages))]
 
     def _keep_unanswered(self) -> None:
         kept = self._unanswered()
         self.messages = [self.messages[position] for position in kept]
         self.waiters = [self.waiters[position] for position in kept]
-        self._answered = 0
+        self.answered = 0
         self._not_done.clear()
 
 
@@ -123,10 +105,10 @@ class NodeBatch(PublishBatch, Reclaimable):
     __slots__ = ()
 
     def reply(self, reply: Any) -> bool:
-        position = self._answered
+        position = self.answered
         queue = self.queues[position]
         if reply.__class__ in REDIRECTIONS:
-            self._answered += 1
+            self.answered += 1
             queue.came_back(self._alone(position), reply)
         else:
             super().reply(reply)
@@ -158,12 +140,12 @@ class NodeBatch(PublishBatch, Reclaimable):
         return batch
 
 
-class Publisher:
+class Publisher(PublishGatherer):
     """
     Fills the batches of one connection in one event loop.
 
-    When a batch is full and when it is written before the tick ends is decided here, for servers and for clusters. The
-    rule is that of ``hot``'s ``Gatherer``, which fills those of the core layer.
+    ``publish`` is the gatherer's: it adds one message to the tick's batch; its waiter raises redis-py's errors. On a
+    cluster it is given the queue of the channel's slot, which has counted the message.
     """
 
     def __init__(
@@ -173,48 +155,12 @@ class Publisher:
         dialect: Dialect = PLAIN,
         batch_class: type[PublishBatch] = PublishBatch,
     ) -> None:
+        super().__init__(waker, dialect.publish, MAX_MESSAGES, MAX_BYTES, EARLY)
         self._connection = connection
         self._dialect = dialect
-        self._command = dialect.publish
-        self._new_waiter = waker.waiter
         self._batch_class = batch_class
-        self._batch: PublishBatch | None = None
         #: What was handed in last, if more may join it.
         self.last: Pending | None = None
-        self._early = EARLY
-
-    def publish(self, channel: bytes, payload: bytes, queue: SlotQueue | None = None) -> Waiter[None]:
-        """
-        Add one message to the tick's batch. The waiter raises redis-py's errors.
-
-        ``queue``: that of the channel's slot, on a cluster; it has counted the message.
-        """
-        batch = self._batch
-        if batch is None:
-            self.last = None
-            batch = self._batch = self._batch_class(self, self._connection, self._dialect)
-            self._connection.submit(batch)
-        waiter: Waiter[None] = self._new_waiter()
-        messages = batch.messages
-        messages.append((self._command, channel, payload))
-        batch.waiters.append(waiter)
-        batch.size += len(payload)
-        if queue is not None:
-            batch.queues.append(queue)
-        if len(messages) >= self._early or batch.size >= MAX_BYTES:
-            self._write_early(batch)
-        return waiter
-
-    def _write_early(self, batch: PublishBatch) -> None:
-        """Have a batch written before the tick ends, if the socket takes it; if not, and it is full, end it."""
-        early = self._early
-        if len(batch.messages) >= early:
-            early = min(2 * early, MAX_MESSAGES)
-        self._connection.write_now()
-        # Afterwards: the batch that was just written is not a small one.
-        self._early = early
-        if self._batch is batch and (len(batch.messages) >= MAX_MESSAGES or batch.size >= MAX_BYTES):
-            self.end_batch()
 
     def submit(self, channel: bytes, make: MakeRequest, is_joined: bool = False) -> None:
         """
@@ -227,16 +173,14 @@ class Publisher:
         self.last = request if is_joined else None
         self._connection.submit(request)
 
-    def end_batch(self) -> None:
-        """Take no more messages into the batch that is open: what comes now is to be behind something else."""
-        self._batch = None
+    def _open(self) -> PublishBatch:
+        self.last = None
+        batch = self._batch_class(self, self._connection, self._dialect)
+        self._connection.submit(batch)
+        return batch
 
-    def seal(self, batch: PublishBatch) -> None:
-        """Take no more messages into a batch that is being written, or never will be."""
-        if self._batch is batch:
-            self._batch = None
-            if len(batch.messages) < self._early:
-                self._early = EARLY
+    def _write_early(self) -> None:
+        self._connection.write_now()
 
 
 class ClusterPublisher:
@@ -281,7 +225,7 @@ class ClusterPublisher:
             self._publishers[node].end_batch()
         queue.submit(request)
 
-    def seal(self, batch: PublishBatch) -> None:
+    def seal(self, batch: PublishBatch, /) -> None:
         """Called for a message that goes alone: no other is ever put beside it."""
 
     def _forget_servers(self) -> None:

@@ -12,7 +12,9 @@ import redis
 
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.core.read_ahead import (
+    EMPTY_LOOKS,
     FEWEST_MEMBERS,
+    LEFT_OUT,
     MOST_MEMBERS,
     READ_BYTES,
     REMOVAL_BYTES,
@@ -101,6 +103,45 @@ def test_the_number_read_grows_while_replies_are_full_and_is_bounded_in_bytes() 
         ahead.read(ahead.count, [])
         ahead.popped(b"x")
     assert ahead.count == FEWEST_MEMBERS
+
+
+def test_looks_that_find_nothing_become_rare_until_one_finds_something() -> None:
+    ahead = ReadAhead()
+    assert ahead.count_behind() == 0
+    ahead.popped(b"x")
+
+    def looks(waits: int, found: int) -> list[bool]:
+        """For each wait whether there was a look, which found so much."""
+        made = []
+        for _ in range(waits):
+            count = ahead.count_behind()
+            made.append(count > 0)
+            if count:
+                ahead.read(count, [b"x"] * found)
+        return made
+
+    rare = [*[False] * LEFT_OUT, True]
+    assert looks(EMPTY_LOOKS + 2 * len(rare), 0) == [True] * EMPTY_LOOKS + 2 * rare
+    assert looks(len(rare) + 2, 1) == [*rare, True, True]
+    assert looks(EMPTY_LOOKS + 1, 0) == [True] * EMPTY_LOOKS + [False]
+
+
+async def test_messages_one_at_a_time_are_not_looked_behind_each_time(make_layer: MakeLayer, raw: redis.Redis) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+
+    async def trips(count: int) -> int:
+        """How many looks these were."""
+        before = raw.info("commandstats").get("cmdstat_zrange", {}).get("calls", 0)
+        for number in range(count):
+            await layer.send(channel, {"n": number})
+            assert (await layer.receive(channel))["n"] == number
+        return raw.info("commandstats").get("cmdstat_zrange", {}).get("calls", 0) - before  # type: ignore[no-any-return]
+
+    assert await trips(40) <= 20
+    # Many at once all come, in order, though nobody looked.
+    await layer.send_many([(channel, {"n": number}) for number in range(60)])
+    assert [(await layer.receive(channel))["n"] for _ in range(60)] == [*range(60)]
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,8 @@ def handed_in(hot: Any) -> Any:
     table, waker, made = table_of(hot, lag)
     channels = ("a", "x", "x", "x", "b", "d", "stored")
     sizes = [table.hand_in(channel, {"n": [1]}, waker, lambda channel: 2, 60.0) for channel in channels]
-    taken = made[0].take(), [table.claim("x", waker).take() for _ in range(2)]
+    sizes += [table.hand_in(channel, {"n": 2}, waker, len, 60.0, False) for channel in ("z", "c")]
+    taken = made[0].take(), [table.claim("x", waker).take() for _ in range(2)], table.claim("z", waker).take()
     return sizes, taken, sorted(table.waiting), sorted(table.stored), table.held, lag.counts()
 
 
@@ -162,6 +163,27 @@ def handed_in_wrongly(hot: Any, channel: Any, capacity_of: Any) -> Any:
     table, waker, _ = table_of(hot)
     table.put("x", hot.StoredMessage({}, 1.0, False), False)
     return table.hand_in(channel, {}, waker, capacity_of, 60.0)
+
+
+def kept_from(hot: Any, at: int = 0) -> Any:
+    """Deliveries to mailboxes: with room, of no name, to one who waits, to several, to no channel, without room."""
+    table, _, _ = table_of(hot)
+    to = ("x", None, "x", "a", "y", ["y"], "x", "y", "unknown", [], "last")
+    deliveries: list[Any] = [(channel, {"n": n}) for n, channel in enumerate(to)]
+    ends = []
+    while at < len(deliveries):
+        at = table.keep_from(deliveries, at, "own", {"x": 2, "y": 5, "own": 1, "last": 1}.__getitem__, 9.0, 1.5)
+        ends.append(at)
+        at += 1
+    boxes = {
+        channel: [(one.message, one.deadline, one.sent_at) for one in box] for channel, box in table.stored.items()
+    }
+    return ends, {channel: boxes[channel] for channel in ("x", "own", "y", "last")}, table.held
+
+
+def kept_wrongly(hot: Any, deliveries: Any, at: int) -> Any:
+    """Deliveries that are none, or from where none can be."""
+    return table_of(hot)[0].keep_from(deliveries, at, "own", len, 9.0, 0.0)
 
 
 def stored(hot: Any) -> Any:
@@ -249,6 +271,64 @@ def gathered(hot: Any) -> Any:
         batch.accept()
         sender.seal(batch)
     return arguments, alone.arguments(60), found, [waiter.done() for waiter in waiters]
+
+
+def publisher_of(hot: Any, early: int = 3) -> Any:
+    """A gatherer of messages that are published, whose batches are kept in `batches`."""
+
+    class Batch(hot.PublishCommands):  # type: ignore[misc]
+        def _take_other(self, reply: Any) -> Any:
+            self.answered += 1
+            return reply
+
+    class Publisher(hot.PublishGatherer):  # type: ignore[misc]
+        batches: list[Any]
+
+        def _open(self) -> Any:
+            self.batches.append(Batch())
+            return self.batches[-1]
+
+        def _write_early(self) -> None:
+            if len(self.batches) % 2:
+                self.seal(self.batches[-1])
+
+    publisher = Publisher(hot.Waker(Loop()), b"PUBLISH", 5, 400, early)
+    publisher.batches = []
+    return publisher
+
+
+def published(hot: Any) -> Any:
+    """A tick's messages, in several batches, some with a queue; answered, and some not."""
+    publisher = publisher_of(hot)
+    waiters = [publisher.publish(b"c%d" % (n % 3), BODY[: 30 * (n % 9)], n if n % 4 == 1 else None) for n in range(30)]
+    publisher.end_batch()
+    waiters.append(publisher.publish(b"c", b""))
+    waiters[2].cancel()
+    replies = [
+        batch.reply(5 if n % 5 else "no number") for batch in publisher.batches for n in range(len(batch.messages))
+    ]
+    seen = [
+        (batch.messages, len(batch.waiters), batch.queues, batch.size, batch.answered) for batch in publisher.batches
+    ]
+    publisher.seal(publisher.batches[-1])
+    publisher.seal(publisher.batches[0])
+    return replies, seen, [waiter.done() for waiter in waiters]
+
+
+def answered_once_too_often(hot: Any, at: int) -> Any:
+    """A reply to no command."""
+    publisher = publisher_of(hot)
+    publisher.publish(b"c", b"x")
+    (batch,) = publisher.batches
+    batch.answered = at
+    return batch.reply(1)
+
+
+def published_nowhere(hot: Any) -> Any:
+    """A message whose batch cannot be made."""
+    publisher = publisher_of(hot)
+    publisher._open = BODY.index  # type: ignore[method-assign]
+    return publisher.publish(b"c", b"x")
 
 
 def not_opened(hot: Any) -> Any:

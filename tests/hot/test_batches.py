@@ -203,3 +203,96 @@ async def test_wrong_arguments_are_no_crash(twins: Any) -> None:
         compiled.KeyBatch(b"a", None)
     with pytest.raises(TypeError):
         compiled.Batch().take(None)
+
+
+# Messages that are published.
+
+
+@pytest.fixture
+def publisher(hot: Any) -> Callable[..., Any]:
+    """A gatherer of messages that keeps the batches it opened; `written`: whether the socket takes what it is given."""
+
+    class Batch(hot.PublishCommands):  # type: ignore[misc, name-defined]
+        def _take_other(self, reply: Any) -> bool:
+            raise LookupError(reply)
+
+    class Kept(hot.PublishGatherer):  # type: ignore[misc, name-defined]
+        def __init__(self, messages: int = 100, size: int = 1000, early: int = 100, written: bool = True) -> None:
+            super().__init__(hot.Waker(asyncio.get_running_loop()), b"PUBLISH", messages, size, early)
+            self.opened: list[Any] = []
+            self.early: list[int] = []
+            self.written = written
+
+        def _open(self) -> Any:
+            self.opened.append(Batch())
+            return self.opened[-1]
+
+        def _write_early(self) -> None:
+            self.early.append(len(self.opened[-1].messages))
+            if self.written:
+                self.seal(self.opened[-1])
+
+    return Kept
+
+
+async def test_published_messages_leave_together(publisher: Any) -> None:
+    gather = publisher()
+    sent = [gather.publish(b"a", b"1"), gather.publish(b"b", b"22", "queue"), gather.publish(b"a", b"3")]
+    gather.end_batch()
+    gather.publish(b"c", b"")
+    first, second = gather.opened
+    assert first.messages == [(b"PUBLISH", b"a", b"1"), (b"PUBLISH", b"b", b"22"), (b"PUBLISH", b"a", b"3")]
+    assert (first.waiters, first.queues, first.size, first.answered) == (sent, ["queue"], 4, 0)
+    assert (second.messages, second.queues) == ([(b"PUBLISH", b"c", b"")], [])
+
+
+async def test_each_reply_ends_the_next_wait(publisher: Any) -> None:
+    gather = publisher()
+    sent = [gather.publish(b"a", b"x") for _ in range(4)]
+    (batch,) = gather.opened
+    sent[1].cancel()
+    assert [batch.reply(number) for number in range(3)] == [False] * 3
+    assert [one.done() for one in sent] == [True, True, True, False]
+    assert (sent[0].take(), sent[1].cancelled(), batch.answered) == (None, True, 3)
+    # True is no reply of Redis' to this, but for Python a number.
+    for odd in (True, None, b"1", [1]):
+        with pytest.raises(LookupError):
+            batch.reply(odd)
+    batch.reply(0)
+    with pytest.raises(IndexError):
+        batch.reply(0)
+    assert batch.answered == 4
+    await end()
+
+
+async def test_published_messages_are_written_early(publisher: Any) -> None:
+    gather = publisher(messages=20, size=1000, early=3)
+    for number in range(40):
+        gather.publish(b"a", b"%d" % number)
+    # Twice as many each time, up to the most that a batch takes.
+    assert gather.early == [3, 6, 12]
+    gather.publish(b"a", bytes(2000))
+    # That was for its size: it says nothing about the number.
+    assert gather.early == [3, 6, 12, 20]
+    assert [len(batch.messages) for batch in gather.opened] == [3, 6, 12, 20]
+
+
+async def test_a_socket_that_takes_nothing_ends_full_batches_alone(publisher: Any) -> None:
+    gather = publisher(messages=4, size=100, early=2, written=False)
+    for number in range(9):
+        gather.publish(b"a", b"%d" % number)
+    gather.publish(b"a", bytes(200))
+    gather.publish(b"a", b"last")
+    assert [len(batch.messages) for batch in gather.opened] == [4, 4, 2, 1]
+
+
+async def test_a_small_batch_that_is_sealed_begins_anew(publisher: Any) -> None:
+    gather = publisher(messages=50, early=3)
+    for number in range(5):
+        gather.publish(b"a", b"%d" % number)
+    gather.seal(gather.opened[0])
+    assert gather.early == [3]
+    gather.seal(gather.opened[1])
+    for number in range(4):
+        gather.publish(b"a", b"%d" % number)
+    assert gather.early == [3, 3]

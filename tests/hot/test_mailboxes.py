@@ -466,6 +466,43 @@ async def test_a_message_is_handed_in(table: Callable[[], Any]) -> None:
     assert list(here.stored) == ["one"]
 
 
+async def test_a_message_that_is_handed_in_and_not_measured(hot: Any) -> None:
+    lag = hot.Histogram([1000.0])
+    here = hot.MailboxTable(hot.Lock(), None, lag)
+    waker = hot.Waker(asyncio.get_running_loop())
+    here.claim("one", waker)
+    assert here.hand_in("one", {"n": 1}, waker, lambda _: 5, 60.0, False) == 0
+    assert here.hand_in("one", {"n": 2}, waker, lambda _: 5, 60.0, False) > 0
+    assert [stored.sent_at for stored in here.stored["one"]] == [0.0]
+    assert here.claim("one", waker).take() == {"n": 2}
+    assert lag.count == 0
+
+
+async def test_deliveries_of_busy_consumers_are_kept_in_order(table: Callable[[], Any]) -> None:
+    here = table()
+    here.wait("awaited")
+    here.store("full", {"n": -1})
+
+    def capacity_of(channel: str) -> int:
+        return {"own": 2, "one": 5, "full": 1}[channel]
+
+    to: list[Any] = ["one", None, "one", ["one"], "one", "awaited", "full", "one", "unknown", "unknown", "own", None]
+    deliveries = [(address, {"n": number}) for number, address in enumerate(to)]
+    ends = [here.keep_from(deliveries, at, "own", capacity_of, 7.0, 3.0) for at in (0, 4, 6, 7, 9, 10, 12, 99)]
+    # Of an unknown channel the first is stored: who has nothing has room for one.
+    assert ends == [3, 5, 6, 8, 9, 11, 12, 99]
+    kept = {channel: [stored.message["n"] for stored in box] for channel, box in here.stored.items()}
+    assert kept == {"full": [-1], "one": [0, 2, 4, 7], "own": [1, 10]}
+    stored = here.pop("one")
+    assert (stored.deadline, stored.sent_at, stored.is_shared, stored.holders, stored.place) == (
+        7,
+        3,
+        False,
+        0,
+        math.inf,
+    )
+
+
 async def test_a_capacity_that_cannot_be_told_stores_nothing(table: Callable[[], Any]) -> None:
     here = table()
     here.store("one", {})
