@@ -146,6 +146,9 @@ def _from_settings(module: str | None, alias: str) -> Deployment:
 
 def _read_settings(module: str | None) -> Any:
     """Set Django up, since a site's apps may register its serializers; return CHANNEL_LAYERS."""
+    ready = _ready_settings(module)
+    if ready is not None:
+        return getattr(ready, "CHANNEL_LAYERS", None)
     if module is not None:
         os.environ["DJANGO_SETTINGS_MODULE"] = module
     module = os.environ.get("DJANGO_SETTINGS_MODULE")
@@ -163,6 +166,16 @@ def _read_settings(module: str | None) -> Any:
     except Exception as error:
         # A site's own code runs here, and may raise anything.
         raise UsageError(f"The settings {module!r} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _ready_settings(module: str | None) -> Any:
+    """Return Django's settings if a project is set up already, as by ``manage.py``, and no other is asked for."""
+    apps = sys.modules.get("django.apps")
+    if apps is None or not apps.apps.ready:
+        return None
+    from django.conf import settings  # noqa: PLC0415 - a project of its own
+
+    return settings if module in (None, getattr(settings, "SETTINGS_MODULE", None)) else None
 
 
 def _backend(name: str, dotted: str) -> tuple[type[RedisLayer], bool]:
