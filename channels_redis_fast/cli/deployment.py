@@ -20,6 +20,7 @@ from channels.layers import InMemoryChannelLayer
 
 from ..base import RedisLayer
 from ..core import RedisChannelLayer
+from ..options import DOCS
 from ..pubsub import RedisPubSubChannelLayer
 
 #: What ``--layer`` names.
@@ -70,7 +71,8 @@ class Deployment:
             layer = self.backend(**{**self.options, **changes})
         except Exception as error:
             # Whatever a site's own class may raise.
-            raise UsageError(f"{self.name}: {self.backend.__name__} cannot be made: {error}") from error
+            text = f"{self.name}: {self.backend.__name__} cannot be made: {error}"
+            raise UsageError(f"{text.rstrip()} The options are described at {DOCS}") from error
         if layer.unset_host is not None:
             raise UsageError(f"{self.name}: {layer.unset_host}")
         return layer

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..options import DOCS
 from . import deployment
 
 #: The commands, and the modules that hold them.
@@ -36,9 +37,6 @@ PROGRAM = "channels-redis-fast"
 
 #: What the extras bring, and which of them is told to install: ``[tune]`` has all that ``tune`` needs.
 EXTRAS = {"rich": "cli", "matplotlib": "tune"}
-
-#: Where the commands are described.
-DOCS = "Documentation: https://channels-redis-fast.readthedocs.io/"
 
 #: The exit code of a command whose reader has left, as in ``inspect --watch | head``: what a shell has for SIGPIPE.
 PIPE_CLOSED = 141
@@ -120,7 +118,7 @@ def _parse(given: list[str]) -> tuple[Any, argparse.Namespace]:
     parser = _Parser(
         prog=PROGRAM,
         description="Inspect, check, tune and measure the channel layers of a Django project.",
-        epilog=f"For the options of a command and an example: {PROGRAM} COMMAND --help. {DOCS}",
+        epilog=f"For the options of a command and an example: {PROGRAM} COMMAND --help. Documentation: {DOCS}",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
