@@ -166,15 +166,15 @@ def _check_options(alias: str, backend: type[RedisLayer], config: dict[str, Any]
         yield Warning(
             f"CHANNEL_LAYERS[{alias!r}] has no CONFIG, so {backend.__name__} connects to localhost:6379 under the "
             f"prefix 'asgi', while the environment has {variable}.",
-            hint="Do the settings fill CONFIG only for a BACKEND that begins with 'channels_redis.'? Add "
-            f"'channels_redis_fast.', or write CONFIG = {{'hosts': [os.environ[{variable!r}]]}}.",
+            hint="Do the settings set CONFIG only for a BACKEND that begins with 'channels_redis.'? Add "
+            f"'channels_redis_fast.', or set CONFIG = {{'hosts': [os.environ[{variable!r}]]}}.",
             id="channels_redis_fast.W007",
         )
     if "expiry" in config and backend.layer_name == "pubsub":
         yield Warning(
             f"CHANNEL_LAYERS[{alias!r}]: 'expiry' has an effect here: a message that nobody has received after "
-            f"{config['expiry']} s is dropped. channels_redis' Pub/Sub layer takes the option and forgets it.",
-            hint="Remove it, unless that is what you want; then silence this check.",
+            f"{config['expiry']} s is dropped. channels_redis' Pub/Sub layer accepts the option and ignores it.",
+            hint="Remove it, or silence this check if that is intended.",
             id="channels_redis_fast.W008",
         )
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
+import re
 import socket
 import time
 import weakref
@@ -31,6 +33,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
+from ..options import did_you_mean
 from .diagnosis import diagnose
 from .hosts import HostOptions, host_label
 from .identity import ServerIdentity, field_of, identify
@@ -99,7 +102,7 @@ class Dialer:
             # Not by ``make_pool``: the object that it belongs to is still being made.
             _, connection = _from_pool(create_pool(self._options))
         except (TypeError, ValueError, AttributeError, RedisError) as error:
-            raise ValueError(f"Option {where} is not a Redis host: {error}") from error
+            raise ValueError(f"Option {where} is not a Redis host: {_refusal(error)}") from error
         # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
         self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
         self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
@@ -348,6 +351,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _refusal(error: Exception) -> str:
+    """Return why redis-py refuses a host; of a keyword that it does not have, which was probably meant."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None:
+        return str(error)
+    kinds = {*aioredis.SSLConnection.__mro__, *aioredis.UnixDomainSocketConnection.__mro__} - {object}
+    known = {"ssl"}.union(*(inspect.signature(kind).parameters for kind in kinds)) - {"kwargs"}
+    return f"redis-py has no keyword '{unknown[1]}'.{did_you_mean(unknown[1], sorted(known))}"
 
 
 def _cut(error: BaseException) -> str:

@@ -189,7 +189,7 @@ def test_no_error_of_an_option_has_a_name_of_ours(call: Call, name: str) -> None
     options = sorted(set(re.findall(r"(--[a-z-]+) (?:\[?[A-Z]+|N,)", out)))
     assert options
     for option in options:
-        for value in ("x y", "1x", "-", "1,,2", "nan", "9" * 400):
+        for value in ("x y", "1,,2", "nan"):
             err = call(name, "--hosts", "redis://127.0.0.1:1", f"{option}={value}").err
             assert not re.search(r"invalid (_\w+|typed|<\w+>) value", err), err
 

@@ -373,3 +373,22 @@ def test_a_subclass_takes_options_of_its_own() -> None:
         Site(mine=5, capcity=7)
     with pytest.raises(TypeError, match="required positional argument"):
         Site()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        ({"host": "redis", "pasword": "s3cret"}, "no keyword 'pasword'. Did you mean 'password'?"),
+        ("redis://redis?socket_timout=5", "no keyword 'socket_timout'. Did you mean 'socket_timeout'?"),
+        ({"cluster": ["redis://redis"], "usrname": "s3cret"}, "no keyword 'usrname'. Did you mean 'username'?"),
+        ({"address": "rediss://redis", "ssl_ca_cert": "x"}, "no keyword 'ssl_ca_cert'. Did you mean 'ssl_ca_certs'?"),
+        ({"host": "redis", "zebra": "s3cret"}, "no keyword 'zebra'."),
+    ],
+    ids=str,
+)
+@KINDS
+def test_a_misspelt_keyword_of_a_host(kind: str, host: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=r"^Option hosts\[0\]") as error:
+        LAYERS[kind](hosts=[host])
+    assert str(error.value).endswith(text)
+    assert "s3cret" not in str(error.value)
