@@ -456,7 +456,7 @@ def test_sentinel(check_alias: Call, prefix: str) -> None:
 def test_peers(check: Call, redis_server: Server | ForeignServer, site: Site, prefix: str) -> None:
     site.do(site.layer().send("jobs", {}))
     (found,) = check(redis_server.url, code=0)
-    assert found["peers' settings"][:2] == ("ok", "the oldest messages of 1 channel can be read with these")
+    assert found["peers' settings"][:2] == ("ok", "the oldest messages of 1 channel can be read with these settings")
     sealed = site.layer(symmetric_encryption_keys=["k" * 32])
     site.do(sealed.send("email", {}))
     (found,) = check(redis_server.url, code=1)
@@ -557,7 +557,7 @@ def test_settings(check_alias: Call, redis_server: Server | ForeignServer, prefi
     assert levels(shard) == CORE_ITEMS
     settings, shard = check("theirs", 0)
     assert levels(settings) == {"backend": "ok"}
-    assert "runs channels_redis" in settings["backend"][1]
+    assert "uses channels_redis" in settings["backend"][1]
     _, shard = check("upside", 1)
     assert shard["send and receive"][:2] == ("problem", "the message that arrived differs from the one that was sent")
     _, shard = check("full", 1)
@@ -603,7 +603,7 @@ def test_histories(check_history: Call, own_server: Callable[..., Server], backe
         (("-expire",), "problem", "may not use EXPIRE", "+expire"),
         (("-time",), "problem", "may not use TIME", "+time"),
         (("-eval", "-evalsha"), "problem", "may not use EVAL", "+eval"),
-        (("-evalsha",), "warning", "without EVALSHA: each script is sent as text", "+evalsha"),
+        (("-evalsha",), "warning", "without EVALSHA: scripts are sent as text", "+evalsha"),
         (("-unlink",), "warning", "without UNLINK: flush() and group_forget() fail", "+unlink"),
     ],
     ids=str,
