@@ -19,6 +19,9 @@ from .overriding import weakly
 class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
     """The capacities of channels: a layer has them by its options, and a site may change or override them."""
 
+    #: What the layer is called in the names of connections and in metrics.
+    layer_name = ""
+
     def get_capacity(self, channel: str) -> int:
         """Return how many messages may wait on a channel: the first match in ``channel_capacity``, or ``capacity``."""
         return self._capacities.lookup(channel)

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
+import re
 import socket
 import time
 import weakref
@@ -31,6 +33,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
+from ..options import did_you_mean
 from .diagnosis import diagnose
 from .hosts import HostOptions, host_label
 from .identity import ServerIdentity, field_of, identify
@@ -99,7 +102,7 @@ class Dialer:
             # Not by ``make_pool``: the object that it belongs to is still being made.
             _, connection = _from_pool(create_pool(self._options))
         except (TypeError, ValueError, AttributeError, RedisError) as error:
-            raise ValueError(f"Option {where} is not a Redis host: {error}") from error
+            raise ValueError(f"Option {where} is not a Redis host: {_refusal(error)}") from error
         # Our default goes in first, so what comes out is the site's or ours, and not the five seconds of redis-py 8.
         self.answer_timeout = float(connection.socket_timeout or ANSWER_TIMEOUT)
         self._connect_timeout = float(connection.socket_connect_timeout or CONNECT_TIMEOUT)
@@ -266,7 +269,6 @@ class Dialer:
         # Not by redis-py, to which a user that may not name its connections is a user that cannot connect.
         name, connection.client_name = connection.client_name or f"{self._name}:{role}", None
         await connection.connect()
-        self._was_reached = True
         # In one round trip. PING is what a server that loads its data, or has lost its primary, refuses.
         commands: list[tuple[str, ...]] = [("PING",), ("CLIENT", "SETNAME", name)]
         if self.asks_role:
@@ -280,6 +282,7 @@ class Dialer:
         for command in commands:
             try:
                 reply = replies[command] = await connection.read_response()
+                self._was_reached = True
             except exceptions.MasterDownError:
                 raise
             except ResponseError:
@@ -298,9 +301,8 @@ class Dialer:
         if self._was_reached or self._set is not None or not isinstance(getattr(connection, "host", None), str):
             return None
         tls = isinstance(connection, aioredis.SSLConnection)
-        is_late = isinstance(error, (TimeoutError, asyncio.TimeoutError))
         nobody = any(isinstance(cause, (ConnectionRefusedError, socket.gaierror)) for cause in _causes(error))
-        if nobody or (is_late and not tls):
+        if nobody:
             return None
         now = time.monotonic()
         if now - self._diagnosed > DIAGNOSE_AGAIN:
@@ -349,6 +351,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _refusal(error: Exception) -> str:
+    """Return why redis-py refuses a host; of a keyword that it does not have, which was probably meant."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None:
+        return str(error)
+    kinds = {*aioredis.SSLConnection.__mro__, *aioredis.UnixDomainSocketConnection.__mro__} - {object}
+    known = {"ssl"}.union(*(inspect.signature(kind).parameters for kind in kinds)) - {"kwargs"}
+    return f"redis-py has no keyword '{unknown[1]}'.{did_you_mean(unknown[1], sorted(known))}"
 
 
 def _cut(error: BaseException) -> str:

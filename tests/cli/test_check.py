@@ -142,17 +142,31 @@ def test_several_shards(check: Call, own_server: Callable[..., Server]) -> None:
 # The way there.
 
 
-def test_ways_that_lead_nowhere(check: Call, tls_server: Server) -> None:
+def test_ways_that_lead_nowhere(check: Call) -> None:
     """The reason is the first thing that one wants to know, and what to do the second."""
     cases = {
         "redis://user:s3cret@127.0.0.1:1": "Nothing listens there",
-        "redis://user:s3cret@no-such-name.invalid": "The name is not known here",
+        "redis://user:s3cret@no-such-name.invalid": "The host name is unknown",
         "unix:///nowhere/redis.sock": "There is no such socket",
-        f"redis://user:s3cret@127.0.0.1:{tls_server.port}": "needs rediss://",
     }
     for (url, mend), found in zip(cases.items(), check(*cases, code=1), strict=True):
         assert levels(found) == {"reachability": "problem"}, url
         assert mend in found["reachability"][2], url
+
+
+def test_tls_on_one_side_only(check: Call, tls_server: Server, own_server: Callable[..., Server]) -> None:
+    """Each of these fails in a way of its own, and never with what it is."""
+    plain = own_server()
+    wrong, other = check(
+        f"redis://user:s3cret@127.0.0.1:{tls_server.port}", f"rediss://user:s3cret@127.0.0.1:{plain.port}", code=1
+    )
+    for found, text, mend in (
+        (wrong, "the server speaks TLS on this port", "Use rediss:// in hosts[0]"),
+        (other, "the server does not speak TLS on this port", "Use redis:// in hosts[1]"),
+    ):
+        assert levels(found) == {"reachability": "ok", "TLS": "problem"}
+        assert text in found["TLS"][1]
+        assert mend in found["TLS"][2]
 
 
 def test_a_host_that_never_answers(check: Call) -> None:
@@ -204,8 +218,8 @@ def test_passwords(check: Call, acl_server: Server, users_server: Server) -> Non
     for found in (wrong, none, one):
         assert levels(found) == {"reachability": "ok", "authentication": "problem"}
     assert "ACL GETUSER" in wrong["authentication"][2]
-    assert "Put user and password into hosts[1]" in none["authentication"][2]
-    assert "leave it out of hosts[2]" in one["authentication"][2]
+    assert "Add user and password to hosts[1]" in none["authentication"][2]
+    assert "remove it from hosts[2]" in one["authentication"][2]
 
 
 def test_tls(check: Call, tls_server: Server, certificates: Certificates) -> None:
@@ -222,7 +236,7 @@ def test_tls(check: Call, tls_server: Server, certificates: Certificates) -> Non
     assert re.match(r"TLSv1\.\d, certificate verified$", good["TLS"][1])
     # That of the tests lives for a day.
     assert (good["certificate"][0], good["send and receive"][0]) == ("warning", "ok")
-    assert re.match(r"ends in 2\d hours", good["certificate"][1])
+    assert re.match(r"expires in 2\d hours", good["certificate"][1])
     assert nameless["TLS"][0] == careless["TLS"][0] == "warning"
     assert "ssl_check_hostname=True" in nameless["TLS"][2]
     assert "ssl_cert_reqs='required'" in careless["TLS"][2]
@@ -287,7 +301,7 @@ def test_a_server_that_throws_things_away(check: Call, own_server: Callable[...,
     (found,) = check(server.url, code=0)
     level, text, mend = found["maxmemory"]
     assert level == "warning"
-    assert "under allkeys-lru" in text
+    assert "with allkeys-lru" in text
     assert "noeviction" in mend
     assert check(server.url, code=0, layer="pubsub")[0]["maxmemory"][0] == "ok"
 
@@ -442,7 +456,7 @@ def test_sentinel(check_alias: Call, prefix: str) -> None:
 def test_peers(check: Call, redis_server: Server | ForeignServer, site: Site, prefix: str) -> None:
     site.do(site.layer().send("jobs", {}))
     (found,) = check(redis_server.url, code=0)
-    assert found["peers' settings"][:2] == ("ok", "the oldest messages of 1 channel can be read with these")
+    assert found["peers' settings"][:2] == ("ok", "the oldest messages of 1 channel can be read with these settings")
     sealed = site.layer(symmetric_encryption_keys=["k" * 32])
     site.do(sealed.send("email", {}))
     (found,) = check(redis_server.url, code=1)
@@ -479,7 +493,7 @@ def test_a_mixed_fleet(check: Call, own_server: Callable[..., Server], prefix: s
         (found,) = check(server.url, code=0)
         receiving.disconnect()
     assert "leftovers" not in found
-    assert "as those of channels_redis are: 1 (a mixed fleet works)" in found["connections"][1]
+    assert "probably of channels_redis: 1 (both can run side by side)" in found["connections"][1]
 
 
 def test_connections(check: Call, own_server: Callable[..., Server], make_site: Callable[[str], Site]) -> None:
@@ -543,9 +557,9 @@ def test_settings(check_alias: Call, redis_server: Server | ForeignServer, prefi
     assert levels(shard) == CORE_ITEMS
     settings, shard = check("theirs", 0)
     assert levels(settings) == {"backend": "ok"}
-    assert "runs channels_redis" in settings["backend"][1]
+    assert "uses channels_redis" in settings["backend"][1]
     _, shard = check("upside", 1)
-    assert shard["send and receive"][:2] == ("problem", "another message came back than was sent")
+    assert shard["send and receive"][:2] == ("problem", "the message that arrived differs from the one that was sent")
     _, shard = check("full", 1)
     assert shard["send and receive"][1].startswith("ChannelFull: check")
 
@@ -589,7 +603,7 @@ def test_histories(check_history: Call, own_server: Callable[..., Server], backe
         (("-expire",), "problem", "may not use EXPIRE", "+expire"),
         (("-time",), "problem", "may not use TIME", "+time"),
         (("-eval", "-evalsha"), "problem", "may not use EVAL", "+eval"),
-        (("-evalsha",), "warning", "without EVALSHA: each script is sent as text", "+evalsha"),
+        (("-evalsha",), "warning", "without EVALSHA: scripts are sent as text", "+evalsha"),
         (("-unlink",), "warning", "without UNLINK: flush() and group_forget() fail", "+unlink"),
     ],
     ids=str,
@@ -622,7 +636,7 @@ def test_a_server_that_does_not_tell_its_run_id(check_history: Call, user: Calla
     found = check_history(backend, user(*SAFE), 0)
     level, text, mend = found["history"]
     assert level == "warning"
-    assert "does not tell its run id" in text
+    assert "does not report its run id" in text
     assert "`complete` is never True" in text
     assert "+info" in mend
     assert check_history(backend, user(*SAFE, "+info"), 0)["history"][0] == "ok"
@@ -654,7 +668,7 @@ def test_a_server_that_throws_histories_away(
     server = own_server("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     level, text, _ = check_history(backend, server.url, 0)["maxmemory"]
     assert level == "warning"
-    assert "throws histories away" in text or backend == CORE
+    assert "deletes histories" in text or backend == CORE
 
 
 @pytest.mark.parametrize("backend", [CORE, PUBSUB])

@@ -92,7 +92,7 @@ def test_inspect_sees_the_keys_of_every_primary(call: Call, cluster: Cluster, si
             assert picture["shards"][seen[f"{short}{number}"]]["host"] == f"127.0.0.1:{owner.port}"
     text = call("inspect", "--prefix", prefix, "--cluster", *cluster.urls[:2]).out
     assert "Primaries of the cluster" in text
-    assert re.search(r"^ +0  127\.0\.0\.1:\d+ +\w+ [\d.]+ +master +8,192 ", text, re.MULTILINE)
+    assert re.search(r"^ +0  127\.0\.0\.1:\d+ +\w+ [\d.]+ +primary +8,192 ", text, re.MULTILINE)
     site.do(layer.flush())
 
 
@@ -228,7 +228,7 @@ def test_what_a_user_may_do(
 def test_a_user_that_may_not_see_the_slots(check: Call, user: Callable[..., list[str]]) -> None:
     whole, servers = check(*user("-cluster|slots"), code=1, prefix="asgi")
     assert whole["slots"][0] == "problem"
-    assert "refuses to show its slots" in whole["slots"][1]
+    assert "refuses CLUSTER SLOTS" in whole["slots"][1]
     assert "+cluster|slots" in whole["slots"][2]
     assert all("may not use CLUSTER SLOTS" in found["commands"][1] for found in servers.values())
 
@@ -268,7 +268,7 @@ def test_servers_that_are_named(check: Call, cluster: Cluster) -> None:
     assert "only one" in whole["named servers"][1]
     whole, servers = check("redis://127.0.0.1:1", cluster.urls[0], code=0)
     assert whole["named servers"][0] == "warning"
-    assert "1 of 2 do not describe the cluster: 127.0.0.1:1: " in whole["named servers"][1]
+    assert "1 of 2 do not answer CLUSTER SLOTS: 127.0.0.1:1: " in whole["named servers"][1]
     assert len(servers) == 2
     whole, servers = check("redis://127.0.0.1:1", code=1)
     assert whole["slots"][0] == servers["127.0.0.1:1"]["reachability"][0] == "problem"
@@ -288,7 +288,7 @@ def test_a_cluster_that_is_broken(check: Call) -> None:
         assert "10 of 16,384 have no server" in whole["slots"][1]
         found = servers[f"127.0.0.1:{first.port}"]
         assert found["cluster"][0] == "problem"
-        assert "cluster_state is fail: 10 slots are nobody's" in found["cluster"][1]
+        assert "cluster_state is fail: 10 slots are not assigned" in found["cluster"][1]
         # Nothing is sent there in vain.
         assert "send and receive" not in found
         first("ADDSLOTS", *range(10))
@@ -296,9 +296,9 @@ def test_a_cluster_that_is_broken(check: Call) -> None:
         cluster.kill(second)
         wait_until(lambda: first("INFO")["cluster_state"] == "fail", "the first one misses the second")
         whole, servers = check(first.url, second.url, code=1)
-        assert "1 of 2 do not describe" in whole["named servers"][1]
+        assert "1 of 2 do not answer" in whole["named servers"][1]
         assert servers[f"127.0.0.1:{second.port}"]["reachability"][0] == "problem"
-        assert "8,192 those of servers that fail" in servers[f"127.0.0.1:{first.port}"]["cluster"][1]
+        assert "8,192 belong to servers that fail" in servers[f"127.0.0.1:{first.port}"]["cluster"][1]
 
 
 async def test_an_empty_cluster_and_none_at_all(cluster: Cluster, own_server: Callable[..., Server]) -> None:

@@ -11,10 +11,7 @@ import platform
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any
 
 from ...connection.hosts import host_label
 from .. import deployment
@@ -23,7 +20,9 @@ from ..values import argument, count, seconds_within
 from .cases import SENDERS, Turn, fan_out, round_trip, send
 from .contenders import EXPIRY, Contender, PingContender, Scratch, Work, contenders
 from .rows import Row
-from .view import render
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HELP = "Measure round trip, send and fan-out on the servers of a deployment, beside channels_redis if it is installed."
 EXAMPLE = "channels-redis-fast bench --settings mysite.settings --seconds 30"
@@ -75,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Measure and show; return 1 if this layer lost messages or failed."""
+    from .view import render  # noqa: PLC0415 - needs the extra, which --help does not
+
     place = deployment.find(arguments)
     run_loop = _runner(arguments.loop)
     scratch = Scratch(place)
@@ -132,6 +133,9 @@ def _cases(rivals: Sequence[Contender], ping: Contender, members: int) -> list[C
 
 def _take_turns(cases: Sequence[Case], seconds: float, run_loop: Run) -> dict[str, dict[str, Row]]:
     """Return the rows by case and contender. Contenders take turns: what else the machine does meets them all."""
+    from rich.console import Console  # noqa: PLC0415 - of the extra
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
     rows = {case.key: {one.key: Row(one.label) for one in case.contenders} for case in cases}
     turns = [(case, one) for case in cases for _ in range(ROUNDS) for one in case.contenders]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
