@@ -134,6 +134,8 @@ def run(arguments: argparse.Namespace, console: Any) -> int:
         pasted = report.recommend(target.layer, target.deployment, plan, runs, arguments.channel, advice)
         console.print(table.fitting(plan, runs, advice))
         console.print(table.LEGEND, style="dim", markup=False)
+        if runs[0].message_bytes > 1.05 * workload.size:
+            console.print(f"Messages took {runs[0].message_bytes} bytes, the least that tune can send.")
         for one in runs:
             if one.doubts:
                 console.print(f"Capacity {one.capacity} is unreliable: {' '.join(one.doubts)}", markup=False)
