@@ -141,7 +141,8 @@ def _loss(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
     floor = BELOW * min(numbers)
     if some:
         shares = [run["loss"]["estimate"] for run in some]
-        below = [run["loss"]["estimate"] - max(run["loss"]["low"], floor) for run in some]
+        # An interval that goes down to nothing leaves the picture, where it would have to.
+        below = [run["loss"]["estimate"] - max(run["loss"]["low"], floor / 10) for run in some]
         above = [run["loss"]["high"] - run["loss"]["estimate"] for run in some]
         axes.errorbar(
             [run["capacity"] for run in some], shares, [below, above], marker="o", markersize=5, capsize=3, color=BLUE,

@@ -23,7 +23,7 @@ COLUMNS = (
     Column("p99", Kind.NUMBER, 2),
     Column("p99 up to", Kind.NUMBER),
     Column("full key", Kind.NUMBER, 5),
-    Column("CPU, \u00b5s", Kind.NUMBER, 7),
+    Column("CPU (\u00b5s)", Kind.NUMBER, 7),
     Column("verdict", Kind.WORD),
 )
 
