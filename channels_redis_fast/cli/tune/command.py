@@ -252,10 +252,9 @@ def _plan(arguments: argparse.Namespace, workload: Workload, limits: Limits, lay
 
 def _announce(plan: Plan, hosts: list[str], console: Any) -> None:
     capacities = ", ".join(str(capacity) for capacity in plan.capacities)
-    whole = report.whole_time(plan)
     console.print(
         f"Measuring on {', '.join(hosts)}, with keys of its own: capacities {capacities}, {plan.seconds:g} s each, "
-        f"{whole} in all.",
+        f"{report.whole_time(plan)}.",
         markup=False,
     )
     needed = seconds_needed(plan.workload, plan.limits.max_loss)

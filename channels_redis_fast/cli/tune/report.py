@@ -59,9 +59,9 @@ def describe_limits(limits: Limits) -> str:
 
 def whole_time(plan: Plan) -> str:
     """Return how long a plan takes, as far as that is known before."""
-    seconds = len(plan.capacities) * plan.seconds
-    at_once = plan.at_once or 1
-    return f"{'about' if plan.at_once else 'at most'} {_rounded(seconds / at_once)}"
+    rounds = math.ceil(len(plan.capacities) / (plan.at_once or 1))
+    less = "" if plan.at_once or rounds == 1 else ", less if several can run at the same time"
+    return f"about {_rounded(rounds * plan.seconds)} in all{less}"
 
 
 def standing(standing: Standing) -> str:
