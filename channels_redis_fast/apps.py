@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.checks import register
 from django.core.exceptions import ImproperlyConfigured
 
-from .checks import check_consumers, check_layers
+from .checks import check_consumers, check_deployment, check_layers
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -40,6 +40,7 @@ class ChannelsRedisFastConfig(AppConfig):  # type: ignore[misc]
         Raises ``ImproperlyConfigured`` for a setting or a value in CHANNELS_REDIS_FAST that is unknown.
         """
         register(check_layers)
+        register(check_deployment, deploy=True)
         register(check_consumers)
         if read_settings()["CONSUMERS"] == "direct":
             # Imported only where a site asks for it.

@@ -50,6 +50,9 @@ DAY = 86400.0
 class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
     """The capacities of channels: a layer has them by its options, and a site may change or override them."""
 
+    #: How the layer is called in the names of connections and in metrics.
+    layer_name = ""
+
     def get_capacity(self, channel: str) -> int:
         """Return how many messages may wait on a channel: the first match in ``channel_capacity``, or ``capacity``."""
         return self._capacities.lookup(channel)

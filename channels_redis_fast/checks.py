@@ -1,5 +1,5 @@
 """
-Django system checks of CHANNEL_LAYERS, for errors and for later trouble, and of the consumers' dispatch.
+Django system checks of CHANNEL_LAYERS, for errors and likely problems, and of the consumers' dispatch.
 
 They look at settings alone and connect to nothing. ``manage.py check`` runs them where ``channels_redis_fast`` is in
 INSTALLED_APPS; ``check_layers()`` can be called without. Only aliases whose backend is a layer of this package are
@@ -21,9 +21,11 @@ from django.utils.module_loading import import_string
 from redis.asyncio.connection import SSLConnection
 
 from . import upstream
-from .base import RedisLayer, overrides
+from .base import LimitedLayer, RedisLayer, overrides
 from .cluster.seeds import Seeds
 from .connection.hosts import HostOptions, host_label, is_cluster
+from .memory import InMemoryChannelLayer
+from .options import DOCS
 
 #: Characters of an encryption key below which it can be guessed.
 MIN_KEY_LENGTH = 32
@@ -53,32 +55,53 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """
     messages: list[CheckMessage] = []
     layers: dict[str, RedisLayer] = {}
-    configured = getattr(settings, "CHANNEL_LAYERS", None)
-    for alias, setting in configured.items() if isinstance(configured, dict) else ():
-        backend = _backend(setting)
-        if backend is None:
-            continue
-        config = setting.get("CONFIG") or {}
+    for alias, backend, config in _configured():
         try:
-            layers[alias] = backend(**_with_effect(backend, config))
+            layer = backend(**_with_effect(backend, config))
         except Exception as error:
+            # One link, to all of it, however many layers are wrong.
+            is_first = not any(message.id == "channels_redis_fast.E001" for message in messages)
             messages.append(
                 Error(
                     f"CHANNEL_LAYERS[{alias!r}]: {backend.__name__} cannot be made: {error}",
-                    hint="The options are those of the package's README.",
+                    hint=f"The options are described at {DOCS}"
+                    if is_first
+                    else "See the options in the documentation.",
                     id="channels_redis_fast.E001",
                 )
             )
             continue
+        messages += _check_layer(alias, layer, config)
+        if not isinstance(layer, RedisLayer) or not issubclass(backend, RedisLayer):
+            continue
+        layers[alias] = layer
         messages += _check_options(alias, backend, config)
         messages += _check_overrides(alias, backend)
-        messages += _check_layer(alias, layers[alias], config)
         if layers[alias].unset_host is None:
             messages += _check_passwords(alias, layers[alias])
         else:
             messages.append(_unset(alias, layers.pop(alias)))
     messages += _check_orders(layers)
     return messages
+
+
+def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """
+    Return what ``manage.py check --deploy`` says in addition about CHANNEL_LAYERS.
+
+    | id | |
+    |---|---|
+    | ``channels_redis_fast.W010`` | a layer is in the memory of each process |
+    """
+    return [
+        Warning(
+            f"CHANNEL_LAYERS[{alias!r}] is in the memory of each process: nothing sent in one reaches another.",
+            hint="Use channels_redis_fast.core.RedisChannelLayer, or silence this check if there is only one process.",
+            id="channels_redis_fast.W010",
+        )
+        for alias, backend, _ in _configured()
+        if issubclass(backend, InMemoryChannelLayer)
+    ]
 
 
 def check_consumers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
@@ -101,23 +124,33 @@ def check_consumers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
     return [
         Warning(
             refused,
-            hint="Upgrade channels_redis_fast, or take its consumer classes as base classes instead.",
+            hint="Upgrade channels_redis_fast, or use its consumer classes as base classes instead.",
             id="channels_redis_fast.W009",
         )
     ]
 
 
-def _backend(setting: Any) -> type[RedisLayer] | None:
+def _configured() -> Iterator[tuple[str, type[LimitedLayer], dict[str, Any]]]:
+    """Give the aliases whose backend is a layer of this package, with class and CONFIG."""
+    configured = getattr(settings, "CHANNEL_LAYERS", None)
+    for alias, setting in configured.items() if isinstance(configured, dict) else ():
+        backend = _backend(setting)
+        if backend is not None:
+            yield alias, backend, setting.get("CONFIG") or {}
+
+
+def _backend(setting: Any) -> type[LimitedLayer] | None:
     try:
         backend = import_string(setting["BACKEND"])
     except Exception:
         # Whatever a site's module may raise. Channels reports that itself, and better.
         return None
-    return backend if isinstance(backend, type) and issubclass(backend, RedisLayer) else None
+    return backend if isinstance(backend, type) and issubclass(backend, LimitedLayer) else None
 
 
-def _with_effect(backend: type[RedisLayer], config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in backend.without_effect}
+def _with_effect(backend: type[LimitedLayer], config: dict[str, Any]) -> dict[str, Any]:
+    without_effect = getattr(backend, "without_effect", ())
+    return {name: value for name, value in config.items() if name not in without_effect}
 
 
 def _check_options(alias: str, backend: type[RedisLayer], config: dict[str, Any]) -> Iterator[CheckMessage]:
@@ -156,24 +189,26 @@ def _check_overrides(alias: str, backend: type[RedisLayer]) -> Iterator[CheckMes
             )
 
 
-def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Iterator[CheckMessage]:
-    for position, key in enumerate(config.get("symmetric_encryption_keys") or ()):
+def _check_layer(alias: str, layer: LimitedLayer, config: dict[str, Any]) -> Iterator[CheckMessage]:
+    is_encrypted = isinstance(layer, RedisLayer)
+    for position, key in enumerate(config.get("symmetric_encryption_keys") or () if is_encrypted else ()):
         if len(key) < MIN_KEY_LENGTH:
             yield Warning(
                 f"CHANNEL_LAYERS[{alias!r}]: symmetric_encryption_keys[{position}] is shorter than "
                 f"{MIN_KEY_LENGTH} characters.",
-                hint="python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one. Put it in front of the "
-                "old one, and remove that when no old message can be left.",
+                hint="Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'. Put it before the "
+                "old key, and remove that once all old messages have expired.",
                 id="channels_redis_fast.W001",
             )
     # The default is what channels_redis has, and what servers' own limits on a WebSocket's life go by.
     session_age = settings.SESSION_COOKIE_AGE
-    if "group_expiry" in config and "group_expiry" not in layer.without_effect and layer.group_expiry < session_age:
+    group_expiry = getattr(layer, "group_expiry", None) if "group_expiry" in _with_effect(type(layer), config) else None
+    if group_expiry is not None and group_expiry < session_age:
         yield Warning(
-            f"CHANNEL_LAYERS[{alias!r}]: group_expiry ({layer.group_expiry} s) is less than SESSION_COOKIE_AGE "
-            f"({session_age} s): a consumer that stays connected longer no longer gets the group's messages.",
-            hint="Raise group_expiry above the longest time that a consumer stays connected, or silence this where "
-            "consumers come back sooner or add themselves to their groups again.",
+            f"CHANNEL_LAYERS[{alias!r}]: group_expiry ({group_expiry:g} s) is less than SESSION_COOKIE_AGE "
+            f"({session_age} s): a consumer that stays connected longer stops getting the group's messages.",
+            hint="Set group_expiry above the longest time that a consumer stays connected, or silence this check if "
+            "consumers reconnect sooner or add themselves to their groups again.",
             id="channels_redis_fast.W002",
         )
 
@@ -181,8 +216,8 @@ def _check_layer(alias: str, layer: RedisLayer, config: dict[str, Any]) -> Itera
 def _unset(alias: str, layer: RedisLayer) -> CheckMessage:
     return Error(
         f"CHANNEL_LAYERS[{alias!r}]: {layer.unset_host}",
-        hint="The layer can be made, so that settings may be read where no Redis server is needed (collectstatic, the "
-        "build of an image), and each of its methods raises this. Where that is all right, silence this check.",
+        hint="The layer can be made, so that settings load where no server is needed (collectstatic, building an "
+        "image), but each of its methods raises this error. Silence this check if that is intended.",
         id="channels_redis_fast.E002",
     )
 
@@ -191,8 +226,8 @@ def _check_passwords(alias: str, layer: RedisLayer) -> Iterator[CheckMessage]:
     for host in layer.hosts:
         if any(is_plain(server) and has_password(server) for server in _servers(host, layer)):
             yield Warning(
-                f"CHANNEL_LAYERS[{alias!r}]: the password for {host_label(host)} goes over the network unencrypted.",
-                hint="Use rediss://, if the server has TLS.",
+                f"CHANNEL_LAYERS[{alias!r}]: the password for {host_label(host)} is sent unencrypted.",
+                hint="Use rediss:// if the server supports TLS.",
                 id="channels_redis_fast.W004",
             )
 
@@ -205,8 +240,8 @@ def _check_orders(layers: dict[str, RedisLayer]) -> Iterator[CheckMessage]:
         if order != labels:
             yield Warning(
                 f"CHANNEL_LAYERS[{alias!r}] lists the hosts of [{other!r}] in another order.",
-                hint="A channel's shard follows from the order: processes that are to reach each other need the same "
-                "one.",
+                hint="The order of the hosts decides on which shard a channel is. Use the same order wherever the same "
+                "channels are used.",
                 id="channels_redis_fast.W003",
             )
 

@@ -5,8 +5,58 @@ Checks of layer options: a wrong one is refused when the layer is made, by name.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+P = ParamSpec("P")
+
+#: Where the options are described: the one link in errors.
+DOCS = "https://channels-redis-fast.readthedocs.io/en/latest/"
+
+#: Options that one layer has and another has not, by what that layer is called.
+ONLY = {
+    "core layer": ("group_expiry", "random_prefix_length", "restore_groups"),
+    "Pub/Sub layer": ("on_disconnect", "on_reconnect", "sharded"),
+    "in-memory layer": ("serialize",),
+}
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def explains_unknown(init: Callable[P, None]) -> Callable[P, None]:
+    """Decorate the ``__init__`` of a layer: it raises ``TypeError`` with a suggestion for an option that is unknown."""
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    known = [parameter.name for parameter in parameters if parameter.kind not in _POSITIONAL]
+
+    @wraps(init)
+    def checked(*args: P.args, **options: P.kwargs) -> None:
+        try:
+            init(*args, **options)
+        except TypeError:
+            # Looked at only here: a subclass may pass on what this one takes by other ways.
+            unknown = [name for name in options if name not in known]
+            if not unknown or len(parameters) > len(known):
+                raise
+            raise unknown_option(type(args[0]).__name__, unknown[0], known) from None
+
+    return checked
+
+
+def unknown_option(layer: str, name: str, known: Iterable[str]) -> TypeError:
+    """Return the error for an option that a layer has not: it names the closest, or the layer that has it."""
+    owners = [owner for owner, names in ONLY.items() if name in names]
+    if owners:
+        return TypeError(f"{layer} has no option '{name}'. It is an option of the {owners[0]}.")
+    return TypeError(f"{layer} has no option '{name}'.{did_you_mean(name, known)}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the sentence, with a space before it, that suggests the closest of some names; ``""`` if none is close."""
+    closest = difflib.get_close_matches(name.lower(), known, 1)
+    return f" Did you mean '{closest[0]}'?" if closest else ""
 
 
 def text(option: str, value: Any) -> str:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from .base import RedisLayer
+from .base import LimitedLayer
 from .hot import CapacityTable, Histogram
 from .stats import MESSAGES, SECONDS
 
@@ -96,28 +96,28 @@ class Collector:
     """
     A custom collector of prometheus_client for one layer or, with ``add``, several.
 
-    ``layer``: a core or Pub/Sub layer of this package; ``alias``: its name in CHANNEL_LAYERS, the label ``alias``. The
-    label ``layer`` is ``core`` or ``pubsub``. One registry takes one collector, since metrics of one name have to
+    ``layer``: a layer of this package; ``alias``: its name in CHANNEL_LAYERS, the label ``alias``. The label ``layer``
+    is ``core``, ``pubsub`` or ``memory``. One registry takes one collector, since metrics of one name have to
     come together: further layers are added to it. ``groups``: globs or compiled patterns of group names, which are the
     label ``groups`` of the metric ``occupancy``; a group counts for the first that matches, and for none otherwise.
 
     Raises ``TypeError`` for a layer of another package, which has no counters.
     """
 
-    def __init__(self, layer: RedisLayer, alias: str = "default", groups: Iterable[Pattern] = ("*",)) -> None:
-        self._layers: dict[str, tuple[RedisLayer, _Patterns]] = {}
+    def __init__(self, layer: LimitedLayer, alias: str = "default", groups: Iterable[Pattern] = ("*",)) -> None:
+        self._layers: dict[str, tuple[LimitedLayer, _Patterns]] = {}
         self.add(layer, alias, groups)
 
-    def add(self, layer: RedisLayer, alias: str, groups: Iterable[Pattern] = ("*",)) -> None:
+    def add(self, layer: LimitedLayer, alias: str, groups: Iterable[Pattern] = ("*",)) -> None:
         """
         Have one more layer's counters in the same metrics.
 
         Raises ``TypeError`` as the constructor does, ``ValueError`` for an alias that is there already.
         """
-        if not isinstance(layer, RedisLayer):
-            raise TypeError(f"'{alias}' is no layer of channels_redis_fast but a {type(layer).__name__}.")
+        if not isinstance(layer, LimitedLayer):
+            raise TypeError(f"'{alias}' is not a layer of channels_redis_fast but a {type(layer).__name__}.")
         if alias in self._layers:
-            raise ValueError(f"This collector has a layer '{alias}' already.")
+            raise ValueError(f"This collector already has a layer '{alias}'.")
         # A new dict: a scrape in another thread may be going through the old one.
         self._layers = {**self._layers, alias: (layer, _Patterns(groups))}
 

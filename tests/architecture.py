@@ -17,9 +17,9 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 #: The floors of the house, the highest first. A module imports from its own folder and from floors below.
 FLOORS = (
-    ("__main__",),
+    ("__main__", "management"),
     ("cli", "live"),
-    ("apps", "management", "pytest_plugin"),
+    ("apps", "pytest_plugin"),
     ("checks", "opentelemetry", "prometheus", "testing", "deploy"),
     ("consumers", "survey"),
     ("core", "memory", "pubsub"),
@@ -44,7 +44,7 @@ PURPOSES = {
     "testing": "what tests need",
     "names": "which are valid",
     "deploy": "SIGTERM, workers",
-    "management": "channels_worker",
+    "management": "commands of manage.py",
     "drain": "who was told to go",
     "base": "what both layers share",
     "subscriptions": "SUBSCRIBE, on servers and clusters",

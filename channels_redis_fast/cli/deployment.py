@@ -16,8 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from channels.layers import InMemoryChannelLayer
+
 from ..base import RedisLayer
 from ..core import RedisChannelLayer
+from ..options import DOCS
 from ..pubsub import RedisPubSubChannelLayer
 
 #: What ``--layer`` names.
@@ -68,7 +71,8 @@ class Deployment:
             layer = self.backend(**{**self.options, **changes})
         except Exception as error:
             # Whatever a site's own class may raise.
-            raise UsageError(f"{self.name}: {self.backend.__name__} cannot be made: {error}") from error
+            text = f"{self.name}: {self.backend.__name__} cannot be made: {error}"
+            raise UsageError(f"{text.rstrip()} The options are described at {DOCS}") from error
         if layer.unset_host is not None:
             raise UsageError(f"{self.name}: {layer.unset_host}")
         return layer
@@ -79,16 +83,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("deployment", "a Django project's channel layer, or servers by their URLs")
     group.add_argument("--settings", metavar="MODULE", help="settings of the project (default: DJANGO_SETTINGS_MODULE)")
     group.add_argument("--alias", help=f"name of the layer in CHANNEL_LAYERS (default: {DEFAULT_ALIAS})")
-    group.add_argument("--hosts", nargs="+", metavar="URL", help="servers, in the shards' order, without a project")
     group.add_argument(
-        "--cluster", nargs="+", metavar="URL", help="some of the servers of a Redis Cluster, without a project"
+        "--hosts", nargs="+", metavar="URL", help="servers in the order of the shards, without a project"
     )
+    group.add_argument("--cluster", nargs="+", metavar="URL", help="some servers of a Redis Cluster, without a project")
     group.add_argument("--prefix", help="with URLs: the layer's prefix (default: asgi)")
     group.add_argument("--layer", choices=sorted(LAYERS), help="with URLs: the kind of layer (default: core)")
     group.add_argument(
         "--sharded",
         action="store_true",
-        help="with --hosts and --layer pubsub: Pub/Sub is sharded, as any cluster's is",
+        help="with --hosts and --layer pubsub: use sharded Pub/Sub, which a cluster always uses",
     )
 
 
@@ -103,11 +107,11 @@ def find(arguments: argparse.Namespace) -> Deployment:
     if named is not None:
         for option in ("settings", "alias", "cluster"):
             if option != named and getattr(arguments, option) is not None:
-                raise UsageError(f"--{named} and --{option} exclude each other: leave one of them out.")
+                raise UsageError(f"--{named} and --{option} cannot be used together.")
         return _checked(_from_urls(arguments, named))
     for option in ("prefix", "layer", "sharded"):
         if getattr(arguments, option):
-            raise UsageError(f"--{option} goes with --hosts or --cluster: a project's settings say it themselves.")
+            raise UsageError(f"--{option} needs --hosts or --cluster: for a project, its settings have it.")
     return _checked(_from_settings(arguments.settings, arguments.alias or DEFAULT_ALIAS))
 
 
@@ -117,7 +121,7 @@ def _from_urls(arguments: argparse.Namespace, named: str) -> Deployment:
         options["prefix"] = arguments.prefix
     if arguments.sharded:
         if arguments.layer != "pubsub":
-            raise UsageError("--sharded goes with --layer pubsub: the core layer has no such option.")
+            raise UsageError("--sharded needs --layer pubsub: the core layer has no such option.")
         options["sharded"] = True
     return Deployment(f"--{named}", None, LAYERS[arguments.layer or "core"], options)
 
@@ -125,7 +129,7 @@ def _from_urls(arguments: argparse.Namespace, named: str) -> Deployment:
 def _from_settings(module: str | None, alias: str) -> Deployment:
     configured = _read_settings(module)
     if not isinstance(configured, Mapping) or not configured:
-        raise UsageError("The settings have no CHANNEL_LAYERS: see the README, or use --hosts or --cluster.")
+        raise UsageError("The settings have no CHANNEL_LAYERS: add one, or use --hosts or --cluster.")
     if alias not in configured:
         raise UsageError(f"CHANNEL_LAYERS has no {alias!r}: use --alias with one of {', '.join(map(str, configured))}.")
     name = f"CHANNEL_LAYERS[{alias!r}]"
@@ -146,11 +150,14 @@ def _from_settings(module: str | None, alias: str) -> Deployment:
 
 def _read_settings(module: str | None) -> Any:
     """Set Django up, since a site's apps may register its serializers; return CHANNEL_LAYERS."""
+    ready = _ready_settings(module)
+    if ready is not None:
+        return getattr(ready, "CHANNEL_LAYERS", None)
     if module is not None:
         os.environ["DJANGO_SETTINGS_MODULE"] = module
     module = os.environ.get("DJANGO_SETTINGS_MODULE")
     if not module:
-        raise UsageError("Which deployment? Name it with --settings, DJANGO_SETTINGS_MODULE, --hosts or --cluster.")
+        raise UsageError("Which deployment? Use --settings, DJANGO_SETTINGS_MODULE, --hosts or --cluster.")
     if os.getcwd() not in sys.path:
         # As with manage.py: the project lies where the command is run.
         sys.path.insert(0, os.getcwd())
@@ -163,6 +170,16 @@ def _read_settings(module: str | None) -> Any:
     except Exception as error:
         # A site's own code runs here, and may raise anything.
         raise UsageError(f"The settings {module!r} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _ready_settings(module: str | None) -> Any:
+    """Return Django's settings if a project is set up already, as by ``manage.py``, and no other is asked for."""
+    apps = sys.modules.get("django.apps")
+    if apps is None or not apps.apps.ready:
+        return None
+    from django.conf import settings  # noqa: PLC0415 - a project of its own
+
+    return settings if module in (None, getattr(settings, "SETTINGS_MODULE", None)) else None
 
 
 def _backend(name: str, dotted: str) -> tuple[type[RedisLayer], bool]:
@@ -181,7 +198,9 @@ def _backend(name: str, dotted: str) -> tuple[type[RedisLayer], bool]:
         twin = TWINS.get((base.__module__, base.__name__))
         if twin is not None:
             return twin, True
-    raise UsageError(f"{name}: the BACKEND {dotted!r} is no layer of channels_redis_fast or channels_redis.")
+    if isinstance(backend, type) and issubclass(backend, InMemoryChannelLayer):
+        raise UsageError(f"{name} is in the memory of each process ({dotted}): there is no server to look at.")
+    raise UsageError(f"{name}: the BACKEND {dotted!r} is not a layer of channels_redis_fast or channels_redis.")
 
 
 def _checked(deployment: Deployment) -> Deployment:

@@ -1,8 +1,9 @@
 """
 The frame of the command line: picks the command, and turns any error into one line and an exit code.
 
-Exit codes: 0, all is well; 1, the command found a problem, failed, or was interrupted; 2, wrong usage or settings. A
-command is imported when it is the one asked for. Does not know what a command does, nor where a deployment comes from.
+Exit codes: 0, all is well; 1, the command found a problem, failed, or was interrupted; 2, wrong usage or settings, or
+an extra is missing; 141, the reader of its output has left. A command is imported when it is the one asked for, and
+without the extra: ``--help`` needs none. Does not know what a command does, nor where a deployment comes from.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..options import DOCS
 from . import deployment
 
 #: The commands, and the modules that hold them.
@@ -33,8 +35,11 @@ COMMANDS = {
 
 PROGRAM = "channels-redis-fast"
 
-#: What the extra ``[cli]`` brings.
-EXTRA = ("rich", "matplotlib")
+#: What the extras bring, and which of them is told to install: ``[tune]`` has all that ``tune`` needs.
+EXTRAS = {"rich": "cli", "matplotlib": "tune"}
+
+#: The exit code of a command whose reader has left, as in ``inspect --watch | head``: what a shell has for SIGPIPE.
+PIPE_CLOSED = 141
 
 #: Characters of a line where output does not go to a terminal, which would say how wide it is.
 WIDTH = 120
@@ -50,29 +55,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit code. Raises ``SystemExit`` for ``--help``, ``--version`` and wrong usage, as argparse does.
     """
-    arguments_given = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments_given
+    given = list(sys.argv[1:] if argv is None else argv)
+
+    def run() -> int:
+        command, arguments = _parse(given)
+        return int(command.run(arguments, make_console()))
+
+    return guarded(run, PROGRAM, given[0] if given else "", is_debugged="--debug" in given)
+
+
+def guarded(run: Callable[[], int], program: str, command: str, is_debugged: bool = False) -> int:
+    """
+    Return what ``run`` returns, or the exit code of the error that it raised, which is one line on standard error.
+
+    ``program``: how that line begins; ``command``: the one that is run, for which an extra may be missing;
+    ``is_debugged``: whether a traceback comes with the line. ``SystemExit`` passes.
+    """
+
+    def failed(message: str, code: int) -> int:
+        if is_debugged:
+            print(without_credentials(traceback.format_exc()), file=sys.stderr)
+        print(f"{program}: {without_credentials(message)}", file=sys.stderr)
+        return code
+
     # A command reports in its own output what a layer logs; a project's own handlers still get it.
     logging.getLogger("channels_redis_fast").addHandler(_NO_LAST_RESORT)
     try:
-        command, arguments = _parse(arguments_given)
-        with _terminate_as_interrupt():
-            return int(command.run(arguments, _console(arguments)))
+        with _terminate_as_interrupt(), _flushed():
+            return run()
     except KeyboardInterrupt:
-        return _failed("Interrupted.", debug, 1)
+        return failed("Interrupted.", 1)
     except BrokenPipeError:
         # The reader of the pipe has left. Python would complain once more when it flushes at the end.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return PIPE_CLOSED
     except deployment.UsageError as error:
-        return _failed(str(error), debug, 2)
+        return failed(str(error), 2)
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in EXTRA:
-            return _failed(_describe(error), debug, 1)
-        return _failed(f"{error.name} is not installed: pip install {PROGRAM}[cli]", debug, 2)
+        missing = str(error.name).partition(".")[0]
+        if missing not in EXTRAS:
+            return failed(_describe(error), 1)
+        extra = "tune" if command == "tune" else EXTRAS[missing]
+        return failed(f"{missing} is not installed: pip install '{PROGRAM}[{extra}]'", 2)
     except Exception as error:
-        return _failed(_describe(error), debug, 1)
+        return failed(_describe(error), 1)
 
 
 def without_credentials(text: str) -> str:
@@ -90,8 +117,8 @@ class _Parser(argparse.ArgumentParser):
 def _parse(given: list[str]) -> tuple[Any, argparse.Namespace]:
     parser = _Parser(
         prog=PROGRAM,
-        description="A look inside the channel layers of a Django project, and their tuning.",
-        epilog=f"{PROGRAM} COMMAND --help says more of each, with an example.",
+        description="Inspect, check, tune and measure the channel layers of a Django project.",
+        epilog=f"For the options of a command and an example: {PROGRAM} COMMAND --help. Documentation: {DOCS}",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
@@ -103,25 +130,49 @@ def _parse(given: list[str]) -> tuple[Any, argparse.Namespace]:
             commands.add_parser(name)
             continue
         module = modules[name] = importlib.import_module(COMMANDS[name])
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.HELP,
-            epilog=f"example:\n  {module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        command = add_command(commands, name, module, module.EXAMPLE)
         deployment.add_options(command)
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         module.add_arguments(command)
     arguments = parser.parse_args(given)
     return modules[arguments.command], arguments
 
 
-def _console(arguments: argparse.Namespace) -> Any:
+def add_command(commands: Any, name: str, module: Any, example: str) -> argparse.ArgumentParser:
+    """Add a command to argparse's subparsers, without its own arguments; return its parser."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=module.HELP,
+        description=module.HELP,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return command
+
+
+def make_console(**options: Any) -> Any:
+    """Return the console that a command prints to; ``options`` are rich's. Raises ``ModuleNotFoundError``."""
     from rich.console import Console  # noqa: PLC0415 - of the extra
 
-    is_wide = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if is_wide else WIDTH, highlight=False)
+    class Output(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            # rich would end the process here, in the middle of whatever is open.
+            raise BrokenPipeError
+
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Output(width=None if has_width else WIDTH, highlight=False, **options)
+
+
+@contextlib.contextmanager
+def _flushed() -> Iterator[None]:
+    """Flush standard output at the end, while an error of it can still be handled."""
+    try:
+        yield
+    except SystemExit:
+        # ``--help``, ``--version``.
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -139,10 +190,3 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 def _describe(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _failed(message: str, debug: bool, code: int) -> int:
-    if debug:
-        print(without_credentials(traceback.format_exc()), file=sys.stderr)
-    print(f"{PROGRAM}: {without_credentials(message)}", file=sys.stderr)
-    return code

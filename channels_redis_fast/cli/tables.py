@@ -24,7 +24,8 @@ GAP = 2
 #: only when nothing else is left to do.
 NAME, SHORTEST = 24, 8
 
-#: Cells in which a sentence can be read, should its longest word be shorter.
+#: Cells in which a sentence can be read. A column of sentences is as wide as its longest word, if there is room; should
+#: there be none, words that are longer than the column are shortened like names.
 SENTENCE = 20
 
 ELLIPSIS = "\u2026"
@@ -63,13 +64,15 @@ class FittingTable:
     """
     A table that is laid out for the width it is printed at; a renderable of rich.
 
-    ``remedy``: where the columns that do not fit can be seen, for the line below the table.
+    ``remedy``: where the columns that do not fit can be seen, for the line below the table. ``has_head``: whether the
+    titles of the columns are shown.
     """
 
     title: str | None
     columns: Sequence[Column]
     rows: list[list[Text]] = field(default_factory=list)
     remedy: str = "a wider terminal or --json shows them"
+    has_head: bool = True
 
     def add(self, *cells: str | Text) -> None:
         """Add a row, a cell for each column. A ``str`` is taken as it is, without rich's markup."""
@@ -84,7 +87,7 @@ class FittingTable:
         measured = [_Measured(column, [row[number] for row in self.rows]) for number, column in enumerate(self.columns)]
         shown, left_out = _choose([each for each in measured if not each.is_void], options.max_width)
         _widen(shown, options.max_width)
-        yield _table(shown)
+        yield _table(shown, self.has_head)
         if left_out:
             names = ", ".join(each.column.title for each in left_out)
             yield Text(f"(not shown at this width: {names}; {self.remedy})", style="dim")
@@ -110,13 +113,17 @@ class _Measured:
             self.least = max(heading, widest)
         self.width = self.least
 
-    def narrow(self) -> int:
-        """Shorten names further than they are meant to be; return the cells saved."""
-        if self.column.kind is not Kind.NAME:
+    def narrow(self, wanted: int) -> int:
+        """Give up so many cells for want of room, or as many as can be spared; return how many."""
+        if self.column.kind is Kind.NAME:
+            floor = max(SHORTEST, _longest_word(self.column.title))
+        elif self.column.kind is Kind.SENTENCE:
+            floor = max(SENTENCE, _longest_word(self.column.title))
+        else:
             return 0
-        before = self.width
-        self.width = max(min(before, SHORTEST), _longest_word(self.column.title))
-        return before - self.width
+        spared = max(0, min(wanted, self.width - floor))
+        self.width -= spared
+        return spared
 
 
 def _longest_word(text: str) -> int:
@@ -134,7 +141,7 @@ def _choose(columns: Sequence[_Measured], room: int) -> tuple[list[_Measured], l
         last = max(range(len(shown)), key=lambda number: (shown[number].column.rank, number), default=None)
         if last is None or shown[last].column.rank == 0:
             for each in shown:
-                each.narrow()
+                each.narrow(_total(shown) - room)
             break
         del shown[last]
     return shown, [each for each in columns if each not in shown]
@@ -154,8 +161,8 @@ def _widen(columns: Sequence[_Measured], room: int) -> None:
             each.width = each.natural
 
 
-def _table(columns: Sequence[_Measured]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+def _table(columns: Sequence[_Measured], has_head: bool) -> Table:
+    table = Table(box=None, show_header=has_head, pad_edge=False, padding=(0, GAP, 0, 0))
     for each in columns:
         kind = each.column.kind
         table.add_column(
@@ -170,10 +177,10 @@ def _table(columns: Sequence[_Measured]) -> Table:
 
 
 def _cell(measured: _Measured, cell: Text) -> Text:
-    if measured.column.kind is Kind.SENTENCE or cell.cell_len <= measured.width:
-        return cell
     if measured.column.kind is Kind.NAME:
         return Text(shorten(cell.plain, measured.width), style=cell.style)
+    if measured.column.kind is Kind.SENTENCE and _longest_word(cell.plain) > measured.width:
+        return Text(" ".join(shorten(word, measured.width) for word in cell.plain.split(" ")), style=cell.style)
     return cell
 
 

@@ -1,5 +1,6 @@
 """
-Why a server drops connections before it has answered anything: it speaks TLS, or does not, or is in protected mode.
+Why a server drops connections, or is silent, before it has answered anything: it speaks TLS, or does not, or is in
+protected mode.
 
 Connects without a user and a password. Knows how servers greet a connection; not what asks, nor for what.
 """

@@ -266,7 +266,6 @@ class Dialer:
         # Not by redis-py, to which a user that may not name its connections is a user that cannot connect.
         name, connection.client_name = connection.client_name or f"{self._name}:{role}", None
         await connection.connect()
-        self._was_reached = True
         # In one round trip. PING is what a server that loads its data, or has lost its primary, refuses.
         commands: list[tuple[str, ...]] = [("PING",), ("CLIENT", "SETNAME", name)]
         if self.asks_role:
@@ -280,6 +279,7 @@ class Dialer:
         for command in commands:
             try:
                 reply = replies[command] = await connection.read_response()
+                self._was_reached = True
             except exceptions.MasterDownError:
                 raise
             except ResponseError:
@@ -298,9 +298,8 @@ class Dialer:
         if self._was_reached or self._set is not None or not isinstance(getattr(connection, "host", None), str):
             return None
         tls = isinstance(connection, aioredis.SSLConnection)
-        is_late = isinstance(error, (TimeoutError, asyncio.TimeoutError))
         nobody = any(isinstance(cause, (ConnectionRefusedError, socket.gaierror)) for cause in _causes(error))
-        if nobody or (is_late and not tls):
+        if nobody:
             return None
         now = time.monotonic()
         if now - self._diagnosed > DIAGNOSE_AGAIN:

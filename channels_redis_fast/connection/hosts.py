@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -23,6 +24,9 @@ HostOptions = dict[str, Any]
 
 DEFAULT_HOST = "redis://localhost:6379"
 SCHEMES = ("redis", "rediss", "unix")
+
+#: A host's name or address with or without a port, and nothing that a password could be part of.
+_PLACE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 #: Keywords that say where a server is without ``host`` and ``port``.
 _OTHER_WAYS = frozenset({"address", "path", "master_name"})
@@ -44,17 +48,23 @@ def decode_hosts(hosts: Any) -> list[HostOptions]:
     naming ``hosts`` and the position of the entry that is not a host.
     """
     if isinstance(hosts, (str, bytes)):
-        raise ValueError("Option 'hosts' takes a list; put the one host into a list.")
+        text = hosts.decode("utf-8", "replace") if isinstance(hosts, bytes) else hosts
+        raise ValueError(f"Option 'hosts' takes a list; put the one host into a list.{_suggest(text, is_alone=True)}")
     if not hosts:
         return [{"address": DEFAULT_HOST}]
     if isinstance(hosts, Mapping):
         if "cluster" not in hosts:
-            raise TypeError("Option 'hosts' must be a list of hosts; it is a dict. Put the dict into a list.")
+            raise TypeError(
+                "Option 'hosts' must be a list of hosts; it is a dict. Put the dict into a list. Did you mean [{...}]?"
+            )
         hosts = [hosts]
     try:
         entries = list(hosts)
     except TypeError:
         raise TypeError(f"Option 'hosts' must be a list of hosts, not {type(hosts).__name__}.") from None
+    if _is_pair(entries):
+        host, port = entries
+        raise ValueError(f"Option 'hosts' is a list of hosts, and this is one host. Did you mean [({host!r}, {port})]?")
     places = [f"hosts[{index}]" for index in range(len(entries))]
     decoded = [_without_tls(_decode_host(entry, where), where) for entry, where in zip(entries, places, strict=True)]
     if len(decoded) > 1 and any(is_cluster(host) for host in decoded):
@@ -235,7 +245,9 @@ def _decode_address(address: Any, where: str) -> str | None:
             f"{where}: the URI cannot be read. Is something in the password not percent-encoded?"
         ) from None
     if parts.scheme not in SCHEMES:
-        raise ValueError(f"{where}: a URI begins with redis://, rediss:// or unix://, and this one does not.")
+        raise ValueError(
+            f"{where}: a URI begins with redis://, rediss:// or unix://, and this one does not.{_suggest(address)}"
+        )
     database = parts.path.strip("/")
     if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
         # redis-py leaves it out, and uses database 0. What is there may be a misplaced password, so it is not shown.
@@ -245,6 +257,35 @@ def _decode_address(address: Any, where: str) -> str | None:
     if len(query) == len(_query(parts.query)):
         return address
     return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def _is_pair(entries: list[Any]) -> bool:
+    """Return whether a list of hosts is a host's name and port, without the list that these belong into."""
+    if len(entries) != 2 or not isinstance(entries[0], str) or not _PLACE.fullmatch(entries[0]):
+        return False
+    port = entries[1]
+    return (isinstance(port, int) and not isinstance(port, bool)) or (isinstance(port, str) and port.isdecimal())
+
+
+def _suggest(text: str, is_alone: bool = False) -> str:
+    """
+    Return the sentence that says what was meant, with a space before it.
+
+    ``is_alone``: whether the text is in place of the list. Nothing but a plain name and a port is repeated: elsewhere
+    a password may be.
+    """
+    if text.split("://", 1)[0] in SCHEMES and "://" in text:
+        meant = f"{text.split('://', 1)[0]}://..."
+        parts = text.split("://", 1)[1]
+        if _PLACE.fullmatch(parts):
+            meant = text
+    elif text.startswith("/") and "@" not in text and ":" not in text:
+        meant = f"unix://{text}"
+    elif _PLACE.fullmatch(text):
+        meant = f"redis://{text}"
+    else:
+        meant = "redis://USER:PASSWORD@HOST:PORT"
+    return f" Did you mean [{meant!r}]?" if is_alone else f" Did you mean {meant!r}?"
 
 
 def _query(query: str) -> list[tuple[str, str]]:

@@ -92,6 +92,7 @@ class RedisChannelLayer(RedisLayer):
     #: What gives the shards of general channels in turn; None where there is one shard for everything.
     _next_shard: Callable[[], int] | None = None
 
+    @options.explains_unknown
     def __init__(
         self,
         hosts: Iterable[Any] | None = None,

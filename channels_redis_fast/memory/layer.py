@@ -75,6 +75,9 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
 
+    layer_name = "memory"
+
+    @options.explains_unknown
     def __init__(
         self,
         expiry: float = 60,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import math
 import re
@@ -572,7 +573,8 @@ class RedisPubSubChannelLayer(RedisLayer):
     def _refuse_unknown(self, others: dict[str, Any]) -> None:
         for name in others:
             if name not in self.without_effect:
-                raise TypeError(f"{type(self).__name__} has no option '{name}'.")
+                known = inspect.signature(RedisPubSubChannelLayer.__init__).parameters
+                raise options.unknown_option(type(self).__name__, name, [*known][1:-1])
         if others:
             logger.warning("Options without effect on %s: %s", type(self).__name__, ", ".join(sorted(others)))
 

@@ -19,7 +19,7 @@ from ..connection.link import Command
 from ..connection.replies import REDIRECTIONS
 from ..core import RedisChannelLayer
 from ..messages.codec import CHANNEL_FIELD
-from .entries import Entry, by_size, note_refusal, seconds_left
+from .entries import Entry, by_size, note_failure, note_refusal, seconds_left
 from .histories import HistorySurvey
 from .leases import survey_leases
 from .line import Line
@@ -83,7 +83,7 @@ class _ShardSurvey:
                 if others:
                     await self._look_at(others)
         except RedisError as error:
-            self.shard.error = str(error)
+            note_failure(self.shard, error)
             return
         if sweep.refused is not None:
             note_refusal(self.shard, "SCAN", sweep.refused)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .reasons import reason_of
 from .server_facts import is_refusal
 from .snapshot import Shard
 
@@ -43,6 +44,11 @@ def by_size(entries: list[Entry]) -> list[list[Entry]]:
 def seconds_left(milliseconds: int | None) -> float | None:
     """Return what PTTL means in seconds, None for a key without an expiry."""
     return None if milliseconds is None or milliseconds < 0 else milliseconds / 1000
+
+
+def note_failure(shard: Shard, error: Exception) -> None:
+    """Have a shard say why it could not be looked at."""
+    shard.error, shard.reason = str(error), reason_of(error)
 
 
 def note_refusal(shard: Shard, command: str, error: Exception) -> None:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from ..cluster.flush import literal
 from ..pubsub import RedisPubSubChannelLayer
 from .core import describe_shard
-from .entries import note_refusal
+from .entries import note_failure, note_refusal
 from .histories import HistorySurvey
 from .leases import survey_leases
 from .line import Line
@@ -65,7 +65,7 @@ async def _survey_shard(layer: RedisPubSubChannelLayer, line: Line, picture: Pic
                 known = picture.subscribed_groups if is_group else picture.subscribed_channels
                 known.append(Subscription(shown, line.index, count))
     except RedisError as error:
-        shard.error = str(error)
+        note_failure(shard, error)
     return shard
 
 

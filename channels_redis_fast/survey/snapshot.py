@@ -26,6 +26,8 @@ class Shard:
     host: str
     #: Why it could not be looked at; the rest is None then.
     error: str | None = None
+    #: The same in a word or two, such as ``not reachable`` or ``password required``.
+    reason: str | None = None
     server: str | None = None
     version: str | None = None
     role: str | None = None

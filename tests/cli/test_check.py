@@ -142,17 +142,31 @@ def test_several_shards(check: Call, own_server: Callable[..., Server]) -> None:
 # The way there.
 
 
-def test_ways_that_lead_nowhere(check: Call, tls_server: Server) -> None:
+def test_ways_that_lead_nowhere(check: Call) -> None:
     """The reason is the first thing that one wants to know, and what to do the second."""
     cases = {
         "redis://user:s3cret@127.0.0.1:1": "Nothing listens there",
-        "redis://user:s3cret@no-such-name.invalid": "The name is not known here",
+        "redis://user:s3cret@no-such-name.invalid": "The host name is unknown",
         "unix:///nowhere/redis.sock": "There is no such socket",
-        f"redis://user:s3cret@127.0.0.1:{tls_server.port}": "needs rediss://",
     }
     for (url, mend), found in zip(cases.items(), check(*cases, code=1), strict=True):
         assert levels(found) == {"reachability": "problem"}, url
         assert mend in found["reachability"][2], url
+
+
+def test_tls_on_one_side_only(check: Call, tls_server: Server, own_server: Callable[..., Server]) -> None:
+    """Each of these fails in a way of its own, and never with what it is."""
+    plain = own_server()
+    wrong, other = check(
+        f"redis://user:s3cret@127.0.0.1:{tls_server.port}", f"rediss://user:s3cret@127.0.0.1:{plain.port}", code=1
+    )
+    for found, text, mend in (
+        (wrong, "the server speaks TLS on this port", "Use rediss:// in hosts[0]"),
+        (other, "the server does not speak TLS on this port", "Use redis:// in hosts[1]"),
+    ):
+        assert levels(found) == {"reachability": "ok", "TLS": "problem"}
+        assert text in found["TLS"][1]
+        assert mend in found["TLS"][2]
 
 
 def test_a_host_that_never_answers(check: Call) -> None:
@@ -204,8 +218,8 @@ def test_passwords(check: Call, acl_server: Server, users_server: Server) -> Non
     for found in (wrong, none, one):
         assert levels(found) == {"reachability": "ok", "authentication": "problem"}
     assert "ACL GETUSER" in wrong["authentication"][2]
-    assert "Put user and password into hosts[1]" in none["authentication"][2]
-    assert "leave it out of hosts[2]" in one["authentication"][2]
+    assert "Add user and password to hosts[1]" in none["authentication"][2]
+    assert "remove it from hosts[2]" in one["authentication"][2]
 
 
 def test_tls(check: Call, tls_server: Server, certificates: Certificates) -> None:
@@ -222,7 +236,7 @@ def test_tls(check: Call, tls_server: Server, certificates: Certificates) -> Non
     assert re.match(r"TLSv1\.\d, certificate verified$", good["TLS"][1])
     # That of the tests lives for a day.
     assert (good["certificate"][0], good["send and receive"][0]) == ("warning", "ok")
-    assert re.match(r"ends in 2\d hours", good["certificate"][1])
+    assert re.match(r"expires in 2\d hours", good["certificate"][1])
     assert nameless["TLS"][0] == careless["TLS"][0] == "warning"
     assert "ssl_check_hostname=True" in nameless["TLS"][2]
     assert "ssl_cert_reqs='required'" in careless["TLS"][2]

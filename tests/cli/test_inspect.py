@@ -17,12 +17,15 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import BusyLoadingError, MasterDownError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.cli.texts import duration, size
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from channels_redis_fast.survey import entries as inspected
+from channels_redis_fast.survey import reasons
 from channels_redis_fast.survey.snapshot import printable
 from tests.cli.conftest import Site
 from tests.conftest import ROOT
@@ -235,7 +238,7 @@ def test_the_budget_is_that_of_histories_too(call: Call, own_server: Callable[..
         assert picture["histories"][0]["group"].startswith("room")
         assert calls["cmdstat_scan"] == 2
         assert not {"cmdstat_keys", "cmdstat_xadd", "cmdstat_evalsha", "cmdstat_expire"} & set(calls)
-        assert "cut short after 700 of 2,000 keys" in call(*arguments, "--max-keys", "700").out
+        assert "stopped after 700 of 2,000 keys" in call(*arguments, "--max-keys", "700").out
 
 
 def test_leftovers(look: Call, call: Call, redis_server: Server | ForeignServer, raw: redis.Redis, prefix: str) -> None:
@@ -285,7 +288,7 @@ def test_nothing(look: Call, call: Call, redis_server: Server | ForeignServer, p
     picture = look()
     assert picture["channels"] == picture["groups"] == picture["leftovers"] == []
     text = call("inspect", "--hosts", redis_server.url, "--prefix", prefix).out
-    assert "no messages wait" in text
+    assert "no messages are waiting" in text
     assert "Groups: none" in text
 
 
@@ -373,7 +376,7 @@ def test_the_budget(call: Call, own_server: Callable[..., Server]) -> None:
         assert calls["cmdstat_scan"] == 2
         assert "cmdstat_keys" not in calls
         text = call("inspect", "--hosts", server.url, "--max-keys", "700", "--top", "3").out
-        assert "cut short after 700 of 3,000 keys" in text
+        assert "stopped after 700 of 3,000 keys" in text
         assert re.search(r"and [\d,]+ more, less full", text)
         whole = json.loads(call("inspect", "--json", "--hosts", server.url).out)
         assert len({channel["channel"] for channel in whole["channels"]}) == len(whole["channels"]) == 3000
@@ -457,7 +460,7 @@ def test_hosts_that_do_not_answer(call: Call, redis_server: Server | ForeignServ
     outcome = call("inspect", "--prefix", prefix, "--hosts", dead)
     assert outcome.code == 1
     assert "not reachable" in outcome.out
-    assert "no messages wait" not in outcome.out
+    assert "no messages" not in outcome.out
     assert "s3cret" not in outcome.out + outcome.err
 
 
@@ -488,7 +491,7 @@ def test_pubsub(call: Call, redis_server: Server | ForeignServer, site: Site, pr
     assert shard["complete"] is True
     text = call("inspect", *arguments).out
     assert "Groups: 2" in text
-    assert "General channels carry no prefix" in text
+    assert "General channels have no prefix" in text
     # Groups go first when not all may be counted.
     picture = json.loads(call("inspect", "--json", "--max-keys", "2", *arguments).out)
     assert (len(picture["subscribed_groups"]), len(picture["subscribed_channels"])) == (2, 0)
@@ -614,3 +617,56 @@ def test_numbers_for_people() -> None:
 def test_names_from_redis_disturb_no_terminal() -> None:
     assert printable("r\xe4um".encode()) == "r\xe4um"
     assert printable(b"\xff\x1b[31m\n") == "\\xff\\x1b[31m\\n"
+
+
+# Why not.
+
+
+def test_reasons(call: Call, acl_server: Server, own_server: Callable[..., Server], tls_server: Server) -> None:
+    """A password that is missing or wrong is not a server that cannot be reached."""
+    where = f"127.0.0.1:{acl_server.port}"
+    server = own_server()
+    with redis.Redis(port=server.port) as raw:
+        raw.acl_setuser("nowhere", enabled=True, passwords="+s3cret", commands=["+@all", "-select"])
+    urls = {
+        f"redis://{where}": reasons.NO_PASSWORD,
+        f"redis://chan:wr0ng-s3cret@{where}": reasons.WRONG_PASSWORD,
+        f"redis://:s3cret@127.0.0.1:{server.port}": reasons.UNWANTED_PASSWORD,
+        f"redis://nowhere:s3cret@127.0.0.1:{server.port}/1": reasons.NOT_PERMITTED,
+        f"redis://127.0.0.1:{tls_server.port}": reasons.TLS,
+        f"rediss://127.0.0.1:{tls_server.port}": reasons.TLS,
+        f"rediss://127.0.0.1:{server.port}": reasons.TLS,
+        "redis://no-such-name.invalid": reasons.UNKNOWN_NAME,
+        "redis://127.0.0.1:1": reasons.NOT_REACHABLE,
+    }
+    outcome = call("inspect", "--hosts", *urls)
+    assert outcome.code == 1
+    assert "s3cret" not in outcome.out + outcome.err
+    for number, reason in enumerate(urls.values()):
+        assert re.search(rf"^ +{number}  \S+ +{reason} *$", outcome.out, re.MULTILINE), reason
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (BusyLoadingError("Redis is loading the dataset in memory"), reasons.LOADING),
+        (
+            MasterDownError("Link with MASTER is down and replica-serve-stale-data is set to 'no'."),
+            reasons.PRIMARY_DOWN,
+        ),
+        (ResponseError("NOPERM User x has no permissions to run the 'select' command"), reasons.NOT_PERMITTED),
+        (ConnectionError("127.0.0.1:6379 is a replica, not a primary"), reasons.REPLICA),
+        (ConnectionError("max number of clients reached"), reasons.FULL),
+        (OSError("Connection reset by peer"), reasons.NOT_REACHABLE),
+    ],
+)
+def test_reasons_by_the_cause(cause: Exception, reason: str) -> None:
+    error = RedisConnectionError("127.0.0.1:6379: no luck")
+    error.__cause__ = cause
+    assert reasons.reason_of(error) == reason
+
+
+def test_a_role_is_called_by_one_word(call: Call, redis_server: Server | ForeignServer, prefix: str) -> None:
+    out = call("inspect", "--hosts", redis_server.url, "--prefix", prefix).out
+    assert "primary" in out
+    assert "master" not in out

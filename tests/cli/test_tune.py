@@ -400,7 +400,7 @@ def test_the_extra_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     outcome = call("tune", "--hosts", "redis://127.0.0.1:1", "--rate", "1", "--service-time", "1ms")
     assert outcome.code == 2
-    assert outcome.err.endswith("pip install channels-redis-fast[tune]\n")
+    assert outcome.err.endswith("pip install 'channels-redis-fast[tune]'\n")
 
 
 def test_help_needs_no_extra() -> None:

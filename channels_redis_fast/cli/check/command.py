@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from .. import deployment
 from .findings import Report
 from .order import check_all
-from .view import render
 
-HELP = "Connect to every shard with these settings and say, item by item, what works and what does not."
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELP = "Connect to every shard with these settings, and report errors and likely problems item by item."
 EXAMPLE = "channels-redis-fast check --settings mysite.settings --alias default"
 
 #: Keys of each database that are looked at for traces of other settings.
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Check and show; return 1 if something does not work."""
+    from .view import render  # noqa: PLC0415 - needs the extra, which --help does not
+
     place = deployment.find(arguments)
     report = asyncio.run(_check(place, console, quiet=arguments.json))
     if arguments.json:

@@ -1,24 +1,25 @@
 """
 Whether a host can be reached, lets us in, and how the way there is protected; and if not, why.
 
-An error on the way is known by its kind, down the chain of causes that redis-py leaves. Texts name no password.
+Why it cannot is what ``survey.reasons`` says. Texts name no password.
 """
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from collections.abc import Iterator
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from ...checks import has_password, is_encrypted, is_plain
 from ...connection.hosts import HostOptions
+from ...survey import reasons
 from ...survey.line import Line
+from ...survey.reasons import chain, reason_of
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 
-#: Days before its end from which on a certificate is warned of.
+#: Days before its end from which on there is a warning.
 CERTIFICATE_DAYS = 21
 
 
@@ -37,7 +38,7 @@ async def check_reach(line: Line) -> list[Finding]:
         text = f"as user {user.decode('utf-8', 'replace')}"
         findings.append(Finding(OK, "authentication", text if has_password(host) else f"{text}, without a password"))
     else:
-        text = "accepted" if has_password(host) else "no password asked for"
+        text = "accepted" if has_password(host) else "no password needed"
         findings.append(Finding(OK, "authentication", text))
     return [*findings, *_protection(line, host)]
 
@@ -45,67 +46,67 @@ async def check_reach(line: Line) -> list[Finding]:
 def explain(error: Exception, line: Line) -> list[Finding]:
     """Return why a server could not be reached, or does not let us in."""
     text = str(error).removeprefix(f"{line.label}: ")
-    chain = list(_chain(error))
-    if any(isinstance(cause, AuthenticationError) for cause in chain):
-        return [
-            Finding(OK, "reachability", "connected"),
-            Finding(PROBLEM, "authentication", text, _way_in(text, line.where)),
-        ]
-    for cause in chain:
-        if isinstance(cause, ssl.SSLError):
-            return [
-                Finding(OK, "reachability", "something answers"),
-                Finding(PROBLEM, "TLS", text, _tls_mend(cause, line.where)),
-            ]
-    return [Finding(PROBLEM, "reachability", text, _way_there(chain, text, line.where, line.host))]
+    where, reason = line.where, reason_of(error)
+    if reason in _ACCESS:
+        mend = _ACCESS[reason].format(where=where)
+        return [Finding(OK, "reachability", "connected"), Finding(PROBLEM, "authentication", text, mend)]
+    if reason == reasons.TLS:
+        return [Finding(OK, "reachability", "something answers"), Finding(PROBLEM, "TLS", text, _tls(error, where))]
+    mend = _STATES.get(reason, "").format(where=where) or _way_there(list(chain(error)), text, where, line.host)
+    return [Finding(PROBLEM, "reachability", text, mend)]
 
 
-def _way_in(text: str, where: str) -> str:
-    if "without any password" in text:
-        return f"This server has no password: leave it out of {where}."
-    if "NOAUTH" in text or "required" in text:
-        return f"Put user and password into {where}: redis://USER:PASSWORD@HOST, what is not a letter percent-encoded."
-    return f"Compare user and password in {where} with the server's: ACL GETUSER says whether the user is on."
+#: What to do about a server that answers and does not let us in, by the reason.
+_ACCESS = {
+    reasons.NO_PASSWORD: "Add user and password to {where}: redis://USER:PASSWORD@HOST, percent-encoded.",
+    reasons.UNWANTED_PASSWORD: "The server has no password: remove it from {where}.",
+    reasons.WRONG_PASSWORD: "Compare user and password in {where} with the server's; ACL GETUSER shows whether the "
+    "user is on.",
+    reasons.NOT_PERMITTED: "The user in {where} lacks a permission: ACL GETUSER shows which it has.",
+}
+
+#: What to do about a server that answers and cannot be used now.
+_STATES = {
+    reasons.LOADING: "The server is loading its data: wait.",
+    reasons.PRIMARY_DOWN: "The server is a replica that has lost its primary: name the primary in {where}.",
+    reasons.REPLICA: "Name the primary in {where}, or let Sentinels find it.",
+    reasons.FULL: "Raise the server's `maxclients`, or look for a leak (CLIENT LIST).",
+    reasons.PROTECTED: "Set a password on the server (requirepass), and add it to {where}.",
+    reasons.UNKNOWN_NAME: "The host name is unknown: check {where} and the DNS of this machine.",
+}
 
 
-def _tls_mend(error: ssl.SSLError, where: str) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
+def _tls(error: Exception, where: str) -> str:
+    causes = list(chain(error))
+    text = " ".join(str(cause) for cause in causes).upper()
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return (
-            f"Name in {where} the authority that signed the certificate (ssl_ca_certs), and the server by a "
-            "name that is in it."
+            f"In {where}, name the authority that signed the certificate (ssl_ca_certs), and the server by a name "
+            "that is in the certificate."
         )
-    text = str(error).upper()
+    if "SPEAKS TLS ON THIS PORT" in text:
+        return f"Use rediss:// in {where}, or the server's port without TLS."
+    if "DOES NOT SPEAK TLS" in text:
+        return f"Use redis:// in {where}, or the server's port for TLS."
     if "CERTIFICATE_REQUIRED" in text or "HANDSHAKE_FAILURE" in text:
-        return f"The server wants a certificate of its clients: ssl_certfile and ssl_keyfile in {where}."
-    return f"Does the server speak TLS on this port? If not: redis:// in {where}, or the port that does."
+        return f"The server requires a client certificate: ssl_certfile and ssl_keyfile in {where}."
+    return f"Does the server speak TLS on this port? If not, use redis:// in {where}, or the port that does."
 
 
-def _way_there(chain: list[BaseException], text: str, where: str, host: HostOptions) -> str:
+def _way_there(causes: list[BaseException], text: str, where: str, host: HostOptions) -> str:
     lower = text.lower()
     if "master_name" in host and ("no master found" in lower or "no primary found" in lower):
-        return f"Compare sentinels, master_name and sentinel_kwargs in {where} with what the Sentinels say."
-    if any(isinstance(cause, socket.gaierror) for cause in chain):
-        return f"The name is not known here: look at {where} and at this machine's DNS."
-    if any(isinstance(cause, FileNotFoundError) for cause in chain):
+        return f"Compare sentinels, master_name and sentinel_kwargs in {where} with what the Sentinels report."
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
         return f"There is no such socket: compare {where} with the server's `unixsocket`."
-    if any(isinstance(cause, PermissionError) for cause in chain):
-        return "Let this process' user write to the socket: `unixsocketperm` and the group of its directory."
-    if any(isinstance(cause, ConnectionRefusedError) for cause in chain):
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return "Let this process' user write to the socket: `unixsocketperm`, and the group of its directory."
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return f"Nothing listens there: start the server, or correct host and port in {where}."
-    if "max number of clients" in lower:
-        return "The server has all the clients that it takes: raise its `maxclients`, or look for a leak (CLIENT LIST)."
-    if any(isinstance(cause, BusyLoadingError) for cause in chain):
-        return "The server loads its data: wait."
-    if "is a replica" in lower:
-        return f"Name the primary in {where}, or have Sentinels say which it is."
     if "no connection within" in lower:
-        swallowed = "Something on the way swallows what is sent: a firewall, a security group, a wrong address"
-        return f"{swallowed}; or the server does not speak TLS there." if _wants_tls(host) else f"{swallowed}."
-    return f"It took the connection and dropped it: if the server speaks TLS, {where} needs rediss://."
-
-
-def _wants_tls(host: HostOptions) -> bool:
-    return is_encrypted(host)
+        silent = "Something drops the packets: a firewall, a security group, a wrong address"
+        return f"{silent}; or the server does not speak TLS there." if is_encrypted(host) else f"{silent}."
+    return f"The server closed the connection. If it requires TLS, use rediss:// in {where}."
 
 
 def _protection(line: Line, host: HostOptions) -> Iterator[Finding]:
@@ -119,11 +120,11 @@ def _protection(line: Line, host: HostOptions) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "TLS",
-            "none: the password and every message go over the network as they are",
-            f"Use rediss:// in {line.where}, if the server has TLS.",
+            "none: the password and all messages are sent unencrypted",
+            f"Use rediss:// in {line.where} if the server supports TLS.",
         )
     else:
-        yield Finding(OK, "TLS", "none; messages go over the network as they are")
+        yield Finding(OK, "TLS", "none; messages are sent unencrypted")
 
 
 def _encryption(encryption: ssl.SSLObject, where: str) -> Iterator[Finding]:
@@ -132,32 +133,26 @@ def _encryption(encryption: ssl.SSLObject, where: str) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "TLS",
-            f"{version}, and anybody could be at the other end: the certificate is not verified",
-            f"ssl_cert_reqs='required' and ssl_ca_certs in {where}.",
+            f"{version}, but the certificate is not verified: anybody could be at the other end",
+            f"Set ssl_cert_reqs='required' and ssl_ca_certs in {where}.",
         )
         return
     if not encryption.context.check_hostname:
         yield Finding(
             WARNING,
             "TLS",
-            f"{version}, certificate verified, but not whether it is this host's",
-            f"ssl_check_hostname=True in {where}.",
+            f"{version}, certificate verified, but not its host name",
+            f"Set ssl_check_hostname=True in {where}.",
         )
     else:
         yield Finding(OK, "TLS", f"{version}, certificate verified")
     ends = (encryption.getpeercert() or {}).get("notAfter")
     if not isinstance(ends, str):
-        yield Finding(UNSEEN, "certificate", "the end of its life is not told")
+        yield Finding(UNSEEN, "certificate", "its expiry date is unknown")
         return
     days = (ssl.cert_time_to_seconds(ends) - time.time()) / 86400
-    text = f"ends in {days:.0f} days" if days >= 2 else f"ends in {days * 24:.0f} hours"
+    text = f"expires in {days:.0f} days" if days >= 2 else f"expires in {days * 24:.0f} hours"
     if days < CERTIFICATE_DAYS:
-        yield Finding(WARNING, "certificate", text, "Renew it, and see that the server has read the new one.")
+        yield Finding(WARNING, "certificate", text, "Renew it, and reload it on the server.")
     else:
         yield Finding(OK, "certificate", text)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -1,14 +1,17 @@
-"""What ``check`` shows on a terminal: one line for each finding, the mend below it. Asks nothing."""
+"""What ``check`` shows on a terminal: one line for each finding, the suggested fix below it. Asks nothing."""
 
 from __future__ import annotations
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from ..tables import Column, FittingTable, Kind
 from ..texts import counted
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Report, Subject
+
+#: Cells of the longest level and the longest item.
+LEVEL, ITEM = 7, 16
 
 _STYLES = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", UNSEEN: "dim"}
 
@@ -26,15 +29,14 @@ def _title(subject: Subject) -> str:
     return subject.name if subject.shard is None else f"shard {subject.shard}, {subject.name}"
 
 
-def _findings(subject: Subject) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, min_width=7)
-    table.add_column(no_wrap=True, min_width=16)
-    table.add_column(overflow="fold")
+def _findings(subject: Subject) -> FittingTable:
+    table = FittingTable(None, [Column("level"), Column("item"), Column("text", Kind.SENTENCE)], has_head=False)
     for finding in subject.findings:
-        table.add_row(Text(finding.level, style=_STYLES[finding.level]), finding.item, Text(finding.text))
+        # In one column, over all subjects.
+        level, item = f"{finding.level:<{LEVEL}}", f"{finding.item:<{ITEM}}"
+        table.add(Text(level, style=_STYLES[finding.level]), item, finding.text)
         if finding.mend:
-            table.add_row("", "", Text(f"-> {finding.mend}", style="italic"))
+            table.add("", "", Text(f"-> {finding.mend}", style="italic"))
     return table
 
 

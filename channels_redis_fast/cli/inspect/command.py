@@ -6,12 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from typing import Any
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
 
 from ...survey.picture import take_picture
 from ...survey.scan import MAX_KEYS
@@ -19,19 +15,15 @@ from ...survey.servers import are_current, lines
 from ...survey.snapshot import Picture
 from .. import deployment
 from ..values import argument, count, seconds_within
-from .view import render
 
-HELP = (
-    "Show what is in Redis right now: channels and how full they are, groups, histories, presence, connections, "
-    "leftovers."
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELP = "Show what is in Redis now: channels and how full they are, groups, histories, presence, connections, leftovers."
 EXAMPLE = "channels-redis-fast inspect --settings mysite.settings --watch 2"
 
 #: Rows of a table where no option says otherwise.
 TOP = 20
-
-#: Lines of a screen that are not rows of the two large tables.
-FRAME_ROWS = 14
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=argument(seconds_within(0.1, 86400)),
         const=2.0,
-        metavar="SECONDS",
-        help="refresh until Ctrl-C (every 2 seconds)",
+        metavar="TIME",
+        help="refresh until Ctrl-C, every 2 seconds or every TIME, such as 500ms; fits the terminal's height",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, all rows; with --watch a line each time")
+    parser.add_argument("--json", action="store_true", help="print JSON with all rows; with --watch one line each time")
     parser.add_argument(
         "--top", type=argument(count(1)), default=TOP, metavar="N", help=f"rows of each table (default: {TOP})"
     )
@@ -53,13 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=argument(count(1)),
         default=MAX_KEYS,
         metavar="N",
-        help=f"keys of each server that are looked at, so that a large database is not walked to its end "
+        help=f"stop after so many keys of each server, so that a large database is not scanned whole "
         f"(default: {MAX_KEYS})",
     )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Show the picture; return 1 if a shard could not be looked at."""
+    from .view import render  # noqa: PLC0415 - needs the extra, which --help does not
+
     place = deployment.find(arguments)
     if arguments.watch is None:
         picture = asyncio.run(_look_once(place, arguments.max_keys))
@@ -81,26 +75,31 @@ async def _look_once(place: deployment.Deployment, max_keys: int) -> Picture:
 
 
 async def _watch(place: deployment.Deployment, arguments: argparse.Namespace, console: Console) -> None:
-    if arguments.json or not console.is_terminal:
-        async for picture in _pictures(place, arguments):
-            if arguments.json:
-                _print_json(console, picture.as_dict())
-            else:
-                console.print(render(picture, arguments.top), Text(""))
-        return
-    last: Picture | None = None
-    try:
-        with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
-            async for last in _pictures(place, arguments):
-                rows = max(3, (console.height - FRAME_ROWS) // 2)
-                live.update(render(last, min(rows, arguments.top)), refresh=True)
-    finally:
-        if last is not None:
-            # The screen that it was on is gone.
-            console.print(render(last, arguments.top))
+    from rich.live import Live  # noqa: PLC0415 - of the extra
+    from rich.text import Text  # noqa: PLC0415
+
+    from .view import Screen, render  # noqa: PLC0415
+
+    async with contextlib.aclosing(_pictures(place, arguments)) as pictures:
+        if arguments.json or not console.is_terminal:
+            async for picture in pictures:
+                if arguments.json:
+                    _print_json(console, picture.as_dict())
+                else:
+                    console.print(render(picture, arguments.top), Text(""))
+            return
+        last: Picture | None = None
+        try:
+            with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+                async for last in pictures:
+                    live.update(Screen(last, arguments.top), refresh=True)
+        finally:
+            if last is not None:
+                # The screen that it was on is gone.
+                console.print(render(last, arguments.top))
 
 
-async def _pictures(place: deployment.Deployment, arguments: argparse.Namespace) -> AsyncIterator[Picture]:
+async def _pictures(place: deployment.Deployment, arguments: argparse.Namespace) -> AsyncGenerator[Picture, None]:
     layer = place.make_layer()
     while True:
         async with lines(layer, "inspect") as shards:

@@ -301,14 +301,10 @@ def _directory(given: Path | None) -> Path:
     """
     Return where the results go, which is made when there are some.
 
-    Raises ``UsageError`` before the work where it cannot be made, or nothing can be drawn.
+    Raises, before the work, ``UsageError`` where it cannot be made, ``ModuleNotFoundError`` where nothing can be drawn.
     """
-    try:
-        import matplotlib  # noqa: F401, PLC0415 - of the extra
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise UsageError("tune draws with matplotlib: pip install channels-redis-fast[tune]") from None
+    import matplotlib  # noqa: F401, PLC0415 - of the extra, and needed at the end
+
     directory = given or Path(time.strftime("tune-%Y%m%d-%H%M%S"))
     there = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
     if not there.is_dir():
