@@ -22,7 +22,7 @@ from .cases import SENDERS, Turn, fan_out, round_trip, send
 from .contenders import EXPIRY, Contender, PingContender, Scratch, Work, contenders
 from .rows import Row
 
-HELP = "measure round trip, send and fan-out on a deployment's servers, and compare with channels_redis if installed"
+HELP = "Measure round trip, send and fan-out on a deployment's servers, and compare with channels_redis if installed."
 EXAMPLE = "channels-redis-fast bench --settings mysite.settings --seconds 30"
 
 #: Turns that each contender has in each case.

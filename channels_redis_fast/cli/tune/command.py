@@ -33,7 +33,7 @@ from .scratch import Scratch, own_server
 from .sweep import MOST_MESSAGES, Limits, Plan, Standing, Sweep, default_seconds, ladder, seconds_needed
 from .workload import Workload, timetable
 
-HELP = "find the capacity that a load needs: drives the layer with it and reports losses and waiting times"
+HELP = "Find the capacity that a load needs: drive the layer with it and report losses and waiting times."
 
 EXAMPLE = """channels-redis-fast tune --settings mysite.settings --channel thumbnails \\
       --rate 40 --burst 100 --burst-every 10s --service-time 15ms --consumers 2 --max-wait 2s"""
