@@ -24,7 +24,9 @@ import pytest
 import redis
 
 from bench.server import ForeignServer, Server
+from channels_redis_fast.cli.tune import report
 from channels_redis_fast.cli.tune.estimate import wilson
+from channels_redis_fast.cli.tune.sweep import Standing
 from tests.cli.conftest import Outcome
 from tests.cli.theory import md1k_loss
 from tests.conftest import ROOT
@@ -147,7 +149,11 @@ def test_long_waits_although_nothing_is_refused(tune: Callable[..., tuple[Outcom
     assert sweep["advice"]["servers_needed"] >= 4
 
 
-def test_the_mailboxes_of_pubsub(tune: Callable[..., tuple[Outcome, dict[str, Any]]]) -> None:
+def test_the_mailboxes_of_pubsub(
+    tune: Callable[..., tuple[Outcome, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Standing] = []
+    monkeypatch.setattr(report, "standing", lambda standing: told.append(standing) or "")
     _, sweep = tune(
         "--layer", "pubsub", "--burst", "10", "--burst-every", "500ms", "--service-time", "10ms", "--duration", "1s",
         "--capacities", "3,50", "--consumers", "2", "--processes", "2", "--at-once", "1",
@@ -161,6 +167,14 @@ def test_the_mailboxes_of_pubsub(tune: Callable[..., tuple[Outcome, dict[str, An
     for run in sweep["runs"]:
         assert run["refused"] == run["unaccounted"] == 0
         assert run["depth"] is run["memory"] is run["memory_full"] is None
+    # The progress is that of both runs together.
+    assert [(one.measured, one.planned, tuple(one.driving)) for one in (told[0], told[-1])] == [
+        (0, 2, (3,)),
+        (1, 2, (50,)),
+    ]
+    assert told[0].seconds_left >= 2
+    assert told[0].part < 0.1
+    assert 0.5 < told[-1].part <= 1
 
 
 @pytest.mark.parametrize("to", ["specific", "group"])

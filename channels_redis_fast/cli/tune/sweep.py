@@ -188,6 +188,9 @@ class Sweep:
         self._tell(capacities, 0.0)
         await _all(players.start() for players in new)
         began = time.monotonic()
+        if self._number == 0:
+            # How long processes take to start says nothing of the runs.
+            self._began = began
         before = await self._scratch.processor()
         runs: list[Run] = await _all(
             self._one(players, capacity, capacities, keep)
