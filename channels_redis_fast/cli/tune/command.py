@@ -316,9 +316,9 @@ def _directory(given: Path | None) -> Path:
 
 def _save(directory: Path, sweep: dict[str, Any], plan: Plan, runs: list[Run]) -> None:
     """Write all files, or none: what can fail comes first."""
-    panels = plots.draw(sweep)
     from . import table  # noqa: PLC0415 - needs the extra
 
+    panels = plots.draw(sweep)
     titles = [column.title for column in table.COLUMNS]
     about = [report.describe(plan.workload), report.describe_limits(plan.limits)]
     texts = {
