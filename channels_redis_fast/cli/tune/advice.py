@@ -122,7 +122,8 @@ def advise(plan: Plan, runs: Sequence[Run], is_ideal: bool = False) -> Advice:
         advice = _none(plan, verdicts)
     advice.utilisation = busy
     if len(reliable) < len(runs):
-        advice.text.append(f"{len(runs) - len(reliable)} of {len(runs)} runs were left out as unreliable.")
+        ignored = len(runs) - len(reliable)
+        advice.text.append(f"{ignored} of {len(runs)} runs {'was' if ignored == 1 else 'were'} ignored as unreliable.")
     return _stopped(advice, plan, missing)
 
 

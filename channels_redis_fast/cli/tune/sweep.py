@@ -31,7 +31,7 @@ FEWEST_BURSTS = 10
 #: Runs at the same time, and the part of this machine's processors that they may take together.
 MOST_AT_ONCE, MOST_OF_MACHINE = 8, 0.5
 
-#: Seconds that a run takes beside its messages, as long as none has shown it.
+#: Seconds that a run takes in addition to its messages, until a run has shown it.
 OVERHEAD = 1.0
 
 #: Messages with which it is measured what a full key takes; larger capacities are extrapolated.
