@@ -18,6 +18,7 @@ from channels_redis_fast.cli.tune.measured import Estimate, Run
 from channels_redis_fast.cli.tune.sweep import Standing
 from tests.cli import sweeps
 from tests.cli.screens import same_as_expected, shown
+from tests.conftest import ROOT
 
 SVG = "{http://www.w3.org/2000/svg}"
 HREF = "{http://www.w3.org/1999/xlink}href"
@@ -89,6 +90,18 @@ def test_a_sweep_at_a_width(width: int) -> None:
     parts = (report.describe(plan.workload), report.describe_limits(plan.limits), *advice.text)
     everything = Group(*map(Text, parts[:2]), table.fitting(plan, runs, advice), Text(table.LEGEND), Text(parts[2]))
     same_as_expected(f"tune-{width}", shown(everything, width))
+
+
+def test_the_documentation_shows_what_is_printed() -> None:
+    plan, runs = sweeps.measured_plan(), sweeps.measured_runs()
+    told = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8").splitlines()
+    advice = advise(plan, runs)
+    for line in (
+        *shown(table.fitting(plan, runs, advice), 118),
+        *shown(Text(report.describe_limits(plan.limits)), 118),
+    ):
+        assert line in told
+    assert advice.text[0] in told
 
 
 @pytest.mark.parametrize("width", range(60, 140, 3))
