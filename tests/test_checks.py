@@ -13,11 +13,12 @@ import pytest
 from django.core.checks import ERROR, WARNING, CheckMessage
 from django.test import override_settings
 
-from channels_redis_fast.checks import MIN_KEY_LENGTH, check_layers
+from channels_redis_fast.checks import MIN_KEY_LENGTH, check_deployment, check_layers
 from channels_redis_fast.core import RedisChannelLayer
 
 CORE = "channels_redis_fast.core.RedisChannelLayer"
 PUBSUB = "channels_redis_fast.pubsub.RedisPubSubChannelLayer"
+MEMORY = "channels_redis_fast.memory.InMemoryChannelLayer"
 BOTH = pytest.mark.parametrize("backend", [CORE, PUBSUB], ids=["core", "pubsub"])
 
 SECRET = "s3cret"
@@ -530,3 +531,43 @@ def test_good_settings_say_nothing(manage: Callable[..., Any]) -> None:
     run = manage(["channels_redis_fast"], {"hosts": [("localhost", 6379)]})
     assert run.returncode == 0, run.stderr
     assert "no issues" in run.stdout
+
+
+# The layer in memory.
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, []),
+        # Options of the core layer mean nothing there, so that settings need one word changed.
+        ({"hosts": [f"redis://:{SECRET}@redis"], "prefix": "chat", "symmetric_encryption_keys": ["short"]}, []),
+        ({"capacity": -1}, ["E001"]),
+        ({"capcity": 5}, ["E001"]),
+        ({"group_expiry": 60}, ["W002"]),
+    ],
+    ids=str,
+)
+def test_a_layer_in_memory(config: dict[str, Any], expected: list[str]) -> None:
+    assert ids(MEMORY, **config) == expected
+
+
+def test_deploying_a_layer_in_memory() -> None:
+    layers = {"default": {"BACKEND": CORE}, "chat": {"BACKEND": MEMORY}}
+    with override_settings(CHANNEL_LAYERS=layers):
+        (message,) = check_deployment()
+    assert message.id == "channels_redis_fast.W010"
+    assert "CHANNEL_LAYERS['chat']" in message.msg
+    assert message.hint
+
+
+# What to do about it.
+
+
+def test_a_link_comes_once() -> None:
+    wrong = {"BACKEND": CORE, "CONFIG": {"capcity": 5}}
+    messages = check({"a": wrong, "b": wrong, "c": {"BACKEND": PUBSUB, "CONFIG": {"hosts": "localhost"}}})
+    assert [message.id for message in messages] == ["channels_redis_fast.E001"] * 3
+    assert "Did you mean 'capacity'?" in messages[0].msg
+    assert "https://" in str(messages[0].hint)
+    assert str([(message.msg, message.hint) for message in messages]).count("https://") == 1

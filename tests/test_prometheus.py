@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import DuplicateTimeseries
 
 from bench.server import ForeignServer, Server
+from channels_redis_fast import memory
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.prometheus import TOLD, Collector
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
@@ -159,11 +161,28 @@ async def test_a_second_collector_is_refused(layers: list[Any]) -> None:
         registry.register(Collector(layers[1], "live"))
 
 
+async def test_a_layer_in_memory() -> None:
+    layer = memory.InMemoryChannelLayer(capacity=1, presence={})
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(Collector(layer))
+    await layer.send("jobs", {"type": "work"})
+    with pytest.raises(ChannelFull):
+        await layer.send("jobs", {"type": "work"})
+    await layer.presence_join("room", await layer.new_channel(), 5)
+    values = scraped(registry)
+    assert values["channels_redis_fast_sends_total", "default", "memory"] == 2
+    assert values["channels_redis_fast_channel_full_total", "default", "memory"] == 1
+    assert values["channels_redis_fast_mailbox_messages", "default", "memory"] == 1
+    assert values["channels_redis_fast_occupancy", "default", "memory"] == 1
+    await layer.receive("jobs")
+    assert scraped(registry)["channels_redis_fast_receives_total", "default", "memory"] == 1
+
+
 async def test_what_is_no_layer_of_ours_or_there_already(layers: list[Any]) -> None:
-    with pytest.raises(TypeError, match="'memory' is no layer of channels_redis_fast but a InMemoryChannelLayer"):
+    with pytest.raises(TypeError, match="'memory' is not a layer of channels_redis_fast but a InMemoryChannelLayer"):
         Collector(InMemoryChannelLayer(), "memory")
     collector = Collector(layers[0])
-    with pytest.raises(ValueError, match="has a layer 'default' already"):
+    with pytest.raises(ValueError, match="already has a layer 'default'"):
         collector.add(layers[1], "default")
 
 

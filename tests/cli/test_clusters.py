@@ -288,7 +288,7 @@ def test_a_cluster_that_is_broken(check: Call) -> None:
         assert "10 of 16,384 have no server" in whole["slots"][1]
         found = servers[f"127.0.0.1:{first.port}"]
         assert found["cluster"][0] == "problem"
-        assert "cluster_state is fail: 10 slots are nobody's" in found["cluster"][1]
+        assert "cluster_state is fail: 10 slots are not assigned" in found["cluster"][1]
         # Nothing is sent there in vain.
         assert "send and receive" not in found
         first("ADDSLOTS", *range(10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,46 @@ DENIED = (
     b"default user. In this mode connections are only accepted from the loopback interface. If you want to connect "
     b"from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode\r\n"
 )
+
+
+@pytest.fixture
+def silent_tls_port(certificates: Certificates) -> Iterator[int]:
+    """A server that answers TLS and is silent to everything else, as some providers' are."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+
+    def serve(taken: socket.socket) -> None:
+        with taken, contextlib.suppress(OSError):
+            taken.settimeout(30)
+            if taken.recv(1, socket.MSG_PEEK) == b"\x16":
+                context.wrap_socket(taken, server_side=True).close()
+            while taken.recv(1000):
+                pass
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True))
+                threads[-1].start()
+
+    threads: list[threading.Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threads.append(threading.Thread(target=accept, daemon=True))
+        threads[0].start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join(30)
+
+
+@pytest.mark.parametrize("password", ["", ":s3cret@"])
+async def test_a_server_that_answers_nothing_but_tls(
+    make_layer: MakeLayer, silent_tls_port: int, password: str
+) -> None:
+    url = f"redis://{password}127.0.0.1:{silent_tls_port}?socket_connect_timeout=0.3"
+    said = await refused(make_layer(url), f"127.0.0.1:{silent_tls_port}")
+    assert said.count("the server speaks TLS on this port: write the host with rediss://") == 3
+    assert "s3cret" not in said
 
 
 @pytest.mark.parametrize("password", ["", ":s3cret@"])

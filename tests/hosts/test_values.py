@@ -8,14 +8,16 @@ where no server is known; here, too. What is empty fails at the first use, by na
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from bench.server import ForeignServer, Server
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.memory import InMemoryChannelLayer
 from channels_redis_fast.sync.hub import current
 from tests.core.helpers import within
 from tests.hosts.exercise import LAYERS
@@ -274,3 +276,100 @@ async def test_a_plain_host_with_keywords_of_tls_works(
     await layer.send(channel, {"type": "t"})
     assert await within(layer.receive(channel), 5) == {"type": "t"}
     await layer.close_pools()
+
+
+# What was meant.
+
+
+@pytest.mark.parametrize(
+    ("hosts", "meant"),
+    [
+        ("localhost", "['redis://localhost']"),
+        ("localhost:6379", "['redis://localhost:6379']"),
+        (b"localhost:6379", "['redis://localhost:6379']"),
+        ("redis://localhost:6379", "['redis://localhost:6379']"),
+        ("rediss://user:s3cret@localhost", "['rediss://...']"),
+        ("user:s3cret@localhost", "['redis://USER:PASSWORD@HOST:PORT']"),
+        (("localhost", 6379), "[('localhost', 6379)]"),
+        (["localhost", 6379], "[('localhost', 6379)]"),
+        (["localhost", "6379"], "[('localhost', 6379)]"),
+        (["localhost"], "'redis://localhost'"),
+        (["localhost:6379"], "'redis://localhost:6379'"),
+        (["redis-1", "redis-2"], "'redis://redis-1'"),
+        (["[::1]:6379"], "'redis://[::1]:6379'"),
+        (["/run/redis.sock"], "'unix:///run/redis.sock'"),
+        (["user:s3cret@localhost:6379"], "'redis://USER:PASSWORD@HOST:PORT'"),
+        ([":s3cret"], "'redis://USER:PASSWORD@HOST:PORT'"),
+        ({"host": "localhost"}, "[{...}]"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_what_was_meant(kind: str, hosts: Any, meant: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as error:
+        LAYERS[kind](hosts=hosts)
+    assert str(error.value).endswith(f" Did you mean {meant}?")
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        [("localhost", 6379)],
+        [["localhost", 6379]],
+        [["localhost", "6379"], ("localhost", 6380)],
+        ["redis://localhost", ("localhost", 6379)],
+        (["localhost", 6379],),
+        iter([("localhost", 6379)]),
+        ({"address": "redis://localhost"},),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_what_channels_redis_takes_is_taken(kind: str, hosts: Any) -> None:
+    if not isinstance(hosts, Iterator):
+        LAYERS[kind](hosts=hosts)
+    else:
+        assert LAYERS[kind](hosts=iter([("localhost", 6379)])).ring_size == 1
+
+
+ALL = {**LAYERS, "memory": InMemoryChannelLayer}
+
+#: How each is called.
+TITLES = {"core": "core layer", "pubsub": "Pub/Sub layer", "memory": "in-memory layer"}
+
+
+def options_of(kind: str) -> set[str]:
+    return set(inspect.signature(ALL[kind]).parameters) - {"others"}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_misspelt_option(kind: str) -> None:
+    for given, meant in (("capcity", "capacity"), ("Hosts", "hosts"), ("channel_capacities", "channel_capacity")):
+        with pytest.raises(TypeError, match=rf"has no option '{given}'\. Did you mean '{meant}'\?$"):
+            ALL[kind](**{given: None})
+    with pytest.raises(TypeError, match=r"has no option 'zebra'\.$"):
+        ALL[kind](zebra=None)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_option_of_another_layer(kind: str) -> None:
+    without_effect = set(getattr(ALL[kind], "without_effect", ()))
+    for name in set().union(*map(options_of, ALL)) - options_of(kind) - without_effect:
+        # The in-memory layer takes what the core layer has, without effect.
+        owner = next(TITLES[other] for other in ALL if name in options_of(other))
+        with pytest.raises(TypeError, match=rf"has no option '{name}'\. It is an option of the {owner}\.$"):
+            ALL[kind](**{name: None})
+
+
+def test_a_subclass_takes_options_of_its_own() -> None:
+    class Site(RedisChannelLayer):
+        def __init__(self, mine: int, **options: Any) -> None:
+            super().__init__(**options)
+            self.mine = mine
+
+    assert Site(mine=5, capacity=7).capacity == 7
+    with pytest.raises(TypeError, match=r"Site has no option 'capcity'\. Did you mean 'capacity'"):
+        Site(mine=5, capcity=7)
+    with pytest.raises(TypeError, match="required positional argument"):
+        Site()  # type: ignore[call-arg]

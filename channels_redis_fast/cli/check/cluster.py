@@ -31,30 +31,30 @@ def check_cluster(layer: RedisLayer, told: Told) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "named servers",
-            f"{len(told.errors)} of {len(named)} do not describe the cluster: {some}",
-            "The others do; name in hosts[0]['cluster'] some that stay.",
+            f"{len(told.errors)} of {len(named)} do not answer CLUSTER SLOTS: {some}",
+            "The others do. Remove these from hosts[0]['cluster'], or replace them.",
         )
     elif len(named) == 1 and len(told.primaries) > 1:
         yield Finding(
             WARNING,
             "named servers",
-            "only one: a process that starts while it is away finds no other",
-            "Name two or three of the cluster's servers, or what always leads to one.",
+            "only one: a process that starts while that server is down cannot connect",
+            "Name two or three servers, or an address that always leads to one.",
         )
     else:
-        yield Finding(OK, "named servers", f"{counted(len(named), 'server')} tell of the cluster")
+        yield Finding(OK, "named servers", f"{counted(len(named), 'server')} found")
     yield _slots(told)
     alone = [f"{host}:{port}" for (host, port), primary in told.primaries.items() if not primary.replicas]
     if alone:
         yield Finding(
             WARNING,
             "replicas",
-            f"none for {', '.join(alone)}: while it is away its slots are not served, and what it held is lost with it",
-            "A replica for each primary: redis-cli --cluster add-node NEW OLD --cluster-slave.",
+            f"none for {', '.join(alone)}: if it fails, its slots are not served and its data is lost",
+            "Add a replica for each primary: redis-cli --cluster add-node NEW OLD --cluster-slave.",
         )
     else:
         fewest = min(primary.replicas for primary in told.primaries.values())
-        yield Finding(OK, "replicas", f"{fewest} or more for each of {counted(len(told.primaries), 'primary server')}")
+        yield Finding(OK, "replicas", f"at least {fewest} for each of {counted(len(told.primaries), 'primary server')}")
 
 
 async def check_node(line: NodeLine) -> list[Finding]:
@@ -67,15 +67,22 @@ async def check_node(line: NodeLine) -> list[Finding]:
     (info,) = await line.ask((b"CLUSTER", b"INFO"))
     if not isinstance(info, bytes):
         if is_refusal(info) is not None:
-            return [Finding(UNSEEN, item, "CLUSTER INFO may not be used")]
-        return [Finding(PROBLEM, item, str(info), "Name servers of a cluster; others stand in the list without it.")]
+            return [Finding(UNSEEN, item, "the user may not use CLUSTER INFO")]
+        return [
+            Finding(
+                PROBLEM,
+                item,
+                str(info),
+                "Only servers of a cluster belong into 'cluster'; list others directly in 'hosts'.",
+            )
+        ]
     fields = dict(text.partition(":")[::2] for text in info.decode("utf-8", "replace").split())
-    state = fields.get("cluster_state", "not told")
+    state = fields.get("cluster_state", "unknown")
     if state != "ok":
         failing = int(fields.get("cluster_slots_fail", "0")) + int(fields.get("cluster_slots_pfail", "0"))
         nobodys = SLOTS - int(fields.get("cluster_slots_assigned", "0"))
-        why = f"{nobodys:,} slots are nobody's, {failing:,} those of servers that fail"
-        mend = "CLUSTER NODES shows which servers are gone; redis-cli --cluster fix assigns slots that no server has."
+        why = f"{nobodys:,} slots are not assigned, {failing:,} belong to servers that fail"
+        mend = "CLUSTER NODES shows which servers failed; redis-cli --cluster fix assigns slots that no server has."
         return [Finding(PROBLEM, item, f"cluster_state is {state}: {why}; it refuses all commands", mend)]
     slots = "" if line.slots is None else f", {line.slots:,} slots here"
     return [Finding(OK, item, f"cluster_state is ok{slots}, {fields.get('cluster_size', '?')} primaries with slots")]
@@ -89,7 +96,7 @@ def _slots(told: Told) -> Finding:
             "slots",
             f"{SLOTS - covered:,} of {SLOTS:,} have no server: sends to channels in them fail, and all others too "
             "unless cluster-require-full-coverage is no",
-            "redis-cli --cluster fix, or CLUSTER ADDSLOTSRANGE at one of the servers.",
+            "Run redis-cli --cluster fix, or CLUSTER ADDSLOTSRANGE on one of the servers.",
         )
     most = max(primary.slots for primary in told.primaries.values())
     return Finding(OK, "slots", f"all {SLOTS:,} served; no server has more than {most / SLOTS:.0%} of them")
@@ -99,14 +106,14 @@ def _untold(told: Told) -> Finding:
     item = "slots"
     for (host, port), error in told.errors.items():
         if is_refusal(error) is not None:
-            mend = "ACL SETUSER with +cluster|slots: a layer needs it to find the servers."
-            return Finding(PROBLEM, item, f"{host}:{port} does not let its slots be seen: {error}", mend)
+            mend = "Allow it (ACL SETUSER USER +cluster|slots): a layer needs it to find the servers."
+            return Finding(PROBLEM, item, f"{host}:{port} refuses CLUSTER SLOTS: {error}", mend)
         if isinstance(error, ResponseError):
-            mend = "A server that belongs to no cluster stands in 'hosts' by itself, without 'cluster'."
+            mend = "If the server is not part of a cluster, list it directly in 'hosts', without 'cluster'."
             return Finding(PROBLEM, item, f"{host}:{port}: {error}", mend)
     if told.errors:
-        return Finding(PROBLEM, item, "none of the named servers can be reached", "See below why.")
-    return Finding(PROBLEM, item, f"none of {SLOTS:,} has a server", "redis-cli --cluster create makes a cluster.")
+        return Finding(PROBLEM, item, "none of the named servers can be reached", "The reasons are below.")
+    return Finding(PROBLEM, item, f"none of {SLOTS:,} has a server", "Create the cluster: redis-cli --cluster create.")
 
 
 def _text(host: str, port: int, error: Exception) -> str:

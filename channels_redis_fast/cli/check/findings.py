@@ -1,5 +1,5 @@
 """
-What a check found: a level, what was looked at, what was seen, and the mend. Knows no server.
+What a check found: a level, what was looked at, what was seen, and a suggested fix. Knows no server.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def check_history(layer: RedisLayer, facts: Facts) -> Iterator[Finding]:
         return
     if facts.server == "redis" and facts.version is not None and _number(facts.version) < OLDEST:
         needed = ".".join(map(str, OLDEST))
-        text = f"redis {facts.version} cannot read behind a position: group_history and group_resume fail"
-        yield Finding(PROBLEM, ITEM, text, f"Redis {needed} or newer, or any Valkey.")
+        text = f"redis {facts.version} cannot read from a position: group_history and group_resume fail"
+        yield Finding(PROBLEM, ITEM, text, f"Use Redis {needed} or newer, or any Valkey.")
         return
     kept = [
         f"{pattern!r}: {kept.size:,} messages, at most {size(kept.max_bytes)} a group, for {duration(kept.ttl)}"
@@ -70,9 +70,9 @@ def check_history(layer: RedisLayer, facts: Facts) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             ITEM,
-            "the server does not tell its run id, by which a restart or a failover is known: histories are kept and "
-            "read, and `complete` is never True",
-            "ACL SETUSER USER +info, if that is what is forbidden.",
+            "the server does not report its run id, which shows restarts and failovers: histories work, but "
+            "`complete` is never True",
+            "If an ACL forbids INFO: ACL SETUSER USER +info.",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...connection.link import Command
 
 #: What a layer with leases lives without in another way than others.
-OPTIONAL = {"EVALSHA": "each script is sent as text, every time"}
+OPTIONAL = {"EVALSHA": "scripts are sent as text every time"}
 
 
 def lease_commands(scratch: bytes) -> dict[str, Command]:

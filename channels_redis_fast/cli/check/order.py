@@ -60,7 +60,11 @@ async def check_all(place: Deployment, max_keys: int, saying: Callable[[str], No
                 if await _check_server(place, layer, line, subject, max_keys):
                     usable.append(line)
             except RedisError as error:
-                subject.findings.append(Finding(PROBLEM, "connection", str(error), "Lost meanwhile: look again."))
+                subject.findings.append(
+                    Finding(
+                        PROBLEM, "connection", str(error), "The connection was lost during the check: run it again."
+                    )
+                )
         saying("a message on each server")
         async for index, finding in check_trips(place, usable):
             subjects[index].findings.append(finding)
@@ -70,7 +74,7 @@ async def check_all(place: Deployment, max_keys: int, saying: Callable[[str], No
 def _check_settings(place: Deployment) -> Subject:
     subject = Subject(None, "settings")
     if place.is_twin:
-        text = "the project runs channels_redis; what follows is what this package would find in its place"
+        text = "the project uses channels_redis; the results below are for this package in its place"
         subject.findings.append(Finding(OK, "backend", text))
         return subject
     for message in check_layers():
@@ -80,7 +84,7 @@ def _check_settings(place: Deployment) -> Subject:
         text = message.msg.removeprefix(place.name).lstrip(": ")
         subject.findings.append(Finding(level, str(message.id).rpartition(".")[2], text, message.hint or ""))
     if not subject.findings:
-        subject.findings.append(Finding(OK, "options", "nothing to say against them"))
+        subject.findings.append(Finding(OK, "options", "no problems found"))
     return subject
 
 

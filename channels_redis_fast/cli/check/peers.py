@@ -21,11 +21,11 @@ def check_peers(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Findi
     """Report what others have on one shard. ``is_twin``: the project itself runs channels_redis."""
     yield _connections(shard, is_twin)
     if picture.layer == "pubsub":
-        yield Finding(UNSEEN, "peers' settings", "what they publish cannot be seen without listening to it")
+        yield Finding(UNSEEN, "peers' settings", "unknown: Pub/Sub messages can be seen by subscribers only")
         yield from _keys(picture, shard, is_twin)
         return
     if "SCAN" in shard.refused:
-        yield Finding(UNSEEN, "peers' settings", "SCAN may not be used")
+        yield Finding(UNSEEN, "peers' settings", "the user may not use SCAN")
         return
     yield _settings([channel for channel in picture.channels if channel.shard == shard.shard])
     yield from _keys(picture, shard, is_twin)
@@ -34,13 +34,13 @@ def check_peers(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Findi
 def _connections(shard: Shard, is_twin: bool) -> Finding:
     item = "connections"
     if shard.connections is None:
-        return Finding(UNSEEN, item, "CLIENT LIST may not be used")
+        return Finding(UNSEEN, item, "the user may not use CLIENT LIST")
     ours = ", ".join(f"{name} {count}" for name, count in shard.connections.items()) or "none"
     text = f"of this package: {ours}"
     if shard.nameless_receivers:
-        text += f"; nameless in BZPOPMIN, as those of channels_redis are: {shard.nameless_receivers}"
+        text += f"; unnamed in BZPOPMIN, probably of channels_redis: {shard.nameless_receivers}"
         if not is_twin:
-            text += " (a mixed fleet works)"
+            text += " (both can run side by side)"
     return Finding(OK, item, text)
 
 
@@ -53,11 +53,13 @@ def _settings(channels: list[Channel]) -> Finding:
             item,
             f"{len(unreadable):,} of {len(channels):,} oldest messages cannot be read ({_some(unreadable)}): receivers "
             "with these settings skip them",
-            "The same serializer_format, random_prefix_length and encryption keys in all processes of a prefix.",
+            "Use the same serializer_format, random_prefix_length and encryption keys in all processes of a prefix.",
         )
     if not channels:
-        return Finding(UNSEEN, item, "no message waits that could tell")
-    return Finding(OK, item, f"the oldest messages of {counted(len(channels), 'channel')} can be read with these")
+        return Finding(UNSEEN, item, "no message is waiting that would show them")
+    return Finding(
+        OK, item, f"the oldest messages of {counted(len(channels), 'channel')} can be read with these settings"
+    )
 
 
 def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
@@ -70,15 +72,15 @@ def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
             WARNING,
             "leftovers",
             f"{counted(len(kinds['inflight']), 'backup queue')} of channels_redis ({_some(kinds['inflight'])}), and "
-            "none of its processes to be seen",
-            "UNLINK them when no process runs channels_redis any more: they do not go away by themselves.",
+            "no process of it is connected",
+            "UNLINK them when no process runs channels_redis any more: they never expire.",
         )
     if kinds["no expiry"]:
         yield Finding(
             WARNING,
             "leftovers",
             f"{counted(len(kinds['no expiry']), 'key')} without an expiry ({_some(kinds['no expiry'])})",
-            "No layer writes such keys: find out who does, and UNLINK them.",
+            "No layer writes such keys: find the program that does, and UNLINK them.",
         )
     if kinds["not a sorted set"]:
         yield Finding(
@@ -86,7 +88,7 @@ def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
             "leftovers",
             f"{counted(len(kinds['not a sorted set']), 'key')} of another type in place of channels or groups "
             f"({_some(kinds['not a sorted set'])}): calls with these names fail",
-            "UNLINK them, or take another prefix.",
+            "UNLINK them, or use another prefix.",
         )
     if kinds["not a stream"]:
         yield Finding(
@@ -94,15 +96,15 @@ def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
             "leftovers",
             f"{counted(len(kinds['not a stream']), 'key')} of another type in place of histories "
             f"({_some(kinds['not a stream'])}): sends to these groups fail",
-            "UNLINK them, or take another prefix.",
+            "UNLINK them, or use another prefix.",
         )
     if kinds["foreign"]:
         yield Finding(
             WARNING,
             "prefix",
-            f"{counted(len(kinds['foreign']), 'key')} under {picture.prefix!r} not of this layer "
+            f"{counted(len(kinds['foreign']), 'key')} under {picture.prefix!r} that do not belong to this layer "
             f"({_some(kinds['foreign'])}): flush() removes them too",
-            "Prefixes of which none begins with another.",
+            "Choose prefixes so that none begins with another.",
         )
 
 

@@ -38,18 +38,18 @@ NO_SCRIPT = b"0" * 40
 
 #: Commands that a layer works without, and what is missing then.
 _OPTIONAL = {
-    "EVALSHA": "sends take two round trips of plain commands, and between these a channel may come over its capacity",
-    "EVAL": "sends take two round trips of plain commands, and between these a channel may come over its capacity",
+    "EVALSHA": "sends take two round trips, and a channel can exceed its capacity between them",
+    "EVAL": "sends take two round trips, and a channel can exceed its capacity between them",
     "SCAN": "flush() fails",
     "UNLINK": "flush() fails",
-    "CLIENT SETNAME": "its connections have no name in CLIENT LIST",
-    "ASKING": "what is sent to a slot while it moves to another server fails",
+    "CLIENT SETNAME": "connections have no name in CLIENT LIST",
+    "ASKING": "sends to a slot fail while it moves to another server",
 }
 
 #: What a layer with ``history`` lives without, in place of that.
 _OPTIONAL_WITH_HISTORY = {
     **{name: loss for name, loss in _OPTIONAL.items() if name != "EVAL"},
-    "EVALSHA": "each script is sent as text, every time",
+    "EVALSHA": "scripts are sent as text every time",
     "UNLINK": "flush() and group_forget() fail",
 }
 
@@ -209,7 +209,7 @@ def _say(
             PROBLEM,
             item,
             f"the server has no {', '.join(needed)}",
-            "Redis 5.0 or newer, for histories 6.2, for sharded Pub/Sub 7.0; no rename-command.",
+            "Use Redis 5.0 or newer (6.2 for histories, 7.0 for sharded Pub/Sub), without rename-command.",
         )
     forbidden = {command: text for command, text in refused.items() if command not in missing}
     for what, rule in (("key", f"~{prefix}*"), ("channel", f"&{prefix}*")):
@@ -228,10 +228,10 @@ def _say(
     spared = [command for command in refused if command in optional and (command in missing or command in forbidden)]
     for loss in dict.fromkeys(optional[command] for command in spared):
         some = [command for command in spared if optional[command] == loss]
-        mend = _grant(user, some) if any(command in forbidden for command in some) else "None, on this server."
+        mend = _grant(user, some) if any(command in forbidden for command in some) else "This server does not have it."
         yield Finding(WARNING, item, f"without {', '.join(some)}: {loss}", mend)
     if not refused:
-        yield Finding(OK, item, f"all {count} that the layer needs ({way})")
+        yield Finding(OK, item, f"all {count} that the layer needs are allowed ({way})")
 
 
 def _is_about(text: str, what: str) -> bool:

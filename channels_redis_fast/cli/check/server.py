@@ -46,21 +46,21 @@ def check_facts(
 
 def _version(facts: Facts, is_sharded: bool, on_cluster: bool) -> Finding:
     if facts.version is None:
-        return Finding(UNSEEN, "version", "neither INFO nor HELLO may be used; the commands below tell what matters")
+        return Finding(UNSEEN, "version", "unknown: the user may use neither INFO nor HELLO; see the commands below")
     name = f"{facts.server or 'server'} {facts.version}"
     major = facts.version.partition(".")[0]
     if facts.server == "redis" and major.isdecimal() and int(major) < OLDEST:
-        return Finding(PROBLEM, "version", f"{name} has no BZPOPMIN", f"Redis {OLDEST}.0 or newer, or any Valkey.")
+        return Finding(PROBLEM, "version", f"{name} has no BZPOPMIN", f"Use Redis {OLDEST}.0 or newer, or any Valkey.")
     if is_sharded and facts.server == "redis" and major.isdecimal() and int(major) < OLDEST_SHARDED:
-        mend = f"Redis {OLDEST_SHARDED}.0 or newer, or any Valkey."
+        mend = f"Use Redis {OLDEST_SHARDED}.0 or newer, or any Valkey."
         return Finding(PROBLEM, "version", f"{name} has no sharded Pub/Sub", mend)
     # As INFO of Redis calls it, that of Valkey, and HELLO.
     if not on_cluster and any(facts.info.get(name) == "cluster" for name in ("redis_mode", "server_mode", "mode")):
         return Finding(
             PROBLEM,
             "version",
-            f"{name}, a node of a cluster, which refuses keys that are on other nodes",
-            'Name the cluster as what it is: "hosts": [{"cluster": ["redis://HOST:PORT"]}], or --cluster.',
+            f"{name}, a node of a cluster: it refuses keys of other nodes",
+            'Configure the cluster: "hosts": [{"cluster": ["redis://HOST:PORT"]}], or --cluster.',
         )
     return Finding(OK, "version", name)
 
@@ -71,8 +71,8 @@ def _role(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             "role",
-            "a replica: it refuses what the layer writes",
-            "Name the primary, or have Sentinels tell it.",
+            "a replica: it refuses writes",
+            "Name the primary, or let Sentinels find it.",
         )
     elif role is not None:
         yield Finding(OK, "role", "primary")
@@ -85,7 +85,7 @@ def _memory(facts: Facts, keeps: str | None) -> Finding:
     limit, used, policy = facts.number("maxmemory"), facts.number("used_memory"), facts.info.get("maxmemory_policy")
     if limit is None:
         return Finding(
-            UNSEEN, item, "INFO may not be used: see that the server's maxmemory-policy is noeviction, or has no limit"
+            UNSEEN, item, "the user may not use INFO: make sure that maxmemory-policy is noeviction, or maxmemory is 0"
         )
     if limit == 0:
         return Finding(OK, item, f"no limit; {size(used)} in use")
@@ -95,13 +95,13 @@ def _memory(facts: Facts, keeps: str | None) -> Finding:
         return Finding(
             WARNING,
             item,
-            f"{text}; under {policy} the server throws {keeps} away when it is full"
-            + (f" ({gone:,} keys gone so far)" if gone else ""),
-            "CONFIG SET maxmemory-policy noeviction: a send then raises an error that says so; or a server of its own.",
+            f"{text}; with {policy} the server deletes {keeps} when it is full"
+            + (f" ({gone:,} keys evicted so far)" if gone else ""),
+            "CONFIG SET maxmemory-policy noeviction: sends then raise an error instead. Or use a separate server.",
         )
     if used is not None and used > NEARLY_FULL * limit:
         return Finding(WARNING, item, f"{text}; when it is full, sends raise OutOfMemoryError", "Raise `maxmemory`.")
-    return Finding(OK, item, f"{text}, {policy or 'policy not told'}")
+    return Finding(OK, item, f"{text}, {policy or 'unknown policy'}")
 
 
 def _clients(facts: Facts) -> Iterator[Finding]:
@@ -128,19 +128,19 @@ async def check_clock(line: Line, expiry: float, is_core: bool) -> Finding:
         (reply,) = await line.ask((b"TIME",))
         taken = time.perf_counter() - began
         if isinstance(reply, Exception):
-            return Finding(UNSEEN, item, "TIME may not be used")
+            return Finding(UNSEEN, item, "the user may not use TIME")
         samples.append((taken, int(reply[0]) + int(reply[1]) / 1e6 - (before + taken / 2)))
     # The quickest round trip is the one whose middle is known best.
     taken, ahead = min(samples)
     way = "ahead of" if ahead > 0 else "behind"
-    text = f"{duration(abs(ahead))} {way} this host's (known to {duration(taken / 2)})"
+    text = f"{duration(abs(ahead))} {way} this host's (within {duration(taken / 2)})"
     if not is_core or abs(ahead) - taken / 2 < SKEW:
         return Finding(OK, item, text)
-    mend = "Have both hosts ask the same time server (chrony, systemd-timesyncd)."
+    mend = "Synchronize both hosts with the same time server (chrony, systemd-timesyncd)."
     if abs(ahead) - taken / 2 < expiry:
-        return Finding(WARNING, item, f"{text}: messages and members of groups live as much shorter or longer", mend)
+        return Finding(WARNING, item, f"{text}: messages and group memberships live that much shorter or longer", mend)
     return Finding(
-        PROBLEM, item, f"{text}, more than `expiry` ({expiry:g} s): messages can count as expired when they come", mend
+        PROBLEM, item, f"{text}, more than `expiry` ({expiry:g} s): messages can be expired when they arrive", mend
     )
 
 
@@ -158,6 +158,6 @@ async def check_latency(line: Line) -> Finding:
     median = statistics.median(times)
     text = f"{duration(median)} for a PING (median of {PINGS}; the slowest {duration(max(times))})"
     if median > SLOW:
-        mend = "Every send takes at least that: is the server near, is it busy (SLOWLOG GET), is this host?"
+        mend = "Every send takes at least that long. Is the server far away or busy (SLOWLOG GET)? Is this host busy?"
         return Finding(WARNING, "latency", text, mend)
     return Finding(OK, "latency", text)

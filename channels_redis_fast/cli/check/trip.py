@@ -54,7 +54,7 @@ async def check_trips(place: Deployment, servers: list[Line]) -> AsyncIterator[t
                 yield found.index, await _trip(layer, channel)
                 end = time.monotonic() + SEARCH
         for index in left:
-            yield index, Finding(UNSEEN, "send and receive", "no channel name leads to this server")
+            yield index, Finding(UNSEEN, "send and receive", "found no channel name on this server")
     finally:
         await layer.close_pools()
 
@@ -78,13 +78,21 @@ async def _trip(layer: RedisLayer, channel: str) -> Finding:
             taken = time.perf_counter() - began
     except asyncio.TimeoutError:
         return Finding(
-            PROBLEM, item, f"nothing came within {PATIENCE:g} s", "Is something else reading, or flushing, this prefix?"
+            PROBLEM,
+            item,
+            f"no message arrived within {PATIENCE:g} s",
+            "Does another program read or flush this prefix?",
         )
     except Exception as error:
         # Whatever the layer, a site's serializer or its capacities raise: the layer's own error describes it best.
-        return Finding(PROBLEM, item, f"{type(error).__name__}: {error}", "This is what the project's own sends raise.")
+        return Finding(
+            PROBLEM, item, f"{type(error).__name__}: {error}", "The project's own sends raise the same error."
+        )
     if message != MESSAGE:
         return Finding(
-            PROBLEM, item, "another message came back than was sent", "Look at the serializer, or at its overrides."
+            PROBLEM,
+            item,
+            "the message that arrived differs from the one that was sent",
+            "Check the serializer and its overrides.",
         )
-    return Finding(OK, item, f"a message came back in {duration(taken)}")
+    return Finding(OK, item, f"a message arrived in {duration(taken)}")
