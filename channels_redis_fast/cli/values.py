@@ -1,7 +1,8 @@
 """
-Values as people write them, in flags and in files: times, sizes, shares, counts.
+Values as people write them, in flags and in files: times, sizes, shares, rates, counts.
 
-Each reader raises ``ValueError`` with what it takes and what it got; ``argument`` makes it a type of argparse.
+A bare number is taken only where it can mean one thing. Each reader raises ``ValueError`` with what it takes and what
+it got; ``argument`` makes it a type of argparse.
 """
 
 from __future__ import annotations
@@ -13,23 +14,38 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _NUMBER = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*"
-_UNITS_OF_TIME = {"": 1.0, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_UNITS_OF_TIME = {
+    "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0,
+}  # fmt: skip
 _UNITS_OF_SIZE = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1024, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
+_UNITS_OF_RATE = {"": 1.0, "/s": 1.0, "/min": 1 / 60, "/m": 1 / 60, "/h": 1 / 3600}
 
 #: Bytes beyond which a message is not one any more that a channel layer is for.
 MOST_BYTES = 64_000_000
 
 
 def seconds(value: object) -> float:
-    """Return a time such as ``0.02``, ``"20ms"`` or ``"1.5 s"`` in seconds. Raises ``ValueError``."""
-    return _measured(value, _UNITS_OF_TIME, "a time such as 20ms or 1.5s")
+    """
+    Return a time such as ``"20ms"`` or ``"1.5 s"`` in seconds. Only zero needs no unit. Raises ``ValueError``.
+    """
+    try:
+        bare = _measured(value, {"": 1.0}, "")
+    except ValueError:
+        return _measured(value, _UNITS_OF_TIME, "a time such as 20ms or 1.5s")
+    if bare:
+        raise ValueError(f"a time with its unit (write {bare:g}ms or {bare:g}s), not {value!r}")
+    return 0.0
 
 
 def seconds_within(least: float, most: float) -> Callable[[object], float]:
-    """Return what reads a time in these limits, in seconds. It raises ``ValueError``."""
+    """
+    Return what reads a time in these limits, in seconds. It raises ``ValueError``.
+
+    A bare number is seconds: for options whose name or metavar says so.
+    """
 
     def read(value: object) -> float:
-        found = seconds(value)
+        found = _measured(value, {"": 1.0, **_UNITS_OF_TIME}, "a time such as 20ms or 1.5s")
         if not least <= found <= most:
             raise ValueError(f"from {least:g} s to {most:g} s, not {value}")
         return found
@@ -46,22 +62,31 @@ def size(value: object) -> int:
 
 
 def share(value: object) -> float:
-    """Return a part such as ``0.001`` or ``"0.1%"``. Raises ``ValueError``."""
-    number = _measured(value, {"": 1.0, "%": 0.01}, "a share such as 0.1%")
-    if number > 1:
-        raise ValueError(f"a share is at most 100%, not {value}")
-    return number
+    """
+    Return a part such as ``"0.1%"`` or ``0.001``, below 1. Raises ``ValueError``.
+
+    A bare 1 may be meant as 1 % or as all, so from there on the sign is required.
+    """
+    found = _measured(value, {"": 1.0, "%": 0.01}, "a share such as 0.1%")
+    if found < 1:
+        return found
+    if str(value).rstrip().endswith("%"):
+        raise ValueError(f"a share below 100%, not {value}")
+    raise ValueError(f"a share such as 0.1% (write {found:g}%), not {value!r}")
 
 
-def number(value: object) -> float:
-    """Return a number that is not negative. Raises ``ValueError``."""
-    return _measured(value, {"": 1.0, "/s": 1.0}, "a number that is not negative")
+def rate(value: object) -> float:
+    """Return a rate such as ``40``, ``"40/s"`` or ``"600/min"``, a second. Raises ``ValueError``."""
+    return _measured(value, _UNITS_OF_RATE, "a rate such as 40, 40/s or 600/min")
 
 
 def count(least: int, most: int | None = None) -> Callable[[object], int]:
     """Return what reads a whole number in these limits. It raises ``ValueError``."""
 
     def read(value: object) -> int:
+        # A point in a text may separate thousands.
+        if not isinstance(value, (int, float)) and re.fullmatch(r"\s*\d+\s*", str(value)) is None:
+            raise ValueError(f"a whole number, not {value!r}")
         found = _measured(value, {"": 1.0}, "a whole number")
         if found != int(found):
             raise ValueError(f"a whole number, not {value}")
@@ -97,9 +122,9 @@ def argument(read: Callable[[object], Any]) -> Callable[[str], Any]:
 
 
 def _measured(value: object, units: Mapping[str, float], what: str) -> float:
-    """Read a number, with or without one of the units behind it."""
+    """Read a number with one of the units behind it; ``""`` among them allows one without."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if math.isfinite(value) and value >= 0:
+        if "" in units and math.isfinite(value) and value >= 0:
             return float(value)
     elif isinstance(value, str):
         found = re.fullmatch(_NUMBER + r"(\S*)\s*", value)

@@ -19,7 +19,9 @@ from bench.server import Server, free_port
 from channels_redis_fast.cli.bench import cases, command
 from channels_redis_fast.cli.bench.cases import Subject, Turn, fan_out, round_trip
 from channels_redis_fast.cli.bench.rows import Row
+from channels_redis_fast.cli.bench.view import render
 from tests.cli.conftest import Outcome
+from tests.cli.screens import same_as_expected, shown
 from tests.core.helpers import until, within
 
 #: Seconds for a child process to do its work, far beyond what it takes.
@@ -80,7 +82,7 @@ def test_as_tables(own_server: Callable[..., Server], call: Call) -> None:
     assert "Fan-out: group_send to 10 members" in out
     assert "Send:" not in out
     assert "Round trip" not in out
-    for label in ("channels_redis_fast core", "InMemoryChannelLayer", "x as fast", "channels_redis is not installed"):
+    for label in ("core layer", "channels_redis_fast ", "InMemoryChannelLayer", "x as fast", "is not installed here"):
         assert label in out
 
 
@@ -106,7 +108,39 @@ def test_beside_channels_redis(own_server: Callable[..., Server], upstream_pytho
 
 def test_without_channels_redis(own_server: Callable[..., Server], call: Call) -> None:
     report = measured(call, "--hosts", own_server().url, "--case", "round_trip")
-    assert report["notes"] == ["channels_redis is not installed here, and so not beside it."]
+    assert report["notes"] == ["channels_redis is not installed here, so it is not compared."]
+
+
+# What is shown.
+
+
+def row(label: str, per_second: float, p50: float, p99: float, lost: int = 0) -> Row:
+    turns = [
+        Turn(messages=round(per_second * part), seconds=1.0, times=[p50 * part] * 90 + [p99 * part] * 10, lost=lost)
+        for part in (0.55, 1.0, 1.2)
+    ]
+    return Row(label, turns)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_run_at_a_width(width: int) -> None:
+    slow = row("channels_redis", 9_235, 5.11e-3, 0.106, lost=12)
+    rows = [
+        row("channels_redis_fast", 185_474, 433e-6, 8.43e-3),
+        slow,
+        row("InMemoryChannelLayer", 5_115, 0.0166, 0.0728),
+    ]
+    failed = Row("channels_redis", [Turn(), Turn()], ["OSError: no", "OSError: out of order"])
+    cases_shown = [
+        ("Fan-out: group_send to 100 members, until the last one has it", rows),
+        ("Round trip: send and receive, one at a time", [rows[0], failed, row("PING", 14_893, 24.8e-6, 916e-6)]),
+    ]
+    head = "CHANNEL_LAYERS['default'] at localhost:6379: core layer, medians of 3 turns of 1.2 s each"
+    about = (
+        "asyncio, compiled, channels-redis-fast 0.1.0, channels-redis 4.3.0, channels 4.3.2, redis 8.1.0, hiredis 3.5.0"
+    )
+    note = "channels_redis does not support clusters, so it is not compared."
+    same_as_expected(f"bench-{width}", shown(render(head, about, cases_shown, [note]), width))
 
 
 # On whose servers.
@@ -162,10 +196,32 @@ async def test_interrupted(own_server: Callable[..., Server], tmp_path: Path) ->
     assert keys_of(server) == set()
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_is_interrupted_shows_what_it_has(
+    own_server: Callable[..., Server], call: Call, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    async def interrupted(subject: Subject, seconds: float) -> Turn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "send", interrupted)
+    server = own_server()
+    chosen = ("--case", "round_trip", "send", *(["--json"] if as_json else []))
+    code, out, err = call("bench", *QUICK, "--hosts", server.url, *chosen)
+    assert (code, err) == (1, "channels-redis-fast: Interrupted.\n")
+    assert "not every contender has had all of its turns" in out
+    if as_json:
+        report = json.loads(out)
+        assert (report["interrupted"], list(report["cases"])) == (True, ["round_trip"])
+    else:
+        assert "Round trip" in out
+        assert "Send:" not in out
+    assert keys_of(server) == set()
+
+
 def test_a_server_that_is_not_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told at once: nobody takes a turn."""
     port, begun = free_port(), []
-    monkeypatch.setattr(command, "_take_turns", lambda *arguments: begun.append(arguments) or {})
+    monkeypatch.setattr(command, "_take_turns", lambda *arguments: begun.append(arguments))
     code, out, err = call("bench", "--hosts", f"redis://user:secret@127.0.0.1:{port}")
     assert (code, out, err.count("\n"), begun) == (1, "", 1, [])
     assert f"127.0.0.1:{port}" in err
@@ -205,7 +261,8 @@ class Notes:
 def test_contenders_take_turns_and_one_that_fails_stops_nobody() -> None:
     order: list[str] = []
     case = command.Case("case", "title", round_trip, [Notes("a", order), Fails(), Notes("b", order)])
-    rows = command._take_turns([case], 1.0, asyncio.run)["case"]
+    rows = {one.key: Row(one.label) for one in case.contenders}
+    command._take_turns([case], 1.0, asyncio.run, {"case": rows})
     assert order == ["a", "b"] * command.ROUNDS
     assert rows["fails"].failures == ["OSError: out of order"] * command.ROUNDS
     assert rows["fails"].spread(lambda turn: turn.per_second) is None

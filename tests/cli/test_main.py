@@ -199,9 +199,13 @@ def test_another_missing_module_is_not_blamed_on_the_extra(call: Call, command: 
     assert call("check") == (1, "", "channels-redis-fast: No module named 'mysite'\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interruptions_let_a_command_clean_up(call: Call, command: Callable[..., None], number: signal.Signals) -> None:
-    """Ctrl-C, and what a supervisor sends."""
+@pytest.mark.parametrize(
+    ("number", "is_in_background"), [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_interruptions_let_a_command_clean_up(
+    call: Call, command: Callable[..., None], number: signal.Signals, is_in_background: bool
+) -> None:
+    """Ctrl-C, and what a supervisor sends; a shell lets its scripts' background ignore Ctrl-C."""
     done: list[str] = []
 
     async def work() -> None:
@@ -218,7 +222,11 @@ def test_interruptions_let_a_command_clean_up(call: Call, command: Callable[...,
 
     command(what)
     before = signal.getsignal(signal.SIGTERM)
-    assert call("check") == (1, "", "channels-redis-fast: Interrupted.\n")
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN if is_in_background else signal.default_int_handler)
+    try:
+        assert call("check") == (1, "", "channels-redis-fast: Interrupted.\n")
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert done == ["clean"]
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -17,8 +17,11 @@ from channels_redis_fast.cli.tune.workload import Workload
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("20ms", 0.02), ("1.5 s", 1.5), ("2m", 120), ("250us", 0.00025), (0.5, 0.5), ("3", 3), (".5s", 0.5)],
-)
+    [
+        ("20ms", 0.02), ("1.5 s", 1.5), ("2m", 120), ("250us", 0.00025), ("250\u00b5s", 0.00025),
+        ("250\u03bcs", 0.00025), (".5s", 0.5), ("1h", 3600), ("0", 0), (0, 0),
+    ],
+)  # fmt: skip
 def test_times(text: Any, expected: float) -> None:
     assert values.seconds(text) == pytest.approx(expected)
 
@@ -27,18 +30,49 @@ def test_times(text: Any, expected: float) -> None:
 def test_what_is_no_time(text: Any) -> None:
     with pytest.raises(ValueError, match="a time such as 20ms"):
         values.seconds(text)
+    with pytest.raises(ValueError, match="a time such as 20ms"):
+        values.seconds_within(0, 10)(text)
+
+
+@pytest.mark.parametrize("value", ["20", "20.0", " 20 ", 20, 20.0])
+def test_a_time_without_a_unit_may_be_meant_as_another(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"a time with its unit \(write 20ms or 20s\), not '?"):
+        values.seconds(value)
+    # Where the option says seconds, it is those.
+    assert values.seconds_within(1, 60)(value) == 20
 
 
 def test_sizes_and_shares() -> None:
     assert [values.size(text) for text in ("200", "2kB", "1KiB", 7)] == [200, 2000, 1024, 7]
-    assert [values.share(text) for text in ("0.1%", "0.25", 0)] == pytest.approx([0.001, 0.25, 0])
+    assert [values.share(text) for text in ("0.1%", "0.25", 0, "99 %")] == pytest.approx([0.001, 0.25, 0, 0.99])
     for wrong in ("0", "65MB"):
         with pytest.raises(ValueError, match="from 1 byte"):
             values.size(wrong)
     with pytest.raises(ValueError, match="a size such as"):
         values.size("1 GB")
-    with pytest.raises(ValueError, match="at most 100%"):
-        values.share("150%")
+    for wrong in ("150%", "100%"):
+        with pytest.raises(ValueError, match=f"a share below 100%, not {wrong}"):
+            values.share(wrong)
+    for bare in ("1", "1.0", 1):
+        with pytest.raises(ValueError, match=r"write 1%"):
+            values.share(bare)
+    with pytest.raises(ValueError, match=r"write 2\.5%"):
+        values.share("2.5")
+
+
+def test_rates() -> None:
+    assert [values.rate(text) for text in ("40", 40, "40/s", "600/min", "36 /h")] == pytest.approx(
+        [40, 40, 40, 10, 0.01]
+    )
+    with pytest.raises(ValueError, match="a rate such as 40"):
+        values.rate("40ms")
+
+
+@pytest.mark.parametrize("text", ["1.000", "1,000", "1e3", "10k", "1.0", ""])
+def test_a_count_has_digits_only(text: str) -> None:
+    with pytest.raises(ValueError, match="a whole number"):
+        values.count(0)(text)
+    assert values.count(0)("1000") == values.count(0)(1000.0) == 1000
 
 
 def test_a_profile_holds_everything(tmp_path: Path) -> None:
@@ -47,7 +81,8 @@ def test_a_profile_holds_everything(tmp_path: Path) -> None:
         size=900, consumers=4, processes=2, service="cpu", service_spread="exponential",
     )  # fmt: skip
     path = tmp_path / "profile.json"
-    path.write_text(json.dumps(as_fields(workload)))
+    times = ("service_time", "burst_every", "burst_length")
+    path.write_text(json.dumps({**as_fields(workload), **{name: f"{getattr(workload, name)}s" for name in times}}))
     assert workload_of(read_file(path)) == workload
 
 
@@ -75,12 +110,14 @@ def test_toml_before_python_had_it(tmp_path: Path) -> None:
         ("{", "profile.json is not JSON"),
         ("[1]", "must be an object"),
         ('{"speed": 1}', "no field 'speed'"),
-        ('{"rate": "fast"}', "rate must be a number"),
-        ('{"rate": -1}', "rate must be a number"),
+        ('{"rate": "fast"}', "rate must be a rate"),
+        ('{"rate": -1}', "rate must be a rate"),
         ('{"to": "everybody"}', "to must be one of general, specific, group"),
         ('{"consumers": 0}', "consumers must be from 1 to"),
         ('{"consumers": 1.5}', "consumers must be a whole number"),
         ('{"service_time": "soon"}', "service_time must be a time"),
+        ('{"service_time": 20}', "service_time must be a time with its unit .write 20ms or 20s."),
+        ('{"burst_every": "5"}', "burst_every must be a time with its unit"),
         ('{"service": null}', "service must be one of sleep, cpu"),
     ],
 )

@@ -30,17 +30,17 @@ def test_what_is_seen_to_arrive_is_the_rate() -> None:
     assert sample.fields == {"rate": 50.0, "size": 200, "processes": 3}
     # Each look showed five new ones and as many waiting as before: fifty a second were taken.
     assert sample.seen["busy_messages_per_second"] == pytest.approx(50)
-    assert "n × 20 ms" in sample.notes[1]
+    assert sample.rate_range is None
+    assert "n × 20ms" in sample.notes[1]
 
 
-def test_what_comes_and_goes_unseen_is_bounded_by_the_servers_count() -> None:
-    sample = conclude([watched([0, 1] * 50, [0, 1] * 50, complete=False)], 10.0, 42.0, None, Counter())
-    assert sample.fields["rate"] == 42.0
-    assert "may be too high" in sample.notes[0]
-    # Where that is not told, it is what was seen, and said to be too little.
-    sample = conclude([watched([0, 1] * 50, [0, 1] * 50, complete=False)], 10.0, None, None, Counter())
-    assert sample.fields["rate"] == 5.0
-    assert "may be more" in sample.notes[0]
+@pytest.mark.parametrize(("calls", "most"), [(42.0, 42.0), (None, None), (3.0, None)])
+def test_of_what_comes_and_goes_unseen_only_a_range_is_known(calls: float | None, most: float | None) -> None:
+    """Commands may be of anybody, so their number is no rate; one may carry a batch, so it may be too small as well."""
+    sample = conclude([watched([0, 1] * 50, [0, 1] * 50, complete=False)], 10.0, calls, 2, Counter())
+    assert sample.fields == {"size": 200, "processes": 2}
+    assert sample.rate_range == (5.0, most)
+    assert "may have come and gone unseen" in sample.notes[0]
 
 
 def test_bursts_are_told_from_the_rest() -> None:
@@ -60,11 +60,13 @@ def test_the_busiest_channel_counts() -> None:
 def test_groups_tell_of_consumers_and_processes() -> None:
     members = Counter({"specific.a": 30, "specific.b": 20})
     sample = conclude([], 10.0, 90.0, 2, members)
-    assert sample.fields == {"rate": 90.0, "to": "group", "consumers": 25, "processes": 2}
+    assert sample.fields == {"to": "group", "consumers": 25, "processes": 2}
+    assert sample.rate_range == (0.0, 90.0)
+    assert "for all of its clients" in sample.notes[0]
 
 
 def test_where_nothing_comes_nothing_follows() -> None:
-    with pytest.raises(UsageError, match="Nothing came within 10 s"):
+    with pytest.raises(UsageError, match="No message arrived within 10 s"):
         conclude([watched([0] * 10, [0] * 10)], 10.0, 0.0, 1, Counter())
 
 
@@ -125,7 +127,7 @@ def test_a_live_deployment_is_tuned(
     finally:
         stop.set()
         thread.join()
-    assert "On jobs " in outcome.out
+    assert "On jobs, " in outcome.out
     sweep = json.loads((tmp_path / "sweep.json").read_text())
     assert sweep["sample"]["seen"]["channel"] == "jobs"
     assert 2 < sweep["sample"]["fields"]["rate"] <= 200
@@ -134,6 +136,51 @@ def test_a_live_deployment_is_tuned(
     # Nothing of the site's was taken, nothing of our own stays.
     with redis.Redis.from_url(redis_server.url) as client:
         assert {key.decode() for key in client.scan_iter(match=f"{prefix}*")} == {f"{prefix}jobs"}
+
+
+@pytest.mark.parametrize("given", [(), ("--rate", "5")])
+def test_a_part_of_the_traffic_is_no_rate(
+    call: Callable[..., Outcome],
+    redis_server: Server | ForeignServer,
+    prefix: str,
+    tmp_path: Path,
+    given: tuple[str, ...],
+) -> None:
+    """As on any site whose consumers keep up: what they take at once is seen by nobody."""
+    busy, stop = threading.Event(), threading.Event()
+
+    async def chat() -> None:
+        layer = RedisChannelLayer(hosts=[redis_server.url], prefix=prefix)
+        while not stop.is_set():
+            await layer.send("jobs", {"type": "job"})
+            await layer.receive("jobs")
+            busy.set()
+            await asyncio.sleep(0.001)
+        await layer.close_pools()
+
+    thread = threading.Thread(target=asyncio.run, args=(chat(),))
+    thread.start()
+    try:
+        assert busy.wait(LIMIT)
+        outcome = call(
+            "tune", "--hosts", redis_server.url, "--prefix", prefix, "--output", str(tmp_path / "out"), "--from-live",
+            "1s", "--service-time", "1ms", "--duration", "1s", "--max-loss", "50%", "--capacities", "50", "--repeats",
+            "0", *given,
+        )  # fmt: skip
+    finally:
+        stop.set()
+        thread.join()
+    if given:
+        sweep = json.loads((tmp_path / "out" / "sweep.json").read_text())
+        assert sweep["workload"]["rate"] == 5
+        assert sweep["sample"]["rate_range"][0] < sweep["sample"]["rate_range"][1]
+        return
+    assert outcome.code == 2
+    assert "--from-live saw only a part of the traffic: between" in outcome.err
+    assert "--rate N" in outcome.err
+    # Nothing was driven.
+    assert "Load:" not in outcome.out
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_server_of_its_own_is_no_deployment(call: Callable[..., Outcome]) -> None:

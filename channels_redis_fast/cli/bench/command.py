@@ -1,4 +1,4 @@
-"""``bench``: what the layer does on this very deployment's servers, beside channels_redis and the floors."""
+"""``bench``: how fast the layer is on this deployment's own servers, compared with channels_redis and baselines."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ import platform
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ... import hot
 from ...connection.hosts import host_label
-from .. import deployment
+from .. import deployment, progress
 from ..deployment import UsageError
 from ..values import argument, count, seconds_within
 from .cases import SENDERS, Turn, fan_out, round_trip, send
 from .contenders import EXPIRY, Contender, PingContender, Scratch, Work, contenders
 from .rows import Row
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-HELP = "Measure round trip, send and fan-out on the servers of a deployment, beside channels_redis if it is installed."
+HELP = "Measure round trip, send and fan-out on a deployment's servers, and compare with channels_redis if installed."
 EXAMPLE = "channels-redis-fast bench --settings mysite.settings --seconds 30"
 
 #: Turns that each contender has in each case.
 ROUNDS = 5
 
-#: What took part, as far as it is installed.
+#: Packages whose versions are shown, if installed.
 PACKAGES = ("channels-redis-fast", "channels-redis", "channels", "redis", "hiredis", "uvloop")
 
 #: What is measured.
 CASES = ("round_trip", "send", "fan_out")
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+#: By case and contender.
+Rows = dict[str, dict[str, Row]]
 
 
 @dataclass(frozen=True)
@@ -55,26 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds",
         type=argument(seconds_within(0.001, 3600)),
         default=20.0,
-        metavar="S",
-        help="how long is measured, in all (default: 20)",
+        metavar="SECONDS",
+        help="time to measure, for all cases together (default: 20)",
     )
     parser.add_argument(
         "--members",
         type=argument(count(1, 10_000)),
         default=100,
         metavar="N",
-        help="members of the group that is sent to (default: 100)",
+        help="members of the group in the fan-out case (default: 100)",
     )
     parser.add_argument(
-        "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"only these of {', '.join(CASES)}"
+        "--case", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"only these cases: {', '.join(CASES)}"
     )
-    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="default: asyncio")
-    parser.add_argument("--json", action="store_true", help="print JSON, with the numbers of every turn")
+    parser.add_argument(
+        "--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop (default: asyncio)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with the numbers of each turn")
 
 
-def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Measure and show; return 1 if this layer lost messages or failed."""
-    from .view import render  # noqa: PLC0415 - needs the extra, which --help does not
+def run(arguments: argparse.Namespace, console: Any) -> int:
+    """
+    Measure and show; return 1 if this layer lost messages or failed.
+
+    What Ctrl-C interrupts is shown as far as it has come; then that is raised.
+    """
+    from .view import render  # noqa: PLC0415 - needs the extra
 
     place = deployment.find(arguments)
     run_loop = _runner(arguments.loop)
@@ -83,13 +90,22 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     rivals, notes = contenders(scratch)
     cases = [case for case in _cases(rivals, PingContender(scratch), arguments.members) if case.key in arguments.case]
     seconds = arguments.seconds / (ROUNDS * sum(len(case.contenders) for case in cases))
+    rows: Rows = {case.key: {one.key: Row(one.label) for one in case.contenders} for case in cases}
+    interrupted: KeyboardInterrupt | None = None
     try:
-        rows = _take_turns(cases, seconds, run_loop)
+        _take_turns(cases, seconds, run_loop, rows)
+    except KeyboardInterrupt as error:
+        # A case in which this layer has had no turn shows nothing.
+        cases = [case for case in cases if rows[case.key]["fast"].turns]
+        if not cases:
+            raise
+        interrupted = error
+        notes.append("Interrupted: not every contender has had all of its turns.")
     finally:
         # Also after Ctrl-C, which has ended the event loop of the turn.
         run_loop(scratch.clean())
     if not scratch.can_scan:
-        notes.append(f"SCAN is refused here: what this run has left vanishes by itself within {EXPIRY} s.")
+        notes.append(f"SCAN is refused here: the keys of this run expire within {EXPIRY} s.")
     hosts = [host_label(host) for host in scratch.layer.hosts]
     if arguments.json:
         report = {
@@ -102,6 +118,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             "python": platform.python_version(),
             "versions": _versions(),
             "notes": notes,
+            "interrupted": interrupted is not None,
             "cases": {
                 case.key: {key: row.as_dict(rows[case.key]["fast"]) for key, row in rows[case.key].items()}
                 for case in cases
@@ -110,40 +127,38 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         # Not by rich, which would wrap it and add colours.
         console.file.write(json.dumps(report, indent=2) + "\n")
     else:
-        head = f"{place.name} at {', '.join(hosts)}, {ROUNDS} turns of {seconds:.2g} s each, {arguments.loop}"
+        kind = "core" if place.is_core else "Pub/Sub"
+        head = f"{place.name} at {', '.join(hosts)}: {kind} layer, medians of {ROUNDS} turns of {seconds:.2g} s each"
         versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+        about = f"{arguments.loop}, {'compiled' if hot.COMPILED else 'pure Python'}, {versions}"
         titles = [(case.title, list(rows[case.key].values())) for case in cases]
-        console.print(render(head, versions, titles, notes))
+        console.print(render(head, about, titles, notes))
+    if interrupted is not None:
+        raise interrupted
     ours = [rows[case.key]["fast"] for case in cases]
     return int(any(row.lost or row.failures for row in ours))
 
 
 def _cases(rivals: Sequence[Contender], ping: Contender, members: int) -> list[Case]:
     return [
-        Case("round_trip", "Round trip: send, then receive, one at a time", round_trip, [*rivals, ping]),
-        Case("send", f"Send: {SENDERS} coroutines side by side", send, rivals),
+        Case("round_trip", "Round trip: send and receive, one at a time", round_trip, [*rivals, ping]),
+        Case("send", f"Send: {SENDERS} coroutines at the same time", send, rivals),
         Case(
             "fan_out",
-            f"Fan-out: group_send to {members} members, until the last has it",
+            f"Fan-out: group_send to {members} members, until the last one has it",
             partial(fan_out, members=members),
             rivals,
         ),
     ]
 
 
-def _take_turns(cases: Sequence[Case], seconds: float, run_loop: Run) -> dict[str, dict[str, Row]]:
-    """Return the rows by case and contender. Contenders take turns: what else the machine does meets them all."""
-    from rich.console import Console  # noqa: PLC0415 - of the extra
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    rows = {case.key: {one.key: Row(one.label) for one in case.contenders} for case in cases}
+def _take_turns(cases: Sequence[Case], seconds: float, run_loop: Run, rows: Rows) -> None:
+    """Fill the rows. Contenders take turns: whatever else the machine does affects them all."""
     turns = [(case, one) for case in cases for _ in range(ROUNDS) for one in case.contenders]
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(turns))
+    with progress.bar() as bar:
+        task = bar.add_task("", total=len(turns))
         for case, contender in turns:
-            progress.update(task, description=f"{case.key}: {contender.label}")
+            bar.update(task, description=f"{case.key}: {contender.label}")
             row = rows[case.key][contender.key]
             gc.collect()
             try:
@@ -152,8 +167,7 @@ def _take_turns(cases: Sequence[Case], seconds: float, run_loop: Run) -> dict[st
                 # Whatever it is, the others go on.
                 row.turns.append(Turn())
                 row.failures.append(" ".join(f"{type(error).__name__}: {error}".split()))
-            progress.advance(task)
-    return rows
+            bar.advance(task)
 
 
 async def _reach(scratch: Scratch) -> None:

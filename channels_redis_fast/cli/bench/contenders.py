@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 from channels.layers import InMemoryChannelLayer
 
-from ... import hot
 from ...connection.hosts import is_cluster
 from ...survey.line import Line
 from ...survey.scan import Sweep
@@ -131,7 +130,7 @@ class MemoryContender:
     """Channels' in-memory layer: the same work where nothing leaves the process."""
 
     key = "memory"
-    label = "InMemoryChannelLayer, no Redis"
+    label = "InMemoryChannelLayer"
 
     async def turn(self, work: Work, seconds: float) -> Turn:
         layer = InMemoryChannelLayer(capacity=CAPACITY)
@@ -142,7 +141,7 @@ class PingContender:
     """PING and its answer, on one connection to each shard in turn: no message can be quicker there and back."""
 
     key = "ping"
-    label = "PING of the same server"
+    label = "PING"
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -161,22 +160,21 @@ class PingContender:
 
 def contenders(scratch: Scratch) -> tuple[list[Contender], list[str]]:
     """Return the contenders, this layer first, and a sentence on each that cannot take part."""
-    kind = "core" if scratch.deployment.is_core else "Pub/Sub"
-    pure = "" if hot.COMPILED else ", pure Python"
-    ours = LayerContender("fast", f"channels_redis_fast {kind}{pure}", scratch, scratch.deployment.make_layer)
-    upstream, why_not = _upstream(scratch, kind)
+    ours = LayerContender("fast", "channels_redis_fast", scratch, scratch.deployment.make_layer)
+    upstream, why_not = _upstream(scratch)
     return [ours, *upstream, MemoryContender()], why_not
 
 
-def _upstream(scratch: Scratch, kind: str) -> tuple[list[Contender], list[str]]:
-    module, name = ("core", "RedisChannelLayer") if kind == "core" else ("pubsub", "RedisPubSubChannelLayer")
+def _upstream(scratch: Scratch) -> tuple[list[Contender], list[str]]:
+    is_core = scratch.deployment.is_core
+    module, name = ("core", "RedisChannelLayer") if is_core else ("pubsub", "RedisPubSubChannelLayer")
     if is_cluster(scratch.layer.hosts[0]):
-        return [], ["channels_redis knows no cluster, and so is not beside it."]
+        return [], ["channels_redis does not support clusters, so it is not compared."]
     try:
         backend = getattr(importlib.import_module(f"channels_redis.{module}"), name)
     except ModuleNotFoundError as error:
         if error.name == "channels_redis":
-            return [], ["channels_redis is not installed here, and so not beside it."]
+            return [], ["channels_redis is not installed here, so it is not compared."]
         return [], [f"channels_redis cannot be imported: {error}"]
     except Exception as error:
         return [], [f"channels_redis cannot be imported: {error}"]
@@ -187,7 +185,7 @@ def _upstream(scratch: Scratch, kind: str) -> tuple[list[Contender], list[str]]:
     try:
         make(**scratch.changes(scratch.prefix))
     except Exception as error:
-        return [], [f"channels_redis does not take these settings: {error}"]
+        return [], [f"channels_redis does not accept these settings: {error}"]
     # Errors there are reported as a failed turn; upstream's own tracebacks would hide that.
     logging.getLogger("channels_redis").setLevel(logging.CRITICAL + 1)
-    return [LayerContender("channels_redis", f"channels_redis {kind}", scratch, make)], []
+    return [LayerContender("channels_redis", "channels_redis", scratch, make)], []

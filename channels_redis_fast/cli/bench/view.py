@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from ..tables import Column, FittingTable, Kind
 from .rows import NUMBERS, Row
 
+#: The columns, by what a narrow terminal leaves out first.
+COLUMNS = (
+    Column("", Kind.WORD),
+    Column("p50", Kind.NUMBER, 1),
+    Column("p99", Kind.NUMBER, 2),
+    Column("messages/s", Kind.NUMBER),
+    Column("lowest - highest", Kind.NUMBER, 3),
+    Column("lost", Kind.NUMBER),
+    Column("this layer is", Kind.NUMBER),
+)
 
-def render(
-    head: str, versions: str, cases: Sequence[tuple[str, Sequence[Row]]], notes: Sequence[str]
-) -> RenderableType:
+
+def render(head: str, about: str, cases: Sequence[tuple[str, Sequence[Row]]], notes: Sequence[str]) -> RenderableType:
     """Return all of a run. The first row of each case is this layer's."""
-    parts: list[RenderableType] = [Text(head, style="bold"), Text(versions)]
+    parts: list[RenderableType] = [Text(head, style="bold"), Text(about)]
     for title, rows in cases:
-        parts.append(_table(title, rows))
+        parts += [Text(""), _table(title, rows)]
         parts += [
             Text(f"{row.label}: {len(row.failures)} turns failed, the last one with {row.failures[-1]}", style="red")
             for row in rows
@@ -26,19 +35,15 @@ def render(
     return Group(*parts, Text(""), *(Text(note, style="yellow") for note in notes))
 
 
-def _table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.padding = (0, 2, 0, 0)
-    table.add_column("median of the turns")
-    for name in ("p50", "p99", "messages/s", "lowest - highest", "lost", "this layer is"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _table(title: str, rows: Sequence[Row]) -> FittingTable:
+    table = FittingTable(title, COLUMNS)
     for row in rows:
         p50, p99, rate = (row.spread(number) for number in NUMBERS.values())
         if p50 is None or p99 is None or rate is None:
-            table.add_row(row.label, "-", "-", "-", "-", _lost(row), "")
+            table.add(row.label, "-", "-", "-", "-", _lost(row), "")
             continue
         times = None if row is rows[0] else rows[0].times(row)
-        table.add_row(
+        table.add(
             row.label,
             _time(p50[0]),
             _time(p99[0]),

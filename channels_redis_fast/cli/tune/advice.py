@@ -40,16 +40,15 @@ class Verdict:
         if self.keeps:
             return "keeps both"
         missed = [name for name, kept in (("loss", self.loss), ("wait", self.wait)) if kept is False]
-        if missed:
-            return f"{' and '.join(missed)} too high"
-        return "undecided"
+        return f"{missed[0] if len(missed) == 1 else 'both'} too high" if missed else "undecided"
 
 
 @dataclass
 class Advice:
     """
     ``kind``: "capacity" (there it is), "unsure" (there it may be: the run was too short to tell), "too slow", "waits",
-    "larger" (none that was driven is large enough), "unreliable" (the machine could not keep up).
+    "larger" (none that was driven is large enough), "unreliable" (the machine could not keep up), "incomplete" (the
+    sweep was stopped before it had found one).
     """
 
     kind: str
@@ -80,41 +79,83 @@ def judge(run: Run, limits: Limits) -> Verdict:
     )
 
 
+def advise_on_paper(workload: Workload, limits: Limits, seed: int) -> Advice | None:
+    """Return the advice that needs no measurement: utilisation is 1 or more, so no capacity helps. None otherwise."""
+    busy = workload.utilisation()
+    if busy < 1:
+        return None
+    return _too_slow(workload, limits, seed, busy, 0.0)
+
+
 def advise(plan: Plan, runs: Sequence[Run], is_ideal: bool = False) -> Advice:
-    """Return what follows from the runs of a plan. ``is_ideal``: whether an ideal queue needs what the layer needs."""
+    """
+    Return what follows from the runs of a plan, in the order of their capacities.
+
+    ``is_ideal``: whether an ideal queue needs what the layer needs. Where capacities of the plan have no run, the sweep
+    was stopped: then nothing follows from what is missing.
+    """
     reliable = [run for run in runs if not run.doubts]
+    missing = set(plan.capacities) - {run.capacity for run in runs}
     if not reliable:
-        return Advice(
-            "unreliable", text=["This machine could not keep up in any run, so nothing follows.", *runs[0].doubts]
+        advice = Advice(
+            "unreliable", text=["This machine could not keep up in any run, so there is no result.", *runs[0].doubts]
         )
+        return _stopped(advice, plan, missing)
     limits = plan.limits
     busy = median(run.utilisation for run in reliable)
     verdicts = [(run, judge(run, limits)) for run in reliable]
-    kept = next((run for run, verdict in verdicts if verdict.keeps), None)
+    keeping = [run for run, verdict in verdicts if verdict.keeps]
     undecided = [run for run, verdict in verdicts if verdict.may_keep]
     likely = [run for run in undecided if _seems_to_keep(run, limits)]
     maybe = next(iter(likely or undecided), None)
     if busy >= 1:
-        advice = _too_slow(plan, reliable, busy)
-    elif kept is not None:
-        advice = Advice("capacity", kept.capacity, [_measured(kept)])
-        if likely[0].capacity < kept.capacity:
-            advice.text.append(f"{likely[0].capacity} may do as well: a longer run (--duration) would tell.")
-        lasting = _in_the_long_run(plan, reliable) if is_ideal else 0
-        if lasting > kept.capacity:
-            advice.text.append(
-                f"An ideal queue would need {lasting} over {queueing.ENOUGH:,} messages, more than this run has seen: "
-                "take that to be on the safe side."
-            )
+        advice = _too_slow(plan.workload, limits, plan.seed, busy, _slower(plan.workload, reliable))
+    elif keeping:
+        advice = _found(plan, reliable, keeping, likely[0], is_ideal)
         if busy >= NEARLY_TOO_SLOW:
-            advice.text.append(f"The consumers are busy {busy:.0%} of the time: a little more, and no capacity helps.")
+            advice.text.append(f"Utilisation is {busy:.0%}: with a little more load, no capacity is enough.")
     elif maybe is not None:
         advice = Advice("unsure", maybe.capacity, [_measured(maybe), _longer(plan, maybe)])
+    elif missing:
+        advice = Advice("incomplete", text=["None of the capacities measured so far keeps both limits."])
     else:
         advice = _none(plan, verdicts)
     advice.utilisation = busy
     if len(reliable) < len(runs):
-        advice.text.append(f"{len(runs) - len(reliable)} of {len(runs)} runs were left out as unreliable.")
+        ignored = len(runs) - len(reliable)
+        advice.text.append(f"{ignored} of {len(runs)} runs {'was' if ignored == 1 else 'were'} ignored as unreliable.")
+    return _stopped(advice, plan, missing)
+
+
+def _found(plan: Plan, reliable: Sequence[Run], keeping: Sequence[Run], likely: Run, is_ideal: bool) -> Advice:
+    """Return the advice where runs keep both limits; ``likely`` is the smallest that seems to."""
+    smallest = keeping[0]
+    lasting = _in_the_long_run(plan, reliable) if is_ideal else 0
+    kept = next((run for run in keeping if run.capacity >= lasting), smallest)
+    advice = Advice("capacity", kept.capacity, [_measured(kept)])
+    if smallest.capacity < kept.capacity:
+        advice.text.append(
+            f"{smallest.capacity} kept both limits too, but over {queueing.ENOUGH:,} messages an ideal queue needs "
+            f"{lasting}."
+        )
+    elif lasting > kept.capacity:
+        advice.text.append(
+            f"Over {queueing.ENOUGH:,} messages, more than this run sent, an ideal queue needs {lasting}: use that to "
+            "be on the safe side."
+        )
+    elif likely.capacity < kept.capacity:
+        advice.text.append(f"{likely.capacity} may be enough as well; a longer run (--duration) would tell.")
+    return advice
+
+
+def _stopped(advice: Advice, plan: Plan, missing: set[int]) -> Advice:
+    """Say what a sweep that was stopped has not measured."""
+    if missing:
+        measured = len(set(plan.capacities) - missing)
+        sentence = f"Stopped after {measured} of {len(plan.capacities)} capacities"
+        if advice.capacity is not None and min(missing) < advice.capacity:
+            sentence += ": a smaller one may be enough"
+        advice.text.append(f"{sentence}.")
     return advice
 
 
@@ -129,8 +170,9 @@ def _within(low: float, high: float, limit: float) -> bool | None:
 
 def _measured(run: Run) -> str:
     wait = run.wait_p99
-    waited = "" if wait is None else f", and p99 of waiting is {spell(wait.estimate)} (at most {spell(wait.high)})"
-    return f"With {run.capacity}, {run.loss.estimate:.3%} are lost (at most {run.loss.high:.3%}){waited}."
+    waited = "" if wait is None else f"; p99 of the waiting time is {spell(wait.estimate)} (at most {spell(wait.high)})"
+    lost = f"{run.loss.estimate:.3%} of the messages were lost" if run.loss.estimate else "no message was lost"
+    return f"With {run.capacity}, {lost} (at most {run.loss.high:.3%}){waited}."
 
 
 def _longer(plan: Plan, run: Run) -> str:
@@ -141,14 +183,20 @@ def _longer(plan: Plan, run: Run) -> str:
     return f"The run was too short to be sure of the {' and the '.join(unsure)}: try --duration {seconds:.0f}s."
 
 
-def _too_slow(plan: Plan, runs: Sequence[Run], busy: float) -> Advice:
-    workload = plan.workload
+def _slower(workload: Workload, runs: Sequence[Run]) -> float:
+    """Return the seconds that a message takes beyond its service time, as measured."""
+    slower = median(run.service_time for run in runs) - workload.service_time
+    return max(slower, 0.0) + median(run.fetch_time for run in runs)
+
+
+def _too_slow(workload: Workload, limits: Limits, seed: int, busy: float, slower: float) -> Advice:
+    arriving = workload.mean_rate * workload.copies
     text = (
-        f"No capacity helps: the consumers are too slow. {workload.mean_rate * workload.copies:g} messages a second to "
-        f"{_servers(workload, workload.servers)} that take {spell(median(run.cycle for run in runs))} for each are "
-        f"{busy:.0%} of what is possible; whatever the capacity, it fills."
+        f"No capacity helps: {_servers(workload, workload.servers)} at {spell(busy * workload.servers / arriving)} a "
+        f"message can take {arriving / busy:.4g} a second, and {arriving:.4g} arrive (utilisation {busy:.0%}). Every "
+        "queue fills."
     )
-    return _with_remedy(Advice("too slow", text=[text]), plan, runs)
+    return _with_remedy(Advice("too slow", text=[text], utilisation=busy), workload, limits, seed, slower)
 
 
 def _none(plan: Plan, verdicts: Sequence[tuple[Run, Verdict]]) -> Advice:
@@ -159,20 +207,22 @@ def _none(plan: Plan, verdicts: Sequence[tuple[Run, Verdict]]) -> Advice:
     if enough is None and queueing.longest_wait(queues) <= limits.max_wait:
         ideal = max(queueing.smallest_capacity(queues, limits.max_loss), 2 * runs[-1].capacity)
         text = (
-            f"Even with {runs[-1].capacity} too much is lost; none larger has a reliable run: try --capacities {ideal}."
+            f"Even {runs[-1].capacity} loses too much, and no larger capacity has a reliable run: try --capacities "
+            f"{ideal}."
         )
         return Advice("larger", text=[text])
     if enough is None:
-        text = f"With up to {runs[-1].capacity} too much is lost, and with more the waiting would be too long."
+        text = f"Capacities up to {runs[-1].capacity} lose too much, and with larger ones messages would wait too long."
     elif enough.wait_p99 is None:
-        text = f"With {enough.capacity} nothing arrives in time."
+        text = f"With {enough.capacity}, nothing arrives in time."
     else:
-        lost = "Nothing is refused" if not enough.loss.estimate else f"Only {enough.loss.estimate:.3%} are lost"
+        lost = "nothing is refused" if not enough.loss.estimate else f"only {enough.loss.estimate:.3%} are lost"
         text = (
-            f"{lost} with {enough.capacity}, but p99 of waiting is {spell(enough.wait_p99.estimate)} and may be "
-            f"{spell(limits.max_wait)}; what is smaller loses more, what is larger waits as long."
+            f"With {enough.capacity}, {lost}, but p99 of the waiting time is {spell(enough.wait_p99.estimate)}; the "
+            f"limit is {spell(limits.max_wait)}. Smaller capacities lose more, and larger ones wait as long."
         )
-    return _with_remedy(Advice("waits", text=[text]), plan, runs)
+    slower = _slower(plan.workload, runs)
+    return _with_remedy(Advice("waits", text=[text]), plan.workload, limits, plan.seed, slower)
 
 
 def _in_the_long_run(plan: Plan, runs: Sequence[Run]) -> int:
@@ -183,26 +233,23 @@ def _in_the_long_run(plan: Plan, runs: Sequence[Run]) -> int:
     return queueing.smallest_capacity(queues, plan.limits.max_loss)
 
 
-def _with_remedy(advice: Advice, plan: Plan, runs: Sequence[Run]) -> Advice:
-    """Add what would help: more consumers, or faster ones."""
-    workload, wanted = plan.workload, plan.limits.max_wait
-    overhead = median(run.fetch_time for run in runs)
-    # As they were measured, not as they were meant to be.
-    slower = max(median(run.service_time for run in runs) - workload.service_time, 0.0) + overhead
-    advice.servers_needed = queueing.consumers_needed(workload, wanted, slower, plan.seed)
-    advice.service_time_needed = queueing.service_time_needed(workload, wanted, slower, plan.seed)
-    help_by = []
+def _with_remedy(advice: Advice, workload: Workload, limits: Limits, seed: int, slower: float) -> Advice:
+    """Add what would help: more consumers, or faster ones. ``slower``: seconds that each message takes in addition."""
+    advice.servers_needed = queueing.consumers_needed(workload, limits.max_wait, slower, seed)
+    advice.service_time_needed = queueing.service_time_needed(workload, limits.max_wait, slower, seed)
     if advice.servers_needed is not None:
-        enough = _servers(workload, advice.servers_needed)
-        spread = ", with the same messages spread over them," if workload.to == "specific" else ""
-        help_by.append(f"{enough} in place of {workload.servers}{spread} would do")
+        spread = ", with the same messages spread over them" if workload.to == "specific" else ""
+        advice.text.append(
+            f"Enough: {_servers(workload, advice.servers_needed)} instead of {workload.servers}{spread}."
+        )
     elif workload.to == "group":
-        help_by.append("more consumers do not help, since each of the group gets every message")
+        advice.text.append("More consumers do not help, because each member of a group gets every message.")
     if advice.service_time_needed is not None:
-        help_by.append(f"with at most {spell(advice.service_time_needed)} for a message it would work as it is")
-    if help_by:
-        sentence = "; ".join(help_by) + "."
-        advice.text.append(sentence[0].upper() + sentence[1:])
+        advice.text.append(
+            f"Or: at most {spell(advice.service_time_needed)} for each message with the consumers you have."
+            if advice.servers_needed is not None
+            else f"Enough: at most {spell(advice.service_time_needed)} for each message."
+        )
     return advice
 
 

@@ -19,23 +19,27 @@ from typing import Any
 
 from ...base import RedisLayer
 from ...connection.hosts import host_label
+from ...core import RedisChannelLayer
 from ...survey.servers import lines
-from .. import deployment, values
+from .. import deployment, progress, values
 from ..deployment import Deployment, UsageError
 from . import page, plots, profile, report
-from .advice import Advice, advise
+from .advice import Advice, advise, advise_on_paper
 from .drive import Origin, RunFailed
 from .measured import Run
 from .queueing import is_ideal
 from .sample import Sample, take
 from .scratch import Scratch, own_server
-from .sweep import MOST_MESSAGES, Limits, Plan, Sweep, default_seconds, ladder, seconds_needed
+from .sweep import MOST_MESSAGES, Limits, Plan, Standing, Sweep, default_seconds, ladder, seconds_needed
 from .workload import Workload, timetable
 
-HELP = "find the capacity that a workload needs: drives the layer with it and says what was lost and who waited"
+HELP = "Find the capacity that a load needs: drive the layer with it and report losses and waiting times."
 
 EXAMPLE = """channels-redis-fast tune --settings mysite.settings --channel thumbnails \\
       --rate 40 --burst 100 --burst-every 10s --service-time 15ms --consumers 2 --max-wait 2s"""
+
+#: What is saved.
+FILES = ("index.html", *plots.FILES, "sweep.json")
 
 #: What a deployment is named by.
 NAMING = ("settings", "alias", "hosts", "cluster", "prefix", "layer", "sharded")
@@ -43,73 +47,107 @@ NAMING = ("settings", "alias", "hosts", "cluster", "prefix", "layer", "sharded")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "workload", "what the channel has to bear: flags win over the profile, and the profile over a sample"
+        "workload", "the load on the channel: flags override the profile, and the profile overrides --from-live"
     )
     group.add_argument("--profile", type=Path, metavar="FILE", help="JSON or TOML with these fields, such as rate")
     group.add_argument(
         "--from-live", type=values.argument(values.seconds), metavar="TIME",
-        help="look at the deployment for so long, without changing anything, and take from it what can be seen",
+        help="watch the deployment for this long, read-only, and use what can be seen of its load",
     )  # fmt: skip
     profile.add_flags(group)
     group = parser.add_argument_group("limits")
     group.add_argument(
         "--max-loss", type=values.argument(values.share), default=0.001, metavar="SHARE",
-        help="part of the messages that may be lost (default: 0.1%%)",
+        help="share of the messages that may be lost, such as 1%% (default: 0.1%%)",
     )  # fmt: skip
     group.add_argument(
         "--max-wait", type=values.argument(values.seconds), default=1.0, metavar="TIME",
-        help="time that 99 of 100 messages may wait at most for their consumer (default: 1s)",
+        help="time that 99%% of the messages may wait for a consumer at most (default: 1s)",
     )  # fmt: skip
     group = parser.add_argument_group("sweep")
     group.add_argument("--channel", metavar="NAME", help="name or glob of the channel that the setting is for")
     group.add_argument(
         "--capacities", type=values.argument(_capacities), metavar="N,N,...",
-        help="what to try (default: around what an ideal queue needs, and what is set now)",
+        help="capacities to measure (default: around what an ideal queue needs, and the one set now)",
     )  # fmt: skip
     group.add_argument(
         "--duration", type=values.argument(values.seconds), metavar="TIME",
-        help="time for each capacity (default: what --max-loss takes to be shown, 10s to 2m)",
+        help="time for each capacity (default: as long as --max-loss needs to be shown, 10s to 2m)",
     )  # fmt: skip
-    group.add_argument("--seed", type=int, default=1, help="for the random times: equal seeds, equal messages")
+    group.add_argument(
+        "--seed", type=int, default=1, help="seed of the random times: the same seed sends the same messages"
+    )
     group.add_argument(
         "--at-once", type=values.argument(values.count(1, 64)), metavar="N",
-        help="capacities driven at the same time (default: as many as this machine bears undisturbed)",
+        help="capacities measured at the same time (default: as many as this machine can take undisturbed)",
     )  # fmt: skip
     group.add_argument(
         "--repeats", type=values.argument(values.count(0, 100)), default=2, metavar="N",
-        help="how often a capacity is driven again, alone, that this machine could not keep up with (default: 2)",
+        help="how often to measure a capacity again that this machine could not keep up with (default: 2)",
     )  # fmt: skip
     group.add_argument(
         "--own-server", action="store_true",
-        help="drive a redis-server or valkey-server started here for it, in place of the deployment's",
+        help="start a redis-server or valkey-server here and use it instead of the deployment's",
     )  # fmt: skip
     group.add_argument(
-        "--output", type=Path, metavar="DIR", help="where sweep.json, sweep.png and index.html go (default: tune-TIME)"
+        "--output", type=Path, metavar="DIR", help=f"directory for {', '.join(FILES)} (default: tune-DATE-TIME)"
     )
 
 
 def run(arguments: argparse.Namespace, console: Any) -> int:
-    """Return 0 when a capacity keeps the limits, 1 when none does, or the run was too short to tell."""
+    """
+    Return 0 when a capacity keeps the limits, 1 when none does, or the run was too short to tell.
+
+    A sweep that is stopped, by Ctrl-C or an error, is reported as far as it has come; then that is raised.
+    """
+    from . import table  # noqa: PLC0415 - needs the extra
+
     if arguments.max_wait <= 0:
-        raise UsageError("--max-wait must be longer than nothing.")
+        raise UsageError("--max-wait must be more than 0.")
     if arguments.max_loss <= 0:
-        raise UsageError("--max-loss must be more than nothing: no measurement shows that nothing is ever lost.")
+        raise UsageError("--max-loss must be more than 0: no measurement shows that nothing is ever lost.")
+    if arguments.channel == "*":
+        # Which is what a setting without a name is for.
+        arguments.channel = None
+    directory = _directory(arguments.output)
     with _target(arguments) as target:
         found = _sample(target, arguments, console) if arguments.from_live is not None else None
         workload = _workload(arguments, found, target.deployment)
-        plan = _plan(arguments, workload, target.layer)
-        directory = _directory(arguments.output)
+        limits = _limits(arguments, target)
+        console.print(report.describe(workload), markup=False)
+        hopeless = advise_on_paper(workload, limits, arguments.seed)
+        if hopeless is not None:
+            _print_advice(hopeless, None, console)
+            return 1
+        console.print(report.describe_limits(limits), markup=False)
+        plan = _plan(arguments, workload, limits, target.layer)
         _announce(plan, target.hosts, console)
-        runs, advice = asyncio.run(_sweep(target, plan, console))
-        pasted = None
-        if advice.capacity is not None:
-            pasted = report.setting(target.deployment, workload, arguments.channel, advice.capacity)
-        _show(plan, runs, advice, pasted, console)
+        runs: list[Run] = []
+        stopped: BaseException | None = None
+        try:
+            asyncio.run(_sweep(target, plan, runs))
+        except (Exception, KeyboardInterrupt) as error:
+            if not runs:
+                raise
+            stopped = error
+        advice = advise(plan, runs, is_ideal(plan.workload, target.driven.is_core, target.layer.ring_size))
+        pasted = report.recommend(target.layer, target.deployment, plan, runs, arguments.channel, advice)
+        console.print(table.fitting(plan, runs, advice))
+        console.print(table.LEGEND, style="dim", markup=False)
+        if runs[0].message_bytes > 1.05 * workload.size:
+            console.print(f"Messages took {runs[0].message_bytes} bytes, the least that tune can send.")
+        for one in runs:
+            if one.doubts:
+                console.print(f"Capacity {one.capacity} is unreliable: {' '.join(one.doubts)}", markup=False)
+        console.print()
+        _print_advice(advice, pasted, console)
         sweep = report.as_json(target.deployment, target.layer, target.hosts, plan, runs, advice, pasted)
         if found is not None:
             sweep["sample"] = found.as_dict()
         _save(directory, sweep, plan, runs)
-        console.print(f"Saved: {directory}/sweep.json, sweep.png, index.html", soft_wrap=True)
+        console.print(f"Saved in {directory}: {', '.join(FILES)}", markup=False, soft_wrap=True)
+        if stopped is not None:
+            raise stopped
     return 0 if advice.is_met else 1
 
 
@@ -150,8 +188,8 @@ def _target(arguments: argparse.Namespace) -> Iterator[_Target]:
 
 
 def _sample(target: _Target, arguments: argparse.Namespace, console: Any) -> Sample:
-    with _progress(console) as bar:
-        task = bar.add_task("looking", total=1.0)
+    with progress.bar() as bar:
+        task = bar.add_task("watching", total=1.0)
         found = asyncio.run(
             take(
                 target.deployment, arguments.from_live, arguments.channel, lambda part: bar.update(task, completed=part)
@@ -169,22 +207,42 @@ def _workload(arguments: argparse.Namespace, found: Sample | None, target: Deplo
     fields.update(profile.flags_of(arguments))
     if not target.is_core:
         fields.setdefault("to", "group")
+    if found is not None and found.rate_range is not None and "rate" not in fields:
+        raise UsageError(_asks_for_rate(found))
     workload = profile.workload_of(fields)
     if workload.to == "general" and not target.is_core:
-        raise UsageError("On the Pub/Sub layer a general channel is no queue of workers: use --to specific or group.")
+        raise UsageError("On the Pub/Sub layer, no workers share a general channel: use --to specific or --to group.")
     return workload
 
 
-def _plan(arguments: argparse.Namespace, workload: Workload, layer: RedisLayer) -> Plan:
-    limits = Limits(arguments.max_loss, arguments.max_wait)
+def _asks_for_rate(found: Sample) -> str:
+    """Return why nothing follows from a sample, and what to give so that it need not be taken again."""
+    assert found.rate_range is not None
+    least, most = found.rate_range
+    between = f"at least {least:.4g}" if most is None else f"between {least:.4g} and {most:.4g}"
+    flags = " ".join(["--rate N", *(f"--{name.replace('_', '-')} {value}" for name, value in found.fields.items())])
+    return (
+        f"--from-live saw only a part of the traffic: {between} messages a second. Run tune without --from-live, with "
+        f"the rate that you expect: {flags}"
+    )
+
+
+def _limits(arguments: argparse.Namespace, target: _Target) -> Limits:
+    layer = target.layer
+    if isinstance(layer, RedisChannelLayer) and arguments.max_wait >= layer.expiry:
+        raise UsageError(
+            f"--max-wait must be less than the layer's expiry, {layer.expiry:g} s: messages that wait longer are lost."
+        )
+    return Limits(arguments.max_loss, arguments.max_wait)
+
+
+def _plan(arguments: argparse.Namespace, workload: Workload, limits: Limits, layer: RedisLayer) -> Plan:
     seconds = arguments.duration if arguments.duration is not None else default_seconds(workload, limits.max_loss)
     if seconds * workload.mean_rate * workload.copies > MOST_MESSAGES:
-        raise UsageError(
-            f"These are more than {MOST_MESSAGES:,} messages for each capacity: give a shorter --duration."
-        )
+        raise UsageError(f"Each capacity would take more than {MOST_MESSAGES:,} messages: give a shorter --duration.")
     times = timetable(workload, seconds, arguments.seed)
     if not times:
-        raise UsageError(f"No message comes within {seconds:g} s: give a longer --duration.")
+        raise UsageError(f"No message is sent within {seconds:g} s: give a longer --duration.")
     capacities = arguments.capacities
     if capacities is None:
         current = report.current_capacity(layer, workload, arguments.channel)
@@ -193,63 +251,46 @@ def _plan(arguments: argparse.Namespace, workload: Workload, layer: RedisLayer) 
 
 
 def _announce(plan: Plan, hosts: list[str], console: Any) -> None:
-    console.print(report.describe(plan.workload), markup=False)
     capacities = ", ".join(str(capacity) for capacity in plan.capacities)
     console.print(
-        f"Driven on {', '.join(hosts)}, on keys of its own, with capacities {capacities}: {plan.seconds:g} s for each, "
-        "less where some fit side by side.",
+        f"Measuring on {', '.join(hosts)}, with keys of its own: capacities {capacities}, {plan.seconds:g} s each, "
+        f"{report.whole_time(plan)}.",
         markup=False,
     )
     needed = seconds_needed(plan.workload, plan.limits.max_loss)
     if needed > 1.01 * plan.seconds:
         console.print(
-            f"That is too short to be sure that less than {plan.limits.max_loss:.3%} are lost: --duration "
+            f"That is too short to show that less than {report.percent(plan.limits.max_loss)} are lost: --duration "
             f"{needed:.0f}s would be enough."
         )
 
 
-async def _sweep(target: _Target, plan: Plan, console: Any) -> tuple[list[Run], Advice]:
+async def _sweep(target: _Target, plan: Plan, runs: list[Run]) -> None:
+    """Carry out a plan; ``runs`` is filled with what is finished, however it ends."""
+    from rich.progress import TextColumn  # noqa: PLC0415 - of the extra
+
     async with lines(target.driven.make_layer(), "tune") as servers:
         scratch = Scratch(target.driven, servers)
         if scratch.layer.get_capacity("tune") != scratch.layer.capacity and not scratch.layer.channel_capacity:
-            raise UsageError(f"{target.driven.backend.__name__} has a get_capacity of its own, so no setting matters.")
-        with _progress(console) as bar:
-            tasks: dict[str, Any] = {}
+            raise UsageError(f"{target.driven.backend.__name__} overrides get_capacity, so no setting has any effect.")
+        with progress.bar(TextColumn("{task.fields[left]}")) as bar:
+            task = bar.add_task("", total=1.0, left="")
 
-            def progress(label: str, part: float) -> None:
-                if label not in tasks:
-                    tasks[label] = bar.add_task(label, total=1.0)
-                bar.update(tasks[label], completed=part)
+            def show(standing: Standing) -> None:
+                bar.update(
+                    task, completed=standing.part, description=report.standing(standing),
+                    left=report.time_left(standing.seconds_left),
+                )  # fmt: skip
 
             try:
-                runs = await Sweep(plan, target.origin, scratch, progress).run()
+                await Sweep(plan, target.origin, scratch, runs, show).run()
             except RunFailed as error:
                 raise RuntimeError(str(error)) from error
             finally:
                 await scratch.clean()
-    return runs, advise(plan, runs, is_ideal(plan.workload, target.driven.is_core, target.layer.ring_size))
 
 
-def _progress(console: Any) -> Any:
-    from rich.progress import Progress  # noqa: PLC0415 - of the extra
-
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _show(plan: Plan, runs: list[Run], advice: Advice, pasted: str | None, console: Any) -> None:
-    from rich.table import Table  # noqa: PLC0415 - of the extra
-
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in report.COLUMNS:
-        table.add_column(name, justify="left" if name == "verdict" else "right", overflow="fold")
-    for one, row in zip(runs, report.rows(plan, runs), strict=True):
-        table.add_row(*row, style="bold" if one.capacity == advice.capacity else None)
-    console.print(table)
-    console.print(report.LEGEND, style="dim", markup=False)
-    for one in runs:
-        if one.doubts:
-            console.print(f"Capacity {one.capacity} is unreliable: {' '.join(one.doubts)}", markup=False)
-    console.print()
+def _print_advice(advice: Advice, pasted: str | None, console: Any) -> None:
     for sentence in advice.text:
         console.print(sentence, markup=False)
     if pasted is not None:
@@ -257,27 +298,37 @@ def _show(plan: Plan, runs: list[Run], advice: Advice, pasted: str | None, conso
 
 
 def _directory(given: Path | None) -> Path:
-    """Make the directory before the work: if that fails, nothing is wasted."""
+    """
+    Return where the results go, which is made when there are some.
+
+    Raises, before the work, ``UsageError`` where it cannot be made, ``ModuleNotFoundError`` where nothing can be drawn.
+    """
     import matplotlib  # noqa: F401, PLC0415 - of the extra, and needed at the end
 
     directory = given or Path(time.strftime("tune-%Y%m%d-%H%M%S"))
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {directory} cannot be written to: {error.strerror}.") from error
-    if not os.access(directory, os.W_OK):
-        raise UsageError(f"--output {directory} cannot be written to.")
+    there = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise UsageError(f"--output {directory}: {there} is not a directory.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--output {directory}: {there} cannot be written to.")
     return directory
 
 
 def _save(directory: Path, sweep: dict[str, Any], plan: Plan, runs: list[Run]) -> None:
-    picture = plots.draw(sweep)
-    (directory / "sweep.json").write_text(json.dumps(sweep, indent=1) + "\n", encoding="utf-8")
-    (directory / "sweep.png").write_bytes(picture)
-    text = page.page(
-        sweep, report.describe(plan.workload), report.COLUMNS, report.rows(plan, runs), report.LEGEND, picture
-    )
-    (directory / "index.html").write_text(text, encoding="utf-8")
+    """Write all files, or none: what can fail comes first."""
+    from . import table  # noqa: PLC0415 - needs the extra
+
+    panels = plots.draw(sweep)
+    titles = [column.title for column in table.COLUMNS]
+    about = [report.describe(plan.workload), report.describe_limits(plan.limits)]
+    texts = {
+        "index.html": page.page(sweep, about, titles, table.rows(plan, runs), table.LEGEND, panels),
+        "sweep.json": json.dumps(sweep, indent=1) + "\n",
+        **{panel.file: panel.svg for panel in panels},
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")
 
 
 def _capacities(value: object) -> list[int]:

@@ -168,7 +168,7 @@ def _doubts(
         )
     if run.service_time > asked * (1 + MOST_SLOW) + TICK:
         doubts.append(
-            f"Consumers took {run.service_time * 1000:.1f} ms for a message in place of {asked * 1000:.1f} ms."
+            f"Consumers took {run.service_time * 1000:.1f} ms for a message instead of {asked * 1000:.1f} ms."
         )
     if run.cpu_sender / run.seconds > BUSY:
         doubts.append("The sending process had no processor time left.")

@@ -1,103 +1,202 @@
 """
-The picture of a sweep: loss against capacity, and waiting time against capacity. Draws what its JSON says.
+The pictures of a sweep: losses against capacity, and waiting times against capacity. Draws what its JSON says.
+
+Two SVGs of the same size and the same horizontal axis, to be shown side by side, or one below the other where there is
+no room. Their texts are texts, and where the reader's colour scheme is dark, so are they.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-#: What is drawn for nothing, on an axis that has no zero: below the smallest interval.
-FLOOR = 0.5
+#: Width and height of a picture in inches: at that size its text is as large as that of a page, and on a phone legible.
+SIZE = (4.6, 4.2)
+
+#: Where the axes are in it, from the left, from below, width and height: the same in both, so that they are aligned.
+AXES = (0.15, 0.33, 0.82, 0.59)
+
+#: Where an axis without a zero ends, in parts of the smallest number on it, and in times the largest.
+BELOW, ABOVE = 0.5, 2.0
+
+#: The shortest waiting time that has a place on the axis, in seconds.
+SHORTEST = 1e-5
+
+#: Labels along the capacities at most.
+MOST_LABELS = 6
+
+#: The colours, each with the one that replaces it on a dark page.
+INK, GRID, PAPER = "#24292f", "#d0d7de", "#ffffff"
+BLUE, GREEN, ORANGE, RED = "#0969da", "#1a7f37", "#bc4c00", "#cf222e"
+DARK = {
+    INK: "#e6edf3", GRID: "#3d444d", PAPER: "#0d1117",
+    BLUE: "#58a6ff", GREEN: "#56d364", ORANGE: "#f0883e", RED: "#ff7b72",
+}  # fmt: skip
+
+FILES = ("loss.svg", "wait.svg")
 
 
-def draw(sweep: Mapping[str, Any]) -> bytes:
-    """Return both panels as one PNG. Raises ``ModuleNotFoundError`` without matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - of the extra
+@dataclass(frozen=True)
+class Panel:
+    """A picture: the name of its file, a description for those who do not see it, and the SVG."""
+
+    file: str
+    description: str
+    svg: str
+
+
+def draw(sweep: Mapping[str, Any]) -> list[Panel]:
+    """Return the pictures. Raises ``ModuleNotFoundError`` without matplotlib."""
+    runs = [run for run in sweep["runs"] if run["is_reliable"]] or sweep["runs"]
+    descriptions = ("messages lost against capacity", "waiting time against capacity")
+    return [
+        Panel(file, description, _picture(panel, sweep, runs))
+        for file, description, panel in zip(FILES, descriptions, (_loss, _wait), strict=True)
+    ]
+
+
+def _picture(
+    panel: Callable[[Any, Mapping[str, Any], Sequence[Mapping[str, Any]]], None],
+    sweep: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
+) -> str:
+    import matplotlib as mpl  # noqa: PLC0415 - of the extra
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    loss, wait = figure.subplots(1, 2)
-    runs = [run for run in sweep["runs"] if run["is_reliable"]] or sweep["runs"]
-    for axes, panel in ((loss, _loss), (wait, _wait)):
+    # Equal numbers give equal files, and text is the reader's browser's to draw.
+    style: dict[Any, Any] = {
+        "svg.hashsalt": "tune", "svg.fonttype": "none", "font.size": 10.5, "axes.titlesize": 12,
+        "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": INK,
+        "xtick.color": INK, "ytick.color": INK, "grid.color": GRID, "grid.linewidth": 0.8,
+        "axes.facecolor": "none", "figure.facecolor": PAPER, "axes.spines.top": False, "axes.spines.right": False,
+    }  # fmt: skip
+    with mpl.rc_context(style):
+        figure = Figure(figsize=SIZE)
+        FigureCanvasSVG(figure)
+        axes = figure.add_axes(AXES)
         # First of all: a scale brings its own marks along.
         axes.set_xscale("log")
         axes.set_yscale("log")
         panel(axes, sweep, runs)
         _capacities(axes, sweep, runs)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
-    return picture.getvalue()
+        axes.yaxis.set_minor_formatter("")
+        axes.grid()
+        axes.set_axisbelow(True)
+        # Below the axes, where no line can be.
+        figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=9.5)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return _with_schemes(out.getvalue())
+
+
+def _with_schemes(svg: str) -> str:
+    """Return an SVG that is dark where its reader prefers that. Programs that know no such thing draw it light."""
+    rules = "".join(
+        f'[style*="{name}: {light}"]{{{name}:{dark} !important}}'
+        for light, dark in DARK.items()
+        for name in ("fill", "stroke")
+    )
+    sheet = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    return re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n {sheet}", svg, count=1)
 
 
 def _capacities(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> None:
+    """The horizontal axis, which both pictures share, and the capacity that follows."""
     capacities = [run["capacity"] for run in runs]
-    shown: list[int] = []
-    for capacity in capacities:
-        # Labels that are too close to each other cannot be read.
-        if not shown or capacity >= 1.18 * shown[-1]:
-            shown.append(capacity)
-    axes.set_xticks(shown, [f"{capacity:,}" for capacity in shown], rotation=45)
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("capacity")
     chosen = sweep["advice"]["capacity"]
+    least, most = capacities[0] / 1.3, capacities[-1] * 1.3
+    axes.set_xlim(least, most)
+    shown = _labelled(capacities, chosen, (most / least) ** (1 / MOST_LABELS))
+    axes.set_xticks(shown, [f"{capacity:,}" for capacity in shown])
+    axes.set_xticks(capacities, [""] * len(capacities), minor=True)
+    axes.set_xlabel("capacity")
     if chosen is not None:
         certain = sweep["advice"]["kind"] == "capacity"
         label = f"recommended: {chosen:,}" if certain else f"perhaps: {chosen:,}"
-        axes.axvline(chosen, color="tab:green", linewidth=1.5, alpha=0.6, label=label)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+        axes.axvline(chosen, color=GREEN, linewidth=1.5, label=label, zorder=1)
+
+
+def _labelled(capacities: Sequence[int], chosen: int | None, apart: float) -> list[int]:
+    """Return the capacities to be labelled: the chosen one, and of the others those that leave room for the labels."""
+    shown = [chosen] if chosen is not None and chosen in capacities else []
+    for capacity in (capacities[-1], *capacities):
+        if all(max(capacity, other) >= apart * min(capacity, other) for other in shown):
+            shown.append(capacity)
+    return sorted(shown)
+
+
+def _limit(axes: Any, limit: float, label: str) -> None:
+    axes.axhline(limit, color=RED, linestyle="--", linewidth=1.2, label=label, zorder=1)
 
 
 def _loss(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> None:
-    floor = FLOOR * min([run["loss"]["high"] for run in runs] + [sweep["limits"]["max_loss"] or 1.0])
     some = [run for run in runs if run["loss"]["estimate"] > 0]
     none = [run for run in runs if run["loss"]["estimate"] <= 0]
+    limit = sweep["limits"]["max_loss"]
+    numbers = [limit, *(run["loss"]["estimate"] for run in some), *(run["loss"]["high"] for run in runs)]
+    floor = BELOW * min(numbers)
     if some:
         shares = [run["loss"]["estimate"] for run in some]
-        below = [max(run["loss"]["estimate"] - max(run["loss"]["low"], floor), 0) for run in some]
+        # An interval that goes down to nothing leaves the picture, where it would have to.
+        below = [run["loss"]["estimate"] - max(run["loss"]["low"], floor / 10) for run in some]
         above = [run["loss"]["high"] - run["loss"]["estimate"] for run in some]
         axes.errorbar(
-            [run["capacity"] for run in some], shares, [below, above], marker="o", capsize=3, label="lost, with 95 %"
-        )
+            [run["capacity"] for run in some], shares, [below, above], marker="o", markersize=5, capsize=3, color=BLUE,
+            label="lost, 95% interval",
+        )  # fmt: skip
     if none:
         axes.plot(
-            [run["capacity"] for run in none], [run["loss"]["high"] for run in none], "v", color="tab:blue",
-            fillstyle="none", label="nothing lost: at most so much",
+            [run["capacity"] for run in none], [run["loss"]["high"] for run in none], "v", color=BLUE,
+            fillstyle="none", label="none lost: upper bound",
         )  # fmt: skip
     if sweep["ideal"]:
-        ideal = [(capacity, share) for capacity, share in sweep["ideal"] if share > 0]
+        ideal = [(capacity, share) for capacity, share in sweep["ideal"] if share >= floor]
         axes.plot(
-            [capacity for capacity, _ in ideal], [share for _, share in ideal], ":", color="black", linewidth=1,
-            label="an ideal queue",
+            [capacity for capacity, _ in ideal], [share for _, share in ideal], ":", color=INK, linewidth=1.4,
+            label="ideal queue", zorder=1,
         )  # fmt: skip
-    if sweep["limits"]["max_loss"]:
-        axes.axhline(sweep["limits"]["max_loss"], color="tab:red", linestyle="--", linewidth=1, label="--max-loss")
-    axes.set_ylim(bottom=floor)
-    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
-    axes.set_ylabel("part of the messages that is lost")
-    axes.set_title("Loss against capacity", fontsize=10)
+        numbers += [share for capacity, share in ideal if capacity >= runs[0]["capacity"]]
+    _limit(axes, limit, f"--max-loss {100 * limit:.4g}%")
+    axes.set_ylim(floor, ABOVE * max(numbers))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    axes.set_title("Messages lost")
 
 
 def _wait(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> None:
     arrived = [run for run in runs if run["wait_p99"] is not None]
     capacities = [run["capacity"] for run in arrived]
-    for name, label in (("wait_p50", "p50"), ("wait_p95", "p95")):
-        # Zero has no place on the axis.
-        axes.plot(capacities, [max(run[name], 1e-5) * 1000 for run in arrived], marker=".", label=label)
-    last = [run["wait_p99"] for run in arrived]
-    if last:
+    limit = sweep["limits"]["max_wait"]
+    numbers = [limit]
+    for name, label, color, line in (("wait_p50", "p50", INK, ":"), ("wait_p95", "p95", ORANGE, "-.")):
+        waits = [_on_axis(run[name]) for run in arrived]
+        numbers += waits
+        axes.plot(capacities, waits, line, marker=".", color=color, label=label)
+    if arrived:
+        middle, low, high = (
+            [_on_axis(run["wait_p99"][name]) for run in arrived] for name in ("estimate", "low", "high")
+        )
+        numbers += low + high
         errors = [
-            [(one["estimate"] - one["low"]) * 1000 for one in last],
-            [(one["high"] - one["estimate"]) * 1000 for one in last],
+            [one - other for one, other in zip(middle, low, strict=True)],
+            [one - other for one, other in zip(high, middle, strict=True)],
         ]
         axes.errorbar(
-            capacities, [max(one["estimate"], 1e-5) * 1000 for one in last], errors, marker="o", capsize=3,
-            label="p99, with 95 %",
-        )  # fmt: skip
-    axes.axhline(sweep["limits"]["max_wait"] * 1000, color="tab:red", linestyle="--", linewidth=1, label="--max-wait")
-    axes.yaxis.set_major_formatter(lambda wait, _: f"{wait:g}")
-    axes.set_ylabel("waiting time, ms")
-    axes.set_title("Waiting time against capacity", fontsize=10)
+            capacities, middle, errors, marker="o", markersize=5, capsize=3, color=BLUE, label="p99, 95% interval"
+        )
+    _limit(axes, limit, f"--max-wait {_time(limit)}")
+    axes.set_ylim(BELOW * min(numbers), ABOVE * max(numbers))
+    axes.yaxis.set_major_formatter(lambda wait, _: _time(wait))
+    axes.set_title("Waiting time")
+
+
+def _on_axis(seconds: float) -> float:
+    # Zero has no place on it.
+    return max(seconds, SHORTEST)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds >= 1 else f"{1000 * seconds:.4g} ms"

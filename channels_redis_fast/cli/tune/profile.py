@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..deployment import UsageError
-from ..values import argument, count, number, one_of, seconds, size
+from ..values import argument, count, one_of, rate, seconds, size
 from .workload import ARRIVALS, SERVICES, SPREADS, TARGETS, Workload
 
 MOST_CONSUMERS = 10_000
@@ -23,7 +23,7 @@ MOST_PROCESSES = 64
 
 @dataclass(frozen=True)
 class Field:
-    """One number of a workload: ``read`` makes it of a flag's text or a file's value."""
+    """One field of a workload: ``read`` converts a flag's text or a file's value."""
 
     read: Callable[[object], Any]
     metavar: str
@@ -35,26 +35,28 @@ FIELDS: dict[str, Field] = {
     "to": Field(
         one_of(*TARGETS),
         "|".join(TARGETS),
-        "where messages go: a general channel whose workers take turns (default on core), specific channels, one for "
-        "each consumer, or a group of these (default on Pub/Sub)",
+        "where messages go: a general channel that workers share (default on core), specific channels, one for each "
+        "consumer, or a group of these (default on Pub/Sub)",
     ),
-    "rate": Field(number, "N", "messages (or group messages) a second, beside the bursts"),
-    "arrivals": Field(one_of(*ARRIVALS), "|".join(ARRIVALS), "how they come: at random (default) or evenly"),
-    "burst": Field(count(0), "N", "messages of a burst, in addition"),
-    "burst_every": Field(seconds, "TIME", "time from burst to burst (default: 10s)"),
+    "rate": Field(rate, "N", "messages (or group messages) a second, without the bursts; 600/min works too"),
+    "arrivals": Field(one_of(*ARRIVALS), "|".join(ARRIVALS), "whether they come at random (default) or evenly"),
+    "burst": Field(count(0), "N", "messages in a burst, on top of --rate"),
+    "burst_every": Field(seconds, "TIME", "time between the starts of two bursts (default: 10s)"),
     "burst_length": Field(seconds, "TIME", "time over which a burst is spread (default: 0, all at once)"),
-    "size": Field(size, "BYTES", "size of a message, packed (default: 200)"),
+    "size": Field(size, "BYTES", "size of a serialized message (default: 200)"),
     "consumers": Field(count(1, MOST_CONSUMERS), "N", "consumers in each process (default: 1)"),
     "processes": Field(count(1, MOST_PROCESSES), "N", "processes with consumers (default: 1)"),
-    "service_time": Field(seconds, "TIME", "how long a consumer takes for a message, such as 20ms"),
+    "service_time": Field(seconds, "TIME", "how long a consumer takes for one message, such as 20ms"),
     "service": Field(
         one_of(*SERVICES),
         "|".join(SERVICES),
-        "what a consumer does in that time: waits, as for a database (default), or computes, which holds up its whole "
+        "what a consumer does in that time: wait, as for a database (default), or compute, which blocks its whole "
         "process",
     ),
     "service_spread": Field(
-        one_of(*SPREADS), "|".join(SPREADS), "the time is the same for each message (default), or spread at random"
+        one_of(*SPREADS),
+        "|".join(SPREADS),
+        "whether every message takes the same time (default), or a random one with that mean",
     ),
 }
 
@@ -74,7 +76,7 @@ def flags_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def read_file(path: Path) -> dict[str, Any]:
     """
-    Return what a profile file says: a JSON object, or TOML, with the fields of ``FIELDS``.
+    Return what a profile file says: a JSON object, or TOML, with the fields of ``FIELDS``. Times are texts with a unit.
 
     Raises ``UsageError`` naming the file, and the field that is wrong.
     """
@@ -99,14 +101,14 @@ def read_file(path: Path) -> dict[str, Any]:
 def workload_of(fields: Mapping[str, Any]) -> Workload:
     """Return the workload that the fields make. Raises ``UsageError`` for what is missing or does not fit together."""
     if "service_time" not in fields:
-        raise UsageError("How long does a consumer take for a message? Say so with --service-time, such as 20ms.")
+        raise UsageError("--service-time is missing: how long does a consumer take for one message? For example 20ms.")
     workload = Workload(**fields)
     if workload.burst_every <= 0:
-        raise UsageError("--burst-every must be longer than nothing.")
+        raise UsageError("--burst-every must be more than 0.")
     if workload.mean_rate <= 0:
-        raise UsageError("How many messages come? Say so with --rate, or --burst and --burst-every.")
+        raise UsageError("How many messages are sent? Give --rate, or --burst and --burst-every.")
     if workload.burst and workload.burst_length > workload.burst_every:
-        raise UsageError("--burst-length must not be longer than --burst-every: bursts would overlap.")
+        raise UsageError("--burst-length must not exceed --burst-every: bursts would overlap.")
     return workload
 
 

@@ -71,7 +71,7 @@ def wait_in_line(
 
 def lines(workload: Workload, times: Timetable, overhead: float = 0.0) -> list[Line]:
     """
-    Return the queues that a workload's consumers are; ``overhead`` is what each message takes beside its work.
+    Return the queues that a workload's consumers are; ``overhead`` is what each message takes in addition to its work.
 
     Consumers that compute are one server for each process. Members of a group all see the same, so one stands for all.
     """

@@ -1,9 +1,10 @@
 """
-A sweep for readers and machines: the table, the lines to paste, the JSON. Prints and writes nothing itself.
+A sweep for readers and machines: its sentences, the setting to paste, the JSON. Prints and writes nothing itself.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from . import queueing
 from .advice import Advice, counted, judge, spell
 from .measured import Run
 from .profile import as_fields
-from .sweep import Plan
+from .sweep import Limits, Plan, Standing
 from .workload import Workload
 
 #: The number of the JSON's shape: fields are added under the same number, and none changes its meaning.
@@ -25,74 +26,75 @@ SHAPE = 1
 #: What matches the channels that ``new_channel`` makes: on the core layer, and on Pub/Sub, where a prefix comes first.
 SPECIFIC = {True: "specific.*", False: "*specific.*"}
 
-COLUMNS = (
-    "capacity", "lost", "at most", "refused", "dropped", "p50", "p95", "p99", "at most", "full key", "CPU, µs",
-    "verdict",
-)  # fmt: skip
-
-LEGEND = (
-    '"At most" is the upper end of the interval of 95 %. A full key is what it takes in Redis. CPU for each message: '
-    "sending + consuming + server."
-)
-
-
-def rows(plan: Plan, runs: Sequence[Run]) -> list[list[str]]:
-    """Return the table's lines, a cell for each of ``COLUMNS``."""
-    table = []
-    for run in runs:
-        wait = run.wait_p99
-        times = [run.wait_p50, run.wait_p95, *((None, None) if wait is None else (wait.estimate, wait.high))]
-        table.append([
-            f"{run.capacity:,}",
-            f"{run.loss.estimate:.3%}",
-            f"{run.loss.high:.3%}",
-            f"{run.refused:,}",
-            f"{run.dropped:,}",
-            *("" if one is None else spell(one) for one in times),
-            _bytes(run.memory_full),
-            _processor(run),
-            "unreliable" if run.doubts else str(judge(run, plan.limits)),
-        ])  # fmt: skip
-    return table
-
-
-def _bytes(number: int | None) -> str:
-    if number is None:
-        return ""
-    return f"{number / 1000:,.1f} kB" if number < 10**6 else f"{number / 10**6:,.1f} MB"
-
-
-def _processor(run: Run) -> str:
-    """Return microseconds of processor for each delivery offered: sending, consuming, in the server."""
-    parts = (run.cpu_sender, run.cpu_consumers, run.cpu_server)
-    return "+".join("?" if part is None else f"{part / max(run.offered, 1) * 1e6:.0f}" for part in parts)
+#: A general channel that no setting is made for.
+UNNAMED = "tune"
 
 
 def describe(workload: Workload) -> str:
-    """Return a workload in one sentence."""
+    """Return a workload in two sentences."""
     comes = []
     if workload.rate:
-        comes.append(f"{workload.rate:g} a second {'at random' if workload.arrivals == 'poisson' else 'evenly'}")
+        comes.append(f"{workload.rate:.4g} a second {'at random' if workload.arrivals == 'poisson' else 'evenly'}")
     if workload.burst:
         over = f" within {spell(workload.burst_length)}" if workload.burst_length else " at once"
-        comes.append(f"{workload.burst}{over} every {spell(workload.burst_every)}")
+        comes.append(f"bursts of {workload.burst:,}{over} every {spell(workload.burst_every)}")
     to = {"general": "a general channel", "specific": "specific channels", "group": "a group"}[workload.to]
-    taking = "on average" if workload.service_spread == "exponential" else "for each"
-    does = "computing" if workload.service == "cpu" else "waiting"
-    who = f"{counted(workload.processes, 'process')} with {counted(workload.consumers, 'consumer')}"
+    does = "of processor time" if workload.service == "cpu" else "of waiting"
+    taking = " on average" if workload.service_spread == "exponential" else ""
+    each = " each" if workload.processes > 1 else ""
     return (
-        f"Messages of {workload.size} bytes to {to}, {' and '.join(comes)}; {who}, {does} for "
-        f"{spell(workload.service_time)} {taking}: busy {workload.utilisation():.0%} of the time."
+        f"Load: messages of {workload.size:,} bytes to {to}, {' and '.join(comes)}. "
+        f"{counted(workload.processes, 'process')} with {counted(workload.consumers, 'consumer')}{each}, "
+        f"{spell(workload.service_time)}{taking} {does} for each message. Utilisation: {workload.utilisation():.0%}."
     )
 
 
-def setting(deployment: Deployment, workload: Workload, channel: str | None, capacity: int) -> str:
-    """
-    Return the ``channel_capacity`` to paste into the layer's CONFIG: the new entry, and those that are there already.
+def describe_limits(limits: Limits) -> str:
+    """Return the limits in one sentence, so that one that was misread is seen."""
+    return (
+        f"Limits: at most {percent(limits.max_loss)} of the messages lost; 99% of the others wait at most "
+        f"{spell(limits.max_wait)}."
+    )
 
-    ``channel``: the name or glob that it is for; None for all channels of the workload's kind.
+
+def whole_time(plan: Plan) -> str:
+    """Return how long a plan takes, as far as that is known before."""
+    rounds = math.ceil(len(plan.capacities) / (plan.at_once or 1))
+    less = "" if plan.at_once or rounds == 1 else ", less if several can run at the same time"
+    return f"about {_rounded(rounds * plan.seconds)} in all{less}"
+
+
+def standing(standing: Standing) -> str:
+    """Return how far a sweep is, for the line of its progress."""
+    driving = ", ".join(str(capacity) for capacity in standing.driving)
+    return f"{standing.measured} of {standing.planned} measured, now {driving}"
+
+
+def time_left(seconds: float) -> str:
+    """Return a time as a clock shows it."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}:{rest:02} left"
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def percent(share: float) -> str:
+    """Return a share for a reader, with the digits it has."""
+    return f"{100 * share:.6g}%"
+
+
+def setting(layer: RedisLayer, deployment: Deployment, workload: Workload, channel: str | None, capacity: int) -> str:
     """
-    pattern = channel or ("*" if workload.to == "general" else SPECIFIC[deployment.is_core])
+    Return the line to paste into the layer's CONFIG.
+
+    With a ``channel`` (a name or glob) it is ``channel_capacity``: the new entry in front of those that are there
+    already. Without one it is ``capacity``, unless an entry would hide that from the channels of the workload.
+    """
+    if channel is None and not _is_hidden(layer, workload):
+        return f'"capacity": {capacity},'
+    pattern = channel or SPECIFIC[deployment.is_core]
     existing = deployment.options.get("channel_capacity")
     entries: dict[Any, Any] = {pattern: capacity}
     if isinstance(existing, Mapping):
@@ -100,6 +102,53 @@ def setting(deployment: Deployment, workload: Workload, channel: str | None, cap
         entries.update((name, value) for name, value in existing.items() if name != pattern)
     text = ", ".join(f"{_literal(name)}: {value}" for name, value in entries.items())
     return f'"channel_capacity": {{{text}}},'
+
+
+def recommend(
+    layer: RedisLayer, deployment: Deployment, plan: Plan, runs: Sequence[Run], channel: str | None, advice: Advice
+) -> str | None:
+    """
+    Return the setting to paste, None where no capacity keeps the limits; add to the advice what it means.
+
+    One load says nothing of the other channels. So what would lower the capacity of all of them is not recommended as
+    long as the one that is set keeps the limits too.
+    """
+    if not advice.is_met or advice.capacity is None:
+        return None
+    workload, capacity = plan.workload, advice.capacity
+    current = current_capacity(layer, workload, channel)
+    keeps = any(run.capacity == current and not run.doubts and judge(run, plan.limits).keeps for run in runs)
+    if current > capacity and keeps:
+        advice.text.append(f"The capacity that is set now, {current}, keeps both limits too.")
+    if channel is None and not _is_hidden(layer, workload):
+        if current > capacity and keeps:
+            capacity = current
+            advice.text.append(
+                "Keep it, because it applies to all channels and only this load was measured. Name the channel with "
+                "--channel to get a setting for that channel alone."
+            )
+        else:
+            advice.text.append(
+                "This setting applies to all channels, and only this load was measured. Name the channel with "
+                "--channel to get a setting for that channel alone."
+            )
+        if workload.to == "general" and any(pattern.match(UNNAMED) for pattern, _ in layer.channel_capacity):
+            advice.text.append("Remove the entry of channel_capacity that matches all channels: it hides this setting.")
+    return setting(layer, deployment, workload, channel, capacity)
+
+
+def _is_hidden(layer: RedisLayer, workload: Workload) -> bool:
+    """Whether a workload's specific channels match an entry of ``channel_capacity``, which hides ``capacity``."""
+    if workload.to == "general":
+        return False
+    name = _specific_name(layer)
+    return any(pattern.match(name) for pattern, _ in layer.channel_capacity)
+
+
+def _specific_name(layer: RedisLayer) -> str:
+    """Return a name as ``new_channel`` makes them."""
+    name = "specific.0123456789abcdef!0123456789abcdef"
+    return name if layer.layer_name == "core" else f"{layer.prefix}{name}"
 
 
 def _literal(pattern: Any) -> str:
@@ -112,10 +161,7 @@ def current_capacity(layer: RedisLayer, workload: Workload, channel: str | None)
     """Return the capacity that the deployment has now for the channels of a workload."""
     if channel is not None and "*" not in channel:
         return layer.get_capacity(channel)
-    if workload.to == "general":
-        return layer.capacity
-    name = "specific.0123456789abcdef!0123456789abcdef"
-    return layer.get_capacity(name if layer.layer_name == "core" else f"{layer.prefix}{name}")
+    return layer.capacity if workload.to == "general" else layer.get_capacity(_specific_name(layer))
 
 
 def modelled(plan: Plan, runs: Sequence[Run], layer: RedisLayer) -> dict[int, float] | None:

@@ -5,10 +5,10 @@ What can be seen: how many messages wait on a channel's key and since when, how 
 connections there are, how many commands the server carried out. MONITOR is never used, and nothing is configured.
 
 What cannot: a message that comes and is taken between two looks. As long as some wait, every arrival is seen, since the
-new ones are behind them; else the number seen is too low, and the server's count of ZADD (PUBLISH on Pub/Sub) says what
-it is at most, since group memberships and everybody else on that server are counted too. How long a consumer takes is
-seen only while messages wait and the number of consumers is known. Workers of a general channel are not seen, only
-their connections: one for each process.
+new ones are behind them. Else only a range is known: at least what was seen, and no more than the server's count of
+ZADD (PUBLISH on Pub/Sub), in which group memberships and everybody else on that server are counted too, and a batch of
+messages once. No rate follows from that. How long a consumer takes is seen only while messages wait and the number of
+consumers is known. Workers of a general channel are not seen, only their connections: one for each process.
 """
 
 from __future__ import annotations
@@ -44,11 +44,21 @@ MOST_KEYS, MOST_SEARCHED, MOST_MEMBERS = 100, 20_000, 1000
 IN_FRONT = 12
 
 
+#: The part of the looks that has to be complete for a rate to follow from them.
+COMPLETE = 0.95
+
+
 @dataclass
 class Sample:
-    """What was seen: ``fields`` of a workload, sentences about them, and the numbers behind."""
+    """
+    What was seen: ``fields`` of a workload, sentences about them, and the numbers behind.
+
+    ``rate_range``: where only a part of the traffic was seen, the messages a second that were seen and, if they are
+    more, the commands a second that may have carried some; None where a rate is among the fields.
+    """
 
     fields: dict[str, Any] = field(default_factory=dict)
+    rate_range: tuple[float, float | None] | None = None
     notes: list[str] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)
 
@@ -119,25 +129,27 @@ def conclude(
     if busiest is not None and busiest.messages:
         _arrivals(sample, busiest, seconds, calls)
     elif calls:
-        sample.fields["rate"] = calls
+        sample.rate_range = 0.0, calls
         sample.notes.append(
-            f"No message was seen waiting; the server added or published {calls:.4g} a second, for anybody: the rate "
-            "is taken from that, and may be too high."
+            f"No message was seen waiting. The server carried out {calls:.4g} commands a second that add or publish "
+            "messages, for all of its clients."
         )
     else:
-        raise UsageError(f"Nothing came within {seconds:g} s: look longer, or say --rate yourself.")
+        raise UsageError(f"No message arrived within {seconds:.3g} s: look longer, or give --rate.")
     if members:
         mean = max(round(fmean(members.values())), 1)
         sample.seen["members_per_process"] = mean
         if is_specific or not (busiest is not None and busiest.messages):
             sample.fields.update(to="group", consumers=mean, processes=len(members))
-            sample.notes.append(f"Groups hold {members.total()} channels of {len(members)} processes.")
+            sample.notes.append(f"Groups have {members.total()} members in {len(members)} processes.")
             return sample
     if is_specific:
         sample.fields["to"] = "specific"
     if processes:
         sample.fields["processes"] = processes
-        sample.notes.append(f"{processes} connections receive: as many processes. Say --consumers for each yourself.")
+        sample.notes.append(
+            f"{processes} connections receive, one for each process. Give --consumers for the number in each."
+        )
     return sample
 
 
@@ -150,17 +162,14 @@ def _arrivals(sample: Sample, busiest: Watched, seconds: float, calls: float | N
         depth_most=max(busiest.depths),
     )  # fmt: skip
     where = (
-        f"On {busiest.name} {steady:.4g} messages a second were seen to arrive, at most {max(busiest.depths)} waited"
+        f"On {busiest.name}, {steady:.4g} messages a second were seen to arrive, and at most {max(busiest.depths)} "
+        "waited"
     )
-    if complete < 0.9 and calls is not None and calls > steady:
-        sample.fields["rate"] = calls
-        sample.notes.append(
-            f"{where}, but in {1 - complete:.0%} of the looks some may have come and gone unseen. The rate is that of "
-            f"the server's commands for anybody, {calls:.4g} a second, and may be too high: --rate says it better."
-        )
+    if complete < COMPLETE:
+        sample.rate_range = steady, calls if calls is not None and calls > steady else None
+        sample.notes.append(f"{where}. In {1 - complete:.0%} of the looks, some may have come and gone unseen.")
     else:
-        unsure = "" if complete >= 0.9 else "; some may have come and gone unseen, so it may be more"
-        sample.notes.append(f"{where}{unsure}.")
+        sample.notes.append(f"{where}.")
         _bursts(sample, busiest, seconds, steady)
     if busiest.sizes:
         sample.fields["size"] = max(round(fmean(busiest.sizes)) - IN_FRONT, 1)
@@ -168,13 +177,13 @@ def _arrivals(sample: Sample, busiest: Watched, seconds: float, calls: float | N
     if each is not None:
         sample.seen["busy_messages_per_second"] = each
         sample.notes.append(
-            f"While messages waited, {each:.4g} a second were taken: with n consumers that is a --service-time of "
-            f"n × {1000 / each:.4g} ms."
+            f"While messages waited, {each:.4g} a second were taken: with n consumers that is --service-time "
+            f"n × {1000 / each:.4g}ms."
         )
 
 
 def _bursts(sample: Sample, busiest: Watched, seconds: float, steady: float) -> None:
-    """Tell seconds in which far more came than chance would have it, and what comes beside them."""
+    """Tell seconds in which far more came than chance explains from the rest."""
     per_second = max(round(len(busiest.arrived) / seconds), 1)
     sums = [sum(busiest.arrived[at : at + per_second]) for at in range(0, len(busiest.arrived), per_second)]
     usual = median(sums)
@@ -234,8 +243,9 @@ async def _watch_shard(
             searched = now
             for key, name in await _search(line, prefix, channel):
                 if key not in watched and len(watched) < MOST_KEYS:
+                    # What came since the last search, and went before this one, was not seen.
                     nothing = [0] * looks
-                    watched[key] = Watched(key, name, [*nothing], [*nothing], [True] * looks)
+                    watched[key] = Watched(key, name, [*nothing], [*nothing], [False] * looks)
         next_look = await _look(line, list(watched.values()), last, sizes=looks % round(1 / LOOK) == 0)
         last, looks = next_look, looks + 1
         progress(now / seconds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ FEWEST_BURSTS = 10
 
 #: Runs at the same time, and the part of this machine's processors that they may take together.
 MOST_AT_ONCE, MOST_OF_MACHINE = 8, 0.5
+
+#: Seconds that a run takes in addition to its messages, until a run has shown it.
+OVERHEAD = 1.0
 
 #: Messages with which it is measured what a full key takes; larger capacities are extrapolated.
 MOST_FILLED = 10_000
@@ -82,9 +86,6 @@ def ladder(workload: Workload, limits: Limits, times: Timetable, current: int | 
     Below it in steps of two, down to a sixteenth, and closer where the answer is to be expected.
     """
     ideal = queueing.smallest_capacity(queueing.lines(workload, times), limits.max_loss)
-    if workload.utilisation() >= 1:
-        # The longer the run, the more would wait: no more than as long as it may.
-        ideal = min(ideal, max(int(limits.max_wait * workload.servers / workload.service_time), 1))
     if workload.to == "general":
         ideal = math.ceil(ideal / shards)
     steps = {2**step for step in range(ideal.bit_length() + 2) if ideal / 16 <= 2**step <= 2 * ideal}
@@ -92,50 +93,82 @@ def ladder(workload: Workload, limits: Limits, times: Timetable, current: int | 
     return sorted(steps | near | ({current} if current else set()))
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How far a sweep is: capacities measured so far and in all, those driven now, and the seconds that are left."""
+
+    measured: int
+    planned: int
+    driving: Sequence[int]
+    elapsed: float
+    seconds_left: float
+
+    @property
+    def part(self) -> float:
+        """Which part of its time is over, from 0 to 1."""
+        whole = self.elapsed + self.seconds_left
+        return self.elapsed / whole if whole > 0 else 1.0
+
+
 class Sweep:
-    """Carries out a plan on a scratch prefix."""
+    """
+    Carries out a plan on a scratch prefix.
+
+    ``runs`` has each run as soon as it is finished, so that a sweep that is stopped has not been in vain.
+    """
 
     def __init__(
-        self, plan: Plan, origin: Origin, scratch: Scratch, progress: Callable[[str, float], None] = lambda *_: None
-    ) -> None:
+        self, plan: Plan, origin: Origin, scratch: Scratch, runs: list[Run],
+        progress: Callable[[Standing], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self.plan = plan
+        self.runs = runs
         self._origin = origin
         self._scratch = scratch
         self._progress = progress
         self._times = plan.times()
         self._players: list[Players] = []
         self._number = 0
-        self._driven: set[int] = set()
+        self._began = time.monotonic()
+        #: What is to be done after the runs that go on now, and how many of it at the same time.
+        self._left: list[int] = []
+        self._at_once = plan.at_once or 1
+        #: Seconds of a run and all that it takes, as the last ones showed.
+        self._run_seconds = plan.seconds + OVERHEAD
 
-    async def run(self) -> list[Run]:
+    async def run(self) -> None:
         """
-        Drive every capacity of the plan; return the runs in the order of their capacities.
+        Drive every capacity of the plan. Afterwards the runs are in the order of their capacities, however it ended.
 
         Raises ``RunFailed`` or redis-py's ``ConnectionError``. The processes end in any case.
         """
         try:
-            return await self._run()
+            await self._run()
         finally:
+            self.runs.sort(key=lambda run: run.capacity)
             await asyncio.gather(*(players.end() for players in self._players))
 
-    async def _run(self) -> list[Run]:
-        left = list(self.plan.capacities)
-        runs: list[Run] = []
-        at_once = self.plan.at_once
-        if at_once is None:
+    async def _run(self) -> None:
+        self._left = list(self.plan.capacities)
+        if self.plan.at_once is None:
             # From the middle: what it takes of the machine is typical.
-            runs = await self._together([left.pop(len(left) // 2)])
-            at_once = self._bearable(runs[0])
-        while left:
-            runs += await self._together(left[:at_once])
-            left = left[at_once:]
+            middle = self._left.pop(len(self._left) // 2)
+            self._at_once = self._bearable((await self._together([middle]))[0])
+        while self._left:
+            together, self._left = self._left[: self._at_once], self._left[self._at_once :]
+            await self._together(together)
+        self._at_once = 1
         for _ in range(self.plan.repeats):
-            for position, run in enumerate(runs):
-                if run.doubts:
-                    (again,) = await self._together([run.capacity])
-                    if again.late <= run.late or not again.doubts:
-                        runs[position] = again
-        return sorted(runs, key=lambda run: run.capacity)
+            self._left = [run.capacity for run in self.runs if run.doubts]
+            while self._left:
+                await self._repeat(self._left.pop(0))
+
+    async def _repeat(self, capacity: int) -> None:
+        """Drive a capacity again, alone; the new run counts unless it was disturbed more than the first."""
+        (again,) = await self._together([capacity], keep=False)
+        position = next(at for at, run in enumerate(self.runs) if run.capacity == capacity)
+        if again.late <= self.runs[position].late or not again.doubts:
+            self.runs[position] = again
 
     def _bearable(self, run: Run) -> int:
         """Return how many runs may go on at the same time, by what one took of the processors of this machine."""
@@ -145,37 +178,53 @@ class Sweep:
         machine = (run.cpu_sender + run.cpu_consumers + (run.cpu_server or 0.0)) / run.seconds / (os.cpu_count() or 1)
         return max(1, min(int(MOST_OF_MACHINE / machine) if machine > 0 else MOST_AT_ONCE, MOST_AT_ONCE))
 
-    async def _together(self, capacities: Sequence[int]) -> list[Run]:
+    async def _together(self, capacities: Sequence[int], keep: bool = True) -> list[Run]:
+        """Drive capacities at the same time; return their runs, which are among ``runs`` if they are to be kept."""
         new = [
             Players(self._origin, self._scratch, self.plan.workload)
             for _ in range(len(capacities) - len(self._players))
         ]
         self._players += new
+        self._tell(capacities, 0.0)
         await _all(players.start() for players in new)
+        began = time.monotonic()
+        if self._number == 0:
+            # How long processes take to start says nothing of the runs.
+            self._began = began
         before = await self._scratch.processor()
         runs: list[Run] = await _all(
-            self._one(players, capacity) for players, capacity in zip(self._players, capacities, strict=False)
+            self._one(players, capacity, capacities, keep)
+            for players, capacity in zip(self._players, capacities, strict=False)
         )
         after = await self._scratch.processor()
+        self._run_seconds = time.monotonic() - began
         for run in runs:
-            run.at_once = len(runs)
             if before is not None and after is not None:
                 # Equal runs: each has an equal share in what the server did.
                 run.cpu_server = (after - before) / len(runs)
         return runs
 
-    async def _one(self, players: Players, capacity: int) -> Run:
+    async def _one(self, players: Players, capacity: int, together: Sequence[int], keep: bool) -> Run:
         plan = self.plan
         self._number += 1
         fill = min(capacity, MOST_FILLED) if self._scratch.is_core else 0
-        label = f"capacity {capacity}" + (" again" if capacity in self._driven else "")
-        self._driven.add(capacity)
 
         def progress(part: float) -> None:
-            self._progress(label, part)
+            self._tell(together, max(part, 0.0))
 
-        progress(0.0)
-        return await players.run(self._number, capacity, self._times, plan.seconds, plan.seed, fill, progress)
+        run = await players.run(self._number, capacity, self._times, plan.seconds, plan.seed, fill, progress)
+        run.at_once = len(together)
+        if keep:
+            self.runs.append(run)
+        return run
+
+    def _tell(self, together: Sequence[int], part: float) -> None:
+        """Tell how far the sweep is, with those that are driven now through a part of their time."""
+        rounds = math.ceil(len(self._left) / self._at_once)
+        left = self._run_seconds * rounds + max(self._run_seconds - part * self.plan.seconds, 0.0)
+        measured = sum(run.capacity not in together for run in self.runs)
+        elapsed = time.monotonic() - self._began
+        self._progress(Standing(measured, len(self.plan.capacities), together, elapsed, left))
 
 
 async def _all(work: Any) -> list[Any]:
