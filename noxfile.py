@@ -50,6 +50,7 @@ SCHEMAS = {
     "custom.github-workflows-require-timeout": ".github/workflows/*.yml",
     "vendor.compose-spec": "contrib/compose.yaml",
     "vendor.dependabot": ".github/dependabot.yml",
+    "vendor.github-actions": ".github/actions/*/action.yml",
     "vendor.github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
     "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
     "vendor.github-workflows": ".github/workflows/*.yml",

@@ -45,9 +45,18 @@ def complete(document: dict[str, Any], sdist: Path) -> None:
 
 
 def main(document: Path, sdist: Path) -> None:
+    """Complete the document. Raises `SystemExit` when that does not keep the schema of CycloneDX."""
+    # They come with the dependency group `sbom`, which the tests of `complete` do without.
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     content = json.loads(document.read_text(encoding="utf-8"))
     complete(content, sdist)
-    document.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    error = JsonStrictValidator(SchemaVersion.from_version(content["specVersion"])).validate_str(text)
+    if error:
+        raise SystemExit(f"not CycloneDX {content['specVersion']}: {error}")
+    document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
