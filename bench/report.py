@@ -51,32 +51,8 @@ class Part:
         }
 
 
-<<<<<<< HEAD
-LAYERS = Part("measured", ("loop", "crowd", "sync", "site"))
+LAYERS = Part("measured", ("loop", "layers", "crowd", "sync", "site"))
 CONSUMERS = Part("sites", ("consumers", "sockets"))
-||||||| d121ea1
-LAYERS = Part(
-    "measured",
-    ("loop", "crowd", "sync", "site"),
-    ("times-channels-redis", "latency-against-load", "cost-per-delivery-against-members"),
-)
-CONSUMERS = Part(
-    "sites",
-    ("consumers", "sockets"),
-    ("sites-times-channels-redis", "frames-per-second-to-sockets", "p99-from-group-send-to-the-last-client"),
-)
-=======
-LAYERS = Part(
-    "measured",
-    ("loop", "layers", "crowd", "sync", "site"),
-    ("times-channels-redis", "latency-against-load", "cost-per-delivery-against-members"),
-)
-CONSUMERS = Part(
-    "sites",
-    ("consumers", "sockets"),
-    ("sites-times-channels-redis", "frames-per-second-to-sockets", "p99-from-group-send-to-the-last-client"),
-)
->>>>>>> speed
 PARTS = (LAYERS, CONSUMERS)
 
 
