@@ -19,8 +19,8 @@ from tests.conftest import ROOT
 #: Bytes that a process may grow by, whatever the number of calls: what allocators keep, and no more.
 GROWTH = 1024 * 1024
 
-#: Thousands are of the kind that sites make most, from one thread and from 20. What differs in the others is the message,
-#: and a leak of an event loop shows in hundreds. Each call costs half a millisecond, in the event loop of its own that
+#: Thousands are of the kind that sites make most, from one thread and from 20. What differs in the others is the
+#: message, and a leak of an event loop shows in hundreds. Each call costs half a millisecond, in the event loop that
 #: `async_to_sync` makes for it.
 CALLS = 4_000
 FEWER = 300
