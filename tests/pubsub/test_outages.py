@@ -25,7 +25,7 @@ DOWN, UP = {"type": "down"}, {"type": "up"}
 
 #: What "within one second of the server being reachable" may take on a machine that stands still now and then: less
 #: than the ten seconds that an answer may take.
-SOON = 8.0
+SOON = 30.0
 
 
 class Place:
