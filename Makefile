@@ -40,7 +40,7 @@ TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantee
 LAYERS := tests/both tests/core tests/pubsub
 ONCE := -k "not uvloop" $(TWINS) \
 	$(filter-out $(foreach layer,core pubsub,$(addprefix tests/$(layer)/test_,connection.py hosts.py loops.py options.py sharded.py)) \
-	tests/both/test_loops.py,$(wildcard $(addsuffix /test_*.py,$(LAYERS))))
+	tests/both/test_loops.py tests/both/test_options.py,$(wildcard $(addsuffix /test_*.py,$(LAYERS))))
 # The tests that take longest run on asyncio alone here, and on uvloop too in `make test-all`, or with LOOPS= here.
 LOOPS ?= --one-loop
 ARGS ?=

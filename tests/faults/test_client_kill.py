@@ -27,6 +27,8 @@ from tests.faults.load import (
     until_subscribed,
 )
 
+pytestmark = pytest.mark.usefixtures("long_answers")
+
 Make = Callable[..., Any]
 OwnServer = Callable[..., Server]
 
