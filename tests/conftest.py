@@ -107,7 +107,7 @@ QUICK = (
     *("core/test_api.py", "core/test_exclude.py", "core/test_groups.py", "core/test_options.py", "core/test_wire.py"),
     *("pubsub/test_api.py", "pubsub/test_exclude.py", "pubsub/test_options.py", "pubsub/test_subscriptions.py"),
     *("pubsub/test_wire.py", "cluster/test_slots.py", "cluster/test_client.py", "memory/test_layer.py"),
-    *("hot/test_batches.py", "hot/test_capacity.py", "hot/test_choice.py", "hot/test_codec.py", "hot/test_corpus.py"),
+    *("hot/test_batches.py", "hot/test_capacity.py", "hot/test_choice.py", "hot/test_codec.py"),
     *("hot/test_envelope.py", "hot/test_gates.py", "hot/test_histograms.py", "hot/test_mailboxes.py"),
     *("hot/test_names.py", "hot/test_pipeline.py", "hot/test_waiters.py"),
     *("hosts/test_refusals.py", "hosts/test_unix.py", "hosts/test_values.py"),
