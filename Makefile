@@ -16,24 +16,37 @@ RUN_NOX := PATH="$$PATH:$(PYENV)" $(NOX)
 BUILD_INPUT := pyproject.toml setup.py $(wildcard _ext/*.pyx _ext/*.pxd channels_redis_fast/_ext/*.pxd)
 UPSTREAM_PYTHON ?= $(CURDIR)/.venv-upstream/bin/python
 TREES := channels_redis_fast bench contrib docs examples tests noxfile.py setup.py
+# Where an environment forbids it, each of the hundreds of processes that the tests start would compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Most of the suite's time is waiting, so four processes share it, on two processors too. JOBS=0 runs it in one.
 JOBS ?= 4
 # With a new process in place of one that crashed, pytest-xdist may wait for ever for the tests of the old one.
 # The files come in the order of tests/conftest.py, and not by the number of their tests.
 SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+# Suites that `make test` leaves out, by the targets that run them: `make test-browser` and so on, or all in one run,
+# `make test-others`. `.ci/run` runs that too.
+SUITES := browser databases servers upstream chaos cli project
+browser := tests/browser
+databases := tests/consumers/test_databases.py
+servers := $(addprefix tests/,deploy/test_servers.py deploy/test_worker.py \
+	$(addprefix consumers/test_,direct_sites.py resumed_sites.py rooms.py workers.py))
+upstream := tests/interop
+chaos := tests/faults/chaos tests/presence/churn tests/faults/test_sync_calls.py
+cli := tests/cli tests/live
+project := $(wildcard tests/test_bench*.py) $(addprefix tests/,packaging typed test_dropin.py observe/test_contrib.py)
+OTHERS := $(foreach suite,$(SUITES),$($(suite)))
 # What is about servers, sockets, options and names is the same for both twins, and runs once; of the faults, those go
 # through the twins in which messages are unreadable, or come to receivers that are many, cancelled or gone. tests/hot
 # has both twins in one run. Which event loop it is neither the twins know nor a cluster: these runs have asyncio alone.
 TWINS := $(patsubst %,tests/faults/test_%.py,cancelled closed_receives guarantees many_receivers poison put_back workers)
-ONCE := -k "not uvloop" $(addprefix --ignore=,tests/hot tests/hosts tests/cluster tests/consumers tests/deploy tests/history tests/observe tests/presence tests/cli tests/sync tests/packaging tests/typed \
-	tests/browser tests/live tests/memory tests/testing tests/test_process.py tests/interop/test_upstream.py \
-	$(foreach layer,core pubsub,$(addprefix tests/$(layer)/test_,connection.py hosts.py loops.py options.py sharded.py)) \
-	tests/test_servers.py tests/test_checks.py tests/test_dropin.py tests/test_prometheus.py tests/test_architecture.py \
-	tests/test_scenarios.py $(wildcard tests/test_bench*.py) \
-	tests/faults/chaos $(filter-out $(TWINS),$(wildcard tests/faults/test_*.py)))
+LAYERS := tests/both tests/core tests/pubsub
+ONCE := -k "not uvloop" $(TWINS) \
+	$(filter-out $(foreach layer,core pubsub,$(addprefix tests/$(layer)/test_,connection.py hosts.py loops.py options.py sharded.py)) \
+	tests/both/test_loops.py tests/both/test_options.py,$(wildcard $(addsuffix /test_*.py,$(LAYERS))))
 # The tests that take longest run on asyncio alone here, and on uvloop too in `make test-all`, or with LOOPS= here.
 LOOPS ?= --one-loop
 ARGS ?=
+COMPILED = CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest
 # Of `make site`: each has a port of its own.
 PROCESSES ?= 1
 # Of the sessions of noxfile.py: all rows of versions, or only the `ends` of the list; and what makes and tries wheels,
@@ -41,12 +54,14 @@ PROCESSES ?= 1
 ROWS ?= test-all
 STEPS ?= sdist wheel packages installed
 
-.PHONY: help demo site test test-all coverage lint wheel docs bench bench-check bench-report upstream clean
+.PHONY: help demo site check test test-others $(addprefix test-,$(SUITES)) test-all compiled coverage lint wheel docs bench bench-check bench-report upstream clean
 
 help:
 	@echo 'make demo   a chat room on our layer, beside channels_redis 4.3 and the in-memory layer'
 	@echo 'make site   the chat of examples/chat, with the live page        (PROCESSES=2)'
-	@echo 'make test   the whole suite; what has a twin, pure as well (ARGS="-k group" goes to pytest)'
+	@echo 'make check  lint, and a minute of tests: before a commit     (ARGS="-k group" goes to pytest)'
+	@echo 'make test   the suite; what has a twin, pure as well; the layers, on a cluster as well'
+	@echo 'make test-others  the suites that make test leaves out       (or one: make $(addprefix test-,$(SUITES)))'
 	@echo 'make test-all  the suite on other versions: Python, redis-py, Channels, server   (noxfile.py has the rows)'
 	@echo 'make coverage  lines of Python and of Cython that the suite runs, as a table and in build/coverage'
 	@echo 'make lint   ruff, mypy, cython-lint'
@@ -68,11 +83,22 @@ demo: $(INSTALLED) upstream
 site: $(INSTALLED)
 	@$(PY) -m examples.chat --processes $(PROCESSES)
 
-test: $(INSTALLED) upstream
+check: lint compiled
+	$(COMPILED) $(SPREAD) -m "not slow" $(ARGS)
+
+test: compiled upstream
+	$(COMPILED) $(SPREAD) $(LOOPS) $(addprefix --ignore=,$(OTHERS)) $(ARGS)
+	CHANNELS_REDIS_FAST_PURE=1 $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
+	$(if $(ARGS),,$(COMPILED) $(SPREAD) $(LAYERS) --on-cluster -k "not uvloop")
+
+$(addprefix test-,$(SUITES)): test-%: compiled upstream
+	$(COMPILED) $(SPREAD) $(LOOPS) $($*) $(ARGS)
+
+test-others: compiled upstream
+	$(COMPILED) $(SPREAD) $(LOOPS) $(OTHERS) $(ARGS)
+
+compiled: $(INSTALLED)
 	@$(PY) -c 'from channels_redis_fast import hot; assert hot.COMPILED, "not compiled: see pip install -v -e ."'
-	CHANNELS_REDIS_FAST_PURE= UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(LOOPS) $(ARGS)
-	CHANNELS_REDIS_FAST_PURE=1 UPSTREAM_PYTHON="$(UPSTREAM_PYTHON)" $(PY) -m pytest $(SPREAD) $(ONCE) $(ARGS)
-	$(if $(ARGS),,CHANNELS_REDIS_FAST_PURE= $(PY) -m pytest $(SPREAD) tests/core tests/pubsub --on-cluster -k "not uvloop")
 
 test-all: $(NOX) upstream
 	$(RUN_NOX) -t $(ROWS) -- $(ARGS)

@@ -29,7 +29,7 @@ READ_BY_TESTS = ("README.md", "bench", "contrib", "docs", "examples", "pyproject
 BUILT_FROM = (*READ_BY_TESTS, "LICENSE", "_ext", "channels_redis_fast", "setup.py")
 #: The whole suite but for what is about this machine and about the benchmarks.
 ROW_TESTS = [
-    *("core", "pubsub", "hot", "faults", "hosts", "cluster", "history", "interop", "consumers", "deploy"),
+    *("both", "core", "pubsub", "hot", "faults", "hosts", "cluster", "history", "interop", "consumers", "deploy"),
     *("observe", "sync", "cli", "live"),
     *("test_checks.py", "test_prometheus.py"),
 ]
@@ -37,7 +37,7 @@ ROW_TESTS = [
 SPREAD = ["-n", "3", "--dist", "loadfile", "--max-worker-restart=0"]
 #: These measure memory, and it grows with what coverage.py remembers; and the last one forks while other threads are in
 #: calls, at which coverage.py takes a lock: where one of them has it, the child waits for it for ever.
-UNTRACED = ["core/test_memory.py", "pubsub/test_memory.py", "faults/test_sync_calls.py", "sync/test_processes.py"]
+UNTRACED = ["both/test_memory.py", "faults/test_sync_calls.py", "sync/test_processes.py"]
 #: The packer walks a dict while no other thread can run, and coverage.py is called, in Python, at each of its lines.
 WITHOUT_INTERRUPTION = "hot/test_threads.py::test_messages_that_change_while_they_are_packed"
 #: A handler may interrupt coverage.py while it has that lock, and waits for another thread, which needs it.

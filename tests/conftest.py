@@ -7,6 +7,7 @@ Does not know the layers under test.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 import uvloop
@@ -25,7 +27,14 @@ from bench.server import ForeignServer, Server, find_binary, server_from_environ
 from tests.clusters import Cluster
 from tests.rawcluster import RawCluster
 
-ROOT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("any machine"), max_examples=20)
 
 #: Folders whose tests wait for servers and processes most of the time, or are other folders' tests once more: with
 #: --one-loop they run on asyncio alone.
@@ -34,13 +43,14 @@ ONCE = (
     *("observe", "testing"),
 )
 
-#: Nodes of the cluster that stands in for the shared server: `pytest tests/core tests/pubsub --on-cluster`.
+#: Nodes of the cluster that stands in for the shared server: `pytest tests/both tests/core tests/pubsub --on-cluster`.
 CLUSTER_SIZE = 3
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Channels reads settings as soon as a consumer runs; the tests need none but the defaults."""
-    config.addinivalue_line("markers", "single_server(why): a test that means nothing on a cluster (--on-cluster)")
+    if not config.getoption("hypothesis_profile"):
+        hypothesis.settings.load_profile("quick" if is_check(config) else "any machine")
     if not settings.configured:
         settings.configure(SECRET_KEY="for tests", CHANNEL_LAYERS={})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -66,6 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONGEST = (
     "faults/test_sync_calls.py",
     "hot/test_leaks.py",
+    "interop/test_scenarios.py",
     "test_scenarios.py",
     "cli/test_tune.py",
     "cli/test_bench_command.py",
@@ -77,7 +88,7 @@ LONGEST = (
     "faults/test_link.py",
     "interop/test_groups.py",
     "interop/test_parity.py",
-    "core/test_memory.py",
+    "both/test_memory.py",
     "faults/test_fork.py",
     "cli/test_clusters.py",
     "presence/churn/test_churn.py",
@@ -89,6 +100,29 @@ LONGEST = (
     "test_bench_turns.py",
 )
 
+#: What `make check` runs: all that is not marked `slow`. Files, or single tests of them: both layers, the hot path with
+#: both of its twins, hosts, options, calls from synchronous code, and of each feature the tests that say what it does.
+QUICK = (
+    "both/test_options.py",
+    *("core/test_api.py", "core/test_exclude.py", "core/test_groups.py", "core/test_options.py", "core/test_wire.py"),
+    *("pubsub/test_api.py", "pubsub/test_exclude.py", "pubsub/test_options.py", "pubsub/test_subscriptions.py"),
+    *("pubsub/test_wire.py", "cluster/test_slots.py", "cluster/test_client.py", "memory/test_layer.py"),
+    *("hot/test_batches.py", "hot/test_capacity.py", "hot/test_choice.py", "hot/test_codec.py"),
+    *("hot/test_envelope.py", "hot/test_gates.py", "hot/test_histograms.py", "hot/test_mailboxes.py"),
+    *("hot/test_names.py", "hot/test_pipeline.py", "hot/test_waiters.py"),
+    *("hosts/test_refusals.py", "hosts/test_unix.py", "hosts/test_values.py"),
+    *("sync/test_errors.py", "sync/test_native.py", "sync/test_routing.py"),
+    *("consumers/test_consumers.py", "consumers/test_dispatch.py", "consumers/test_ending.py"),
+    *("history/test_core_resume.py", "history/test_pubsub_resume.py", "presence/test_presence.py"),
+    *("faults/test_poison.py", "faults/test_put_back.py", "faults/test_partly_done.py"),
+    *("deploy/test_drainable.py", "deploy/test_signals.py", "observe/test_lag.py", "observe/test_measurements.py"),
+    *("testing/test_testing.py::test_capture", "interop/test_names.py", "cli/test_main.py::test_version"),
+    *("test_architecture.py", "test_checks.py", "test_prometheus.py"),
+)
+
+#: Of these, the files whose tests run on uvloop too.
+QUICK_ON_BOTH_LOOPS = {TESTS / "core" / "test_api.py", TESTS / "pubsub" / "test_api.py"}
+
 #: Fixtures with servers of a test's own, and why there is nothing to see with them on a cluster.
 NOT_ON_CLUSTER = {
     "own_server": "a single server that the test breaks or configures; tests/cluster does that with clusters",
@@ -97,9 +131,34 @@ NOT_ON_CLUSTER = {
 }
 
 
+#: By path, the names of QUICK; None stands for a whole file.
+QUICK_TESTS: dict[Path, set[str | None]] = {}
+for _file, _, _test in (name.partition("::") for name in QUICK):
+    QUICK_TESTS.setdefault(TESTS / _file, set()).add(_test or None)
+
+
+def is_check(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "not slow")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spare `make check` the making of thousands of tests that it would leave out."""
+    if not is_check(config) or collection_path.is_dir():
+        return None
+    return True if TESTS in collection_path.parents and collection_path not in QUICK_TESTS else None
+
+
+def is_quick(item: pytest.Item) -> bool:
+    names = QUICK_TESTS.get(item.path, set())
+    return None in names or getattr(item, "originalname", item.name) in names
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+    for item in items:
+        if not is_quick(item):
+            item.add_marker(pytest.mark.slow)
     if not config.getoption("--on-cluster"):
         return
     for item in items:
@@ -109,12 +168,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {reasons[0]}"))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what thousands of tests are made of from being looked through each time that a test collects garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """pytest-asyncio asks once for each async test, and runs it on every loop named here."""
     loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    if config.getoption("--one-loop") and item.path.relative_to(ROOT / "tests").parts[0] in ONCE:
+    if is_check(config):
+        on_one = item.path not in QUICK_ON_BOTH_LOOPS
+    else:
+        on_one = config.getoption("--one-loop") and item.path.relative_to(TESTS).parts[0] in ONCE
+    if on_one:
         del loops["uvloop"]
     return loops
 

@@ -1,13 +1,9 @@
-"""Each scenario holds for our layers, and fails on channels_redis the way it says."""
+"""Each scenario holds for our layers; tests/interop/test_scenarios.py has them fail on channels_redis."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +13,6 @@ from bench.server import ForeignServer, Server
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests import scenarios, scenarios_pubsub
-from tests.conftest import ROOT
 from tests.scenarios import Environment
 
 #: By module: what a peer runs as its main program, and the layer under test here.
@@ -53,14 +48,3 @@ def test_ours_without_a_loop(
 ) -> None:
     environment.new_loop = new_loop
     module.SCENARIOS[name].run(environment)
-
-
-@pytest.mark.parametrize(("module", "name"), cases(lambda scenario: True))
-def test_upstream(module: Any, name: str, environment: Environment, upstream_python: Path) -> None:
-    command = [str(upstream_python), "-m", module.__name__, name, "--prefix", environment.prefix]
-    command += ["--url", environment.url, "--second-url", environment.second_url]
-    # What does not happen there is waited for in vain.
-    patience = {**os.environ, "SCENARIO_PATIENCE": "3"}
-    run = subprocess.run(command, cwd=ROOT, env=patience, capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode == 1, f"upstream gets {name} right, or could not try:\n{run.stdout}{run.stderr}"
-    assert re.search(f"failed: .*({module.SCENARIOS[name].upstream})", run.stdout), f"{run.stdout}{run.stderr}"

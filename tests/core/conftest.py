@@ -12,12 +12,19 @@ import redis
 import uvloop
 
 from bench.server import ForeignServer, Server
+from channels_redis_fast.connection import dialer
 from channels_redis_fast.core import RedisChannelLayer
 from tests.clusters import Cluster
 from tests.conftest import hosts_on, remove_keys
-from tests.core.helpers import on_database
+from tests.core.helpers import LIMIT, on_database
 
 SHARDS = 5
+
+
+@pytest.fixture
+def long_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let answers take longer than any wait of a test: that an answer was given up is no way for one to end well."""
+    monkeypatch.setattr(dialer, "ANSWER_TIMEOUT", 2 * LIMIT)
 
 
 @pytest.fixture

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
-import textwrap
 import threading
-from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,11 +14,9 @@ from asgiref.sync import async_to_sync
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.core import pump as pump_module
 from channels_redis_fast.core.pump import Pump
-from tests.clusters import Cluster
-from tests.conftest import ROOT, hosts_on
-from tests.core.helpers import LIMIT, blocked, clients, named, nothing_to_receive, receive_many, started, until, within
-
-NewLoop = Callable[[], asyncio.AbstractEventLoop]
+from tests.conftest import hosts_on
+from tests.core.helpers import LIMIT, blocked, named, nothing_to_receive, receive_many, started, until, within
+from tests.loops import NewLoop, Thread, begin_to_receive, finished, gone, run
 
 
 @pytest.fixture
@@ -31,23 +24,6 @@ def layer(redis_server: Any, prefix: str) -> RedisChannelLayer:
     """A layer whose loops the tests make and close: nothing else closes its sockets, and none are the hub's."""
     hosts = hosts_on(redis_server, [named(redis_server.url, prefix)])
     return RedisChannelLayer(hosts=hosts, prefix=prefix, capacity=10_000, sync_hub="never")
-
-
-def run(new_loop: NewLoop, work: Coroutine[Any, Any, Any]) -> Any:
-    loop = new_loop()
-    try:
-        return loop.run_until_complete(within(work))
-    finally:
-        loop.close()
-
-
-def gone(raw: redis.Redis, name: str) -> None:
-    """See all connections of that name end."""
-    new = asyncio.new_event_loop()
-    try:
-        new.run_until_complete(until(lambda: not clients(raw, name)))
-    finally:
-        new.close()
 
 
 # One loop.
@@ -175,46 +151,7 @@ def test_async_to_sync(layer: RedisChannelLayer, raw: redis.Redis, prefix: str) 
     gone(raw, prefix)
 
 
-async def test_async_to_sync_from_a_thread_of_a_running_loop(make_layer: Any) -> None:
-    layer = make_layer()
-    channel = await layer.new_channel()
-    receiving = await started(layer.receive(channel))
-
-    def view() -> None:
-        async_to_sync(layer.send)(channel, {"n": 1})
-        async_to_sync(layer.group_add)("room", channel)
-        async_to_sync(layer.group_send)("room", {"n": 2})
-
-    await within(asyncio.to_thread(view))
-    assert await within(receiving) == {"n": 1}
-    assert await within(layer.receive(channel)) == {"n": 2}
-
-
 # At once.
-
-
-def test_loops_at_once(layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop) -> None:
-    """Each of several threads receives on its own channels and sends to those of the next: all arrive, in order."""
-    threads, count = 4, 200
-    meet = threading.Barrier(threads, timeout=LIMIT)
-    names: list[tuple[str, str]] = [("", "")] * threads
-
-    async def work(index: int) -> list[list[dict[str, Any]]]:
-        specific, general = await layer.new_channel(), f"general{index}"
-        names[index] = (specific, general)
-        receiving = [await started(receive_many(layer, name, count)) for name in (specific, general)]
-        await asyncio.to_thread(meet.wait)
-        for n in range(count):
-            for name in names[(index + 1) % threads]:
-                await layer.send(name, {"n": n, "from": index})
-        return await asyncio.gather(*receiving)
-
-    with ThreadPoolExecutor(threads) as pool:
-        results = list(pool.map(lambda index: run(new_loop, work(index)), range(threads)))
-    for index, received in enumerate(results):
-        sender = (index - 1) % threads
-        assert received == [[{"n": n, "from": sender} for n in range(count)]] * 2
-    gone(raw, prefix)
 
 
 def test_one_channel_received_in_several_threads(layer: RedisChannelLayer, new_loop: NewLoop) -> None:
@@ -239,39 +176,6 @@ def test_one_channel_received_in_several_threads(layer: RedisChannelLayer, new_l
             for worker in workers:
                 worker.result(LIMIT)
         assert sorted(got) == list(range(300))
-
-
-class Thread:
-    """An event loop that runs in a thread of its own until it is told to close."""
-
-    def __init__(self, new_loop: NewLoop) -> None:
-        self.loop = new_loop()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(within(work), self.loop).result(LIMIT)
-
-    def stop(self) -> None:
-        """End the thread and leave the loop as it is."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(LIMIT)
-        assert not self._thread.is_alive()
-
-    def close(self) -> None:
-        self.stop()
-        self.loop.close()
-
-    def _run(self) -> None:
-        self.loop.run_forever()
-
-
-async def begin_to_receive(layer: RedisChannelLayer, channel: str, count: int) -> Any:
-    return await started(receive_many(layer, channel, count))
-
-
-async def finished(task: Any) -> Any:
-    return await task
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
@@ -373,104 +277,6 @@ def test_who_still_waits_is_served_when_the_first_loop_stands_still(
     finally:
         for each in (second, sender):
             each.close()
-
-
-@pytest.mark.single_server("it counts connections, of which a cluster's servers have as many as are needed")
-def test_close_pools_closes_those_of_other_loops_too(
-    layer: RedisChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
-) -> None:
-    first, second = Thread(new_loop), Thread(new_loop)
-    try:
-        for each in (first, second):
-            each.do(layer.send("general", {}))
-        assert len(clients(raw, prefix)) == 2
-        first.do(layer.close_pools())
-        gone(raw, prefix)
-        second.do(nothing_wrong(layer))
-    finally:
-        first.close()
-        second.close()
-
-
-async def nothing_wrong(layer: RedisChannelLayer) -> None:
-    await receive_many(layer, "general", 2)
-    await nothing_to_receive(layer, "general")
-
-
-# The end.
-
-LEAVES_NOTHING = """
-    import asyncio, gc, json, os, sys
-    import redis, uvloop
-    from channels_redis_fast.core import RedisChannelLayer
-
-    hosts, urls, prefix, kind, style = sys.argv[1:]
-    new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
-
-    async def work(layer):
-        channel = await layer.new_channel()
-        await layer.group_add("room", channel)
-        await layer.send("general", {})
-        receiving = asyncio.ensure_future(layer.receive(channel))
-        general = asyncio.ensure_future(layer.receive("general"))
-        await layer.group_send("room", {"type": "x"})
-        assert await receiving == {"type": "x"}
-        assert await general == {}
-        if style == "flush":
-            await layer.flush()
-        elif style == "waiting":
-            waiting = [asyncio.ensure_future(layer.receive(name)) for name in (channel, "other")]
-            await asyncio.sleep(0)
-            for task in waiting:
-                task.cancel()
-            await asyncio.wait(waiting)
-
-    def once():
-        layers = [RedisChannelLayer(hosts=json.loads(hosts), prefix=prefix)]
-        loop = new_loop()
-        loop.slow_callback_duration = 60
-        for layer in layers:
-            loop.run_until_complete(asyncio.wait_for(work(layer), 15))
-        loop.close()
-        assert loop.is_closed()
-        assert not asyncio.all_tasks(loop), asyncio.all_tasks(loop)
-
-    once()
-    gc.collect()
-    before = len(os.listdir("/dev/fd"))
-    for _ in range(3):
-        once()
-    gc.collect()
-    assert len(os.listdir("/dev/fd")) == before, (before, len(os.listdir("/dev/fd")))
-    for url in json.loads(urls):
-        with redis.Redis.from_url(url) as raw:
-            for _ in range(1000):
-                left = [client for client in raw.client_list() if client["name"] == prefix]
-                if not left:
-                    break
-            assert not left, left
-    print("done")
-"""
-
-
-@pytest.mark.parametrize("style", ["plain", "waiting", "flush"])
-@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
-def test_a_closed_loop_leaves_nothing(redis_server: Any, prefix: str, kind: str, style: str) -> None:
-    """No socket, no task, no warning: all of them would be on standard error in development mode."""
-    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", textwrap.dedent(LEAVES_NOTHING)]
-    hosts = hosts_on(redis_server, [named(redis_server.url, prefix)])
-    urls = redis_server.urls if isinstance(redis_server, Cluster) else [redis_server.url]
-    ended = subprocess.run(
-        [*command, json.dumps(hosts), json.dumps(urls), prefix, kind, style],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-    )
-    assert ended.stderr == ""
-    assert ended.stdout == "done\n"
-    assert ended.returncode == 0
 
 
 async def test_a_key_that_another_loop_has_just_asked_for_is_kept(make_layer: Any) -> None:

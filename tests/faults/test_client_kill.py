@@ -27,11 +27,13 @@ from tests.faults.load import (
     until_subscribed,
 )
 
+pytestmark = pytest.mark.usefixtures("long_answers")
+
 Make = Callable[..., Any]
 OwnServer = Callable[..., Server]
 
-#: In each test, over all connections: some hundreds for either layer.
-KILLS = 50
+#: In each test, over all connections.
+KILLS = 20
 
 #: What a connection is for, in CLIENT LIST.
 COMMANDS, RECEIVER = "channels_redis_fast:core:commands", "channels_redis_fast:core:receiver"

@@ -22,6 +22,8 @@ from tests.faults.load import LAST, ROOMY, SOON, Ledger, load_of
 from tests.proxy import Proxy, proxy_to
 from tests.pubsub.helpers import subscribers
 
+pytestmark = pytest.mark.usefixtures("long_answers")
+
 Make = Callable[..., Any]
 
 #: Short, for replies are cut at each of their bytes.
@@ -446,7 +448,7 @@ async def test_a_receiver_on_a_stalled_link(make_core: Make, server: Server, mon
         proxy.stall()
         for n in range(1, 6):
             await within(peer.send(channel, {"n": n}))
-        await until(lambda: not layer_is_connected(layer), 8)
+        await until(lambda: not layer_is_connected(layer))
         proxy.go_on()
         await within(peer.send(channel, LAST))
         await within(receiving, SOON)

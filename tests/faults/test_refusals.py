@@ -22,9 +22,11 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError
 from bench.server import Server, ServerError
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.core.general import GeneralChannel
-from tests.core.helpers import end, nothing_to_receive, receive_many, started, until, within
+from tests.core.helpers import LIMIT, end, nothing_to_receive, receive_many, started, until, within
 from tests.faults.load import SOON
 from tests.pubsub.helpers import ready, subscribers
+
+pytestmark = pytest.mark.usefixtures("long_answers")
 
 Make = Callable[..., Any]
 OwnServer = Callable[..., Server]
@@ -291,7 +293,7 @@ async def test_a_server_that_loads(
     """Calls made meanwhile are carried out when it has loaded, in order; receivers go on by themselves."""
     server = debuggable(own_server, "--appendonly", "yes", "--appendfsync", "no")
     # However long it takes, nobody gives up.
-    host = {"address": server.url, "socket_timeout": 60}
+    host = {"address": server.url, "socket_timeout": 4 * LIMIT}
     core, reader = (make_core(hosts=[host], capacity=1000) for _ in range(2))
     pubsub = make_pubsub(hosts=[host])
     channel, subscribed = await channel_of(reader, kind), await pubsub.new_channel()

@@ -14,17 +14,16 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast.hot import COMPILED
 from tests.conftest import ROOT
 
 #: Bytes that a process may grow by, whatever the number of calls: what allocators keep, and no more.
-GROWTH = 2 * 1024 * 1024
+GROWTH = 1024 * 1024
 
-#: The promise is about 20,000 calls from one thread and from 20, of the kind that sites make most. What differs in the
-#: others is the message, and a leak of an event loop shows in hundreds; pure Python leaks as compiled code does but for
-#: objects of its own, which the tests of memory look at.
-CALLS = 12_000 if COMPILED else 2_000
-FEWER = 600 if COMPILED else 300
+#: Thousands are of the kind that sites make most, from one thread and from 20. What differs in the others is the
+#: message, and a leak of an event loop shows in hundreds. Each call costs half a millisecond, in the event loop that
+#: `async_to_sync` makes for it.
+CALLS = 4_000
+FEWER = 300
 
 PROGRAM = """
     import gc, json, os, sys, threading, time
@@ -68,7 +67,7 @@ PROGRAM = """
         for worker in workers:
             worker.join()
 
-    run(max(count // 10, 10 * threads))
+    run(max(count // 4, 10 * threads))
     small = resident() if os.path.exists("/proc/self/statm") else None
     run(count)
     grown = None if small is None else resident() - small
@@ -94,17 +93,16 @@ CASES += [
 ]
 
 
-@pytest.mark.timeout(500)
 @pytest.mark.parametrize(("work", "threads", "count"), CASES, ids=[f"{work}, {n} threads" for work, n, _ in CASES])
 def test_connections_and_memory_stay_flat(own_server: Any, work: str, threads: int, count: int) -> None:
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), own_server().url, work, str(threads), str(count)]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=480, cwd=ROOT)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=110, cwd=ROOT)
     assert ended.stderr == ""
     told = json.loads(ended.stdout)
     assert told["opened"] == told["open"] == 1
     # The I/O thread's loop, and no other.
     assert (told["in flight"], told["loops"], told["passing"], told["threads"]) == (0, 1, 0, 2)
-    warm = max(count // 10, 10 * threads)
+    warm = max(count // 4, 10 * threads)
     assert told["calls"] == warm // threads * threads + count // threads * threads
     if work.startswith("core send"):
         assert told["stored"] == told["calls"], "calls returned whose message is not there"

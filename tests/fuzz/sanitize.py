@@ -15,6 +15,7 @@ SERVERLESS = (
     "-p",
     "tests.fuzz.serverless",
     "tests/hot",
+    "tests/both",
     "tests/core",
     "tests/pubsub",
     "tests/test_checks.py",

@@ -7,13 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from channels_redis_fast.hot import batches, capacity, codec, envelope, histograms, mailboxes, names, pipeline, waiters
-
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
 
 MODULES = ("names", "capacity", "envelope", "codec", "pipeline", "histograms", "waiters", "mailboxes", "batches")
 

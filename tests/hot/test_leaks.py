@@ -70,7 +70,8 @@ def quietly(case: Case, hot: Any) -> None:
 @contextmanager
 def traced() -> Iterator[None]:
     gc.collect()
-    # What is there already is not looked through again each time.
+    # What is there already is not looked through again each time, nor by the next test: it stays frozen, as what
+    # pytest has collected does (tests/conftest.py).
     gc.freeze()
     gc.disable()
     tracemalloc.start()
@@ -79,7 +80,6 @@ def traced() -> Iterator[None]:
     finally:
         tracemalloc.stop()
         gc.enable()
-        gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def kind() -> str:
+    """Which layer this is, of those of tests/both."""
+    return "core"
+
+
+@pytest.fixture
 def layers() -> list[InMemoryChannelLayer]:
     """The layer of a test, once there is one."""
     return []

@@ -1,10 +1,9 @@
 """What the core layer's tests say of several event loops and threads, on the in-memory layer."""
 
+from tests.both.test_loops import test_async_to_sync_from_a_thread_of_a_running_loop, test_loops_at_once
 from tests.core.test_loops import (
     test_async_to_sync,
-    test_async_to_sync_from_a_thread_of_a_running_loop,
     test_asyncio_run_twice,
-    test_loops_at_once,
     test_loops_one_after_another,
     test_one_channel_received_in_several_threads,
 )

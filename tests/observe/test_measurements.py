@@ -14,7 +14,7 @@ import redis
 from bench.server import ForeignServer, Server
 from channels_redis_fast.stats import MAX_SERVERS, MESSAGES, SAMPLE_INTERVAL, SECONDS, Stats
 from tests.clusters import Cluster
-from tests.core.helpers import end, started, until, within
+from tests.core.helpers import LIMIT, end, started, until, within
 
 Make = Callable[..., Any]
 
@@ -73,10 +73,11 @@ async def test_mailboxes(make_pubsub: Make) -> None:
 async def test_a_loop_that_stands_still(make: Make) -> None:
     layer = make()
     await layer.send("one", {})
-    assert layer.stats()["loop_stalls"]["count"] == 0
+    # The machine may hold up the loop as well.
+    before = layer.stats()["loop_stalls"]["count"]
     time.sleep(0.35)  # noqa: ASYNC251 - what is looked for
-    await until(lambda: layer.stats()["loop_stalls"]["count"] == 1)
-    assert 0.1 <= layer.stats()["loop_stalls"]["max"] < 10
+    await until(lambda: layer.stats()["loop_stalls"]["count"] > before)
+    assert 0.1 <= layer.stats()["loop_stalls"]["max"] < LIMIT
 
 
 async def test_a_server_that_was_restarted(make: Make, own_server: Callable[..., Server]) -> None:

@@ -16,7 +16,7 @@ import channels_redis_fast
 from channels_redis_fast import hot
 
 #: What is about the package itself; the rest of the suite is about servers, other versions and the benchmarks.
-WITH_SERVER = ["tests/hot", "tests/core", "tests/pubsub", "tests/test_checks.py"]
+WITH_SERVER = ["tests/hot", "tests/both", "tests/core", "tests/pubsub", "tests/test_checks.py"]
 
 #: The compiled modules beside their twins. Without tests/conftest.py, which imports uvloop and starts a server.
 WITHOUT_SERVER = ["--confcutdir=tests/hot", "tests/hot"]

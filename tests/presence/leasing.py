@@ -51,7 +51,7 @@ class Member:
         """What its lease is called."""
         return self.channel.partition("!")[0].rpartition(".")[2]
 
-    def report(self, timeout: float = 15.0) -> Any:
+    def report(self, timeout: float = 60.0) -> Any:
         """The next thing that it has to say: its channel first, then each message."""
         assert self._process.stdout is not None
         assert select.select([self._process.stdout], [], [], timeout)[0], "the process says nothing"

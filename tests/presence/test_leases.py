@@ -19,7 +19,7 @@ from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.presence import Lapse, leases
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.clusters import Cluster
-from tests.core.helpers import started, until, within
+from tests.core.helpers import LIMIT, started, until, within
 from tests.presence.leasing import SHORT, THIRD, deadlines, overdue, run_out, server_time
 from tests.scenarios import fork
 
@@ -173,7 +173,7 @@ async def test_a_process_that_was_taken_for_gone_is_told(make: Make, raw: Any, p
     run_out(raw, prefix, process, 7.0)
     await within(layer._leases.read(0))
     (lapse,) = told
-    assert 7 <= lapse.overdue < 8
+    assert 7 <= lapse.overdue < 7 + LIMIT
     assert not lapse.is_forgotten
     # A layer that is gone, and a callback that fails, are in nobody's way.
     layer._leases.on_lapse(lambda lapse: 1 / 0)

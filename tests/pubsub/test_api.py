@@ -292,3 +292,13 @@ async def test_stats(make_layer: MakeLayer) -> None:
     }
     await end(await started(layer.receive(first)))
     assert layer.stats()["receives"] == 3
+
+
+async def test_large_messages_do_not_leave_in_one_write(make_layer: Any) -> None:
+    """A batch is bounded in bytes too."""
+    layer = make_layer()
+    channel = await layer.new_channel()
+    before = layer.stats()["batches"]
+    await layer.send_many([(channel, {"n": n, "text": "x" * 600_000}) for n in range(10)])
+    assert layer.stats()["batches"] - before >= 5
+    assert [(await layer.receive(channel))["n"] for _ in range(10)] == list(range(10))

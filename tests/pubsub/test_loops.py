@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,11 +19,9 @@ from asgiref.sync import async_to_sync
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.conftest import ROOT, hosts_on
 from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, receive_many, started, until, within
-from tests.core.test_loops import Thread, begin_to_receive, finished, gone, run
+from tests.loops import NewLoop, Thread, begin_to_receive, finished, gone, run
 from tests.pubsub.helpers import subscribers, subscriptions
 from tests.scenarios import fork, reported
-
-NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.fixture
@@ -111,54 +107,7 @@ def test_async_to_sync(layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix:
     gone(raw, prefix)
 
 
-async def test_async_to_sync_from_a_thread_of_a_running_loop(make_layer: Any) -> None:
-    layer = make_layer()
-    channel = await layer.new_channel()
-    receiving = await started(layer.receive(channel))
-
-    def view() -> None:
-        async_to_sync(layer.send)(channel, {"n": 1})
-        async_to_sync(layer.group_add)("room", channel)
-        async_to_sync(layer.group_send)("room", {"n": 2})
-
-    await within(asyncio.to_thread(view))
-    assert await within(receiving) == {"n": 1}
-    assert await within(layer.receive(channel)) == {"n": 2}
-    await within(asyncio.to_thread(async_to_sync(layer.group_discard), "room", channel))
-    await layer.group_send("room", {"n": 3})
-    await nothing_to_receive(layer, channel)
-
-
 # At once.
-
-
-def test_loops_at_once(layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop) -> None:
-    """Each of several threads receives on its own channel and a common group: all arrives, in order."""
-    threads, count = 4, 200
-    meet = threading.Barrier(threads, timeout=LIMIT)
-    names = [""] * threads
-
-    async def work(index: int) -> Any:
-        own, member = await layer.new_channel(), await layer.new_channel()
-        names[index] = own
-        await layer.group_add("room", member)
-        receiving = [await started(receive_many(layer, own, count))]
-        receiving.append(await started(receive_many(layer, member, threads * count)))
-        await asyncio.to_thread(meet.wait)
-        for n in range(count):
-            await layer.send(names[(index + 1) % threads], {"n": n, "from": index})
-            await layer.group_send("room", {"n": n, "from": index})
-        got = await asyncio.gather(*receiving)
-        await asyncio.to_thread(meet.wait)
-        return got
-
-    with ThreadPoolExecutor(threads) as pool:
-        results = list(pool.map(lambda index: run(new_loop, work(index)), range(threads)))
-    for index, (own, member) in enumerate(results):
-        assert own == [{"n": n, "from": (index - 1) % threads} for n in range(count)]
-        for sender in range(threads):
-            assert [m["n"] for m in member if m["from"] == sender] == list(range(count))
-    gone(raw, prefix)
 
 
 def test_groups_from_another_loop(
@@ -186,27 +135,6 @@ def test_groups_from_another_loop(
         if not home.loop.is_closed():
             home.close()
     gone(raw, prefix)
-
-
-@pytest.mark.single_server("it counts connections, of which a cluster's servers have as many as are needed")
-def test_close_pools_closes_those_of_other_loops_too(
-    layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str, new_loop: NewLoop
-) -> None:
-    first, second = Thread(new_loop), Thread(new_loop)
-    try:
-        for each in (first, second):
-            each.do(layer.send("general", {}))
-        channel = second.do(layer.new_channel())
-        before = {client["id"] for client in clients(raw, prefix)}
-        assert len(before) == 3
-        first.do(layer.close_pools())
-        first.do(until(lambda: not before & {client["id"] for client in clients(raw, prefix)}))
-        first.do(until(lambda: subscribers(raw, channel) == 1))
-        first.do(layer.send(channel, {"n": 1}))
-        assert second.do(receive_many(layer, channel, 1)) == [{"n": 1}]
-    finally:
-        first.close()
-        second.close()
 
 
 # Forked.
@@ -258,86 +186,6 @@ def test_a_forked_child_has_sockets_of_its_own(
 
 
 # The end.
-
-LEAVES_NOTHING = """
-    import asyncio, gc, os, sys
-    import redis, uvloop
-    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-
-    url, prefix, kind, style = sys.argv[1:]
-    new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
-
-    async def work(layer):
-        channel = await layer.new_channel()
-        await layer.group_add("room", channel)
-        receiving = asyncio.ensure_future(layer.receive(channel))
-        general = asyncio.ensure_future(layer.receive("general"))
-        await layer.group_send("room", {"type": "x"})
-        assert await receiving == {"type": "x"}
-        if style == "flush":
-            await layer.flush()
-        elif style == "waiting":
-            general.cancel()
-            await asyncio.wait([general])
-            await layer.send(channel, {})
-            return
-        elif style == "reconnecting":
-            # The loop is closed in the middle of what follows.
-            with redis.Redis.from_url(url) as raw:
-                for client in raw.client_list():
-                    if client["name"] == prefix:
-                        raw.client_kill_filter(_id=client["id"])
-            while layer.stats()["reconnects"] == 0:
-                await asyncio.sleep(0)
-        general.cancel()
-        await asyncio.wait([general])
-
-    def once():
-        host = {"address": url, "client_name": prefix}
-        layer = RedisPubSubChannelLayer(hosts=[host], prefix=prefix, expiry=60)
-        loop = new_loop()
-        loop.slow_callback_duration = 60
-        loop.run_until_complete(asyncio.wait_for(work(layer), 15))
-        loop.close()
-        assert loop.is_closed()
-        assert not asyncio.all_tasks(loop), asyncio.all_tasks(loop)
-
-    import logging
-    logging.disable(logging.WARNING)
-    once()
-    gc.collect()
-    before = len(os.listdir("/dev/fd"))
-    for _ in range(3):
-        once()
-    gc.collect()
-    assert len(os.listdir("/dev/fd")) == before, (before, len(os.listdir("/dev/fd")))
-    with redis.Redis.from_url(url) as raw:
-        for _ in range(1000):
-            left = [client for client in raw.client_list() if client["name"] == prefix]
-            if not left:
-                break
-        assert not left, left
-    print("done")
-"""
-
-
-@pytest.mark.parametrize("style", ["plain", "waiting", "flush", "reconnecting"])
-@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
-def test_a_closed_loop_leaves_nothing(redis_server: Any, prefix: str, kind: str, style: str) -> None:
-    """No socket, no task, no warning: all of them would be on standard error in development mode."""
-    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", textwrap.dedent(LEAVES_NOTHING)]
-    ended = subprocess.run(
-        [*command, redis_server.url, prefix, kind, style],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-    )
-    assert ended.stderr == ""
-    assert ended.stdout == "done\n"
-    assert ended.returncode == 0
-
 
 CLOSES_WHILE_AWAY = """
     import asyncio, logging, os, signal, sys

@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError
 from bench.server import Server, free_port
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import end, named, nothing_to_receive, receive_many, started, until, within
+from tests.faults.load import SOON
 from tests.proxy import Proxy, proxy_to
 from tests.pubsub.helpers import both_kinds, ready, subscribed, subscribers, subscribing, subscriptions
 
@@ -23,9 +24,7 @@ OwnServer = Callable[..., Server]
 
 DOWN, UP = {"type": "down"}, {"type": "up"}
 
-#: What "within one second of the server being reachable" may take on a machine that stands still now and then: less
-#: than the ten seconds that an answer may take.
-SOON = 8.0
+pytestmark = pytest.mark.usefixtures("long_answers")
 
 
 class Place:

@@ -81,7 +81,7 @@ def test_forks_while_other_threads_are_in_calls(make: Make, place_of: Any) -> No
     finally:
         done.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
     assert not any(thread.is_alive() for thread in threads)
     heard = [message["n"] for message in place.heard(sum(sent) + 32)]
     assert sum(n >= 100 for n in heard) == 30
@@ -170,7 +170,7 @@ def test_children_that_end_in_their_own_way(redis_server: Any, prefix: str, end:
 
 
 def spawned(kind: str, url: str, prefix: str, pipe: Any) -> None:
-    signal.alarm(30)
+    signal.alarm(120)
     layer: Any = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}[kind](hosts=[url], prefix=prefix)
     call_in_both_ways(layer, pipe.recv(), 10)
     pipe.send(sum(thread.name == "channels_redis_fast" for thread in threading.enumerate()))
@@ -186,8 +186,8 @@ def test_multiprocessing(make: Make, place_of: Any, redis_server: Any, prefix: s
     process = context.Process(target=spawned, args=(kind, redis_server.url, prefix, theirs))
     process.start()
     mine.send(place.channel)
-    assert mine.poll(30)
+    assert mine.poll(120)
     assert mine.recv() == 1
-    process.join(30)
+    process.join(120)
     assert process.exitcode == 0
     assert [message["n"] for message in place.heard(4)] == [0, 1, 10, 11]

@@ -1,0 +1,193 @@
+"""Event loops: one layer in several at once, from threads, and what is left when one is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import async_to_sync
+
+from tests.clusters import Cluster
+from tests.conftest import ROOT, hosts_on
+from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, receive_many, started, until, within
+from tests.loops import NewLoop, Thread, gone, run
+from tests.pubsub.helpers import subscribers
+
+
+async def test_async_to_sync_from_a_thread_of_a_running_loop(make_layer: Any) -> None:
+    layer = make_layer()
+    channel = await layer.new_channel()
+    receiving = await started(layer.receive(channel))
+
+    def view() -> None:
+        async_to_sync(layer.send)(channel, {"n": 1})
+        async_to_sync(layer.group_add)("room", channel)
+        async_to_sync(layer.group_send)("room", {"n": 2})
+
+    await within(asyncio.to_thread(view))
+    assert await within(receiving) == {"n": 1}
+    assert await within(layer.receive(channel)) == {"n": 2}
+    await within(asyncio.to_thread(async_to_sync(layer.group_discard), "room", channel))
+    await layer.group_send("room", {"n": 3})
+    await nothing_to_receive(layer, channel)
+
+
+def test_loops_at_once(layer: Any, kind: str, raw: redis.Redis, prefix: str, new_loop: NewLoop) -> None:
+    """Each of several threads receives on its own channels, sent to by the one before, and in a common group.
+
+    All arrives, in the order of each sender.
+    """
+    threads, count = 4, 200
+    meet = threading.Barrier(threads, timeout=LIMIT)
+    names: list[list[str]] = [[] for _ in range(threads)]
+
+    async def work(index: int) -> Any:
+        own, member = await layer.new_channel(), await layer.new_channel()
+        # On core a general channel, whose messages are not this process's until they are popped, is another matter.
+        names[index] = [own, f"general{index}"] if kind == "core" else [own]
+        await layer.group_add("room", member)
+        receiving = [await started(receive_many(layer, name, count)) for name in names[index]]
+        receiving.append(await started(receive_many(layer, member, threads * count)))
+        await asyncio.to_thread(meet.wait)
+        for n in range(count):
+            for name in names[(index + 1) % threads]:
+                await layer.send(name, {"n": n, "from": index})
+            await layer.group_send("room", {"n": n, "from": index})
+        got = await asyncio.gather(*receiving)
+        # A member that has gone would not be told from one that gets nothing.
+        await asyncio.to_thread(meet.wait)
+        return got
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(lambda index: run(new_loop, work(index)), range(threads)))
+    for index, (*owned, member) in enumerate(results):
+        for own in owned:
+            assert own == [{"n": n, "from": (index - 1) % threads} for n in range(count)]
+        for sender in range(threads):
+            assert [m["n"] for m in member if m["from"] == sender] == list(range(count))
+    gone(raw, prefix)
+
+
+@pytest.mark.single_server("it counts connections, of which a cluster's servers have as many as are needed")
+def test_close_pools_closes_those_of_other_loops_too(
+    layer: Any, kind: str, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """And what lives in the other loop goes on, on connections that are new."""
+    first, second = Thread(new_loop), Thread(new_loop)
+    try:
+        channel = second.do(layer.new_channel())
+        for each in (first, second):
+            each.do(layer.send("general", {}))
+        before = {client["id"] for client in clients(raw, prefix)}
+        assert len(before) == (2 if kind == "core" else 3)
+        first.do(layer.close_pools())
+        first.do(until(lambda: not before & {client["id"] for client in clients(raw, prefix)}))
+        if kind == "pubsub":
+            first.do(until(lambda: subscribers(raw, channel) == 1))
+        first.do(layer.send(channel, {"n": 1}))
+        assert second.do(receive_many(layer, channel, 1)) == [{"n": 1}]
+    finally:
+        first.close()
+        second.close()
+
+
+# The end.
+
+LEAVES_NOTHING = """
+    import asyncio, gc, json, logging, os, sys
+    import redis, uvloop
+    from channels_redis_fast.core import RedisChannelLayer
+    from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+
+    hosts, urls, prefix, kind, style = sys.argv[1:]
+    hosts, urls = json.loads(hosts), json.loads(urls)
+    LAYERS = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
+    logging.disable(logging.WARNING)
+
+    def connections():
+        found = []
+        for url in urls:
+            with redis.Redis.from_url(url) as raw:
+                found += [(url, client["id"]) for client in raw.client_list() if client["name"] == prefix]
+        return found
+
+    async def work(layer):
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        receiving = asyncio.ensure_future(layer.receive(channel))
+        general = asyncio.ensure_future(layer.receive("general"))
+        await layer.group_send("room", {"type": "x"})
+        assert await receiving == {"type": "x"}
+        if kind == "core":
+            await layer.send("general", {})
+            assert await general == {}
+        if style == "flush":
+            await layer.flush()
+        elif style == "waiting":
+            waiting = [asyncio.ensure_future(layer.receive(name)) for name in (channel, "other")]
+            await asyncio.sleep(0)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            await layer.send(channel, {})
+        elif style == "reconnecting":
+            # The loop is closed in the middle of what follows.
+            for url, number in connections():
+                with redis.Redis.from_url(url) as raw:
+                    raw.client_kill_filter(_id=number)
+            while layer.stats()["reconnects"] == 0:
+                await asyncio.sleep(0)
+        general.cancel()
+        await asyncio.wait([general])
+
+    def once(new_loop):
+        layer = LAYERS[kind](hosts=hosts, prefix=prefix, expiry=60)
+        loop = new_loop()
+        loop.slow_callback_duration = 60
+        loop.run_until_complete(asyncio.wait_for(work(layer), 30))
+        loop.close()
+        assert loop.is_closed()
+        assert not asyncio.all_tasks(loop), asyncio.all_tasks(loop)
+
+    for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        once(new_loop)
+        gc.collect()
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(3):
+            once(new_loop)
+        gc.collect()
+        assert len(os.listdir("/dev/fd")) == before, (new_loop, before, len(os.listdir("/dev/fd")))
+        for _ in range(1000):
+            left = connections()
+            if not left:
+                break
+        assert not left, (new_loop, left)
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("style", ["plain", "waiting", "flush", "reconnecting"])
+def test_a_closed_loop_leaves_nothing(redis_server: Any, prefix: str, kind: str, style: str) -> None:
+    """No socket, no task, no warning: all of them would be on standard error in development mode."""
+    command = [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", textwrap.dedent(LEAVES_NOTHING)]
+    hosts = hosts_on(redis_server, [named(redis_server.url, prefix)])
+    urls = redis_server.urls if isinstance(redis_server, Cluster) else [redis_server.url]
+    ended = subprocess.run(
+        [*command, json.dumps(hosts), json.dumps(urls), prefix, kind, style],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        cwd=ROOT,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout == "done\n"
+    assert ended.returncode == 0
