@@ -227,6 +227,8 @@ cdef class PublishCommands:
         self.answered += 1
         if type(waiter) is Waiter and (<Waiter>waiter)._state == PENDING:
             (<Waiter>waiter)._finish(FINISHED, None)
+        if self.queues:
+            self.queues[at].answered()
         return False
 
 
@@ -257,7 +259,6 @@ cdef class PublishGatherer:
         """Add one message to the tick's batch; return the waiter of its outcome."""
         cdef PublishCommands batch = self._batch
         cdef Waiter waiter = Waiter.__new__(Waiter)
-        cdef Py_ssize_t early
         if batch is None:
             batch = self._open()
             if batch is None:

@@ -73,9 +73,7 @@ class BaseMessageSerializer(abc.ABC):
         if not keys:
             return None
         if isinstance(keys, (str, bytes)):
-            raise ValueError(
-                "Option 'symmetric_encryption_keys' takes a list of keys; put the single key into a list."
-            )
+            raise ValueError("Option 'symmetric_encryption_keys' takes a list of keys; put the single key into a list.")
         return MultiFernet([self.make_fernet(key) for key in keys])
 
     def make_fernet(self, key: str | bytes) -> Fernet:

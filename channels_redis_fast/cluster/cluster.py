@@ -75,7 +75,8 @@ class Cluster:
         self.keeper: Keeper | None = None
         self._scripts = scripts
         self._servers: dict[Address, Node] = {}
-        self._owners: list[Node | None] = [None] * SLOTS
+        #: By slot the server that has it; None as long as that is not known.
+        self.owners: list[Node | None] = [None] * SLOTS
         self._queues: dict[int, SlotQueue] = {}
         #: Queues with requests that cannot be written yet.
         self._waiting: dict[SlotQueue, None] = {}
@@ -115,11 +116,11 @@ class Cluster:
 
     def primaries(self) -> list[Node]:
         """Return the servers that have slots, as far as is known."""
-        return [node for node in dict.fromkeys(self._owners) if node is not None]
+        return [node for node in dict.fromkeys(self.owners) if node is not None]
 
     def owner(self, slot: int) -> Node | None:
         """Return the server that has a slot; None as long as that is not known."""
-        return self._owners[slot]
+        return self.owners[slot]
 
     def node(self, address: Address) -> Node:
         """Return the server at an address."""
@@ -152,8 +153,8 @@ class Cluster:
     def moved(self, slot: int, host: str, port: int, asked: Node) -> None:
         """Called when a slot is at another server."""
         owner = self.node(self._address(host, port, asked))
-        if self._owners[slot] is not owner:
-            self._owners[slot] = owner
+        if self.owners[slot] is not owner:
+            self.owners[slot] = owner
             self._is_outdated = True
             self._tend()
             self._notify_followers()
@@ -286,7 +287,7 @@ class Cluster:
         owners: list[Node | None] = [None] * SLOTS
         for first, last, address in ranges:
             owners[first : last + 1] = [self.node(address)] * (last - first + 1)
-        self._owners = owners
+        self.owners = owners
         self._let_go()
         # Once more, when the others that were asked have answered.
         self.loop.call_later(MAP_TIMEOUT, self._let_go)

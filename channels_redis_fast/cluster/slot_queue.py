@@ -36,6 +36,7 @@ class SlotOwners(Protocol):
     seeds: Seeds
     answer_timeout: float
     announces: bool
+    owners: list[Node | None]
 
     @property
     def dialer(self) -> Dialer:
@@ -168,7 +169,8 @@ class SlotQueue:
 
         Its outcome is reported by ``answered``, ``came_back`` or ``take_back``.
         """
-        node = self._cluster.owner(self.slot)
+        # Not by ``owner``: each message that is published comes through here.
+        node = self._cluster.owners[self.slot]
         if self._held or self._returned or node is None or (node is not self._node and self._unanswered):
             return None
         self._node = node

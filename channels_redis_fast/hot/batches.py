@@ -159,7 +159,8 @@ class Gatherer:
 class PublishCommands:
     """Commands that leave together, each with a waiter of its own, which ends when a number answers it.
 
-    `queues`: whatever was handed in beside some of the messages. `answered`: how many have been, or will not be.
+    `queues`: one for each message, to be told that it was answered; or empty. `answered`: how many have been, or will
+    not be.
     `size`: bytes of the payloads that were put in. The subclass takes replies that are no numbers.
     """
 
@@ -183,6 +184,8 @@ class PublishCommands:
         self.answered += 1
         if type(waiter) is Waiter and waiter._state == _PENDING:
             waiter._finish(_FINISHED, None)
+        if self.queues:
+            self.queues[at].answered()
         return False
 
     def _take_other(self, reply: Any) -> bool:
@@ -211,7 +214,7 @@ class PublishGatherer:
     def publish(self, channel: bytes, payload: bytes, queue: Any = None, /) -> Waiter[None]:
         """Add one message to the tick's batch; return the waiter of its outcome.
 
-        `queue`: what goes beside it into the batch's `queues`, None for nothing.
+        `queue`: what is told when it was answered, None for nobody. It is the same for all messages: some, or None.
         """
         batch = self._batch
         if batch is None:

@@ -25,6 +25,8 @@ from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 #: Bytes of payloads after which a batch takes no more, so that no write holds much more than one payload beyond this.
 MAX_BYTES = 1_000_000
 
+#: Channels of a cluster whose slot is remembered.
+MAX_REMEMBERED = 10_000
 
 #: Makes a request, given the way to its server.
 MakeRequest = Callable[["CommandConnection | SlotQueue"], Pending]
@@ -104,14 +106,14 @@ class NodeBatch(PublishBatch, Reclaimable):
 
     __slots__ = ()
 
-    def reply(self, reply: Any) -> bool:
+    def _take_other(self, reply: Any) -> bool:
         position = self.answered
         queue = self.queues[position]
         if reply.__class__ in REDIRECTIONS:
             self.answered += 1
             queue.came_back(self._alone(position), reply)
         else:
-            super().reply(reply)
+            super()._take_other(reply)
             queue.answered()
         return False
 
@@ -197,11 +199,13 @@ class ClusterPublisher:
         self._cluster = cluster
         self._waker = waker
         self._publishers: dict[Node, Publisher] = {}
+        #: The queues of channels that were published on.
+        self._queues: dict[bytes, SlotQueue] = {}
         cluster.follow(self._forget_servers)
 
     def publish(self, channel: bytes, payload: bytes) -> Waiter[None]:
         """Add one message to the tick's batch for the channel's server. The waiter raises redis-py's errors."""
-        queue = self._cluster.queue(slot_of(channel))
+        queue = self._queues.get(channel) or self._find(channel)
         node = queue.enter()
         if node is None:
             waiter: Waiter[None] = self._waker.waiter()
@@ -224,6 +228,12 @@ class ClusterPublisher:
         if node in self._publishers:
             self._publishers[node].end_batch()
         queue.submit(request)
+
+    def _find(self, channel: bytes) -> SlotQueue:
+        if len(self._queues) >= MAX_REMEMBERED:
+            self._queues.clear()
+        queue = self._queues[channel] = self._cluster.queue(slot_of(channel))
+        return queue
 
     def seal(self, batch: PublishBatch, /) -> None:
         """Called for a message that goes alone: no other is ever put beside it."""

@@ -273,6 +273,16 @@ def gathered(hot: Any) -> Any:
     return arguments, alone.arguments(60), found, [waiter.done() for waiter in waiters]
 
 
+class Queue:
+    """What is told that a message was answered."""
+
+    def __init__(self, told: list[int], number: int) -> None:
+        self._told, self._number = told, number
+
+    def answered(self) -> None:
+        self._told.append(self._number)
+
+
 def publisher_of(hot: Any, early: int = 3) -> Any:
     """A gatherer of messages that are published, whose batches are kept in `batches`."""
 
@@ -300,19 +310,21 @@ def publisher_of(hot: Any, early: int = 3) -> Any:
 def published(hot: Any) -> Any:
     """A tick's messages, in several batches, some with a queue; answered, and some not."""
     publisher = publisher_of(hot)
-    waiters = [publisher.publish(b"c%d" % (n % 3), BODY[: 30 * (n % 9)], n if n % 4 == 1 else None) for n in range(30)]
+    told: list[int] = []
+    waiters = [publisher.publish(b"c%d" % (n % 3), BODY[: 30 * (n % 9)], Queue(told, n)) for n in range(20)]
     publisher.end_batch()
-    waiters.append(publisher.publish(b"c", b""))
+    waiters += [publisher.publish(b"c%d" % n, BODY[:30]) for n in range(11)]
     waiters[2].cancel()
     replies = [
         batch.reply(5 if n % 5 else "no number") for batch in publisher.batches for n in range(len(batch.messages))
     ]
     seen = [
-        (batch.messages, len(batch.waiters), batch.queues, batch.size, batch.answered) for batch in publisher.batches
+        (batch.messages, len(batch.waiters), len(batch.queues), batch.size, batch.answered)
+        for batch in publisher.batches
     ]
     publisher.seal(publisher.batches[-1])
     publisher.seal(publisher.batches[0])
-    return replies, seen, [waiter.done() for waiter in waiters]
+    return replies, seen, told, [waiter.done() for waiter in waiters]
 
 
 def answered_once_too_often(hot: Any, at: int) -> Any:

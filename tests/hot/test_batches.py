@@ -265,6 +265,23 @@ async def test_each_reply_ends_the_next_wait(publisher: Any) -> None:
     await end()
 
 
+async def test_the_queue_of_each_message_is_told_of_its_answer(publisher: Any) -> None:
+    gather = publisher()
+    told: list[int] = []
+
+    class Queue:
+        def __init__(self, number: int) -> None:
+            self.answered = lambda: told.append(number)
+
+    sent = [gather.publish(b"a", b"x", Queue(number)) for number in range(3)]
+    (batch,) = gather.opened
+    sent[1].cancel()
+    for number in range(3):
+        batch.reply(1)
+        assert told == [*range(number + 1)]
+    await end()
+
+
 async def test_published_messages_are_written_early(publisher: Any) -> None:
     gather = publisher(messages=20, size=1000, early=3)
     for number in range(40):
