@@ -36,6 +36,9 @@ MAX_OPERATIONS = 1_000
 #: that this process is gone.
 QUIETLY, LOUDLY = b"q", b"l"
 
+#: What the script says of a user of whom it cannot tell yet whether he is there.
+UNCERTAIN = 2
+
 
 class Operation:
     """One change, or several in one; ``future`` is given what the script says of it, if somebody waits for that."""
@@ -113,6 +116,9 @@ class Keeper(Protocol):
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
         """Have a group told of users whose events may be lost, when processes have restored their parts."""
+
+    def was_lost(self, group: GroupPresence) -> None:
+        """Called when the data of a group are those of another epoch than before."""
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
         """Called when a group was new to this process, with the processes that have a part in it."""
@@ -309,9 +315,12 @@ class GroupQueue:
             return
         group = self.group
         was_new = group.is_empty
-        if group.epoch != outcome.epoch and group.untold:
-            self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
-            group.untold = {}
+        if group.epoch != outcome.epoch:
+            if group.epoch:
+                self._keeper.was_lost(group)
+            if group.untold:
+                self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
+                group.untold = {}
         group.epoch = outcome.epoch
         group.server = server
         group.renewed = time.monotonic()
@@ -319,6 +328,13 @@ class GroupQueue:
         for operation, result in zip(operations, outcome.results, strict=True):
             _RECORD[operation.kind](group, operation, result)
             operation.settle(result)
+        uncertain = {
+            operation.first: operation.second
+            for operation, result in zip(operations, outcome.results, strict=True)
+            if operation.kind == b"c" and result == UNCERTAIN
+        }
+        if uncertain:
+            self._keeper.confirm(group, uncertain)
         now = time.monotonic()
         for user, kind, milliseconds, info in outcome.waits:
             group.waiting[user] = Waiting(kind, now + milliseconds / 1000, info)

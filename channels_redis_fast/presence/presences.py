@@ -40,11 +40,11 @@ from ..stats import Stats
 from .calls import LOUDLY, QUIETLY, GroupQueue, Operation
 from .events import Event, SeenEvents
 from .groups import GroupPresence
-from .keys import PresenceKeys, User, owner_name, owners_in, process_of, user_of
+from .keys import OWNER, PresenceKeys, User, owner_name, owners_in, process_of, user_of
 from .leases import Lapse, Leases
 from .outbox import Outbox
 from .rules import PresenceRules
-from .scripts import KEPT
+from .scripts import KEPT, UNLESS_CONFIRMED
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -282,7 +282,7 @@ class Presences:
 
     async def _sweep(self, places: Sequence[tuple[bytes, int, str]]) -> set[bytes]:
         """``sweep``, for groups by key, shard and name, empty where it is not known; return those that had any."""
-        found: list[tuple[GroupPresence, list[bytes]]] = []
+        found: list[tuple[GroupPresence, list[bytes], set[bytes]]] = []
         for start in range(0, len(places), MAX_AT_ONCE):
             found += await self._owners_of(places[start : start + MAX_AT_ONCE])
         if not found:
@@ -292,8 +292,9 @@ class Presences:
         loop = asyncio.get_running_loop()
         swept: set[bytes] = set()
         changes: list[asyncio.Future[int]] = []
-        for group, owners in found:
+        for group, owners, silent in found:
             gone = [owner for owner in owners if self._is_gone(owner, deadlines)]
+            gone += [UNLESS_CONFIRMED + owner for owner in silent.difference(gone)]
             if gone:
                 change: asyncio.Future[int] = loop.create_future()
                 operation = Operation(b"s", change)
@@ -306,21 +307,34 @@ class Presences:
                 raise outcome
         return swept
 
-    async def _owners_of(self, places: Sequence[tuple[bytes, int, str]]) -> list[tuple[GroupPresence, list[bytes]]]:
-        """Return those groups in which processes have a part that seem to be gone, and who has a part in them."""
+    async def _owners_of(
+        self, places: Sequence[tuple[bytes, int, str]]
+    ) -> list[tuple[GroupPresence, list[bytes], set[bytes]]]:
+        """
+        Return those groups in which processes have a part that seem to be gone, who has a part in them, and who of these
+        has not confirmed it for too long.
+        """
         deadlines = (await self.leases.read()).deadlines
         groups = [self.group(name, shard, key) for key, shard, name in places]
-        calls = [self.way_to(group).call((b"HGETALL", group.keys.head), repeatable=True) for group in groups]
+        ways = [self.way_to(group) for group in groups]
+        calls = [
+            way.call((b"HGETALL", group.keys.head), repeatable=True) for way, group in zip(ways, groups, strict=True)
+        ]
         found = []
-        for group, reply in zip(groups, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+        replies = await asyncio.gather(*calls, return_exceptions=True)
+        for group, way, reply in zip(groups, ways, replies, strict=True):
             if isinstance(reply, BaseException):
                 logger.debug("Presence in group %r could not be looked after: %s", group.name, reply)
                 continue
             fields = dict(zip(reply[0][::2], reply[0][1::2], strict=True))
             owners = owners_in(list(fields))
-            if any(self._is_gone(owner, deadlines) for owner in owners):
+            since = int(fields.get(b"since", b"0"))
+            silent: set[bytes] = set()
+            if way.identity.microseconds() / 1000 - since > 1000 * self.silence:
+                silent = {owner for owner in owners if fields[OWNER + owner] != fields.get(b"epoch")}
+            if silent or any(self._is_gone(owner, deadlines) for owner in owners):
                 group.name = group.name or fields.get(b"group", b"").decode(errors="replace")
-                found.append((group, owners))
+                found.append((group, owners, silent))
         return found
 
     def _is_gone(self, owner: bytes, deadlines: Any) -> bool:
@@ -411,15 +425,18 @@ class Presences:
         here = self._here(asyncio.get_running_loop())
         unreached: dict[int, Any] = {}
         for group in list(self._groups.values()):
-            group.prune(now)
+            way = self.way_to(group)
+            identity: ServerIdentity = way.identity
+            is_same = _is_same(identity, group.server)
+            if is_same or not group.epoch:
+                # While no server is there, nobody knows what the next one lacks.
+                group.prune(now)
             if group.is_empty and not group.is_doubtful:
                 self._let_go_if_unused(group)
                 continue
-            way = self.way_to(group)
-            identity: ServerIdentity = way.identity
             if identity is UNKNOWN:
                 unreached.setdefault(id(way.dialer), way)
-            elif not group.is_empty and not _is_same(identity, group.server):
+            elif not group.is_empty and not is_same:
                 here.queue(group).restore()
             for channel in list(group.ending):
                 entry = group.channels.get(channel)
@@ -487,6 +504,16 @@ class Presences:
         known = self._servers.get(queue.group.place)
         changed_at = self.came_back_at if known is None else max(known[1], self.came_back_at)
         return self._settling(changed_at, time.monotonic())
+
+    def was_lost(self, group: GroupPresence) -> None:
+        """Called when a server took another's place: a departure may be lost that its process does not know any more."""
+        at = time.monotonic() + self.silence + LATE
+        self._sweep_again[group.group_key] = max(at, self._sweep_again.get(group.group_key, at))
+
+    @property
+    def silence(self) -> float:
+        """Seconds after which a process that lives has restored its part, if it has one."""
+        return 2 * self.leases.duration + self.settling_time
 
     @property
     def settling_time(self) -> float:
@@ -681,6 +708,9 @@ class PresenceLoop:
         finally:
             if self._outboxes.get(key) is outbox:
                 del self._outboxes[key]
+
+    def was_lost(self, group: GroupPresence) -> None:
+        self._presences.was_lost(group)
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
         self._presences.joined(group, owners)
