@@ -102,8 +102,8 @@ class Keeper(Protocol):
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         """Return for how many milliseconds announcements are put off, since the server may have lost its data."""
 
-    def way_back(self) -> bytes:
-        """Return how lost data are restored: ``QUIETLY`` or ``LOUDLY``."""
+    def way_back(self, group: GroupPresence) -> bytes:
+        """Return how lost data of a group are restored: ``QUIETLY`` or ``LOUDLY``."""
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         """Have a user's change looked at after that time."""
@@ -231,7 +231,7 @@ class GroupQueue:
     def restore(self) -> None:
         """Have the server told again what this process has in the group, in case that it has lost it."""
         if self._restores != LOUDLY:
-            self._restores = self._keeper.way_back()
+            self._restores = self._keeper.way_back(self.group)
         self.put(Operation(b"e"))
 
     def delivered(self, events: list[Event]) -> None:
@@ -310,7 +310,7 @@ class GroupQueue:
         """Called with what the script has answered."""
         if outcome.is_lost:
             self._waiting.extendleft(reversed(operations))
-            self._restores = self._restores or self._keeper.way_back()
+            self._restores = self._restores or self._keeper.way_back(self.group)
             self._begin()
             return
         group = self.group

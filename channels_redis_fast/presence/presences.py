@@ -311,8 +311,8 @@ class Presences:
         self, places: Sequence[tuple[bytes, int, str]]
     ) -> list[tuple[GroupPresence, list[bytes], set[bytes]]]:
         """
-        Return those groups in which processes have a part that seem to be gone, who has a part in them, and who of these
-        has not confirmed it for too long.
+        Return those groups in which processes have a part that seem to be gone, who has a part in them, and who of
+        these has not confirmed it for too long.
         """
         deadlines = (await self.leases.read()).deadlines
         groups = [self.group(name, shard, key) for key, shard, name in places]
@@ -410,16 +410,17 @@ class Presences:
             self._stood_still_at = now
         self._looked_at = now
 
-    def way_back(self) -> bytes:
+    def way_back(self, group: GroupPresence) -> bytes:
         """
-        Return how lost data are restored: with events if others may have taken this process for gone.
+        Return how lost data are restored: with events if others may have taken this process for gone since the group
+        has last answered it.
 
         What this process has under its name from now on is restored; what is left under another is a thing of the past.
         """
         now = time.monotonic()
         self._was_awake(now)
         self._generation += 1
-        return LOUDLY if now - self._stood_still_at <= self.leases.duration else QUIETLY
+        return LOUDLY if group.renewed < self._stood_still_at else QUIETLY
 
     def _see_to_groups(self, now: float) -> None:
         here = self._here(asyncio.get_running_loop())
@@ -506,7 +507,7 @@ class Presences:
         return self._settling(changed_at, time.monotonic())
 
     def was_lost(self, group: GroupPresence) -> None:
-        """Called when a server took another's place: a departure may be lost that its process does not know any more."""
+        """Called when a server took another's place: it may lack departures that no process remembers."""
         at = time.monotonic() + self.silence + LATE
         self._sweep_again[group.group_key] = max(at, self._sweep_again.get(group.group_key, at))
 
@@ -668,8 +669,8 @@ class PresenceLoop:
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         return self._presences.delay_on(group, server)
 
-    def way_back(self) -> bytes:
-        return self._presences.way_back()
+    def way_back(self, group: GroupPresence) -> bytes:
+        return self._presences.way_back(group)
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         due = self._presences._weakly(Presences.due)

@@ -10,6 +10,8 @@ import pytest
 import redis
 
 from bench.server import Server
+from channels_redis_fast.presence import groups
+from channels_redis_fast.presence.calls import LOUDLY, QUIETLY
 from tests.core.helpers import started, until, within
 from tests.presence.attending import PRESENCE, Attender, joined, listen
 from tests.presence.leasing import run_out
@@ -161,6 +163,38 @@ async def test_a_server_that_comes_back_empty(own_server: OwnServer, make: Make)
     await layer.presence_leave("room", ada)
     await other.presence_leave("room", carol)
     await listener.heard(*told, ("leave", "carol"))
+    await listener.end()
+
+
+async def test_who_stood_still_some_time_ago(
+    own_server: OwnServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is lost is restored with events once, in each group, however long after that, and as ever from then on."""
+    monkeypatch.setattr(groups, "RECENT", 0.0)
+    server = own_server()
+    layer, other = (make(hosts=[server.url], presence=PRESENCE | {"lease": 3}) for _ in range(2))
+    await joined(layer, "ada")
+    found = layer._presences
+    group = found.find("room")
+    assert found.way_back(group) == QUIETLY
+    found._looked_at -= 100
+    assert found.way_back(group) == LOUDLY
+    # As long as the group has not answered since.
+    found._stood_still_at -= 50
+    group.renewed -= 60
+    assert found.way_back(group) == LOUDLY
+    found._stood_still_at += 50
+    await within(found.change(group, b"e"))
+    await joined(other, "bob")
+    listener = await listen(other)
+    await in_thread(server.restart)
+    present: dict[Any, Any] = {}
+    while set(present) != {"ada", "bob"}:
+        present = await within(other.presence("room"))
+    # Whatever is told of her is told before this.
+    await joined(other, "carol")
+    await until(lambda: ("join", "carol") in listener.events)
+    assert ("join", "ada") not in listener.events
     await listener.end()
 
 

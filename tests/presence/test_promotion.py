@@ -72,7 +72,7 @@ async def asked(layer: Any, user: bytes) -> None:
 
 async def is_present(layer: Any, *users: Any) -> None:
     async def ask() -> None:
-        while set(await layer.presence("room")) != set(users):
+        while set(await layer.presence("room")) != set(users):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     await within(ask())
