@@ -176,14 +176,14 @@ async def test_who_stood_still_some_time_ago(
     await joined(layer, "ada")
     found = layer._presences
     group = found.find("room")
-    assert found.way_back(group) == QUIETLY
-    found._looked_at -= 100
-    assert found.way_back(group) == LOUDLY
+    assert found.upkeep.way_back(group) == QUIETLY
+    found.upkeep._looked_at -= 100
+    assert found.upkeep.way_back(group) == LOUDLY
     # As long as the group has not answered since.
-    found._stood_still_at -= 50
+    found.upkeep._stood_still_at -= 50
     group.renewed -= 60
-    assert found.way_back(group) == LOUDLY
-    found._stood_still_at += 50
+    assert found.upkeep.way_back(group) == LOUDLY
+    found.upkeep._stood_still_at += 50
     await within(found.change(group, b"e"))
     await joined(other, "bob")
     listener = await listen(other)
@@ -206,14 +206,14 @@ async def test_who_comes_before_others_are_back(own_server: OwnServer, make: Mak
     await joined(layer, "ada")
     await listener.heard(("join", "ada"))
     # The other process is not back when the new channel comes.
-    restore = layer._presences._see_to_groups
-    layer._presences._see_to_groups = lambda now: None
+    restore = layer._presences.upkeep._see_to_groups
+    layer._presences.upkeep._see_to_groups = lambda now: None
     layer._leases._callbacks.clear()
     await in_thread(server.restart)
     channel = await within(joined(other, "ada"))
     await joined(other, "bob")
     assert listener.events == [("join", "ada")]
-    layer._presences._see_to_groups = restore
+    layer._presences.upkeep._see_to_groups = restore
     await until(lambda: ("join", "bob") in listener.events)
     await other.presence_leave("room", channel)
     await listener.heard(("join", "ada"), ("join", "bob"))

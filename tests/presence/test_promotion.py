@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from bench.server import Server
-from channels_redis_fast.presence import groups, presences
+from channels_redis_fast.presence import groups, upkeep
 from tests.core.helpers import until, within
 from tests.presence.attending import joined, listen
 from tests.presence.test_presence_faults import stand_still
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("short_leases")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presences, "LATE", 0.2)
+    monkeypatch.setattr(upkeep, "LATE", 0.2)
 
 
 class Lagging:
@@ -52,11 +52,11 @@ def lagging(own_server: Callable[..., Server]) -> Iterator[Lagging]:
 def holds_back(layer: Any) -> Callable[[], None]:
     """Have a layer restore nothing; returns what lets it go on."""
     found = layer._presences
-    see_to_groups, found._see_to_groups = found._see_to_groups, lambda now: None
+    see_to_groups, found.upkeep._see_to_groups = found.upkeep._see_to_groups, lambda now: None
     callbacks, layer._leases._callbacks = layer._leases._callbacks, []
 
     def go_on() -> None:
-        found._see_to_groups = see_to_groups
+        found.upkeep._see_to_groups = see_to_groups
         layer._leases._callbacks = callbacks
 
     return go_on
@@ -115,7 +115,7 @@ async def test_a_departure_that_others_have_told(lagging: Lagging, make: Make) -
     go_on()
     goes_on()
     group = layer._presences.find("room")
-    await until(lambda: group.server != presences.UNKNOWN and group.epoch == other._presences.find("room").epoch)
+    await until(lambda: group.server != upkeep.UNKNOWN and group.epoch == other._presences.find("room").epoch)
     await asked(other, b"sada")
     await is_present(other, "carol")
     await listener.heard(("join", "ada"), ("join", "carol"), ("leave", "ada"))
@@ -158,14 +158,14 @@ async def test_departures_are_remembered_while_no_server_is_there(make: Make, mo
     await until(lambda: not group.users)
 
     class Away:
-        identity, dialer = presences.UNKNOWN, None
+        identity, dialer = upkeep.UNKNOWN, None
 
         def call(self, *arguments: Any, **options: Any) -> asyncio.Future[Any]:
             return asyncio.get_running_loop().create_future()
 
     with monkeypatch.context() as patch:
         patch.setattr(found, "way_to", lambda group: Away())
-        found._see_to_groups(time.monotonic() + 100 * groups.RECENT)
+        found.upkeep._see_to_groups(time.monotonic() + 100 * groups.RECENT)
     assert b"sada" in group.untold
-    found._see_to_groups(time.monotonic() + 100 * groups.RECENT)
+    found.upkeep._see_to_groups(time.monotonic() + 100 * groups.RECENT)
     assert not group.untold
