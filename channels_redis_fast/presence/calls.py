@@ -89,12 +89,19 @@ class Keeper(Protocol):
     is_closed: bool
 
     @property
+    def came_back_at(self) -> float:
+        """When (monotonic) a connection that was lost was there again."""
+
+    @property
     def owner(self) -> str:
         """What this process is called in entries."""
 
     @property
     def claimant(self) -> str:
         """What this event loop is called in claims."""
+
+    def channel_of(self, group: GroupPresence) -> bytes:
+        """Return the Redis channel on which a script tells the group itself; an empty one where it cannot."""
 
     def way_to(self, group: GroupPresence) -> Any:
         """Return what leads to the server of a group."""
@@ -216,6 +223,8 @@ class GroupQueue:
         self._epoch = ""
         self._newest = 0
         self.delivering = 0
+        #: When a connection had come back, before the call that is under way began.
+        self._began_at = float("-inf")
 
     @property
     def is_idle(self) -> bool:
@@ -249,6 +258,7 @@ class GroupQueue:
                 self._waiting.popleft().fail(ConnectionError("the event loop closes"))
             return
         self._is_busy = True
+        self._began_at = self._keeper.came_back_at
         self._way.submit(PresenceCall(self, self._way))
 
     def _go_on(self) -> None:
@@ -301,6 +311,7 @@ class GroupQueue:
             group.name,
             b" " + b" ".join(gone) if gone else b"",
             server.run_id,
+            keeper.channel_of(group),
         ]
         for operation in operations:
             arguments += (operation.kind, operation.first, operation.second, operation.third)
@@ -321,6 +332,11 @@ class GroupQueue:
             if group.untold:
                 self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
                 group.untold = {}
+        elif self._keeper.came_back_at != self._began_at:
+            # What was published meanwhile may have found nobody.
+            told = {user: info for operation in operations for user, info in operation.users()}
+            if told:
+                self._keeper.confirm(group, told)
         group.epoch = outcome.epoch
         group.server = server
         group.renewed = time.monotonic()

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from .calls import GroupQueue
 from .events import Event, without_repeats
+from .groups import GroupPresence
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -33,7 +34,7 @@ class Outages(Protocol):
     #: When (monotonic) a connection that was lost was there again.
     came_back_at: float
 
-    def pause(self, queue: GroupQueue) -> float:
+    def pause(self, group: GroupPresence) -> float:
         """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
 
 
@@ -69,7 +70,7 @@ class Outbox:
         queue, outages = self._queue, self._outages
         pause, refusals = RETRY, 0
         while True:
-            while (seconds := outages.pause(queue)) > 0:  # noqa: ASYNC110
+            while (seconds := outages.pause(queue.group)) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(seconds)
             # Those of data that were lost are confirmed otherwise: others may have changed what they say.
             events = [event for event in events if event.epoch == queue.group.epoch]

@@ -58,6 +58,8 @@ class Presences:
     ) -> None:
         self.rules = rules
         self.leases = leases
+        #: Whether a group's key is a Redis channel to which scripts may publish.
+        self.publishes = False
         #: The events that receivers have had.
         self.seen = SeenEvents()
         self._prefix = prefix
@@ -175,6 +177,15 @@ class Presences:
         """Return what leads to the server of a group, in the running event loop. ``ReferenceError`` if that closes."""
         self._check(asyncio.get_running_loop())
         return self._way_to(group.shard, group.group_key)
+
+    def channel_of(self, group: GroupPresence) -> bytes:
+        """
+        Return the Redis channel on which a script tells a group who has come or left; an empty one for none.
+
+        It makes msgpack, and nobody else's. While members may have to join the group again it tells them nothing.
+        """
+        is_able = self.publishes and self.rules.events and getattr(self.codec, "is_plain", False)
+        return group.group_key if is_able and self.upkeep.pause(group) <= 0 else b""
 
     def clear(self) -> None:
         """Forget everything, since the layer's data are deleted."""
@@ -355,12 +366,19 @@ class PresenceLoop:
     # What the queues ask for.
 
     @property
+    def came_back_at(self) -> float:
+        return self._presences.upkeep.came_back_at
+
+    @property
     def owner(self) -> str:
         return self._presences.owner
 
     @property
     def claimant(self) -> str:
         return f"{self._presences.leases.process}/{self._name}"
+
+    def channel_of(self, group: GroupPresence) -> bytes:
+        return self._presences.channel_of(group)
 
     def way_to(self, group: GroupPresence) -> Any:
         return self._presences.way_to(group)

@@ -15,7 +15,8 @@ Rules they keep:
 
 - A user is present from the first channel until the last one is gone and the grace time is over; each time that begins
   or ends there is one event, with the next number. Events are delivered in their order, by one claimant at a time. A
-  claim ends when all is delivered, when its time is over, or with its process.
+  claim ends when all is delivered, when its time is over, or with its process. On Pub/Sub an event is published by the
+  script itself, unless it is in doubt, or others are to be delivered before it.
 - What is done twice is the same as done once, and says the same: a call is repeated when its answer was lost.
 - An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another one is
   told so, and nothing is done: it has to restore its part first. What is told then may have been told before, and says
@@ -28,6 +29,7 @@ Rules they keep:
 from __future__ import annotations
 
 from ..connection.script import Script
+from .events import FIELD
 
 #: Milliseconds that a claimant has to deliver events; it gets as many again with each that it has delivered.
 CLAIM = 10_000
@@ -55,8 +57,8 @@ MAX_EVENTS = 1_000
 #: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or
 #: empty); the grace time and the time for which an announcement is put off, in milliseconds; the name of the group;
 #: owners that are gone, each behind a space, and behind a question mark those that are if they have not confirmed their
-#: part in this epoch; the server's run id, empty where it is not known. Then four for each
-#: operation:
+#: part in this epoch; the server's run id, empty where it is not known; the Redis channel on which the group is told
+#: by the script itself, empty for none. Then four for each operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -114,10 +116,33 @@ if confirmed ~= epoch then call('HSET', head, 'of ' .. owner, epoch) end
 local last_before, told_before = last, told
 local results, waits = {}, {}
 
+-- What msgpack makes of an event; false for a number that is none in Lua.
+local function packed(kind, user, info)
+  local pack, name, who = cmsgpack.pack, string.sub(user, 2), '\\192'
+  if string.sub(user, 1, 1) == 's' then
+    who = pack(name)
+  elseif string.sub(user, 1, 1) == 'i' then
+    if string.format('%.0f', tonumber(name)) ~= name then return false end
+    who = pack(tonumber(name))
+  end
+  return '\\133' .. pack('type') .. pack(kind == 'j' and 'presence.join' or 'presence.leave')
+    .. pack('group') .. pack(ARGV[10]) .. pack('user') .. who
+    .. pack('info') .. (info and info ~= '' and string.sub(info, 7) or '\\192')
+    .. pack('FIELD') .. pack(epoch .. '-' .. last)
+end
+
 local function tell(kind, user, info)
   if not has_events then return end
   if is_doubtful then kind = string.upper(kind) end
   last = last + 1
+  -- Where nothing is to be delivered before it, and where nothing prevents it.
+  if ARGV[13] ~= '' and told == last - 1 and (kind == 'j' or kind == 'l') then
+    local message = packed(kind, user, info)
+    if message and type(redis.pcall('PUBLISH', ARGV[13], message)) == 'number' then
+      told = last
+      return
+    end
+  end
   call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
 end
 
@@ -408,7 +433,7 @@ if known == '' or mode ~= '' then
     operations.z(nil, nil, nil, stale)
   end
 end
-for at = 13, #ARGV, 4 do
+for at = 14, #ARGV, 4 do
   local kind, result = ARGV[at], nil
   if kind == 'j' and delay == 0 then
     local channel, user = ARGV[at + 1], ARGV[at + 2]
@@ -461,6 +486,7 @@ else
 end
 return reply
 """.replace("MAX_EVENTS", str(MAX_EVENTS))
+    .replace("FIELD", FIELD)
     .replace("CLAIM)", f"{CLAIM})")
     .replace("LATE", str(LATE))
     .replace("DOUBT", str(DOUBT))

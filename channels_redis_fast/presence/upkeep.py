@@ -356,9 +356,9 @@ class Upkeep:
         left = self._settling(known[1], now)
         return int(1000 * left) if left > 0 else 0
 
-    def pause(self, queue: GroupQueue) -> float:
+    def pause(self, group: GroupPresence) -> float:
         """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
-        known = self._servers.get(queue.group.place)
+        known = self._servers.get(group.place)
         changed_at = self.came_back_at if known is None else max(known[1], self.came_back_at)
         return self._settling(changed_at, time.monotonic())
 

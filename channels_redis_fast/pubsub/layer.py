@@ -138,6 +138,8 @@ class RedisPubSubChannelLayer(RedisLayer):
                 "host that is no cluster."
             )
         self.sharded = on_cluster or bool(sharded)
+        if self._presences is not None:
+            self._presences.publishes = not self.sharded
         self._limits = self._make_room()
 
     # Channels.
