@@ -36,6 +36,9 @@ MAX_OPERATIONS = 1_000
 #: that this process is gone.
 QUIETLY, LOUDLY = b"q", b"l"
 
+#: What the script says of a user of whom it cannot tell yet whether he is there.
+UNCERTAIN = 2
+
 
 class Operation:
     """One change, or several in one; ``future`` is given what the script says of it, if somebody waits for that."""
@@ -86,6 +89,10 @@ class Keeper(Protocol):
     is_closed: bool
 
     @property
+    def came_back_at(self) -> float:
+        """When (monotonic) a connection that was lost was there again."""
+
+    @property
     def owner(self) -> str:
         """What this process is called in entries."""
 
@@ -93,14 +100,17 @@ class Keeper(Protocol):
     def claimant(self) -> str:
         """What this event loop is called in claims."""
 
+    def channel_of(self, group: GroupPresence) -> bytes:
+        """Return the Redis channel on which a script tells the group itself; an empty one where it cannot."""
+
     def way_to(self, group: GroupPresence) -> Any:
         """Return what leads to the server of a group."""
 
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         """Return for how many milliseconds announcements are put off, since the server may have lost its data."""
 
-    def way_back(self) -> bytes:
-        """Return how lost data are restored: ``QUIETLY`` or ``LOUDLY``."""
+    def way_back(self, group: GroupPresence) -> bytes:
+        """Return how lost data of a group are restored: ``QUIETLY`` or ``LOUDLY``."""
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         """Have a user's change looked at after that time."""
@@ -113,6 +123,9 @@ class Keeper(Protocol):
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
         """Have a group told of users whose events may be lost, when processes have restored their parts."""
+
+    def was_lost(self, group: GroupPresence) -> None:
+        """Called when the data of a group are those of another epoch than before."""
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
         """Called when a group was new to this process, with the processes that have a part in it."""
@@ -210,6 +223,8 @@ class GroupQueue:
         self._epoch = ""
         self._newest = 0
         self.delivering = 0
+        #: When a connection had come back, before the call that is under way began.
+        self._began_at = float("-inf")
 
     @property
     def is_idle(self) -> bool:
@@ -225,7 +240,7 @@ class GroupQueue:
     def restore(self) -> None:
         """Have the server told again what this process has in the group, in case that it has lost it."""
         if self._restores != LOUDLY:
-            self._restores = self._keeper.way_back()
+            self._restores = self._keeper.way_back(self.group)
         self.put(Operation(b"e"))
 
     def delivered(self, events: list[Event]) -> None:
@@ -243,6 +258,7 @@ class GroupQueue:
                 self._waiting.popleft().fail(ConnectionError("the event loop closes"))
             return
         self._is_busy = True
+        self._began_at = self._keeper.came_back_at
         self._way.submit(PresenceCall(self, self._way))
 
     def _go_on(self) -> None:
@@ -295,6 +311,7 @@ class GroupQueue:
             group.name,
             b" " + b" ".join(gone) if gone else b"",
             server.run_id,
+            keeper.channel_of(group),
         ]
         for operation in operations:
             arguments += (operation.kind, operation.first, operation.second, operation.third)
@@ -304,14 +321,22 @@ class GroupQueue:
         """Called with what the script has answered."""
         if outcome.is_lost:
             self._waiting.extendleft(reversed(operations))
-            self._restores = self._restores or self._keeper.way_back()
+            self._restores = self._restores or self._keeper.way_back(self.group)
             self._begin()
             return
         group = self.group
         was_new = group.is_empty
-        if group.epoch != outcome.epoch and group.untold:
-            self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
-            group.untold = {}
+        if group.epoch != outcome.epoch:
+            if group.epoch:
+                self._keeper.was_lost(group)
+            if group.untold:
+                self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
+                group.untold = {}
+        elif self._keeper.came_back_at != self._began_at:
+            # What was published meanwhile may have found nobody.
+            told = {user: info for operation in operations for user, info in operation.users()}
+            if told:
+                self._keeper.confirm(group, told)
         group.epoch = outcome.epoch
         group.server = server
         group.renewed = time.monotonic()
@@ -319,6 +344,13 @@ class GroupQueue:
         for operation, result in zip(operations, outcome.results, strict=True):
             _RECORD[operation.kind](group, operation, result)
             operation.settle(result)
+        uncertain = {
+            operation.first: operation.second
+            for operation, result in zip(operations, outcome.results, strict=True)
+            if operation.kind == b"c" and result == UNCERTAIN
+        }
+        if uncertain:
+            self._keeper.confirm(group, uncertain)
         now = time.monotonic()
         for user, kind, milliseconds, info in outcome.waits:
             group.waiting[user] = Waiting(kind, now + milliseconds / 1000, info)

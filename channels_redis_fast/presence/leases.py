@@ -127,8 +127,8 @@ class Leases:
         #: that is under way.
         self._ways: dict[asyncio.AbstractEventLoop, Any] = {}
         self._keepers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle | None] = {}
-        self._calls: dict[asyncio.AbstractEventLoop, asyncio.Future[LeaseReading]] = {}
-        #: When (monotonic) the leases are to be read again, and when that was asked for last.
+        self._calls: dict[asyncio.AbstractEventLoop, _UnderWay] = {}
+        #: When (monotonic) the leases are to be read again, and when that was asked for last, in any event loop.
         self._due_at = self._asked_at = float("-inf")
         #: Until when (monotonic) this process surely has its lease, and its deadline; empty where it never had one.
         self._held_until = float("-inf")
@@ -206,9 +206,9 @@ class Leases:
             return self.reading
         loop = asyncio.get_running_loop()
         under_way = self._calls.get(loop)
-        if under_way is not None and now - self._asked_at > limit:
+        if under_way is not None and now - under_way.asked_at > limit:
             # The server may have answered that before.
-            await asyncio.wait([under_way])
+            await asyncio.wait([under_way.future])
         return await asyncio.shield(self._ask(loop))
 
     def look(self) -> LeaseReading:
@@ -244,7 +244,7 @@ class Leases:
         way = None if shard is None or shard.at(self.key).dialer.is_out else shard.at(self.key)
         under_way = self._calls.get(loop)
         if under_way is not None and way is not None:
-            await asyncio.wait([under_way], timeout=GIVE_BACK_TIMEOUT)
+            await asyncio.wait([under_way.future], timeout=GIVE_BACK_TIMEOUT)
         with self._lock:
             self._ways.pop(loop, None)
             kept = loop in self._keepers
@@ -293,19 +293,22 @@ class Leases:
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[LeaseReading]:
         """Renew the lease, if this process keeps one, and read those that are overdue."""
-        future = self._calls.get(loop)
-        if future is None:
-            self._asked_at = time.monotonic()
-            self._due_at = self._asked_at + self.interval
-            future = self._calls[loop] = loop.create_future()
-            future.add_done_callback(self._asked)
-            way = self._ways[loop].at(self.key)
-            way.submit(_Renewal(way, self, future))
+        under_way = self._calls.get(loop)
+        if under_way is not None:
+            return under_way.future
+        self._asked_at = time.monotonic()
+        self._due_at = self._asked_at + self.interval
+        future: asyncio.Future[LeaseReading] = loop.create_future()
+        self._calls[loop] = _UnderWay(future, self._asked_at)
+        future.add_done_callback(self._asked)
+        way = self._ways[loop].at(self.key)
+        way.submit(_Renewal(way, self, future))
         return future
 
     def _asked(self, future: asyncio.Future[LeaseReading]) -> None:
         loop = future.get_loop()
-        if self._calls.get(loop) is future:
+        under_way = self._calls.get(loop)
+        if under_way is not None and under_way.future is future:
             del self._calls[loop]
         error = None if future.cancelled() else future.exception()
         if error is None:
@@ -374,6 +377,13 @@ class Leases:
                 continue
             except Exception:
                 logger.exception("What follows from the leases of processes could not be done")
+
+
+class _UnderWay(NamedTuple):
+    """A call of one event loop, and when (monotonic) it was asked for."""
+
+    future: asyncio.Future[LeaseReading]
+    asked_at: float
 
 
 def _tick(leases: weakref.ref[Leases], loop: asyncio.AbstractEventLoop) -> None:

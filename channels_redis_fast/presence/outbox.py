@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from .calls import GroupQueue
 from .events import Event, without_repeats
+from .groups import GroupPresence
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -26,25 +28,29 @@ MAX_AT_ONCE, ATTEMPTS = 25, 5
 RETRY, RETRY_AT_MOST = 0.05, 1.0
 
 
-class Courier(Protocol):
-    """What delivers an event, once."""
+class Outages(Protocol):
+    """What is known of the servers' coming and going."""
 
     #: When (monotonic) a connection that was lost was there again.
     came_back_at: float
 
-    def pause(self, queue: GroupQueue) -> float:
+    def pause(self, group: GroupPresence) -> float:
         """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
-
-    async def send_event(self, queue: GroupQueue, event: Event) -> None:
-        """Tell a group of an event. Raises what prevents it."""
 
 
 class Outbox:
-    """The events of one group that one event loop has claimed; exists while there are any."""
+    """
+    The events of one group that one event loop has claimed; exists while there are any.
 
-    def __init__(self, queue: GroupQueue, courier: Courier) -> None:
+    ``send``: tells a group of an event, once. Raises what prevents it.
+    """
+
+    def __init__(
+        self, queue: GroupQueue, outages: Outages, send: Callable[[GroupQueue, Event], Coroutine[Any, Any, None]]
+    ) -> None:
         self._queue = queue
-        self._courier = courier
+        self._outages = outages
+        self._send = send
         self._events: deque[Event] = deque()
         self.task: asyncio.Task[None] | None = None
 
@@ -61,25 +67,23 @@ class Outbox:
                 self._queue.delivered(part)
 
     async def _deliver(self, events: list[Event]) -> None:
-        queue, courier = self._queue, self._courier
+        queue, outages = self._queue, self._outages
         pause, refusals = RETRY, 0
         while True:
-            while (seconds := courier.pause(queue)) > 0:  # noqa: ASYNC110
+            while (seconds := outages.pause(queue.group)) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(seconds)
             # Those of data that were lost are confirmed otherwise: others may have changed what they say.
             events = [event for event in events if event.epoch == queue.group.epoch]
             if not events:
                 return
-            before = courier.came_back_at
-            outcomes = await asyncio.gather(
-                *(courier.send_event(queue, event) for event in events), return_exceptions=True
-            )
+            before = outages.came_back_at
+            outcomes = await asyncio.gather(*(self._send(queue, event) for event in events), return_exceptions=True)
             failed = [
                 (event, error)
                 for event, error in zip(events, outcomes, strict=True)
                 if isinstance(error, BaseException) and not self._is_given_up(event, error, refusals)
             ]
-            if courier.came_back_at != before:
+            if outages.came_back_at != before:
                 # The server may have had no members to send to. Who has got an event does not hear it again.
                 continue
             if not failed:

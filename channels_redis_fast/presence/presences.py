@@ -1,64 +1,36 @@
 """
-Who is present in the groups of a layer: what this process has a part in, and what it does about others' parts.
+Who is present in the groups of a layer: the records of this process, and what callers ask for.
 
 Every change goes through the script of the group's shard (``calls``), which says what the group is to be told; that is
-delivered by the event loop that has claimed it (``outbox``). One event loop of the process looks after all of it:
-whether processes are gone, whether servers have lost anything, whether something was left undone. Knows no layer but
-by what it is given, and no message but events.
-
-Rules kept here:
-
-- What a process has left is taken care of when its lease is overdue, and was overdue when the leases were read after
-  the group had shown the process' name there. A process that goes on after a lapse has another name: so what it does
-  from then on is safe from whoever took it for gone.
-- Where a server may have lost data, this process' part is restored without events; with events where the process
-  itself stood still so long that others may have said that it is gone.
-- What was left undone is done later, by whichever event loop looks after the rest then.
+delivered by the event loop that has claimed it (``outbox``). What nobody asks for is seen to by ``upkeep``. Knows no
+layer but by what it is given, and no message but events.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import itertools
 import logging
-import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from ..cluster.slots import slot_of
-from ..connection.futures import ignore
-from ..connection.identity import UNKNOWN, ServerIdentity
+from ..connection.identity import ServerIdentity
 from ..hot import Lock
-from ..loops import run_alone
 from ..messages.codec import Codec
 from ..stats import Stats
-from .calls import LOUDLY, QUIETLY, GroupQueue, Operation
+from .calls import GroupQueue, Operation
 from .events import Event, SeenEvents
 from .groups import GroupPresence
 from .keys import PresenceKeys, User, owner_name, owners_in, process_of, user_of
-from .leases import Lapse, Leases
+from .leases import Leases
 from .outbox import Outbox
 from .rules import PresenceRules
-from .scripts import KEPT
+from .upkeep import Upkeep
 
 logger = logging.getLogger("channels_redis_fast")
-
-#: Seconds between two looks at everything at most, and after which something is late that a timer was to do.
-LOOK, LATE = 5.0, 1.0
-
-#: Seconds between two looks of which the second is asked for during the first.
-SOON = 0.01
-
-#: Groups that are asked for with one write.
-MAX_AT_ONCE = 500
-
-#: Renewals of a group's data before they expire.
-RENEWALS = 4
 
 _NO_INFO = b""
 
@@ -86,6 +58,8 @@ class Presences:
     ) -> None:
         self.rules = rules
         self.leases = leases
+        #: Whether a group's key is a Redis channel to which scripts may publish.
+        self.publishes = False
         #: The events that receivers have had.
         self.seen = SeenEvents()
         self._prefix = prefix
@@ -94,41 +68,26 @@ class Presences:
         self.codec = codec
         self._way_to = way_to
         self._send = send
-        self._members = members
+        self.members = members
         self._begin()
-        leases.on_lapse(self._weakly(Presences._lapsed))
-        leases.follow(self._weakly(Presences._look_at_once))
+        leases.on_lapse(self._weakly(lambda self, lapse: self.upkeep.lapsed(lapse)))
+        leases.follow(self._weakly(lambda self: self.upkeep.look_at_once()))
 
     def _begin(self) -> None:
         #: By the group's key.
         self._groups: dict[bytes, GroupPresence] = {}
         self._names: dict[str, GroupPresence] = {}
         self._lock = Lock()
-        self._generation = 0
         self._loops: dict[asyncio.AbstractEventLoop, PresenceLoop] = {}
         #: Those that close, in which nothing is begun any more.
         self._left: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._numbers = itertools.count()
-        #: By shard, or on a cluster by slot: who the server was, and when (monotonic) it was found to be another.
-        self._servers: dict[int, tuple[tuple[bytes, bytes], float]] = {}
-        #: The event loop that looks after everything, and its timer.
-        self._looker: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_looking = self._is_to_look_again = False
-        #: When (monotonic) this process was last seen to run, and when it had stood still.
-        self._looked_at = float("inf")
-        self._stood_still_at = float("-inf")
-        #: When (monotonic) a connection that was lost was there again.
-        self.came_back_at = float("-inf")
-        #: Processes that are gone and whose parts were taken care of, with the deadlines of their leases; and groups
-        #: where that is done once more, and when (monotonic).
-        self._swept: dict[str, float] = {}
-        self._sweep_again: dict[bytes, float] = {}
+        self.upkeep = Upkeep(self)
 
     @property
     def owner(self) -> str:
         """What this process is called in the entries of groups."""
-        return owner_name(self.leases.process, self._generation)
+        return owner_name(self.leases.process, self.upkeep.generation)
 
     # What a layer asks for, in the running event loop.
 
@@ -211,13 +170,22 @@ class Presences:
             *reply, head = await way.call(command, (b"HKEYS", group.keys.head), repeatable=True)
             if is_last or not any(process_of(owner) in deadlines for owner in owners_in(head)):
                 break
-            await self.sweep([group])
+            await self.upkeep.sweep([group])
         return reply
 
     def way_to(self, group: GroupPresence) -> Any:
         """Return what leads to the server of a group, in the running event loop. ``ReferenceError`` if that closes."""
         self._check(asyncio.get_running_loop())
         return self._way_to(group.shard, group.group_key)
+
+    def channel_of(self, group: GroupPresence) -> bytes:
+        """
+        Return the Redis channel on which a script tells a group who has come or left; an empty one for none.
+
+        It makes msgpack, and nobody else's. While members may have to join the group again it tells them nothing.
+        """
+        is_able = self.publishes and self.rules.events and getattr(self.codec, "is_plain", False)
+        return group.group_key if is_able and self.upkeep.pause(group) <= 0 else b""
 
     def clear(self) -> None:
         """Forget everything, since the layer's data are deleted."""
@@ -247,14 +215,7 @@ class Presences:
             if not self._loops:
                 # Nobody receives on these channels any more.
                 self.clear()
-        if self._looker is loop:
-            self._stop_looking()
-            for other in list(self._loops):
-                try:
-                    other.call_soon_threadsafe(self._weakly(Presences._look_from_here))
-                except RuntimeError:
-                    continue
-                break
+        self.upkeep.leave(loop, list(self._loops))
 
     def after_fork(self) -> None:
         """In a forked child: have a part in nothing."""
@@ -262,239 +223,27 @@ class Presences:
 
     def watch(self) -> None:
         """Have the running event loop look after everything, if no other does."""
-        looker = self._looker
-        if looker is None or not looker.is_running():
-            self._look_from_here()
+        self.upkeep.watch()
 
     def came_back(self) -> None:
         """Called when a connection that was lost is there again, in its event loop."""
-        self.came_back_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        if loop is self._looker and self._groups:
-            # When what is known of the server is there.
-            loop.call_soon(self._weakly(Presences._look_soon))
+        self.upkeep.came_back()
 
-    # What processes that are gone have left.
+    # Of what is looked after.
 
-    async def sweep(self, groups: Iterable[GroupPresence]) -> None:
-        """Take care of what processes that are gone have left in groups. Raises redis-py's errors."""
-        await self._sweep([(group.group_key, group.shard, group.name) for group in groups])
+    def records(self) -> list[GroupPresence]:
+        """Return the groups in which this process has a part."""
+        return list(self._groups.values())
 
-    async def _sweep(self, places: Sequence[tuple[bytes, int, str]]) -> set[bytes]:
-        """``sweep``, for groups by key, shard and name, empty where it is not known; return those that had any."""
-        found: list[tuple[GroupPresence, list[bytes]]] = []
-        for start in range(0, len(places), MAX_AT_ONCE):
-            found += await self._owners_of(places[start : start + MAX_AT_ONCE])
-        if not found:
-            return set()
-        # Asked for after the owners were read.
-        deadlines = (await self.leases.read(0)).deadlines
-        loop = asyncio.get_running_loop()
-        swept: set[bytes] = set()
-        changes: list[asyncio.Future[int]] = []
-        for group, owners in found:
-            gone = [owner for owner in owners if self._is_gone(owner, deadlines)]
-            if gone:
-                change: asyncio.Future[int] = loop.create_future()
-                operation = Operation(b"s", change)
-                operation.gone = gone
-                self._here(loop).queue(group).put(operation)
-                changes.append(change)
-                swept.add(group.group_key)
-        for outcome in await asyncio.gather(*changes, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return swept
+    def queue(self, group: GroupPresence) -> GroupQueue:
+        """Return the queue of a group in the running event loop. ``ReferenceError`` if that closes."""
+        return self._here(asyncio.get_running_loop()).queue(group)
 
-    async def _owners_of(self, places: Sequence[tuple[bytes, int, str]]) -> list[tuple[GroupPresence, list[bytes]]]:
-        """Return those groups in which processes have a part that seem to be gone, and who has a part in them."""
-        deadlines = (await self.leases.read()).deadlines
-        groups = [self.group(name, shard, key) for key, shard, name in places]
-        calls = [self.way_to(group).call((b"HGETALL", group.keys.head), repeatable=True) for group in groups]
-        found = []
-        for group, reply in zip(groups, await asyncio.gather(*calls, return_exceptions=True), strict=True):
-            if isinstance(reply, BaseException):
-                logger.debug("Presence in group %r could not be looked after: %s", group.name, reply)
-                continue
-            fields = dict(zip(reply[0][::2], reply[0][1::2], strict=True))
-            owners = owners_in(list(fields))
-            if any(self._is_gone(owner, deadlines) for owner in owners):
-                group.name = group.name or fields.get(b"group", b"").decode(errors="replace")
-                found.append((group, owners))
-        return found
-
-    def _is_gone(self, owner: bytes, deadlines: Any) -> bool:
-        process = process_of(owner)
-        return process in deadlines and process != self.leases.process
-
-    # Looking after everything.
-
-    def _look_from_here(self) -> None:
-        """Have the running event loop look after everything, if no other does."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._left and (self._looker is None or not self._looker.is_running()):
-            self._stop_looking()
-            self._looker = loop
-            self._look_later()
-
-    def _stop_looking(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        self._looker = None
-        self._is_looking = False
-
-    def _look_later(self, delay: float | None = None) -> None:
-        assert self._looker is not None
-        if delay is None:
-            delay = min(LOOK, self.leases.interval)
-        self._timer = self._looker.call_later(delay, self._weakly(Presences._look_soon))
-
-    def _look_soon(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop is not self._looker:
-            return
-        if self._is_looking:
-            self._is_to_look_again = True
-        else:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._is_looking = True
-            run_alone(loop, self._look)
-
-    def _look_at_once(self) -> None:
-        """Called in any event loop when there is something to be seen."""
-        looker = self._looker
-        if looker is not None:
-            with contextlib.suppress(RuntimeError):
-                looker.call_soon_threadsafe(self._weakly(Presences._look_soon))
-
-    async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            now = time.monotonic()
-            self._was_awake(now)
-            self._see_to_groups(now)
-            await self._see_to_processes()
-        except ReferenceError:
-            # The layer was collected, or the event loop closes.
-            if self._looker is loop:
-                self._looker = None
-        except RedisError as error:
-            logger.debug("Presence could not be looked after: %s", error)
-        except Exception:
-            logger.exception("Presence could not be looked after")
-        finally:
-            self._is_looking = False
-            is_again, self._is_to_look_again = self._is_to_look_again, False
-            if self._looker is loop:
-                self._look_later(SOON if is_again else None)
-
-    def _was_awake(self, now: float) -> None:
-        """Take note of how long this process, or its event loop, stood still, if it did."""
-        if now - self._looked_at > self.leases.duration:
-            self._stood_still_at = now
-        self._looked_at = now
-
-    def way_back(self) -> bytes:
-        """
-        Return how lost data are restored: with events if others may have taken this process for gone.
-
-        What this process has under its name from now on is restored; what is left under another is a thing of the past.
-        """
-        now = time.monotonic()
-        self._was_awake(now)
-        self._generation += 1
-        return LOUDLY if now - self._stood_still_at <= self.leases.duration else QUIETLY
-
-    def _see_to_groups(self, now: float) -> None:
-        here = self._here(asyncio.get_running_loop())
-        unreached: dict[int, Any] = {}
-        for group in list(self._groups.values()):
-            group.prune(now)
-            if group.is_empty and not group.is_doubtful:
-                self._let_go_if_unused(group)
-                continue
-            way = self.way_to(group)
-            identity: ServerIdentity = way.identity
-            if identity is UNKNOWN:
-                unreached.setdefault(id(way.dialer), way)
-            elif not group.is_empty and not _is_same(identity, group.server):
-                here.queue(group).restore()
-            for channel in list(group.ending):
-                entry = group.channels.get(channel)
-                here.queue(group).put(Operation(b"l", None, channel, b"" if entry is None else entry.user))
-            for user, waiting in list(group.waiting.items()):
-                if waiting.due < now - LATE:
-                    here.queue(group).put(Operation(b"w", None, user))
-            if group.is_doubtful or group.renewed < now - KEPT / RENEWALS:
-                here.queue(group).put(Operation(b"e"))
-        for way in unreached.values():
-            # Once it is connected, it is known who the server is.
-            way.call((b"PING",), repeatable=True).add_done_callback(ignore)
-
-    async def _see_to_processes(self) -> None:
-        deadlines = (await self.leases.read()).deadlines
-        now = time.monotonic()
-        news = {process for process, deadline in deadlines.items() if self._swept.get(process) != deadline}
-        due = [key for key, at in self._sweep_again.items() if at <= now]
-        if not news and not due:
-            return
-        places = [(group.group_key, group.shard, group.name) for group in list(self._groups.values())]
-        known = {key for key, _, _ in places}
-        places += [(key, shard, "") for shard, key in self._members() if key not in known]
-        if not news:
-            places = [place for place in places if place[0] in due]
-        swept = await self._sweep(places)
-        self._swept = dict(deadlines)
-        for key in due:
-            self._sweep_again.pop(key, None)
-        if news:
-            # What a process had written before it went may come later than the first look.
-            self._sweep_again.update(dict.fromkeys(swept, now + self.leases.duration))
-
-    def _lapsed(self, lapse: Lapse) -> None:
-        """Called in an event loop when this process' lease had run out: what it has a part in may be gone."""
-        self._generation += 1
-        here = self._here(asyncio.get_running_loop())
-        for group in list(self._groups.values()):
-            if not group.is_empty:
-                here.queue(group).restore()
+    def is_closing(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether nothing is begun in an event loop any more."""
+        return loop in self._left
 
     # Called by the queues of an event loop.
-
-    def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
-        """
-        Return for how many milliseconds announcements are put off.
-
-        A server that took another's place may lack users who are present: these are not to be announced again, and
-        processes are given time to restore them.
-        """
-        if not server.run_id:
-            return 0
-        who, now = (server.run_id, server.replication_id), time.monotonic()
-        known = self._servers.get(group.place)
-        if known is None:
-            # Who it was before is not known; that it was away is.
-            known = self._servers[group.place] = (who, self.came_back_at)
-        elif known[0] != who:
-            known = self._servers[group.place] = (who, now)
-        left = self._settling(known[1], now)
-        return int(1000 * left) if left > 0 else 0
-
-    def pause(self, queue: GroupQueue) -> float:
-        """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
-        known = self._servers.get(queue.group.place)
-        changed_at = self.came_back_at if known is None else max(known[1], self.came_back_at)
-        return self._settling(changed_at, time.monotonic())
-
-    @property
-    def settling_time(self) -> float:
-        """Seconds that processes are given to restore their parts."""
-        return min(LOOK, self.leases.interval) + LATE
-
-    def _settling(self, changed_at: float, now: float) -> float:
-        return changed_at + self.settling_time - now
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
         """Called by a timer, when a group is to be told of users whose events may be lost."""
@@ -505,25 +254,14 @@ class Presences:
         for user, info in users.items():
             queue.put(Operation(b"c", None, user, info))
 
-    def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
-        """Called when a group was new to this process."""
-        deadlines = self.leases.look().deadlines
-        if any(self._is_gone(owner, deadlines) for owner in owners):
-            run_alone(asyncio.get_running_loop(), lambda: self._sweep_quietly(group))
-
-    async def _sweep_quietly(self, group: GroupPresence) -> None:
-        try:
-            await self.sweep([group])
-        except (RedisError, ReferenceError) as error:
-            logger.debug("Presence in group %r could not be looked after: %s", group.name, error)
-
     def let_go(self, group: GroupPresence) -> None:
         """Called when a queue of a group has gone."""
         with self._lock:
             group.users -= 1
-        self._let_go_if_unused(group)
+        self.let_go_if_unused(group)
 
-    def _let_go_if_unused(self, group: GroupPresence) -> None:
+    def let_go_if_unused(self, group: GroupPresence) -> None:
+        """Drop the record of a group that has nothing in it, and no queue."""
         with self._lock:
             if not group.users and group.is_empty and not group.is_doubtful:
                 self._drop(group.group_key, group)
@@ -573,7 +311,7 @@ class Presences:
         if here is None:
             self._check(loop)
             here = self._loops[loop] = PresenceLoop(self, loop, str(next(self._numbers)))
-            self._look_from_here()
+            self.upkeep.look_from_here()
         return here
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -628,6 +366,10 @@ class PresenceLoop:
     # What the queues ask for.
 
     @property
+    def came_back_at(self) -> float:
+        return self._presences.upkeep.came_back_at
+
+    @property
     def owner(self) -> str:
         return self._presences.owner
 
@@ -635,21 +377,26 @@ class PresenceLoop:
     def claimant(self) -> str:
         return f"{self._presences.leases.process}/{self._name}"
 
+    def channel_of(self, group: GroupPresence) -> bytes:
+        return self._presences.channel_of(group)
+
     def way_to(self, group: GroupPresence) -> Any:
         return self._presences.way_to(group)
 
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
-        return self._presences.delay_on(group, server)
+        return self._presences.upkeep.delay_on(group, server)
 
-    def way_back(self) -> bytes:
-        return self._presences.way_back()
+    def way_back(self, group: GroupPresence) -> bytes:
+        return self._presences.upkeep.way_back(group)
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
         due = self._presences._weakly(Presences.due)
         self._loop.call_later(max(seconds, 0.0) + 0.005, due, group.group_key, user)
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
-        self._loop.call_later(self._presences.settling_time, self._presences._weakly(Presences.confirm), group, users)
+        self._loop.call_later(
+            self._presences.upkeep.settling_time, self._presences._weakly(Presences.confirm), group, users
+        )
 
     def look_again(self, group: GroupPresence, seconds: float) -> None:
         key = group.group_key
@@ -663,7 +410,7 @@ class PresenceLoop:
         key = queue.group.group_key
         outbox = self._outboxes.get(key)
         if outbox is None:
-            outbox = self._outboxes[key] = Outbox(queue, self._presences)
+            outbox = self._outboxes[key] = Outbox(queue, self._presences.upkeep, self._presences.send_event)
             outbox.put(events)
             # An empty context: this outlives the request that asks for it.
             task = contextvars.Context().run(self._loop.create_task, self._run(key, outbox))
@@ -682,14 +429,13 @@ class PresenceLoop:
             if self._outboxes.get(key) is outbox:
                 del self._outboxes[key]
 
+    def was_lost(self, group: GroupPresence) -> None:
+        self._presences.upkeep.was_lost(group)
+
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
-        self._presences.joined(group, owners)
+        self._presences.upkeep.joined(group, owners)
 
     def is_idle(self, queue: GroupQueue) -> None:
         if self.queues.get(queue.group.group_key) is queue and queue.is_idle:
             del self.queues[queue.group.group_key]
             self._presences.let_go(queue.group)
-
-
-def _is_same(server: ServerIdentity, other: ServerIdentity) -> bool:
-    return server is other or (bool(server.run_id) and server[:2] == other[:2])

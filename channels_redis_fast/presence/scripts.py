@@ -3,8 +3,9 @@ What Lua does to the presence of a group: all changes of one call, and the event
 
 KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of these data, ``since`` when,
 ``server``, its run id, ``fresh`` where nothing was there before, and ``doubt``, until when events may be known
-already; ``of OWNER`` for each process that has a part in it; ``last``, the number of the last event, and ``told``, of
-the last that was delivered; ``claim``, who delivers those in between, and until when (``PROCESS/LOOP MILLISECONDS``).
+already; ``of OWNER`` for each process that has a part in it, and the last epoch in which it said so; ``last``, the
+number of the last event, and ``told``, of the last that was delivered; ``claim``, who delivers those in between, and
+until when (``PROCESS/LOOP MILLISECONDS``).
 Fields of the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the
 user's change waits for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it;
 ``xCHANNEL`` that the channel was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event
@@ -14,17 +15,21 @@ Rules they keep:
 
 - A user is present from the first channel until the last one is gone and the grace time is over; each time that begins
   or ends there is one event, with the next number. Events are delivered in their order, by one claimant at a time. A
-  claim ends when all is delivered, when its time is over, or with its process.
+  claim ends when all is delivered, when its time is over, or with its process. On Pub/Sub an event is published by the
+  script itself, unless it is in doubt, or others are to be delivered before it.
 - What is done twice is the same as done once, and says the same: a call is repeated when its answer was lost.
 - An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another one is
   told so, and nothing is done: it has to restore its part first. What is told then may have been told before, and says
   that it is in doubt.
 - Only processes that are named as gone lose their part.
+- A server that took another's place may lack the last changes, departures among them. So nobody is told who is there
+  by what a process has not confirmed since; and what is said again of somebody is in doubt.
 """
 
 from __future__ import annotations
 
 from ..connection.script import Script
+from .events import FIELD
 
 #: Milliseconds that a claimant has to deliver events; it gets as many again with each that it has delivered.
 CLAIM = 10_000
@@ -41,6 +46,9 @@ DOUBT = 30_000
 #: Seconds for which it is remembered that another process has ended a channel.
 ENDED_KEPT = 86_400
 
+#: What stands before an owner that is only gone if it has not confirmed its part.
+UNLESS_CONFIRMED = b"?"
+
 #: Events that one reply gives at most.
 MAX_EVENTS = 1_000
 
@@ -48,8 +56,9 @@ MAX_EVENTS = 1_000
 #: knows, empty for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to
 #: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or
 #: empty); the grace time and the time for which an announcement is put off, in milliseconds; the name of the group;
-#: owners that are gone, each behind a space; the server's run id, empty where it is not known. Then four for each
-#: operation:
+#: owners that are gone, each behind a space, and behind a question mark those that are if they have not confirmed their
+#: part in this epoch; the server's run id, empty where it is not known; the Redis channel on which the group is told
+#: by the script itself, empty for none. Then four for each operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -60,7 +69,8 @@ MAX_EVENTS = 1_000
 #: - ``z``: what this process has under names that it had before leaves, but for what was restored in this call.
 #: - ``s``: what owners that are gone have left is taken care of.
 #: - ``a`` number epoch: events are delivered up to that one.
-#: - ``c`` user info: the group is told whether the user is there, since events may have been lost.
+#: - ``c`` user info: the group is told whether the user is there, since events may have been lost; 2 where that is not
+#:   certain yet, and is to be asked again.
 #: - ``e``: nothing, but that the data are kept.
 #:
 #: Returns the epoch alone where it is not the one that the caller knows. Else: the epoch; by operation whether there
@@ -101,21 +111,47 @@ end
 local is_lost = known ~= '' and known ~= epoch
 local is_doubtful = mode ~= '' or (found[7] and now < tonumber(found[7]))
 if is_lost and mode == '' then return {epoch} end
-if not found[5] then call('HSET', head, 'of ' .. owner, 1) end
+local confirmed = found[5]
+if confirmed ~= epoch then call('HSET', head, 'of ' .. owner, epoch) end
 local last_before, told_before = last, told
 local results, waits = {}, {}
+
+-- What msgpack makes of an event; false for a number that is none in Lua.
+local function packed(kind, user, info)
+  local pack, name, who = cmsgpack.pack, string.sub(user, 2), '\\192'
+  if string.sub(user, 1, 1) == 's' then
+    who = pack(name)
+  elseif string.sub(user, 1, 1) == 'i' then
+    if string.format('%.0f', tonumber(name)) ~= name then return false end
+    who = pack(tonumber(name))
+  end
+  return '\\133' .. pack('type') .. pack(kind == 'j' and 'presence.join' or 'presence.leave')
+    .. pack('group') .. pack(ARGV[10]) .. pack('user') .. who
+    .. pack('info') .. (info and info ~= '' and string.sub(info, 7) or '\\192')
+    .. pack('FIELD') .. pack(epoch .. '-' .. last)
+end
 
 local function tell(kind, user, info)
   if not has_events then return end
   if is_doubtful then kind = string.upper(kind) end
   last = last + 1
+  -- Where nothing is to be delivered before it, and where nothing prevents it.
+  if ARGV[13] ~= '' and told == last - 1 and (kind == 'j' or kind == 'l') then
+    local message = packed(kind, user, info)
+    if message and type(redis.pcall('PUBLISH', ARGV[13], message)) == 'number' then
+      told = last
+      return
+    end
+  end
   call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
 end
 
 local function others()
   local match, sub, format = string.match, string.sub, string.format
   local operations, process, is_gone = {}, match(claimant, '^[^/]+'), {}
-  for name in string.gmatch(gone, '%S+') do is_gone[name] = true end
+  for mark, name in string.gmatch(gone, '(%??)(%S+)') do
+    is_gone[name] = mark == '' or call('HGET', head, 'of ' .. name) ~= epoch or nil
+  end
 
   local function remind(user, kind, due)
     local at = #waits
@@ -213,12 +249,13 @@ local function others()
     return 1
   end
 
-  function operations.z()
+  function operations.z(_, _, _, stale)
     local all, count = call('HGETALL', channels), 0
     for i = 1, #all, 2 do
       local kind, name, value = sub(all[i], 1, 1), sub(all[i], 2), all[i + 1]
       local by = kind == 'c' and match(value, '^%S+') or kind == 'w' and match(value, ' (.*)$')
-      if by and by ~= owner and match(by, '^(.*)%.') == process then
+      local is_past = by and match(by, '^(.*)%.') == process and (not stale and by ~= owner or stale and stale[by])
+      if is_past then
         if kind == 'c' then
           leave(name, value)
         elseif call('HGET', channels, all[i]) == value then
@@ -271,7 +308,11 @@ local function others()
   function operations.w(user)
     local kind, at, is_own = waiting_for(user)
     if not is_own then return 0 end
-    if at > now then
+    if delay > 0 and at < now + delay then
+      -- What made it void may have been lost, and is restored by then.
+      wait(user, kind, now + delay)
+      return 0
+    elseif at > now then
       remind(user, kind, at)
       return 0
     end
@@ -285,11 +326,29 @@ local function others()
     return 1
   end
 
+  -- The users who have a channel that its process has confirmed in this epoch.
+  local certain
+  local function is_certain(user)
+    if not certain then
+      local all, confirmed_by = call('HGETALL', head), {}
+      for i = 1, #all, 2 do confirmed_by[all[i]] = all[i + 1] == epoch end
+      certain, all = {}, call('HGETALL', channels)
+      for i = 1, #all, 2 do
+        local by, whose = match(all[i + 1], '^(%S+) (.*)$')
+        if sub(all[i], 1, 1) == 'c' and confirmed_by['of ' .. by] then certain[whose] = true end
+      end
+    end
+    return certain[user]
+  end
+
   function operations.c(user, info)
-    local present = call('HGET', users, user)
+    local present, kind = call('HGET', users, user), waiting_for(user)
     if not present then
       tell('L', user, info)
-    elseif waiting_for(user) ~= 'j' then
+    elseif kind == 'l' or (not kind and not is_certain(user)) then
+      -- It is told soon that this user has left. Or that may have been told, and is what the server has lost.
+      return 2
+    elseif not kind then
       tell('J', user, present)
     end
     return 1
@@ -353,7 +412,28 @@ local function others()
 end
 
 local operations
-for at = 13, #ARGV, 4 do
+local owners = {}
+if known == '' or mode ~= '' then
+  local all, process, stale = call('HGETALL', head), string.match(claimant, '^[^/]+'), {}
+  for i = 1, #all, 2 do
+    local name = string.match(all[i], '^of (.*)$')
+    local is_own = name and string.match(name, '^(.*)%.') == process
+    if is_own and known == '' and (name == owner and confirmed or all[i + 1]) ~= epoch then
+      -- It knows of nothing here: what it has left there is what the server has lost the end of.
+      stale[name] = true
+    end
+    if is_own and name ~= owner and (stale[name] or mode ~= '') then
+      call('HDEL', head, all[i])
+    elseif name then
+      owners[#owners + 1] = name
+    end
+  end
+  if next(stale) then
+    operations = others()
+    operations.z(nil, nil, nil, stale)
+  end
+end
+for at = 14, #ARGV, 4 do
   local kind, result = ARGV[at], nil
   if kind == 'j' and delay == 0 then
     local channel, user = ARGV[at + 1], ARGV[at + 2]
@@ -373,19 +453,7 @@ for at = 13, #ARGV, 4 do
 end
 
 if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
-local reply = {epoch, results, waits, {}, 0}
-if known == '' or mode ~= '' then
-  local owners, process = reply[4], string.match(claimant, '^[^/]+')
-  for _, field in ipairs(call('HKEYS', head)) do
-    local name = string.match(field, '^of (.*)$')
-    if name and name ~= owner and string.match(name, '^(.*)%.') == process then
-      -- What this process was called has nothing any more: all was restored.
-      call('HDEL', head, field)
-    elseif name then
-      owners[#owners + 1] = name
-    end
-  end
-end
+local reply = {epoch, results, waits, owners, 0}
 if last > told then
   local who, till = string.match(claim or '', '^(%S+) (%d+)$')
   local is_free = not who or who == claimant or now > tonumber(till)
@@ -418,6 +486,7 @@ else
 end
 return reply
 """.replace("MAX_EVENTS", str(MAX_EVENTS))
+    .replace("FIELD", FIELD)
     .replace("CLAIM)", f"{CLAIM})")
     .replace("LATE", str(LATE))
     .replace("DOUBT", str(DOUBT))

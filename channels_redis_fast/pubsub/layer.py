@@ -141,6 +141,8 @@ class RedisPubSubChannelLayer(RedisLayer):
                 "use a host other than a cluster."
             )
         self.sharded = on_cluster or bool(sharded)
+        if self._presences is not None:
+            self._presences.publishes = not self.sharded
         self._limits = self._make_room()
 
     # Channels.

@@ -302,3 +302,32 @@ async def test_a_flush_leaves_leases_alone(make: Make, raw: Any, prefix: str) ->
     assert set(deadlines(raw, prefix)) == {process}
     await within(layer._leases.read(0))
     assert not told
+
+
+async def test_a_reading_is_no_older_than_was_asked_for(new_loop: Callable[[], Any]) -> None:
+    """Though another event loop of the process has asked since: what is under way in this one was asked before."""
+
+    class Way:
+        def __init__(self) -> None:
+            self.calls: list[Any] = []
+
+        def at(self, key: bytes) -> Way:
+            return self
+
+        def submit(self, call: Any) -> None:
+            self.calls.append(call)
+
+    found, way, other = leases.Leases(30, b"prefix", "process", 60), Way(), new_loop()
+    loop = asyncio.get_running_loop()
+    found.enter(loop, way)
+    found.enter(other, way)
+    found.look()
+    asked = time.monotonic()
+    await until(lambda: time.monotonic() - asked > 0.02)
+    found._ask(other)
+    reading = await started(found.read(0.01))
+    way.calls[0]._future.set_result(leases.LeaseReading({"older": 0.0}, 1.0, 0.0))
+    await until(lambda: reading.done() or len(way.calls) == 3)
+    way.calls[-1]._future.set_result(leases.LeaseReading({"newer": 0.0}, 2.0, 0.0))
+    assert set((await within(reading)).deadlines) == {"newer"}
+    other.close()

@@ -194,6 +194,45 @@ async def test_events(make: Make) -> None:
         await listener.end()
 
 
+@pytest.mark.parametrize("user", ["ada", "\u00e4" * 40, "x" * 300, "y" * 70_000, 0, -7, 2**53 - 1, 2**53 + 1, 2**70])
+@pytest.mark.parametrize("info", [None, {"n": 1}, [1.5, "x" * 100], "", b"\xc1"])
+async def test_scripts_publish_what_processes_would(make_pubsub: Make, user: Any, info: Any) -> None:
+    layer, other = (make_pubsub(presence=PRESENCE) for _ in range(2))
+    listener = await listen(other)
+    channel = await joined(layer, user, info=info)
+    await layer.presence_leave("room", channel)
+    await listener.heard(("join", user), ("leave", user))
+    for kind in ("join", "leave"):
+        message = {"type": f"presence.{kind}", "group": "room", "user": user, "info": info}
+        assert message in listener.messages
+    await listener.end()
+
+
+async def test_an_event_on_one_server_is_one_call(own_server: Callable[..., Server], make_pubsub: Make) -> None:
+    """No claim, and nothing to be taken over. Where the script may not publish, the process does."""
+    server = own_server()
+    options = {"hosts": [server.url], "presence": PRESENCE | {"lease": 30}}
+    layer, other = make_pubsub(**options), make_pubsub(**options)
+    listener = await listen(other)
+    await joined(layer, "ada")
+    with redis.Redis.from_url(server.url) as raw:
+
+        def calls() -> int:
+            return int(raw.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+        channel = await layer.new_channel()
+        before = calls()
+        await layer.presence_join("room", channel, "bob")
+        await listener.heard(("join", "ada"), ("join", "bob"))
+        assert calls() == before + 1
+        assert not raw.hexists(raw.keys("*presence-head*")[0], "claim")
+        layer._presences.channel_of = lambda group: b"\xffrefused"
+        raw.execute_command("ACL", "SETUSER", "default", "resetchannels", "&test*")
+        await joined(layer, "carol")
+        await listener.heard(("join", "ada"), ("join", "bob"), ("join", "carol"))
+    await listener.end()
+
+
 async def test_no_events(make: Make) -> None:
     layer = make(presence=PRESENCE | {"events": False})
     listener = await listen(layer)

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from bench.server import Server
+from channels_redis_fast.presence.calls import LOUDLY, QUIETLY
 from tests.core.helpers import started, until, within
 from tests.presence.attending import PRESENCE, Attender, joined, listen
 from tests.presence.leasing import run_out
@@ -164,6 +165,23 @@ async def test_a_server_that_comes_back_empty(own_server: OwnServer, make: Make)
     await listener.end()
 
 
+async def test_who_stood_still_some_time_ago(make: Make) -> None:
+    """What is lost is restored with events once, in each group, however long after that, and as ever from then on."""
+    layer = make(presence=PRESENCE | {"lease": 3})
+    await joined(layer, "ada")
+    group, upkeep = layer._presences.find("room"), layer._presences.upkeep
+    assert upkeep.way_back(group) == QUIETLY
+    upkeep._looked_at -= 100
+    assert upkeep.way_back(group) == LOUDLY
+    # As long as the group has not answered since.
+    upkeep._stood_still_at -= 50
+    group.renewed -= 60
+    assert upkeep.way_back(group) == LOUDLY
+    upkeep._stood_still_at += 50
+    await within(layer._presences.change(group, b"e"))
+    assert upkeep.way_back(group) == QUIETLY
+
+
 async def test_who_comes_before_others_are_back(own_server: OwnServer, make: Make) -> None:
     """A user who was present before the server lost everything has not come by a channel that is new."""
     server = own_server()
@@ -172,14 +190,14 @@ async def test_who_comes_before_others_are_back(own_server: OwnServer, make: Mak
     await joined(layer, "ada")
     await listener.heard(("join", "ada"))
     # The other process is not back when the new channel comes.
-    restore = layer._presences._see_to_groups
-    layer._presences._see_to_groups = lambda now: None
+    restore = layer._presences.upkeep._see_to_groups
+    layer._presences.upkeep._see_to_groups = lambda now: None
     layer._leases._callbacks.clear()
     await in_thread(server.restart)
     channel = await within(joined(other, "ada"))
     await joined(other, "bob")
     assert listener.events == [("join", "ada")]
-    layer._presences._see_to_groups = restore
+    layer._presences.upkeep._see_to_groups = restore
     await until(lambda: ("join", "bob") in listener.events)
     await other.presence_leave("room", channel)
     await listener.heard(("join", "ada"), ("join", "bob"))
