@@ -75,17 +75,20 @@ class Tenancy:
 
     async def disconnect(self) -> None:
         """Close the sockets, in this loop."""
-        if self._closing is None:
-            self._closing = _start(self.loop, self._state.disconnect())
-            self._closing.add_done_callback(self._closed)
-        await asyncio.shield(self._closing)
+        while True:
+            if self._closing is None or self._closing.done():
+                self._closing = _start(self.loop, self._state.disconnect())
+                self._closing.add_done_callback(self._closed)
+            if await _is_whole(self._closing):
+                return
 
     async def retire(self) -> None:
         """Close for good, in this loop, after a close that is under way."""
-        # One that was cancelled, as all tasks of a loop may be, has left something open.
-        if self._retiring is None or self._retiring.cancelled():
-            self._retiring = _start(self.loop, self._retire())
-        await asyncio.shield(self._retiring)
+        while True:
+            if self._retiring is None or self._retiring.cancelled():
+                self._retiring = _start(self.loop, self._retire())
+            if await _is_whole(self._retiring):
+                return
 
     def leave(self) -> None:
         """Have the layer forget this loop, which closes."""
@@ -99,7 +102,8 @@ class Tenancy:
         self._collected.detach()
 
     def _closed(self, closing: asyncio.Task[None]) -> None:
-        self._closing = None
+        if self._closing is closing:
+            self._closing = None
 
     async def _retire(self) -> None:
         if self._closing is not None:
@@ -214,6 +218,20 @@ def serves_others(loop: asyncio.AbstractEventLoop) -> None:
 def _start(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     # An empty context: this outlives the request that asks for it.
     return contextvars.Context().run(loop.create_task, coroutine)
+
+
+async def _is_whole(shared: asyncio.Task[None]) -> bool:
+    """
+    Wait for a task that others may wait for, too; return False if it was cancelled. Raises what it raised.
+
+    All tasks of a loop may be cancelled, and what was being closed is open then. That ends the callers of that moment,
+    which are tasks themselves, and nobody who comes while it takes effect.
+    """
+    await asyncio.wait([shared])
+    if shared.cancelled():
+        return False
+    shared.result()
+    return True
 
 
 _alone: set[asyncio.Task[None]] = set()

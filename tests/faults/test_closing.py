@@ -72,6 +72,25 @@ async def test_a_close_that_is_given_up(make: Make, own_server: Any, how: str) -
     assert await within(receiving) == {"n": 2}
 
 
+async def test_a_close_that_comes_while_another_is_being_cancelled(make: Make, own_server: Any) -> None:
+    """All tasks are cancelled, the closing one too: who closes after that is not, and has everything closed."""
+    server = own_server()
+    layer = make(hosts=[server.url])
+    channel = await layer.new_channel()
+    receiving = await started(layer.receive(channel))
+    await layer.send("other", {"n": 0})
+    with stopped(server):
+        sending = await started(layer.send("other", {"n": 1}))
+        closed = await started(layer.close_pools())
+        for task in asyncio.all_tasks() - {asyncio.current_task(), receiving}:
+            task.cancel()
+        again = asyncio.ensure_future(layer.close_pools())
+        await asyncio.wait([closed, sending])
+    await within(again)
+    await within(layer.send(channel, {"n": 2}))
+    assert await within(receiving) == {"n": 2}
+
+
 async def test_closes_at_once_are_one(make: Make, redis_server: Any, prefix: str) -> None:
     """One producer, one consumer, and two who close: the second does not close what the first has opened again."""
     layer = make()
