@@ -153,7 +153,7 @@ class Presences:
                     present[user] = self._info(group.name, info)
             except ValueError:
                 self._stats.undecodable += 1
-                logger.error("Skipped a user in the presence of group %r that is none: %r", group.name, field)
+                logger.error("Skipped an invalid user in the presence of group %r: %r", group.name, field)
         return present
 
     async def count(self, group: GroupPresence) -> int:
@@ -273,7 +273,7 @@ class Presences:
     async def send_event(self, queue: GroupQueue, event: Event) -> None:
         """Tell a group of an event. Raises what prevents it."""
         if not event.kind:
-            logger.error("Skipped an event in the presence of group %r that is none: %r", queue.group.name, event.info)
+            logger.error("Skipped an invalid event in the presence of group %r: %r", queue.group.name, event.info)
             return
         group = queue.group
         self._check(asyncio.get_running_loop())
