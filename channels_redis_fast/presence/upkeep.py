@@ -322,10 +322,13 @@ class Upkeep:
         swept = await self._sweep(places)
         self._swept = dict(deadlines)
         for key in due:
-            self._sweep_again.pop(key, None)
+            # Meanwhile a server may have taken another's place.
+            if self._sweep_again[key] <= now:
+                del self._sweep_again[key]
         if news:
             # What a process had written before it went may come later than the first look.
-            self._sweep_again.update(dict.fromkeys(swept, now + self.leases.duration))
+            for key in swept:
+                self._sweep_later(key, now + self.leases.duration)
 
     def lapsed(self, lapse: Lapse) -> None:
         """Called in an event loop when this process' lease had run out: what it has a part in may be gone."""
@@ -364,8 +367,10 @@ class Upkeep:
 
     def was_lost(self, group: GroupPresence) -> None:
         """Called when a server took another's place: it may lack departures that no process remembers."""
-        at = time.monotonic() + self.silence + LATE
-        self._sweep_again[group.group_key] = max(at, self._sweep_again.get(group.group_key, at))
+        self._sweep_later(group.group_key, time.monotonic() + self.silence + LATE)
+
+    def _sweep_later(self, key: bytes, at: float) -> None:
+        self._sweep_again[key] = max(at, self._sweep_again.get(key, at))
 
     @property
     def silence(self) -> float:
