@@ -323,8 +323,8 @@ class Upkeep:
         self._swept = dict(deadlines)
         for key in due:
             # Meanwhile a server may have taken another's place.
-            if self._sweep_again[key] <= now:
-                del self._sweep_again[key]
+            if self._sweep_again.get(key, now) <= now:
+                self._sweep_again.pop(key, None)
         if news:
             # What a process had written before it went may come later than the first look.
             for key in swept:
