@@ -407,7 +407,7 @@ class RedisChannelLayer(RedisLayer):
         if leases is not None and (state.judged_by is not leases.reading or monotonic() >= leases.fresh_until):
             self._judge(state, leases)
         limit = int(time.time()) - self.group_expiry
-        target = Group(group, self._group_key(group), self.consistent_hash(group), limit, excluded)
+        target = Group(group, self._group_key(group), self._shard_of(group, self.ring_size), limit, excluded)
         if self._histories is not None:
             message = without_position(message)
             stream = self._histories.find(group, target.key)

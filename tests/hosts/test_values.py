@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -320,17 +320,14 @@ def test_what_was_meant(kind: str, hosts: Any, meant: str) -> None:
         [["localhost", "6379"], ("localhost", 6380)],
         ["redis://localhost", ("localhost", 6379)],
         (["localhost", 6379],),
-        iter([("localhost", 6379)]),
         ({"address": "redis://localhost"},),
     ],
     ids=str,
 )
+@pytest.mark.parametrize("make", [list, iter])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_what_channels_redis_takes_is_taken(kind: str, hosts: Any) -> None:
-    if not isinstance(hosts, Iterator):
-        LAYERS[kind](hosts=hosts)
-    else:
-        assert LAYERS[kind](hosts=iter([("localhost", 6379)])).ring_size == 1
+def test_what_channels_redis_takes_is_taken(kind: str, make: Callable[[Any], Any], hosts: Any) -> None:
+    assert LAYERS[kind](hosts=make(hosts)).ring_size == len(hosts)
 
 
 ALL = {**LAYERS, "memory": InMemoryChannelLayer}
