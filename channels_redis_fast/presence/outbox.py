@@ -78,14 +78,16 @@ class Outbox:
                 return
             before = outages.came_back_at
             outcomes = await asyncio.gather(*(self._send(queue, event) for event in events), return_exceptions=True)
-            failed = [
+            results = [
                 (event, error)
                 for event, error in zip(events, outcomes, strict=True)
-                if isinstance(error, BaseException) and not self._is_given_up(event, error, refusals)
+                if not isinstance(error, BaseException) or not self._is_given_up(event, error, refusals)
             ]
             if outages.came_back_at != before:
                 # The server may have had no members to send to. Who has got an event does not hear it again.
+                events = [event for event, _ in results]
                 continue
+            failed = [(event, error) for event, error in results if isinstance(error, BaseException)]
             if not failed:
                 return
             events = [event for event, _ in failed]

@@ -126,6 +126,7 @@ def test_looks_that_find_nothing_become_rare_until_one_finds_something() -> None
     assert looks(EMPTY_LOOKS + 1, 0) == [True] * EMPTY_LOOKS + [False]
 
 
+@pytest.mark.single_server("on a cluster each look is for many keys, and is what a key is read with")
 async def test_messages_one_at_a_time_are_not_looked_behind_each_time(make_layer: MakeLayer, raw: redis.Redis) -> None:
     layer = make_layer()
     channel = await layer.new_channel()
