@@ -111,7 +111,8 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
         presences = self._make_presences(rules)
         if presences is not None:
             self._presences = presences
-        #: The state of this layer in each event loop; and for which loops calls use that state directly.
+        #: This layer's state in each event loop; and the router, which decides whether a loop's calls use it or the
+        #: hub.
         self._loops: LoopStates[Any] = LoopStates(weakly(self._first_use))
         self._router: CallRouter[Any] = CallRouter(self._loops, rule)
         on_fork(self)

@@ -5,7 +5,7 @@ Every send to an empty key is followed by an announcement on the key's sharded c
 at the key, and keeps looking until it is empty. Messages of a specific key are read with ZRANGE, delivered, and removed
 with the next look; messages of a general channel are popped one at a time. This class replaces ``pump.Pump`` of a
 single server. Knows keys and members. What is in a member, and who gets it, is up to the receiver; which server has a
-key, is up to the cluster.
+key is up to the cluster.
 
 Rules kept here:
 

@@ -71,17 +71,17 @@ class RedisChannelLayer(RedisLayer):
     str that every key begins with. ``expiry``: lifetime of a message in seconds. ``group_expiry``: lifetime of a group
     membership in seconds. ``capacity``: number of messages that a channel's key can hold; ``channel_capacity``: dict of
     globs or compiled ``re`` patterns to capacities, the first match wins. ``symmetric_encryption_keys``: list of str or
-    bytes. ``random_prefix_length``: number of random bytes that make equal messages distinct. ``serializer_format``: a
-    name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived event loops go through the process' I/O
-    thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds that a call of ``layer.sync`` may take;
-    None means as long as the layer itself waits. ``restore_groups``: bool, whether the memberships of this process'
-    channels are restored when a server comes back without them. ``history``: dict of globs or compiled ``re`` patterns
-    of group names to ``{"size": messages, "ttl": seconds}``: how much of these groups is kept for clients that were
-    away; the first match wins. ``lease``: duration in seconds of each process' lease, which tells live processes from
-    dead ones; None disables leases. ``presence``: ``{"lease": seconds, "grace": seconds, "events": bool}``, each
-    optional: users can be present in groups, and stay present for the grace time after their last channel has left;
-    groups are notified. None disables presence. ``on_drain``: type of the message that each specific channel of this
-    process receives when the layer is drained (see ``drain``).
+    bytes. ``random_prefix_length``: length in bytes of the prefix that makes equal messages distinct.
+    ``serializer_format``: a name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived event loops go
+    through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds that a call of
+    ``layer.sync`` may take; None means as long as the layer itself waits. ``restore_groups``: bool, whether the
+    memberships of this process' channels are restored when a server comes back without them. ``history``: dict of globs
+    or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``: how much of these groups is
+    kept for clients that were away; the first match wins. ``lease``: duration in seconds of each process' lease, which
+    tells live processes from dead ones; None disables leases. ``presence``: ``{"lease": seconds, "grace": seconds,
+    "events": bool}``, each optional: users can be present in groups, and stay present for the grace time after their
+    last channel has left; groups are notified. None disables presence. ``on_drain``: type of the message that each
+    specific channel of this process receives when the layer is drained (see ``drain``).
 
     Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """
@@ -341,9 +341,8 @@ class RedisChannelLayer(RedisLayer):
         """
         Add a channel to a group as ``group_add`` does, and return what it has missed since a position.
 
-        Whatever is sent to the group is either in the history that is returned, or delivered to the channel; or in
-        neither, if it excludes the channel. None for ``since`` returns all that is kept. ``History`` says what
-        ``complete`` means.
+        Each message to the group is either in the returned history or delivered to the channel; neither, if it excludes
+        the channel. If ``since`` is None, the whole kept history is returned. ``History`` says what ``complete`` means.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -470,9 +469,9 @@ class RedisChannelLayer(RedisLayer):
         Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` if SCAN or UNLINK is refused.
         """
         self._memberships.clear()
-        # Spared are wake-up tokens on their way to receivers: they are not data, and without its token a receiver would
-        # sleep on. Also the marker that shows whether a server has lost its data, since a flush is no such loss, and
-        # the leases of processes, which stay valid.
+        # Wake-up tokens on their way to receivers are spared: they are not data, and without its token a receiver would
+        # not wake up. So are the marker that shows whether a server has lost its data, because a flush does not count
+        # as a loss, and the leases of processes, which stay valid.
         spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch", leases_key(self._key_prefix))
         if self._presences is not None:
             self._presences.clear()

@@ -9,8 +9,8 @@ Rules kept here:
 - A process is dead when its lease is overdue by at least the expiry of messages: if it resumes after all, every message
   that it would find has expired by then. A process without a lease is never dead: it runs channels_redis, or a layer
   without leases.
-- Its channels are removed from groups ``REMOVE_AFTER`` lease durations later. If the process resumes, it adds them
-  again; scores tell those added before from those added since.
+- The channels of a dead process are removed from groups ``REMOVE_AFTER`` lease durations later. If the process resumes,
+  it adds them again; scores tell those added before from those added since.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Liveness:
 
     def may_be_removed(self, overdue: float) -> bool:
         """Whether others may have removed the channels of a process whose lease was ``overdue`` seconds late."""
-        # Clocks differ, so assume it one lease duration earlier than they do it.
+        # Clocks differ, so the limit is one lease duration earlier than theirs.
         return overdue >= self._remove_after - self._leases.duration
 
     def _judge(self, reading: LeaseReading) -> DeadProcesses:

@@ -14,8 +14,7 @@ Rules kept here:
 - A message that was delivered before the connection was lost is not delivered again, even if the next server still has
   it: a promoted replica that did not get the removal. This holds for specific keys. On a general channel, another
   process may get the message; and equal messages without a random prefix cannot be told apart.
-- The next wait begins after the receivers that this one woke have run once, so that the pump knows whether they want
-  more.
+- The next wait begins after the receivers woken by the last one have run once: then it is known whether they want more.
 """
 
 from __future__ import annotations

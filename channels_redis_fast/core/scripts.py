@@ -174,7 +174,7 @@ if digest ~= ARGV[3] then return members end
 )
 
 #: The same for a cluster, where receivers do not wait in Redis: a send that finds a key empty announces on the key's
-#: sharded channel that it no longer is empty. Receivers look until a key is empty, so no other send needs an
+#: sharded channel that it is no longer empty. Receivers look until a key is empty, so no other send needs an
 #: announcement.
 SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
     Script(_written_out(_SEND, _ANNOUNCE)),
