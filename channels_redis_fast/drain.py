@@ -1,14 +1,14 @@
 """
-The drain of a layer before its process ends: which channels were told to go, and what still runs. No I/O.
+The drain of a layer before its process ends: which channels were told to leave, and what still runs. No I/O.
 
-``Drain`` is what a layer remembers; the layers say who receives. ``HANDLERS`` is what runs in this process for clients
-and jobs, as far as somebody counts it (``deploy``). Knows neither layers nor servers.
+``Drain`` is a layer's record; the layers report who receives. ``HANDLERS`` is what runs in this process for clients and
+jobs, as far as it is counted (``deploy``). Does not know layers or servers.
 
 Rules kept here:
 
 - Each channel is told once, however often the layer is drained.
-- The shares of channels that are told together are spread evenly over the time that is left, in random order.
-- After the deadline nothing is remembered any more, so that a process that goes on does not grow.
+- Channels that are told together are spread evenly over the remaining time, in random order.
+- After the deadline nothing more is recorded, so that the memory of a process that keeps running does not grow.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from contextvars import ContextVar
 from random import Random
 from typing import Any
 
-#: Seconds between two looks at whether anybody is left.
+#: Seconds between two checks whether anybody is left.
 LOOK = 0.05
 
-#: A channel and what it is told.
+#: A channel and the message for it.
 Notice = tuple[str | list[str] | None, dict[str, Any]]
 
 
@@ -32,30 +32,33 @@ class Drain:
     """
     The drain of one layer in one process.
 
-    ``kind``: the type of the message that channels get, None if they get none.
+    ``kind``: the type of the message that channels receive, None if they receive none.
     """
 
     def __init__(self, kind: str | None) -> None:
         self.kind = kind
-        #: Until when (monotonic) channels are told, and waited for.
+        #: Until when (monotonic) channels are told and waited for.
         self.deadline = time.monotonic()
-        #: Channels that were received on since it began, and whose receiver has not left. Changed without the lock, by
-        #: calls that are atomic: a receiver may be ended by the garbage collector.
+        #: Channels that were received on since the drain began, and whose receiver has not left. Changed without the
+        #: lock, by atomic calls: the garbage collector may end a receiver.
         self.present: set[str] = set()
         self._told: set[str] = set()
         self._lock = threading.Lock()
-        # Of its own: sites seed the global one, and so would spread alike in all processes.
+        # A separate generator: an application may seed the global one, and all processes would then spread in the same
+        # way.
         self._random = Random(os.urandom(16))
 
     def extend(self, over: float) -> float:
-        """Have it last ``over`` seconds from now, if it would end before; return when these have passed."""
+        """
+        Extend the drain to ``over`` seconds from now, unless it lasts longer already. Return when these seconds end.
+        """
         until = time.monotonic() + over
         with self._lock:
             self.deadline = max(self.deadline, until)
         return until
 
     def arrived(self, channels: Collection[str]) -> list[Notice]:
-        """Called with channels that somebody receives on; return what those get that were not told yet."""
+        """Called with channels that somebody receives on. Return the messages for those that were not told yet."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             return []
@@ -73,7 +76,7 @@ class Drain:
             ]
 
     def left(self, channel: str) -> None:
-        """Called when a receiver has left. In the middle of anything, in any thread."""
+        """Called when a receiver has left: at any point, in any thread."""
         self.present.discard(channel)
 
 
@@ -81,39 +84,41 @@ _own: ContextVar[object] = ContextVar("channels_redis_fast.drain.own", default=N
 
 
 class RunningHandlers:
-    """What runs in this process for clients and jobs. For any thread."""
+    """What runs in this process for clients and jobs. Thread-safe."""
 
     def __init__(self) -> None:
-        #: Whether all connections of the process are counted here, so that no channel has a consumer beside them.
+        #: Whether all connections of the process are counted here, so that no channel has an uncounted consumer.
         self.are_counted = False
         self._running: set[object] = set()
 
     def begin(self) -> object:
-        """Called when something begins to run; return what ``end`` takes. Code that it runs does not wait for it."""
+        """
+        Called when a handler begins to run. Return the argument for ``end``. Code that it runs does not wait for it.
+        """
         handler = object()
         self._running.add(handler)
         _own.set(handler)
         return handler
 
     def pause(self, handler: object) -> None:
-        """Called when it does nothing but wait for its next job."""
+        """Called when a handler only waits for its next job."""
         self._running.discard(handler)
 
     def go_on(self, handler: object) -> None:
-        """Called when it has a job again."""
+        """Called when a handler has a job again."""
         self._running.add(handler)
 
     def end(self, handler: object) -> None:
-        """Called when it has ended."""
+        """Called when a handler has ended."""
         self._running.discard(handler)
 
     def are_running(self) -> bool:
-        """Return whether anything runs but what asks."""
+        """Return whether any handler runs other than the calling one."""
         own = _own.get()
         return len(self._running) > (own in self._running)
 
     def forget(self) -> None:
-        """In a forked child: what runs is the parent's."""
+        """In a forked child: forget the parent's handlers."""
         self.__init__()  # type: ignore[misc]
 
 

@@ -1,13 +1,13 @@
 """
-What a layer has in each event loop, and the moments when it has to let go: close, loop close, collection and fork.
+Manages a layer's state in each event loop, and when it must be released: close, loop close, garbage collection, fork.
 
-Knows what a layer has in a loop only as a thing to make and to close.
+Knows the state only as an object to make and to close.
 
 Rules kept here:
 
-- What a layer has in a loop is closed by one task at a time, which all who ask for it wait for, and which goes on when
-  they are cancelled.
-- Nothing here keeps a layer alive. What a collected layer leaves behind is closed by its loop.
+- A layer's state in a loop is closed by one task at a time. All callers wait for that task, and it continues if they
+  are cancelled.
+- Nothing here keeps a layer alive. The state that a collected layer leaves behind is closed by its loop.
 - Whatever happens while connections are closed, ``loop.close()`` closes the loop.
 """
 
@@ -31,38 +31,38 @@ from .process import FORKED, Process, current_number
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds that the end of an event loop waits for a close that is under way.
+#: Seconds that closing an event loop waits for a close that is under way.
 CLOSING_TIMEOUT = 5.0
 
 
 class Closable(Protocol):
-    """A connection, or several."""
+    """One or more connections."""
 
     @property
     def is_open(self) -> int:
-        """How many sockets there are."""
+        """How many sockets are open."""
 
     async def aclose(self) -> None: ...
 
 
 class LoopState(Protocol):
-    """What a layer has in one event loop."""
+    """The state of a layer in one event loop."""
 
     def connections(self) -> Sequence[Closable]:
-        """Return all connections, those without a socket too."""
+        """Return all connections, including those without a socket."""
 
     async def disconnect(self) -> None:
-        """Close the sockets; they are opened again when they are needed, at once by those who wait."""
+        """Close the sockets. They are opened again when needed, immediately if something is waiting."""
 
     async def retire(self) -> None:
-        """Close for good, since the event loop closes, or the layer was garbage-collected."""
+        """Close permanently, because the event loop closes or the layer was garbage-collected."""
 
 
 State = TypeVar("State", bound=LoopState)
 
 
 class Tenancy:
-    """What one layer has in one event loop, and the close of it that is under way."""
+    """One layer's state in one event loop, and the close that is under way."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, state: LoopState, states: LoopStates[Any]) -> None:
         self.loop = loop
@@ -83,7 +83,7 @@ class Tenancy:
                 return
 
     async def retire(self) -> None:
-        """Close for good, in this loop, after a close that is under way."""
+        """Close permanently, in this loop, after any close that is under way."""
         while True:
             if self._retiring is None or self._retiring.cancelled():
                 self._retiring = _start(self.loop, self._retire())
@@ -91,14 +91,14 @@ class Tenancy:
                 return
 
     def leave(self) -> None:
-        """Have the layer forget this loop, which closes."""
+        """Make the layer forget this loop, which closes."""
         self._collected.detach()
         states = self._states()
         if states is not None:
             states.forget_loop(self.loop)
 
     def forget(self) -> None:
-        """In a forked child: do nothing any more."""
+        """In a forked child: never close anything."""
         self._collected.detach()
 
     def _closed(self, closing: asyncio.Task[None]) -> None:
@@ -118,7 +118,7 @@ class Tenancy:
             await asyncio.gather(*(each.aclose() for each in self._state.connections()), return_exceptions=True)
 
     def _retire_later(self) -> None:
-        # The garbage collector may be in any thread, in the middle of anything. A loop that is closed has closed it.
+        # The garbage collector may run in any thread, at any point. A closed loop has already closed the state.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(run_alone, self.loop, self._retire_collected)
 
@@ -129,7 +129,7 @@ class Tenancy:
 
 
 class LoopStates(dict[asyncio.AbstractEventLoop, State]):
-    """The states of one layer by event loop; one that is missing is made."""
+    """The states of one layer by event loop, made when first needed."""
 
     def __init__(self, make_state: Callable[[asyncio.AbstractEventLoop], State]) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         self._followers: list[dict[asyncio.AbstractEventLoop, State]] = []
 
     def also_forget(self, follower: dict[asyncio.AbstractEventLoop, State]) -> None:
-        """Have a dict that shows some of these states forget them when they are forgotten here."""
+        """Make a dict that contains some of these states forget them when they are forgotten here."""
         self._followers.append(follower)
 
     def __missing__(self, loop: asyncio.AbstractEventLoop) -> State:
@@ -151,12 +151,12 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
         return state
 
     async def disconnect(self) -> None:
-        """Close the sockets of all running loops; this returns when the calling loop's and the hub's are closed."""
+        """Close the sockets of all running loops. Returns when those of the calling loop and of the hub are closed."""
         here = asyncio.get_running_loop()
         awaited = []
         for loop in list(self):
             if loop is not here and loop.is_running():
-                # A loop of the site's own is not waited for: it may be waiting for this one.
+                # Do not wait for a loop of the application: it may be waiting for this one.
                 closing = asyncio.run_coroutine_threadsafe(self.disconnect_here(), loop)
                 if loop in _serving:
                     awaited.append(asyncio.wrap_future(closing))
@@ -171,7 +171,7 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
             await tenancy.disconnect()
 
     def forget_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Forget what the layer has in a loop that is about to close."""
+        """Forget the layer's state in a loop that is about to close."""
         self.pop(loop, None)
         self._tenancies.pop(loop, None)
         for follower in self._followers:
@@ -179,10 +179,10 @@ class LoopStates(dict[asyncio.AbstractEventLoop, State]):
 
     def forget(self) -> None:
         """
-        In a forked child: let go of the parent's states without touching their sockets.
+        In a forked child: drop the parent's states without touching their sockets.
 
-        They stay referenced until the process ends: a destructor would close a transport, and with it take the parent's
-        socket out of the epoll set that both share, or send a TLS goodbye in the parent's name.
+        They stay referenced until the process ends: a destructor would close a transport, and thereby remove the
+        parent's socket from the shared epoll set, or send a TLS close_notify in the parent's name.
         """
         never_collect(dict(self))
         for tenancy in self._tenancies.values():
@@ -197,35 +197,35 @@ _inherited: list[Any] = []
 
 
 def never_collect(inherited: Any) -> None:
-    """In a forked child: keep something of the parent's from being destroyed."""
+    """In a forked child: prevent an object of the parent from being destroyed."""
     _inherited.append(inherited)
 
 
-#: What there is to close with each loop.
+#: What to close with each loop.
 _tenancies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Tenancy]] = weakref.WeakKeyDictionary()
 _serving: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
-#: In a child that was forked without the hooks of ``os.register_at_fork``: its parent's loops. The parent uses the same
+#: In a child that was forked without the hooks of ``os.register_at_fork``: the parent's loops. The parent uses the same
 #: selectors.
 _inherited_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
 def serves_others(loop: asyncio.AbstractEventLoop) -> None:
-    """Declare that a loop runs only calls of other threads, so that closing a layer may wait for it."""
+    """Declare that a loop only runs calls of other threads, so that closing a layer may wait for it."""
     _serving.add(loop)
 
 
 def _start(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    # An empty context: this outlives the request that asks for it.
+    # An empty context, because the task may outlive the request that started it.
     return contextvars.Context().run(loop.create_task, coroutine)
 
 
 async def _is_whole(shared: asyncio.Task[None]) -> bool:
     """
-    Wait for a task that others may wait for, too; return False if it was cancelled. Raises what it raised.
+    Wait for a task that others may wait for too. Return False if it was cancelled. Raises its error.
 
-    All tasks of a loop may be cancelled, and what was being closed is open then. That ends the callers of that moment,
-    which are tasks themselves, and nobody who comes while it takes effect.
+    If all tasks of a loop are cancelled, what was being closed is still open. This ends the current callers, which are
+    tasks themselves, but not callers that come while the cancellation takes effect.
     """
     await asyncio.wait([shared])
     if shared.cancelled():
@@ -238,7 +238,7 @@ _alone: set[asyncio.Task[None]] = set()
 
 
 def run_alone(loop: asyncio.AbstractEventLoop, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine that nobody awaits, and keep a reference to its task: the loop has only a weak one."""
+    """Run a coroutine that nobody awaits. Keep a reference to its task, because the loop only has a weak one."""
     task = _start(loop, function())
     _alone.add(task)
     task.add_done_callback(_alone.discard)
@@ -258,12 +258,12 @@ def _hook(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
 
     def closing(self: asyncio.AbstractEventLoop) -> None:
         if not self.is_running():
-            # Else it raises, and goes on.
+            # Otherwise it raises, and the loop continues.
             self.close = close  # type: ignore[method-assign]
             try:
                 _retire_all(self, tenancies)
             finally:
-                # An error of a layer in these last steps must not keep the loop from closing.
+                # An error of a layer in these last steps must not prevent the loop from closing.
                 tenancies.clear()
                 close()
         else:
@@ -282,7 +282,7 @@ def _retire_all(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> No
     except RuntimeError:
         _run_retirements(loop, tenancies)
     else:
-        # Another loop runs in this thread, and a thread runs one at a time.
+        # Another loop runs in this thread, and a thread can only run one at a time.
         thread = threading.Thread(target=_run_retirements, args=(loop, tenancies), name="channels_redis_fast-close")
         try:
             thread.start()
@@ -305,7 +305,7 @@ def _run_retirements(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) 
 
 
 class Forkable(Protocol):
-    """Something that has to change in a forked child."""
+    """An object that has to change in a forked child."""
 
     def after_fork(self) -> None: ...
 
@@ -314,12 +314,12 @@ _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def on_fork(forkable: Forkable) -> None:
-    """Have ``after_fork`` called in every forked child, for as long as the object lives."""
+    """Register an object, for as long as it lives: ``after_fork`` is called in every forked child."""
     _forkables.add(forkable)
 
 
 class _Owner:
-    """The process that everything here belongs to, and the check whether this is another one."""
+    """The process that everything here belongs to, and the lock for noticing that this is a different one."""
 
     def __init__(self) -> None:
         self.process = Process()
@@ -331,10 +331,10 @@ _owner = _Owner()
 
 def notice_fork() -> None:
     """
-    Have a forked child let go of what is its parent's, if it was forked without the hooks of ``os.register_at_fork``.
+    Make a forked child drop its parent's objects if it was forked without the hooks of ``os.register_at_fork``.
 
-    A fork by C code runs no hooks of Python's: uWSGI forks its workers like this. Called wherever something that does
-    not outlive a fork is looked up and not found at once; that is where a process begins.
+    A fork by C code runs no Python hooks: uWSGI forks its workers like this. Called wherever something that does not
+    survive a fork is looked up and not found immediately: every process starts with such a lookup.
     """
     if _owner.process.number != current_number[0]:
         with _owner.noticing:
@@ -344,7 +344,7 @@ def notice_fork() -> None:
 
 
 def _told_of_fork() -> None:
-    # A thread that is not here may hold it.
+    # A thread that does not exist here may hold it.
     _owner.noticing = threading.RLock()
     _after_fork()
 
@@ -352,12 +352,12 @@ def _told_of_fork() -> None:
 def _after_fork() -> None:
     reseed()
     for tenancies in list(_tenancies.values()):
-        # The loops are the parent's too, whoever closes them here.
+        # The loops are the parent's too, even if somebody closes them here.
         never_collect(list(tenancies))
         tenancies.clear()
     for forkable in list(_forkables):
         forkable.after_fork()
-    # Last: other threads wait until all is done.
+    # Last, because other threads wait until everything is done.
     _owner.process = Process()
 
 

@@ -1,7 +1,8 @@
 """
-Which functions validate a layer's names: the compiled ones, or Channels' methods where a subclass changes the rules.
+Chooses the functions that validate a layer's names: the compiled ones, or Channels' methods if a subclass changes the
+rules.
 
-Knows the rules by the names of the methods and attributes of Channels' ``BaseChannelLayer`` that make them.
+Knows the names of the methods and attributes of Channels' ``BaseChannelLayer`` that define the rules.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _RULES = (
 
 class Names(NamedTuple):
     """
-    The checks of names. ``kind`` returns a negative number, ``is_group`` False and ``find`` None where they are not
-    sure: then Channels' own methods decide.
+    The checks of names. If they are not sure, ``kind`` returns a negative number, ``is_group`` False and ``find`` None:
+    then Channels' own methods decide.
     """
 
     kind: Callable[[Any], int]
@@ -37,7 +38,7 @@ class Names(NamedTuple):
 
 
 def names_of(layer: type[BaseChannelLayer]) -> Names:
-    """Return the compiled functions, or for a class with rules of its own those that are never sure."""
+    """Return the compiled functions; for a class with its own rules, functions that are never sure."""
     is_plain = all(getattr(layer, rule) is getattr(BaseChannelLayer, rule) for rule in _RULES)
     return Names(kind, is_group, find) if is_plain else Names(_not_sure, _not_sure_of_group, _find_nothing)
 
@@ -55,5 +56,5 @@ def _find_nothing(table: dict[str, Inbox], name: str) -> None:
 
 
 def unique_name() -> str:
-    """Return 32 hex digits, as ``uuid4().hex`` gives them to channels_redis' names, at a third of the cost."""
+    """Return 32 hex digits, like ``uuid4().hex`` in channels_redis' names, at a third of the cost."""
     return os.urandom(16).hex()

@@ -1,5 +1,5 @@
 """
-Checks of layer options: a wrong one is refused when the layer is made, by name. Knows no layer.
+Checks of layer options: a wrong option is refused by name when the layer is made. Does not know layers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, ParamSpec
 
 P = ParamSpec("P")
 
-#: Where the options are described: the one link in errors.
+#: Where the options are described: the only link in errors.
 DOCS = "https://channels-redis-fast.readthedocs.io/en/latest/"
 
-#: Options that one layer has and another has not, by what that layer is called.
+#: Options that only one layer has, by the name of that layer.
 ONLY = {
     "core layer": ("group_expiry", "random_prefix_length", "restore_groups"),
     "Pub/Sub layer": ("on_disconnect", "on_reconnect", "sharded"),
@@ -27,7 +27,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITION
 
 
 def explains_unknown(init: Callable[P, None]) -> Callable[P, None]:
-    """Decorate the ``__init__`` of a layer: it raises ``TypeError`` with a suggestion for an option that is unknown."""
+    """Decorate the ``__init__`` of a layer: it raises ``TypeError`` with a suggestion for an unknown option."""
     parameters = list(inspect.signature(init).parameters.values())[1:]
     known = [parameter.name for parameter in parameters if parameter.kind not in _POSITIONAL]
 
@@ -36,7 +36,7 @@ def explains_unknown(init: Callable[P, None]) -> Callable[P, None]:
         try:
             init(*args, **options)
         except TypeError:
-            # Looked at only here: a subclass may pass on what this one takes by other ways.
+            # Only checked here: a subclass may pass options on in a different way.
             unknown = [name for name in options if name not in known]
             if not unknown or len(parameters) > len(known):
                 raise
@@ -46,7 +46,7 @@ def explains_unknown(init: Callable[P, None]) -> Callable[P, None]:
 
 
 def unknown_option(layer: str, name: str, known: Iterable[str]) -> TypeError:
-    """Return the error for an option that a layer has not: it names the closest, or the layer that has it."""
+    """Return the error for an option that a layer does not have. It names the closest one, or the layer that has it."""
     owners = [owner for owner, names in ONLY.items() if name in names]
     if owners:
         return TypeError(f"{layer} has no option '{name}'. It is an option of the {owners[0]}.")
@@ -54,13 +54,13 @@ def unknown_option(layer: str, name: str, known: Iterable[str]) -> TypeError:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the sentence, with a space before it, that suggests the closest of some names; ``""`` if none is close."""
+    """Return a sentence, after a space, that suggests the closest of the ``known`` names; ``""`` if none is close."""
     closest = difflib.get_close_matches(name.lower(), known, 1)
     return f" Did you mean '{closest[0]}'?" if closest else ""
 
 
 def text(option: str, value: Any) -> str:
-    """Return ``value`` if it is a str. Raises ``TypeError`` otherwise."""
+    """Return ``value`` if it is a str. Raises ``TypeError``, or ``ValueError`` if UTF-8 cannot encode it."""
     if not isinstance(value, str):
         raise TypeError(f"Option '{option}' must be a string, not {type(value).__name__}.")
     try:
@@ -71,7 +71,9 @@ def text(option: str, value: Any) -> str:
 
 
 def seconds(option: str, value: Any) -> int:
-    """Return a number of seconds as the whole seconds that Redis counts in. Raises ``TypeError``, ``ValueError``."""
+    """
+    Return a number of seconds as an int, because Redis counts whole seconds. Raises ``TypeError`` or ``ValueError``.
+    """
     value = _number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"Option '{option}' must be a number of seconds, not {type(value).__name__}.")
@@ -87,12 +89,12 @@ def flag(option: str, value: Any) -> bool:
     return value
 
 
-#: Seconds that a lease lasts at least: a process renews it every third of that, and may be late by as much.
+#: Minimum duration of a lease in seconds: a process renews it every third of that, and may be late by as much.
 MIN_LEASE = 3
 
 
 def lease(option: str, value: Any) -> float | None:
-    """Return the duration of a lease in seconds, None for none. Raises ``TypeError`` or ``ValueError``."""
+    """Return the duration of a lease in seconds, None for no lease. Raises ``TypeError`` or ``ValueError``."""
     if value is None:
         return None
     lasts = duration(option, value)
@@ -102,7 +104,7 @@ def lease(option: str, value: Any) -> float | None:
 
 
 def count(option: str, value: Any) -> int:
-    """Return ``value`` if it is a whole number, not negative. Raises ``TypeError`` or ``ValueError`` otherwise."""
+    """Return ``value`` if it is a non-negative whole number. Raises ``TypeError`` or ``ValueError`` otherwise."""
     value = _number(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -114,7 +116,7 @@ def count(option: str, value: Any) -> int:
 
 
 def duration(option: str, value: Any) -> float:
-    """Return a number of seconds, fractions allowed. Raises ``TypeError`` or ``ValueError``."""
+    """Return a positive number of seconds, fractions allowed. Raises ``TypeError`` or ``ValueError``."""
     value = _number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"Option '{option}' must be a number of seconds, not {type(value).__name__}.")
@@ -124,7 +126,7 @@ def duration(option: str, value: Any) -> float:
 
 
 def delay(option: str, value: Any) -> float:
-    """Return a number of seconds, none at all allowed. Raises ``TypeError`` or ``ValueError``."""
+    """Return a number of seconds, 0 allowed. Raises ``TypeError`` or ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"'{option}' must be a number of seconds, not {type(value).__name__}.")
     if not 0 <= value < float("inf"):
@@ -133,7 +135,7 @@ def delay(option: str, value: Any) -> float:
 
 
 def one_of(option: str, value: Any, allowed: Sequence[str]) -> str:
-    """Return ``value`` if it is one of the allowed ones. Raises ``ValueError`` naming them otherwise."""
+    """Return ``value`` if it is allowed. Raises ``ValueError`` naming the allowed values otherwise."""
     if value not in allowed:
         raise ValueError(f"Option '{option}' must be one of {', '.join(map(repr, allowed))}; it is {value!r}.")
     return str(value)
@@ -143,7 +145,7 @@ def keys(option: str, value: Any) -> Any:
     """Return ``value`` if it can be a list of encryption keys. Raises ``TypeError`` otherwise."""
     if value is not None and not isinstance(value, (str, bytes)) and not isinstance(value, Iterable):
         raise TypeError(f"Option '{option}' must be a list of keys, not {type(value).__name__}.")
-    # One string in place of the list is the serializer's to refuse, as in channels_redis.
+    # A single string instead of a list is refused by the serializer, as in channels_redis.
     return list(value) if value is not None and not isinstance(value, (str, bytes)) else value
 
 
@@ -157,7 +159,7 @@ def mapping(option: str, value: Any) -> Mapping[Any, Any]:
 
 
 def _number(value: Any) -> Any:
-    """Return the number that a text is, as settings take it from the environment; anything else as it is."""
+    """Convert a str to a number, for settings that come from the environment. Return anything else as it is."""
     if isinstance(value, str):
         for kind in (int, float):
             with contextlib.suppress(ValueError):
@@ -166,7 +168,9 @@ def _number(value: Any) -> Any:
 
 
 def size(option: str, value: Any) -> int | None:
-    """Return ``value`` if it is None or a number of bytes above 0. Raises ``TypeError`` or ``ValueError`` otherwise."""
+    """
+    Return ``value`` if it is None or a positive number of bytes. Raises ``TypeError`` or ``ValueError`` otherwise.
+    """
     if value is None:
         return None
     if count(option, value) == 0:
@@ -175,11 +179,11 @@ def size(option: str, value: Any) -> int | None:
 
 
 def check_size(data: bytes, limit: int | None, where: str) -> None:
-    """Raise ``ValueError`` for a message of more than ``limit`` bytes, with its size and ``where`` it was going."""
+    """Raise ``ValueError`` for a message of more than ``limit`` bytes, naming its size and ``where`` it was going."""
     check_length(len(data), limit, where)
 
 
 def check_length(length: int, limit: int | None, where: str) -> None:
-    """``check_size`` for a message of which only the length is known."""
+    """Like ``check_size``, for a message of which only the length is known."""
     if limit is not None and length > limit:
         raise ValueError(f"Message for {where} has {length} bytes, more than 'max_message_size' ({limit}) allows.")

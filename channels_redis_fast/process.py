@@ -1,9 +1,9 @@
 """
-The process that something belongs to, and what is said in another. Knows nothing of what it belongs to.
+The process that an object belongs to, and the error for using it in another one. Does not know the object.
 
-A fork is noticed wherever it matters, also one by C code that runs no hooks of Python's. Asking the system for the
-number of the process each time costs as much as a tenth of a message, so it is read from a page of memory that Linux
-empties in a forked child (``madvise(2)``, ``MADV_WIPEONFORK``); elsewhere the system is asked.
+A fork is noticed wherever it matters, even one by C code that runs no Python hooks. Asking the system for the process
+ID each time would cost a tenth of a message, so it is read from a memory page that Linux clears in a forked child
+(``madvise(2)``, ``MADV_WIPEONFORK``). Other systems are asked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORKED = (
     "here (asyncio.run), or fork before the event loop starts"
 )
 
-#: Of Linux 4.14 and later; the module ``mmap`` does not name it.
+#: In Linux 4.14 and later; the module ``mmap`` does not define it.
 _WIPE_ON_FORK = 18
 
 
@@ -29,7 +29,7 @@ class _Numbers(Protocol):
 
 
 class _AskedNumber:
-    """The number of the process that asks."""
+    """The ID of the calling process."""
 
     def __getitem__(self, index: int) -> int:
         return os.getpid()
@@ -47,33 +47,33 @@ def _kept_number() -> _Numbers:
     return memoryview(page).cast("Q")
 
 
-#: At 0 the number of this process; 0 in a forked child until it makes a ``Process``. Where each call counts, who asks
-#: compares it with ``Process.number``.
+#: Index 0 is the ID of this process; it is 0 in a forked child until that makes a ``Process``. Where speed matters,
+#: callers compare it with ``Process.number`` directly.
 current_number = _kept_number()
 
 
 class Process:
-    """The process that this was made in."""
+    """The process in which this object was made."""
 
     __slots__ = ("number",)
 
     def __init__(self) -> None:
-        #: What ``os.getpid`` gives there.
+        #: The result of ``os.getpid`` there.
         self.number = os.getpid()
         if isinstance(current_number, memoryview):
             current_number[0] = self.number
 
     @property
     def is_current(self) -> bool:
-        """Whether it is the one that asks; not so in a forked child."""
+        """Whether it is the calling process; False in a forked child."""
         return self.number == current_number[0]
 
     @staticmethod
     def error(label: str) -> ConnectionError:
         """
-        Return what to raise in a forked process that goes on with its parent's event loop.
+        Return the error for a forked process that continues its parent's event loop.
 
-        Nobody has told it that it is one, and it can use nothing there: it shares the parent's sockets, and what its
-        event loop waits on. ``label``: the host that it wants to talk to.
+        Nobody has told it that it was forked, and it can use nothing of the layer: it shares the parent's sockets, and
+        its event loop's selector. ``label``: the host that it wants to talk to.
         """
         return ConnectionError(f"{label}: {FORKED}")

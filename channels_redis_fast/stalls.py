@@ -1,6 +1,6 @@
 """
-Noticing that an event loop stood still: something ran in it for long without letting anything else run, or the process
-was stopped. Knows an event loop and counters; not what is done there.
+Detects stalls of an event loop: something ran in it for a long time without yielding, or the process was suspended.
+Knows an event loop and counters. Does not know what runs in the loop.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from time import monotonic
 
 from .stats import Stats
 
-#: Seconds between two looks while messages come and go and while none do, and by how many of them one is so late that
-#: the loop has stood still.
+#: Seconds between two checks while messages arrive, and while none do; and how many seconds late a check must be to
+#: count as a stall.
 INTERVAL, IDLE_INTERVAL, STALL = 0.1, 1.0, 0.1
 
 
 class StallDetector:
     """
-    Counts how long an event loop stood still, each time that it was for ``STALL`` seconds and more.
+    Records how long an event loop was stalled, each time that it was ``STALL`` seconds or longer.
 
-    It looks at when a timer of its own runs, so up to the seconds between two looks are not seen of each. A loop that
-    is stopped and run again later stood still in between.
+    It checks how late its own timer runs, so up to one check interval of each stall is not seen. A loop that is stopped
+    and run again later counts as stalled in between.
     """
 
     __slots__ = ("_due", "_loop", "_received", "_stats", "_timer")
@@ -33,7 +33,7 @@ class StallDetector:
         self._timer = loop.call_later(INTERVAL, self._look)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._timer.cancel()
 
     def _look(self) -> None:

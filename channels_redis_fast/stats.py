@@ -1,8 +1,8 @@
 """
-Counters and measurements of one layer in one process. Plain integers and histograms, added to where the thing happens.
+Counters and measurements of one layer in one process. Plain integers and histograms, updated where events happen.
 
-Knows nothing of what it counts. Adding to an attribute is not atomic between threads: with several event
-loops in one process a count may fall short by a few; none is used to decide anything.
+Does not know what it counts. Adding to an attribute is not atomic between threads: with several event loops in one
+process, a count may be a few too low. No decision depends on a count.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, TypedDict, cast
 
 from .hot import Histogram
 
-#: Seconds: ten buckets for each power of ten, from 10 microseconds to 1,000 seconds.
+#: Bucket bounds in seconds: ten for each power of ten, from 10 microseconds to 1,000 seconds.
 SECONDS = [step * 10.0**power for power in range(-5, 3) for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6.5, 8)] + [1000.0]
 
-#: Messages of one batch.
+#: Bucket bounds for the number of messages in one batch.
 MESSAGES = [1.0, *(step * 10.0**power for power in range(3) for step in (2, 3, 5, 7, 10))]
 
-#: Seconds between two measurements where each would cost too much: two hundred in a second say as much as all.
+#: Seconds between two measurements where measuring everything would cost too much: 200 per second say as much as all.
 SAMPLE_INTERVAL = 0.005
 
-#: Servers whose round trips are kept apart: those of a cluster come and go.
+#: Maximum number of servers whose round trips are kept: the servers of a cluster come and go.
 MAX_SERVERS = 256
 
 
@@ -38,7 +38,7 @@ class Summary(TypedDict):
 
 
 class Counters(TypedDict):
-    """What a layer counts from its creation."""
+    """What a layer counts since its creation."""
 
     batches: int
     bytes_received: int
@@ -63,15 +63,15 @@ class Counters(TypedDict):
 class LayerStats(Counters):
     """What ``layer.stats()`` returns. Times are in seconds."""
 
-    #: Numbers of this moment.
+    #: Current numbers.
     connections_open: int
     commands_in_flight: int
     mailbox_messages: int
     mailbox_deepest: int
     mailbox_bytes: int
     present: int
-    #: From a send to its receive; messages of a batch; how long event loops stood still; by server, from a command to
-    #: its answer.
+    #: The time from a send to its receive; messages per batch; duration of stalls; by server, the time from a command
+    #: to its reply.
     lag: Summary
     batch_messages: Summary
     loop_stalls: Summary
@@ -79,7 +79,9 @@ class LayerStats(Counters):
 
 
 class Stats:
-    """What a layer has done since it was made; ``as_dict`` is the part of ``layer.stats()`` that is counted here."""
+    """
+    What a layer has done since it was made. ``as_dict`` returns the part of ``layer.stats()`` that is counted here.
+    """
 
     #: The counters.
     NAMES = tuple(Counters.__annotations__)
@@ -92,7 +94,7 @@ class Stats:
         self.lag = Histogram(SECONDS)
         self.batch_messages = Histogram(MESSAGES)
         self.loop_stalls = Histogram(SECONDS)
-        #: By the label of a server.
+        #: By the server's label.
         self.round_trips: dict[str, Histogram] = {}
 
     batches: int
@@ -115,11 +117,11 @@ class Stats:
     undecodable: int
 
     def round_trips_to(self, server: str) -> Histogram:
-        """Return where the round trips to a server are counted, given its label."""
+        """Return the histogram of the round trips to a server, given its label."""
         found = self.round_trips.get(server)
         if found is None:
             found = Histogram(SECONDS)
-            # A new dict: another thread may be going through the old one. The servers that came last stay.
+            # A new dict, because another thread may be iterating over the old one. The latest servers stay.
             self.round_trips = dict([*self.round_trips.items(), (server, found)][-MAX_SERVERS:])
         return found
 
@@ -135,7 +137,7 @@ class Stats:
 
 
 def summary(histogram: Histogram, bounds: Sequence[float]) -> Summary:
-    """Return what a histogram with these bounds says of the last minute."""
+    """Return the summary of a histogram with these bounds."""
     counts, largest = histogram.recent()
     if not any(counts):
         return {"count": histogram.count, "p50": None, "p99": None, "max": None}
@@ -145,9 +147,9 @@ def summary(histogram: Histogram, bounds: Sequence[float]) -> Summary:
 
 def percentile(counts: Sequence[int], bounds: Sequence[float], largest: float, share: float) -> float:
     """
-    Return the value below which a ``share`` of what was counted lies, taken to be spread evenly within each bucket.
+    Return the value below which a ``share`` of the counted values lies, assuming an even spread within each bucket.
 
-    ``largest`` is the largest value of all: none is estimated to be above it.
+    ``largest``: the largest value counted; no estimate exceeds it.
     """
     rank = share * sum(counts)
     before = 0

@@ -1,8 +1,9 @@
-"""What code written for channels_redis may reach into or override, and whether that works here.
+"""
+What code written for channels_redis may reach into or override, and whether that works here.
 
-One table decides. A method of channels_redis' own that a subclass overrides is honoured, refused when the layer is
-made, or passed over where that does no harm (`checks` warns of it). An attribute that is read from outside exists, or
-raises `AttributeError` with the name of what to use in its place. Knows names; the layers do what the table says.
+Tables decide. A method of channels_redis that a subclass overrides is honoured, refused when the layer is made, or
+ignored if that is harmless (`checks` warns about it). An attribute that is read from outside exists, or raises
+`AttributeError` naming its replacement. Knows names. The layers do what the tables say.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Class = TypeVar("Class", bound=type)
 
 
 class Fate(Enum):
-    """How an override, or reading an attribute, is treated."""
+    """How an override is treated."""
 
     HONOURED = "honoured"
     REFUSED = "refused"
@@ -23,7 +24,7 @@ class Fate(Enum):
 
 
 class Rule(NamedTuple):
-    """The fate of one name, and the sentence that says what to do instead."""
+    """The fate of one name, and a sentence about what to do instead."""
 
     fate: Fate
     instead: str = ""
@@ -31,7 +32,7 @@ class Rule(NamedTuple):
 
 HONOURED = Rule(Fate.HONOURED)
 
-#: Methods and properties of channels_redis' layers that subclasses of it override, by layer.
+#: Methods and properties of channels_redis' layers that subclasses override, by layer.
 OVERRIDES: dict[str, dict[str, Rule]] = {
     "core": {
         "connection": HONOURED,
@@ -64,7 +65,7 @@ OVERRIDES: dict[str, dict[str, Rule]] = {
     },
 }
 
-#: Attributes of channels_redis' layers that code reads from outside and that do not exist here, by layer.
+#: Attributes of channels_redis' layers that outside code reads and that do not exist here, by layer.
 ABSENT: dict[str, dict[str, str]] = {
     "core": {
         "receive_buffer": "channel_depth(channel) returns the number of waiting messages",
@@ -98,9 +99,10 @@ ABSENT_FROM_MODULES: dict[str, dict[str, str]] = {
 
 class Absent:
     """
-    An attribute that a layer does not have: whoever reads it is told what to use. What is assigned to it is read.
+    An attribute that a layer does not have: reading it raises an error that says what to use. A value assigned to it is
+    returned as usual.
 
-    Not ``__getattr__``: a class that has this reads each of its attributes at several times the cost.
+    Not ``__getattr__``: in a class with that method, reading any attribute costs several times as much.
     """
 
     __slots__ = ("_instead", "_name")
@@ -116,7 +118,7 @@ class Absent:
 
 
 def explains_absent(layer: str) -> Callable[[Class], Class]:
-    """Return what decorates the class of a layer, so that it explains the attributes that it does not have."""
+    """Return a class decorator for a layer, which makes it explain the attributes that it does not have."""
 
     def decorate(cls: Class) -> Class:
         for name, instead in ABSENT[layer].items():

@@ -1,4 +1,4 @@
-"""What both layers have in common, and what the layer in memory shares with them."""
+"""What both layers have in common, and what the in-memory layer shares with them."""
 
 from .histories import HistoryMethods
 from .layer import RedisLayer

@@ -1,5 +1,5 @@
 """
-The methods of a layer that read and forget what groups were sent; ``channels_redis_fast.history`` does it.
+The methods of a layer that read and delete the histories of groups. ``channels_redis_fast.history`` does the work.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from .overriding import weakly
 class HistoryMethods(LimitedLayer):
     """The histories of a layer's groups."""
 
-    #: None where no group has a history.
+    #: None if no group has a history.
     _histories: Histories | None
 
     @routed
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History:
         """
-        Return messages that were sent to a group: those after the position ``since``, or all that are kept.
+        Return messages that were sent to a group: those after the position ``since``, or all that are kept if it is
+        None.
 
-        ``limit``: how many at most. With ``since`` these are the oldest, so that you can continue from the history's
-        position; without, the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
+        ``limit``: the maximum number. With ``since``, the oldest are returned, so that you can continue from the
+        history's position; without it, the newest. ``complete`` is True only if it is proven that none is missing; see
+        ``History``.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -42,7 +44,7 @@ class HistoryMethods(LimitedLayer):
     @routed
     async def group_forget(self, group: str) -> None:
         """
-        Delete the history of a group; what is sent to it later is recorded again.
+        Delete the history of a group. Messages sent to it later are recorded again.
 
         Raises ``RuntimeError`` for a group without a history, ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -66,10 +68,10 @@ class HistoryMethods(LimitedLayer):
         return Histories(rules, self.prefix, self._keeping_codec(), self._stats)
 
     def _keeping_codec(self) -> Codec:
-        """Return what makes bytes of what is kept in Redis for longer than messages are on their way."""
+        """Return the codec for data that are kept in Redis for longer than the expiry of messages."""
         serializer = self._serializer
         if isinstance(serializer, BaseMessageSerializer) and serializer.expiry is not None:
-            # What is kept outlives the messages on their way, and so must what it is encrypted with.
+            # What is kept outlives messages under way, so its encryption must not expire with them.
             serializer = copy(serializer)
             serializer.expiry = None
         codec: Codec = self.choose_codec(

@@ -1,11 +1,11 @@
 """
-What both layers have in common: hosts, serializer, codec, and the methods that a site may override.
+What both layers have in common: hosts, serializer, codec, and the methods that an application may override.
 
-A method that a subclass overrides is called; where none is, the compiled function stands in its place. Knows
-nothing of what a layer does with messages, and opens nothing.
+A method that a subclass overrides is called; otherwise, the compiled function replaces it. Does not know what a layer
+does with messages. Opens no connections.
 
-A layer has many attributes, and CPython reads those of an object of more than 30 more slowly: what is None for most
-layers is an attribute of the class (``draining``, ``presence``).
+A layer has many attributes, and CPython reads the attributes of an object with more than 30 of them more slowly. Those
+that are None for most layers are therefore attributes of the class (``draining``, ``presence``).
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ from .presence import PresenceMethods
 
 
 class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
-    """Base of the layers. Raises ``TypeError`` or ``ValueError`` naming the option that is wrong."""
+    """Base of the layers. Raises ``TypeError`` or ``ValueError`` naming the wrong option."""
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
 
-    #: What this layer's connections are called on the server.
+    #: The name of this layer's connections on the server.
     layer_name = "core"
 
-    #: Options that are taken and mean nothing here. channels_redis takes and forgets them, so settings have them.
+    #: Options that are accepted without effect. channels_redis accepts and ignores them, so existing settings have
+    #: them.
     without_effect: ClassVar[tuple[str, ...]] = ()
 
-    #: What picks the way of this layer's messages to bytes and back.
+    #: Chooses the codec that converts this layer's messages to bytes and back.
     choose_codec: Callable[..., Codec] = staticmethod(choose)
 
     def __init__(
@@ -90,46 +91,47 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
         self._codec = self.choose_codec(
             self._serializer, weakly(self._replaced("serialize")), weakly(self._replaced("deserialize"))
         )
-        #: What leads to each shard; or, if the one host is a cluster, to each of its servers.
+        #: The dialer of each shard; or, if the only host is a cluster, the ``Seeds`` that lead to its servers.
         self._dialers: list[Dialer] | Seeds = (
             Seeds(stand_in(self.hosts[0]), "hosts[0]", self.layer_name)
             if on_cluster
             else [self._dialer(index) for index in range(self.ring_size)]
         )
-        # Called with the ring's size, so that nothing of ours stands between a send and the compiled function.
+        # Takes the ring's size as an argument, so that a send calls the compiled function directly.
         self._shard_of: Callable[[str, int], int] = (
             shard if self._replaced("consistent_hash") is None else self._own_shard
         )
         self._stats = Stats()
-        #: The histories of groups; None where no group has one.
+        #: The histories of groups; None if no group has one.
         self._histories = self._make_histories(options.mapping("history", history))
-        #: The leases of this layer's processes; None where they have none.
+        #: The leases of this layer's processes; None if they have none.
         rules = PresenceRules.of(presence)
         is_said = presence is not None and "lease" in presence
         self._leases = self._make_leases(one_lease(options.lease("lease", lease), rules, is_said), rules)
         presences = self._make_presences(rules)
         if presences is not None:
             self._presences = presences
-        #: What this layer has in each event loop, and for whose calls that is the way to take.
+        #: This layer's state in each event loop; and the router, which decides whether a loop's calls use it or the
+        #: hub.
         self._loops: LoopStates[Any] = LoopStates(weakly(self._first_use))
         self._router: CallRouter[Any] = CallRouter(self._loops, rule)
         on_fork(self)
 
     @cached_property
     def sync(self) -> SyncLayer:
-        """The sends, groups and histories of this layer as plain functions, for threads without an event loop."""
+        """This layer's sends, groups and histories as plain functions, for threads without an event loop."""
         return SyncLayer(cast(Layer, self), self._router)
 
     async def group_send_many(self, messages: Iterable[GroupSend]) -> None:
         """
         Send ``(group, message)`` pairs, all at once; those of one group arrive in order.
 
-        A third element is an ``exclude``, as ``group_send`` takes it.
+        A third element is the ``exclude`` argument of ``group_send``.
 
-        A wrong name or an invalid message is refused before anything is sent. After that each message is sent whether
-        or not the others succeed, and the first error of ``group_send``, in their order, is raised.
+        An invalid name or message is refused before anything is sent. After that, each message is sent whether or not
+        the others succeed, and the first error of ``group_send``, in message order, is raised.
         """
-        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        # Consumed in the caller's loop, even if the call goes through the hub: an iterator is the caller's code.
         await self._group_send_many(listed(messages))
 
     @routed
@@ -138,7 +140,7 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
             self._check_group_message(group, message)
             for exclude in more:
                 self._excluded(group, message, exclude)
-        # A subclass that overrides ``group_send`` may not know of ``exclude``.
+        # A subclass that overrides ``group_send`` may not accept ``exclude``.
         calls = [
             self.group_send(group, message, exclude=more[0]) if more else self.group_send(group, message)
             for group, message, *more in sends
@@ -150,10 +152,10 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
 
     def create_pool(self, index: int) -> Any:
         """
-        Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), its connections unopened.
+        Return a redis-py connection pool of one host (``redis.asyncio.ConnectionPool``), without opening connections.
 
         If a layer overrides this, the pools that it returns open the layer's sockets. The host cannot be a cluster,
-        which has as many pools as nodes. Raises ``ValueError`` there, and for a host that is empty.
+        which has as many pools as nodes. Raises ``ValueError`` for a cluster and for an empty host.
         """
         unset = unset_part(self.hosts[index], f"hosts[{index}]")
         if unset is not None:
@@ -170,29 +172,31 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
         return self._serializer.serialize(message)  # type: ignore[no-any-return]
 
     def deserialize(self, message: bytes) -> Message:
-        """Return the message that such bytes hold. Raises the serializer's error for invalid bytes."""
+        """
+        Return the message that ``serialize`` has turned into bytes. Raises the serializer's error for invalid bytes.
+        """
         return self._serializer.deserialize(message)  # type: ignore[no-any-return]
 
     def consistent_hash(self, value: str | bytes) -> int:
-        """Return the shard of a name, an index into ``hosts``: the one that channels_redis picks for it."""
+        """Return the shard of a name, an index into ``hosts``: the same one that channels_redis picks."""
         return shard(value, self.ring_size)
 
     @property
     def sync_hub(self) -> str:
-        """The option of that name."""
+        """The option ``sync_hub``."""
         return self._router.rule
 
     def __str__(self) -> str:
         return f"{type(self).__name__}(hosts={[host_label(host) for host in self.hosts]})"
 
     def _refuse_overrides(self) -> None:
-        """Raise ``TypeError`` for an override of a subclass that channels_redis honours and that cannot be here."""
+        """Raise ``TypeError`` for an override by a subclass that works in channels_redis but cannot work here."""
         for name, rule in upstream.OVERRIDES[self.layer_name].items():
             if rule.fate is upstream.Fate.REFUSED and overrides(type(self), name):
                 raise TypeError(f"{type(self).__name__}.{name} is never called by this layer: {rule.instead}")
 
     def _check_ring_size(self, on_cluster: bool) -> None:
-        """Raise ``ValueError`` for a ``ring_size`` of a subclass for which there are no hosts."""
+        """Raise ``ValueError`` if a subclass sets a ``ring_size`` for which there are no hosts."""
         if self.ring_size == len(self.hosts):
             return
         if on_cluster or self.ring_size < 1 or self._own_pools() is None:
@@ -202,7 +206,9 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
             )
 
     def _own_pools(self) -> Callable[[int], Any] | None:
-        """Return what gives the pool of a shard where a subclass says so, by ``create_pool`` or ``connection``."""
+        """
+        Return a function that makes the pool of a shard, if a subclass overrides ``create_pool`` or ``connection``.
+        """
         return self._replaced("create_pool")  # type: ignore[no-any-return]
 
     def _dialer(self, index: int) -> Dialer:
@@ -213,21 +219,21 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
 
     @property
     def unset_host(self) -> str | None:
-        """What is wrong with the first host that is empty, as a sentence; None where every host has an address."""
+        """A sentence about the first empty host; None if every host has an address."""
         if self._own_pools() is not None:
-            # Where these lead to does not stand in ``hosts``.
+            # The addresses of these pools are not in ``hosts``.
             return None
         sentences = (unset_part(host, f"hosts[{index}]") for index, host in enumerate(self.hosts))
         return next(filter(None, sentences), None)
 
     def _require_hosts(self) -> None:
-        """Raise ``ValueError`` naming a host that is empty: not when the layer is made, but whenever it is used."""
+        """Raise ``ValueError`` naming an empty host: not when the layer is made, but whenever it is used."""
         unset = self.unset_host
         if unset is not None:
             raise ValueError(unset)
 
     def _first_use(self, loop: asyncio.AbstractEventLoop) -> Any:
-        """Called for what this layer has in an event loop, before anything is done there."""
+        """Make the state of this layer in an event loop. Called before anything is done there."""
         self._require_hosts()
         state = self._make_state(loop)
         if self._leases is not None:
@@ -235,11 +241,11 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
         return state
 
     def _make_state(self, loop: asyncio.AbstractEventLoop) -> Any:
-        """Return what this layer has in an event loop."""
+        """Return a new state of this layer for an event loop."""
         raise NotImplementedError
 
     def _way_to(self, shard: int, key: bytes) -> Any:
-        """Return the way to the server of a key in this event loop."""
+        """Return this event loop's connection to the server of a key."""
         return self._loops[asyncio.get_running_loop()].commands[shard].at(key)
 
     def after_fork(self) -> None:
@@ -252,27 +258,27 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
             self._presences.after_fork()
 
     def _process_name(self) -> str:
-        """Return what this process is called by its lease."""
+        """Return the name that this process has in its lease."""
         return unique_name()
 
     def _group(self, group: str) -> tuple[Any, bytes]:
-        """Check the name of a group; return the way to its server in this event loop, and its key there."""
+        """Check the name of a group. Return this event loop's connection to its server, and its key."""
         raise NotImplementedError
 
     def _group_shard(self, group: str) -> int:
-        """Return the shard of a group by its name."""
+        """Return the shard of a group, given its name."""
         raise NotImplementedError
 
     def _is_own(self, channel: str) -> bool:
-        """Return whether a channel is one of this process. Raises ``TypeError`` for what is no name of a channel."""
+        """Return whether a channel belongs to this process. Raises ``TypeError`` for an invalid name."""
         raise NotImplementedError
 
     def _member_groups(self) -> Iterable[tuple[int, bytes]]:
-        """Return shard and key of the groups that have channels of this process, as far as is known."""
+        """Return the shard and key of each group that is known to have channels of this process."""
         raise NotImplementedError
 
     async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
-        """Send a message to a group by its name, shard and key, past any history."""
+        """Send a message to a group, given its name, shard and key, without recording it in a history."""
         raise NotImplementedError
 
     def _hosts_of_layer(self) -> Sequence[Dialer | Seeds]:
@@ -283,15 +289,15 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
             host.ask_identity()
 
     def _check_group_message(self, group: str, message: Message) -> None:
-        """Raise for a wrong name, and for what is not a message."""
+        """Raise an error for an invalid group name or message."""
         raise NotImplementedError
 
     def _check_excluded(self, channel: str) -> None:
-        """Raise for what is not the name of a channel."""
+        """Raise an error for an invalid channel name."""
         raise NotImplementedError
 
     def _excluded(self, group: str, message: Message, exclude: Iterable[str] | None) -> frozenset[str]:
-        """Return who is not to get a message to a group. Raises ``TypeError`` for what are no names of channels."""
+        """Return the channels that do not get a message to a group. Raises ``TypeError`` for invalid channel names."""
         return NOBODY if exclude is None else checked(exclude, self._check_excluded)
 
     def _own_shard(self, value: str, ring_size: int) -> int:
@@ -299,10 +305,10 @@ class RedisLayer(HistoryMethods, PresenceMethods, DrainMethods):
 
     def _replaced(self, name: str) -> Any:
         """
-        Return a method of this layer if something has replaced the one defined here, else None.
+        Return a method of this layer if something has replaced the one defined here, otherwise None.
 
-        A subclass, or a wrapper that was assigned to the class or the layer, as tracing does: what it is to see must
-        not pass it by. ``overrides`` does not count such wrappers.
+        That is a subclass, or a wrapper assigned to the class or the layer, as tracing does: it must see every call.
+        ``overrides`` does not count such wrappers.
         """
         method = getattr(self, name)
         return None if getattr(method, "__func__", None) is getattr(RedisLayer, name) else method

@@ -1,4 +1,4 @@
-"""What every layer has, also that without a server: the capacities of channels, and what it counts."""
+"""What every layer has, even the one without a server: the capacities of channels, and counters."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .overriding import weakly
 
 
 class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
-    """The capacities of channels: a layer has them by its options, and a site may change or override them."""
+    """The capacities of channels: set by the layer's options; an application may change or override them."""
 
-    #: What the layer is called in the names of connections and in metrics.
+    #: The layer's name in the names of connections and in metrics.
     layer_name = ""
 
     def get_capacity(self, channel: str) -> int:
@@ -28,7 +28,7 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
 
     @property
     def capacity(self) -> int:
-        """Messages that may wait where no entry of ``channel_capacity`` matches."""
+        """How many messages may wait on a channel that no entry of ``channel_capacity`` matches."""
         return self._capacities.default
 
     @capacity.setter
@@ -37,7 +37,7 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
 
     @property
     def channel_capacity(self) -> list[tuple[re.Pattern[str], int]]:
-        """The capacities by pattern, in the form that Channels' ``compile_capacities`` gives."""
+        """The capacities by pattern, in the form that Channels' ``compile_capacities`` returns."""
         return self._channel_capacity  # type: ignore[no-any-return]
 
     @channel_capacity.setter
@@ -45,20 +45,19 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
         self._set_capacities(self.capacity, value)
 
     def occupancy(self) -> dict[str, int]:
-        """Return by group how many channels of this process are present there."""
+        """Return how many channels of this process are present in each group."""
         raise NotImplementedError
 
     def stats(self) -> LayerStats:
         """
-        Return this process' counters and measurements by name, and numbers of this moment.
+        Return this process' counters and measurements by name, and current numbers.
 
-        ``connections_open`` counts sockets, ``commands_in_flight`` the commands that were written and not yet
-        answered, blocking waits excluded. ``mailbox_messages`` counts the messages that nobody has received yet,
-        ``mailbox_deepest`` those of the channel with the most, ``mailbox_bytes`` roughly the memory that they take.
-        ``present`` counts the channels of this process that are present in groups.
-        ``lag``, ``batch_messages`` and ``loop_stalls`` are each a ``Summary``: ``count`` since the layer was made, and
-        ``p50``, ``p99`` and ``max`` of the last minute, None where there was nothing; ``round_trips`` has one for each
-        server. Times are in seconds.
+        ``connections_open`` counts sockets, ``commands_in_flight`` the commands that were written but not yet answered,
+        without blocking waits. ``mailbox_messages`` counts the messages in mailboxes, ``mailbox_deepest`` those of the
+        channel with the most; ``mailbox_bytes`` is roughly the memory that they take. ``present`` counts the channels
+        of this process that are present in groups. ``lag``, ``batch_messages`` and ``loop_stalls`` are each a
+        ``Summary``: ``count`` since the layer was made, and ``p50``, ``p99`` and ``max`` of the last minute, None if
+        there was nothing; ``round_trips`` has one for each server. Times are in seconds.
         """
         states = list(self._loops.values())
         limits = self._mailbox_limits()
@@ -75,7 +74,7 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
         return cast(LayerStats, numbers)
 
     def _set_capacities(self, default: int, patterns: Any) -> None:
-        # A dict is compiled here and kept in Channels' form beside; a list in that form is used as it is.
+        # A dict is compiled here, and also kept in Channels' form; a list in that form is used as it is.
         self._capacities = CapacityTable(patterns, default)
         self._capacity_of = self._replaced("get_capacity") or self._capacities.lookup
         self._capacities_changed()
@@ -85,24 +84,24 @@ class LimitedLayer(BaseChannelLayer):  # type: ignore[misc]
         return self._capacity_of(channel)
 
     def _mailbox_capacity(self) -> Callable[[str], int]:
-        """Return what gives the capacities of mailboxes: it must not keep the layer alive."""
+        """Return a function from a channel to the capacity of its mailbox. It must not keep the layer alive."""
         if self._replaced("get_capacity") is None:
             return self._capacities.lookup
         return weakly(self._current_capacity, instead=1)
 
     def _counted(self, history: History) -> History:
-        """Count what somebody gets who was away, and return it."""
+        """Count the messages of a history for a client that was away. Return the history."""
         self._stats.recovered += len(history.messages)
         self._stats.incomplete += not history.complete
         return history
 
     def _mailbox_limits(self) -> MailboxLimits:
-        """Return what the mailboxes of this layer have in common."""
+        """Return the limits that the mailboxes of this layer share."""
         raise NotImplementedError
 
     def _capacities_changed(self) -> None:
         """Called after the capacities were set: when the layer is made, and whenever they change."""
 
     def _replaced(self, name: str) -> Any:
-        """Return a method of this layer if something has replaced the one that is defined for it, else None."""
+        """Return a method of this layer if something has replaced the one defined for it, otherwise None."""
         raise NotImplementedError

@@ -1,5 +1,5 @@
 """
-What a subclass of a layer has replaced, and calls of a layer's methods that do not keep it alive.
+Finds what a subclass of a layer has replaced, and calls a layer's methods without keeping the layer alive.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, TypeVar, cast
 
 def overrides(layer: type, name: str) -> bool:
     """
-    Return whether a subclass of this package's layers defines a method or a property.
+    Return whether a subclass of one of this package's layers defines a method or a property.
 
-    A wrapper assigned to one of these layers does not count: it watches a method, and configures nothing by it.
+    A wrapper assigned to one of these layers does not count: it observes a method, and configures nothing.
     """
     owner = next((base for base in layer.__mro__ if name in vars(base)), None)
     return owner is not None and not owner.__module__.startswith(("channels_redis_fast.", "channels."))
@@ -25,14 +25,14 @@ Function = TypeVar("Function", bound="Callable[..., Any] | None")
 
 def weakly(function: Function, instead: object = None) -> Function:
     """
-    Return what calls a bound method and does not keep its object alive; anything else as it is.
+    Return a function that calls a bound method without keeping its object alive. Anything else is returned as it is.
 
-    What an event loop has of a layer reaches the layer like this: a socket must not be what keeps its layer, and so
-    itself. When the object is gone it returns ``instead``, or raises ``ReferenceError`` where there is no such thing.
+    A layer's state in an event loop references the layer this way: a socket must not keep its layer alive, and thereby
+    itself. If the object is gone, the function returns ``instead``, or raises ``ReferenceError`` if that is None.
     """
     if not isinstance(function, types.MethodType):
         return function
-    # What WeakMethod does, without a bound method for each call.
+    # Like WeakMethod, but without creating a bound method for each call.
     owner, method = weakref.ref(function.__self__), weakref.ref(function.__func__)
 
     def call(*args: Any) -> Any:

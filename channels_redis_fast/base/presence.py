@@ -1,5 +1,5 @@
 """
-The methods of a layer that say who is present in groups; ``channels_redis_fast.presence`` does it.
+The methods of a layer for presence in groups. ``channels_redis_fast.presence`` does the work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..sync.routing import routed
 from .limits import LimitedLayer
 from .overriding import weakly
 
-#: Seconds for which a process that has ended stays known by its lease where no option of the layer says.
+#: Seconds for which the lease of an ended process is kept if no option of the layer determines it.
 DAY = 86400.0
 
 
@@ -28,21 +28,20 @@ class PresenceMethods(LimitedLayer):
 
     #: None without the option ``presence``.
     _presences: Presences | None = None
-    #: None where processes have no leases.
+    #: None if processes have no leases.
     _leases: Leases | None
 
     @routed
     async def presence_join(self, group: str, channel: str, user: User | None, info: Any = None) -> None:
         """
-        Make a user present in a group through a channel of this process, until the channel leaves or the process
-        ends.
+        Make a user present in a group through a channel of this process, until the channel leaves or the process ends.
 
-        Several channels of one user are one presence. The first of them sends the group a message of the type
+        Several channels of one user are one presence. The first one sends the group a message of type
         ``presence.join``; to receive it, join the group with ``group_add``. ``info``: what others may know about the
-        user; that of the latest channel counts. None for the user means somebody without a name: each such channel is
-        counted as one more user, and ``presence`` leaves it out.
+        user; the one of the latest channel counts. A ``user`` of None is anonymous: each such channel counts as a
+        separate user, and ``presence`` leaves it out.
 
-        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name or a user that is
+        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for an invalid name or a user that is
         neither a str nor an int, ``ValueError`` for a channel of another process, the serializer's error for an info
         that it cannot pack, ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -67,13 +66,13 @@ class PresenceMethods(LimitedLayer):
         """
         End the presence of a channel in a group, or of all channels of a user; do nothing if there is none.
 
-        A user who was present only through this channel stays present for the ``grace`` of the option ``presence``;
-        then the group gets a message of the type ``presence.leave``. A user whose channels are all ended leaves at
-        once. Works for channels of any process; ``group_discard`` does the same.
+        A user who was present only through this channel stays present for the ``grace`` time of the option
+        ``presence``; then the group gets a message of type ``presence.leave``. With ``user``, the user leaves at once.
+        Works for channels of any process; ``group_discard`` does the same.
 
-        Raises ``RuntimeError`` without the option, ``TypeError`` for a wrong name or user, and where not exactly one
-        of ``channel`` and ``user`` is given; ``redis.exceptions.ConnectionError`` naming the host. Even then a
-        channel of this process leaves, as soon as possible.
+        Raises ``RuntimeError`` without the option, ``TypeError`` for an invalid name or user, and unless exactly one of
+        ``channel`` and ``user`` is given; ``redis.exceptions.ConnectionError`` naming the host. Even then, a channel of
+        this process leaves as soon as possible.
         """
         presences, found = self._presence("presence_leave", group)
         if (channel is None) == (user is None):
@@ -91,9 +90,9 @@ class PresenceMethods(LimitedLayer):
     @routed
     async def presence(self, group: str) -> dict[User, Any]:
         """
-        Return the users who are present in a group, each with its info, except for those without a name.
+        Return the users who are present in a group, each with its info, except anonymous ones.
 
-        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name,
+        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for an invalid name,
         ``redis.exceptions.ConnectionError`` naming the host.
         """
         presences, found = self._presence("presence", group)
@@ -102,21 +101,21 @@ class PresenceMethods(LimitedLayer):
     @routed
     async def presence_count(self, group: str) -> int:
         """
-        Return how many users are present in a group, including those without a name. Raises what ``presence`` does.
+        Return how many users are present in a group, including anonymous ones. Raises the same errors as ``presence``.
         """
         presences, found = self._presence("presence_count", group)
         return await presences.count(found)
 
     def occupancy(self) -> dict[str, int]:
         """
-        Return by group how many channels of this process are present there. Asks no server; works in any thread.
+        Return how many channels of this process are present in each group. Asks no server. Thread-safe.
 
         The sum over all processes counts channels: one user may have several. Empty without the option ``presence``.
         """
         return {} if self._presences is None else self._presences.occupancy()
 
     def _presence(self, caller: str, group: str) -> tuple[Presences, GroupPresence]:
-        """Return what the methods of presence need. Raises ``RuntimeError`` without the option."""
+        """Return the layer's presences and those of a group. Raises ``RuntimeError`` without the option."""
         presences = self._presences
         if presences is None:
             raise RuntimeError(f"{caller}() needs the option 'presence', which this layer does not have.")
@@ -163,18 +162,18 @@ class PresenceMethods(LimitedLayer):
             return None
         retention = self._named_for() if rules is None else max(self._named_for(), KEPT)
         leases = Leases(duration, self.prefix.encode(), unique_name(), retention)
-        # Those of shard 0; on a cluster, of whichever server.
+        # They are on shard 0; on a cluster, on any server.
         host = self._dialers if isinstance(self._dialers, Seeds) else self._dialers[0]
         host.on_reconnect(leases.came_back)
         return leases
 
     def _keep_lease(self) -> None:
-        """Called where this process begins to receive in the running event loop, which renews its lease."""
+        """Called when this process begins to receive in the running event loop, which then renews its lease."""
         if self._leases is not None:
             self._leases.keep()
         if self._presences is not None:
             self._presences.watch()
 
     def _named_for(self) -> float:
-        """Return for how many seconds after the end of a process anything in Redis may name it."""
+        """Return for how many seconds after a process has ended its name may remain in Redis."""
         return DAY

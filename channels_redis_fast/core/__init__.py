@@ -8,5 +8,5 @@ from .layer import ChannelFull, RedisChannelLayer
 
 __all__ = ["ChannelFull", "RedisChannelLayer"]
 
-# Where it is imported from, which is also what its repr names, as in channels_redis.
+# The public import path, which its repr shows too, as in channels_redis.
 RedisChannelLayer.__module__ = __name__

@@ -1,20 +1,20 @@
 """
 Reads the messages that a receiver wants from a cluster, where no command can wait on keys of different slots.
 
-Every send to an empty key is followed by an announcement on the key's sharded channel. A process that gets it looks at
-the key, and goes on looking until it is empty. A specific key's messages are read with ZRANGE, delivered, and removed
-with the next look; a general channel's are popped one at a time. It takes the place that ``pump.Pump`` has on a single
-server. Knows keys and members; what is in a member and who gets it is the receiver's, which server has a key the
-cluster's.
+Every send to an empty key is followed by an announcement on the key's sharded channel. A process that receives it looks
+at the key, and keeps looking until it is empty. Messages of a specific key are read with ZRANGE, delivered, and removed
+with the next look; messages of a general channel are popped one at a time. This class replaces ``pump.Pump`` of a
+single server. Knows keys and members. What is in a member, and who gets it, is up to the receiver; which server has a
+key is up to the cluster.
 
 Rules kept here:
 
-- Looking at a key ends when it is empty, or when its receiver wants no more. The next announcement, or the next
-  receiver, begins it again; so does a subscription that was acknowledged, since announcements may have been missed.
-- Of a specific key nothing is lost with a connection: what was read is in Redis until it was delivered. Of a general
-  channel one message can be on its way at any time.
-- What was delivered and came back, because the server that had removed it was replaced by one that does not have the
-  removal, is not delivered again.
+- Looking at a key ends when the key is empty, or when its receiver wants no more. The next announcement or the next
+  receiver starts it again; so does an acknowledged subscription, since announcements may have been missed.
+- On a specific key, nothing is lost with a connection: messages stay in Redis until they are delivered. On a general
+  channel, one message can be in flight at any time.
+- A delivered message is not delivered again if it comes back because the server that had removed it was replaced by one
+  without the removal.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ from .read_ahead import ReadAhead, take_removals
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds that a key nobody wants stays subscribed: a general channel's receiver comes back when it has done its work.
+#: Seconds that a key nobody wants stays subscribed: a general channel's receiver comes back after it has done its work.
 LINGER = 10.0
 
-#: Seconds between two looks at specific keys that ask for scores as well, by which it is seen how old messages are.
+#: Seconds between two looks at specific keys that also ask for scores, to measure how old messages are.
 MEASURE_INTERVAL = 0.05
 
-#: Seconds for which a new server may have members that were removed from the last: a promoted replica may lack that.
+#: Seconds for which a new server may have members that were removed from the previous one: a promoted replica may lack
+#: the removal.
 DOUBTFUL = 5.0
 
 
-#: Seconds by which a worker that came too late waits longer the next time (half of it on average), and how often that
+#: Seconds that a worker that came too late waits longer next time (half of that on average), and how often the wait
 #: grows.
 HERD_PAUSE, HERD_PAUSES = 0.001, 8
 
@@ -65,11 +66,11 @@ class ClusterPump:
 
     def __init__(self, cluster: Cluster, receiver: ReceiverContext) -> None:
         self.loop = cluster.loop
-        #: The keys whose next message is delivered as soon as it comes.
+        #: The keys whose next message is delivered as soon as it arrives.
         self.awaited: dict[bytes, Target] = {}
-        #: Whether the next look at what is wanted is already on its way.
+        #: Whether the next look at what is wanted is already scheduled.
         self.scheduled = False
-        #: By these a general channel asks several shards in turn. Here is one, and nobody does.
+        #: Used by general channels to try several shards in turn. A cluster is one shard, so this stays empty.
         self.tries: deque[General] = deque()
         self.link = self.is_opening = None
         self.subscriber = ClusterSubscriber(
@@ -79,30 +80,30 @@ class ClusterPump:
             on_back=_nothing,
             on_subscribed=self._announced,
         )
-        #: Whether members of equal messages differ, so that the same again is no other message.
+        #: Whether members of equal messages differ, so that the same member is never a different message.
         self.distinguishes_equal_messages = receiver.distinguishes_equal_messages
         self._cluster = cluster
         self._receiver = receiver
         self._views: dict[bytes, View] = {}
         self._poll: asyncio.TimerHandle | None = None
         self._looking = 0
-        #: When it was last seen how old the messages of a specific key are.
+        #: When the age of a specific key's messages was last measured.
         self._measured_at = 0.0
         self._stopped: asyncio.Future[None] | None = None
 
     @property
     def is_open(self) -> int:
-        """How many sockets there are."""
+        """How many sockets are open."""
         return self.subscriber.is_open
 
     def kick(self) -> None:
-        """Look again at what is wanted, after the coroutines that are ready now have run."""
+        """Look again at what is wanted, after the coroutines that are now ready have run."""
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self._ask)
 
     async def stop(self) -> None:
-        """Wait for what is on its way, remove what was delivered, and close the subscribing sockets."""
+        """Wait for looks in flight, remove what was delivered, and close the subscriber's sockets."""
         end = self.loop.time() + CLOSE_TIMEOUT
         try:
             while True:
@@ -125,7 +126,7 @@ class ClusterPump:
         await self.subscriber.stop()
 
     def may_bring(self, key: bytes) -> bool:
-        """Return whether a message of a general channel may be on its way here. For any thread."""
+        """Return whether a message of a general channel may be on its way here. Thread-safe."""
         view = self._views.get(key)
         return key in self.awaited or (view is not None and view.is_looking)
 
@@ -136,7 +137,7 @@ class ClusterPump:
         wanted = [] if self._stopped is not None else self._receiver.wanted(self)
         self.awaited = {target.key: target for target in wanted}
         if self.awaited and not self._views:
-            # Perhaps after a close. What groups have lost is found out by the servers that have them.
+            # Perhaps after a close. Losses of groups are detected on connections to the servers that have them.
             self._cluster.keep_open()
         for key, target in self.awaited.items():
             view = self._views.get(key)
@@ -144,7 +145,7 @@ class ClusterPump:
                 view = self._views[key] = View(self, target)
                 acknowledged = self.subscriber.subscribe(key)
                 if acknowledged is not None:
-                    # ``_announced`` is called when it is acknowledged; the poll covers a failure.
+                    # ``_announced`` is called when it is acknowledged; if it fails, the poll covers for it.
                     acknowledged.add_done_callback(ignore)
             elif view.target is not target:
                 view.change(target)
@@ -165,11 +166,12 @@ class ClusterPump:
                 view.announced()
 
     def _poll_later(self) -> None:
-        # Not all processes at once, and not all keys of a process for ever.
+        # At random, so that not all processes poll at once. ``_ask`` schedules the next poll only while keys are
+        # awaited.
         self._poll = self.loop.call_later(self._receiver.block_time * random.uniform(0.5, 1.0), self._poll_all)
 
     def _poll_all(self) -> None:
-        """Look at all keys without an announcement, which may have been lost; and find those no longer wanted."""
+        """Look at all keys without an announcement, which may have been lost, and find those no longer wanted."""
         self._poll = None
         for view in self._views.values():
             view.is_at_end = False
@@ -183,12 +185,15 @@ class ClusterPump:
     # Called by views.
 
     def linger_is_over(self, view: View) -> None:
-        """Called when nobody has wanted a key for long."""
+        """Called when nobody has wanted a key for a long time."""
         if view.key not in self.awaited:
             self._drop(view)
 
     def is_to_measure(self) -> bool:
-        """Whether it is time to see how old the messages of a specific key are; if so, it is done now."""
+        """
+        Whether to measure the age of a specific key's messages now. If so, the next measurement is due an interval
+        later.
+        """
         now = monotonic()
         if now - self._measured_at < MEASURE_INTERVAL:
             return False
@@ -196,16 +201,18 @@ class ClusterPump:
         return True
 
     def sent_at(self, key: bytes, score: bytes) -> float:
-        """Return when a message was sent, on the monotonic clock, given its score; 0.0 if that is not known."""
+        """Return when a message with this score was sent, on the monotonic clock; 0.0 if that is unknown."""
         return self._cluster.at(key).clock.began(score)
 
     def send(self, look: Look) -> None:
-        """Send a look on its way."""
+        """Send a look."""
         self._looking += 1
         self._cluster.at(look.target.key).submit(look)
 
     def ended(self, again: bool) -> None:
-        """Called when a read was answered. ``again``: whether another may find more, once those it woke have run."""
+        """
+        Called when a look has ended. ``again``: whether another may find more, once the receivers it woke have run.
+        """
         self._looking -= 1
         if self._stopped is not None:
             if not self._looking and not self._stopped.done():
@@ -214,7 +221,7 @@ class ClusterPump:
             self.kick()
 
     def deliver(self, inbox: Inbox, members: list[bytes], score: bytes) -> None:
-        """Hand members of a specific key to their channels. ``score``: that of the first, empty if it is not known."""
+        """Hand members of a specific key to their channels. ``score``: that of the first member, empty if unknown."""
         sent_at = self.sent_at(inbox.key, score) if score else 0.0
         if sent_at and len(members) > 1:
             self._receiver.deliver(inbox, members[:1], sent_at)
@@ -238,11 +245,11 @@ class ClusterPump:
         self.ended(again=self._cluster.is_mapped)
 
     def is_mine(self, inbox: Inbox) -> bool:
-        """Whether this loop empties a specific key."""
+        """Whether this loop reads a specific key."""
         return inbox.receiver is self._receiver
 
     def server_of(self, key: bytes) -> object:
-        """Return what stands for the server that has a key now."""
+        """Return an object that identifies the server that has a key now."""
         return self._cluster.owner(slot_of(key))
 
 
@@ -266,21 +273,21 @@ class View:
     def __init__(self, pump: ClusterPump, target: Target) -> None:
         self.target = target
         self.key = target.key
-        #: Whether nothing was there at the last look, and no announcement has come since it began.
+        #: Whether the last look found nothing, and no announcement has arrived since it began.
         self.is_at_end = False
         self.ahead = ReadAhead()
         self._pump = pump
-        #: Whether a look is on its way.
+        #: Whether a look is in flight.
         self.is_looking = False
         self._is_pausing = False
-        #: Whether an announcement began the look on its way; and how many such looks in a row came too late.
+        #: Whether the look in flight was started by an announcement; and how many such looks in a row came too late.
         self._was_announced = False
         self._missed = 0
         self._leaving: asyncio.TimerHandle | None = None
         self._server: object = None
 
     def change(self, target: Target) -> None:
-        """Called when the key is wanted by somebody else now."""
+        """Called when a different target wants the key."""
         self.target = target
         self.is_at_end = False
 
@@ -291,14 +298,17 @@ class View:
             self._leaving = None
 
     def rest(self) -> None:
-        """Called when the key is not wanted now. What was delivered is removed all the same."""
+        """Called when the key is not wanted now. What was delivered is still removed."""
         if isinstance(self.target, Inbox) and self.target.removals:
             self.look(only_removes=True)
         if self._leaving is None:
             self._leaving = self._pump.loop.call_later(LINGER, self._pump.linger_is_over, self)
 
     def announced(self) -> None:
-        """Called when there is something on the key. One that came too late the last times lets others go first."""
+        """
+        Called when there is a message on the key. A view that came too late the last times lets other processes go
+        first.
+        """
         if self._missed:
             longest = HERD_PAUSE * min(self._missed, HERD_PAUSES)
             self._pump.loop.call_later(random.uniform(0, longest), self._look_if_wanted)
@@ -306,24 +316,24 @@ class View:
             self.look(announced=True)
 
     def look(self, only_removes: bool = False, announced: bool = False) -> None:
-        """Ask for what is there, unless that is on its way. ``announced``: whether something should be there."""
+        """Start a look, unless one is in flight. ``announced``: whether a message should be there."""
         if self.is_looking or self._is_pausing:
             return
         self.is_looking = True
         self._was_announced = announced
         look = Look(self, self.target, only_removes, self._pump.is_to_measure())
         if not look.only_removes:
-            # Reset by an announcement that comes before the answer: the answer may have been on its way already.
+            # Reset by an announcement that arrives before the reply: the reply may already have been on its way.
             self.is_at_end = True
         self._pump.send(look)
 
     def found(self, look: Look, members: list[bytes], score: bytes) -> None:
-        """Take what a look has found."""
+        """Handle what a look has found."""
         self.is_looking = False
         target = look.target
         if isinstance(target, Inbox):
             if not self._pump.is_mine(target) or target.epoch != look.epoch:
-                # Another loop empties this key by now, and will read them itself.
+                # Another loop now reads this key, and will read them itself.
                 members = []
             elif look.asked:
                 self.ahead.read(look.asked, members)
@@ -341,7 +351,7 @@ class View:
         self._pump.ended(again=not self.is_at_end or (isinstance(target, Inbox) and bool(target.removals)))
 
     def failed(self, look: Look, error: Exception) -> None:
-        """Called when a look came to nothing. What it was to remove stays to be removed."""
+        """Called when a look has failed. The members that it should have removed are removed later."""
         self.is_looking = False
         self.is_at_end = False
         if isinstance(look.target, Inbox) and look.removed:
@@ -374,14 +384,14 @@ class Look(Exchange):
 
     def __init__(self, view: View, target: Target, only_removes: bool, measures: bool) -> None:
         self._view = view
-        #: Whether it asks for the scores of a specific key's messages, too.
+        #: Whether it also asks for the scores of a specific key's messages.
         self._measures = measures
         self._is_over = False
         self.target = target
         self.only_removes = only_removes
         self.removed: list[bytes] = []
         self.epoch = 0
-        #: How many members of a specific key are read at once.
+        #: How many members of a specific key it reads.
         self.asked = 0
         commands: list[Command] = []
         if isinstance(target, Inbox):
@@ -390,7 +400,7 @@ class Look(Exchange):
             if self.removed:
                 commands.append([b"ZREM", target.key, *self.removed])
             if target.removals:
-                # It would read again what is still to be removed.
+                # A read would return again what has not been removed yet.
                 self.only_removes = True
             elif not only_removes:
                 self.asked = max(view.ahead.count, 1)
@@ -398,7 +408,7 @@ class Look(Exchange):
                 commands.append((b"ZRANGE", target.key, 0, self.asked - 1, *scores))
         elif not only_removes:
             commands.append((b"ZPOPMIN", target.key))
-        # What was popped may be lost with a connection. What is read is still there.
+        # A popped message may be lost with the connection, so a pop is not repeated. What is read is still in Redis.
         super().__init__(commands, repeatable=isinstance(target, Inbox))
 
     def is_over(self) -> bool:
@@ -425,4 +435,4 @@ class Look(Exchange):
 
 
 def _nothing(names: Iterable[bytes]) -> None:
-    """Lost subscriptions matter to the Pub/Sub layer only: here the next look finds what is there."""
+    """Do nothing. Lost subscriptions only matter to the Pub/Sub layer: here the next look finds what is there."""

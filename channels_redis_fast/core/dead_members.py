@@ -1,7 +1,7 @@
 """
-Members of groups whose process is dead: they get no messages, and after a while are removed from the group.
+Group members whose process is dead: they get no messages, and after a while they are removed from the group.
 
-Knows keys and names; ``liveness`` says who is dead.
+Knows keys and names. ``liveness`` decides which processes are dead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .names import Part
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Members that one call removes.
+#: Maximum number of members that one call removes.
 AT_ONCE = 1000
 
 
@@ -27,7 +27,7 @@ class LivingMembers(NamedTuple):
     """
     The members of a group by shard, without those of dead processes.
 
-    ``skipped``: how many were left out. ``removable``: those that are to leave the group, by the score below which they
+    ``skipped``: how many were left out. ``removable``: those to remove from the group, by the score below which they
     were added before their process died.
     """
 
@@ -37,12 +37,12 @@ class LivingMembers(NamedTuple):
 
 
 def process_of(key: bytes) -> bytes:
-    """Return the process in the key of its channels, which ends with ``!``; nothing for any other key."""
+    """Return the name of the process in the key of its channels, which ends with ``!``; empty for any other key."""
     return key[key.rfind(b".") + 1 : -1] if key.endswith(b"!") else b""
 
 
 def leave_out(shards: list[Part], dead: DeadProcesses) -> LivingMembers:
-    """Sort the members of a group, which come by shard and key, by whether their process is dead."""
+    """Separate the members of a group, given by shard and key, by whether their process is dead."""
     living: list[Part] = []
     skipped = 0
     removable: dict[float, list[str]] = {}
@@ -64,7 +64,7 @@ def leave_out(shards: list[Part], dead: DeadProcesses) -> LivingMembers:
 
 def remove(way: Any, group: str, group_key: bytes, removable: dict[float, list[str]]) -> None:
     """
-    Remove members from a group, unless they were added since; nobody waits for it.
+    Remove members from a group unless they were added since. Nobody waits for the result.
 
     ``way``: the command connection to the group's server, or the queue of its slot.
     """
@@ -74,7 +74,7 @@ def remove(way: Any, group: str, group_key: bytes, removable: dict[float, list[s
 
 
 class _Removal(ScriptCall):
-    """One call that removes members. Where scripts are refused they stay until ``group_expiry``, and get nothing."""
+    """One call that removes members. If scripts are refused, they stay until ``group_expiry``, and get nothing."""
 
     __slots__ = ("_arguments", "_group")
 
@@ -95,4 +95,4 @@ class _Removal(ScriptCall):
             logger.info("Removed %s members of group %s whose processes have ended", reply, self._group)
 
     def refused(self, error: ResponseError | None) -> None:
-        """Nothing takes its place."""
+        """Do nothing: there is no alternative without scripts."""

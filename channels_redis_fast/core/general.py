@@ -1,9 +1,9 @@
 """
 The waiters of one general channel in one event loop.
 
-A general channel is for any receiver: each waiter gets one message, in turn with the workers of other processes, and
-a message that was popped for a receiver that has gone goes back to Redis. Knows its key and the pumps to ask; not
-what is in a message, nor how it is popped.
+Any receiver may receive on a general channel: each waiter gets one message, in turn with the workers of other
+processes. A message that was popped for a receiver that has gone is put back. Knows the key and the pumps to ask. Does
+not know what is in a message, or how it is popped.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ..messages.mailbox import is_collected
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds after which a message is put back again that the server had no memory for, or that did not reach it.
+#: Seconds before another attempt to put back a message that did not reach the server, or for which it had no memory.
 RETURN_PAUSE = 0.5
 
-#: With what it takes to put it back: the pump that brought it, the member, the score.
+#: A message and what is needed to put it back: the pump that brought it, the member, the score.
 Popped = tuple[Message, Any, bytes, bytes]
 
 
 class PoppingConnection(Protocol):
-    """A pump, as far as a general channel is concerned."""
+    """A pump, as a general channel sees it."""
 
     tries: deque[Any]
 
@@ -46,7 +46,7 @@ class PoppingConnection(Protocol):
 
 
 class GeneralChannelContext(Protocol):
-    """What a general channel has around it in its event loop."""
+    """What a general channel needs from its event loop."""
 
     loop: asyncio.AbstractEventLoop
     waker: Waker
@@ -62,8 +62,8 @@ class GeneralChannel:
     """
     The waiters of one general channel in one event loop.
 
-    On several shards they are tried in rotation without waiting, and waited on together only when all were empty:
-    a wait on all of them at once pops from each, and only one message was asked for.
+    If there are several shards, they are tried in rotation without waiting, and waited on together only when all were
+    empty: a wait on all of them at once would pop from each, although only one message was requested.
     """
 
     def __init__(self, receiver: GeneralChannelContext, key: bytes) -> None:
@@ -73,13 +73,13 @@ class GeneralChannel:
         self._abandoned: deque[Waiter[Popped]] = deque()
         self._receiver = receiver
         self._alone = len(receiver.pumps) == 1
-        #: Whether the pumps are to wait for this channel.
+        #: Whether the pumps should wait for this channel.
         self.blocking = self._alone
-        #: Messages on their way back to Redis. Nothing is popped meanwhile: a later one would overtake them.
+        #: Messages on their way back to Redis. Nothing is popped in the meantime: a later message would overtake them.
         self.returning = 0
-        #: Messages given to receivers that have not run since, and may turn out to be cancelled.
+        #: Messages given to receivers that have not run since, and may turn out to have been cancelled.
         self.given = 0
-        #: Whether this process takes no more messages, and those who wait for one until they are cancelled.
+        #: Whether this process has stopped taking messages; and the waiters, which stay until they are cancelled.
         self.is_stopped = False
         self._stopped: deque[Waiter[Popped]] = deque()
         self._trying: PoppingConnection | None = None
@@ -87,11 +87,11 @@ class GeneralChannel:
         self._rotation = count()
 
     def is_idle(self) -> bool:
-        """Whether nobody waits here and no pump asks on its behalf."""
+        """Whether nobody waits here and no pump asks for this channel."""
         return not self._stopped and self.is_at_rest()
 
     def is_at_rest(self) -> bool:
-        """Whether nobody is to get a message, none is on its way back, and no pump can bring one."""
+        """Whether no waiter can still get a message, none is being put back, and no pump can bring one."""
         return (
             not self.waiting
             and not self.returning
@@ -102,28 +102,28 @@ class GeneralChannel:
         )
 
     def stop(self) -> None:
-        """Take no more messages, for good. Who waits goes on waiting, and gets none."""
+        """Stop taking messages permanently. Waiters keep waiting, and get none."""
         self.is_stopped = True
         self._stopped += self.waiting
         self.waiting.clear()
         self._leave()
 
     def wait(self) -> Waiter[Popped]:
-        """Add a waiter. It gets the message, with what is needed to put it back."""
+        """Add a waiter. It gets the message and what is needed to put it back."""
         waiter: Waiter[Popped] = self._receiver.waker.waiter()
         if self.is_stopped:
-            # Nothing else keeps it, and so the task that waits.
+            # Nothing else references it, and thereby the task that waits.
             self._stopped.append(waiter)
             return waiter
         self.waiting.append(waiter)
         if self._abandoned:
-            # Behind the new one, which gets what one of those had.
+            # After adding the new one, which gets what an abandoned one was given.
             self._clear_abandoned()
         self._pursue()
         return waiter
 
     def abandon(self, waiter: Waiter[Popped]) -> None:
-        """Remove a waiter; a message it was given and did not take goes to the next one, or back."""
+        """Remove a waiter. A message that it was given but did not take goes to the next one, or is put back."""
         if self._receiver.retired:
             return
         for waiters in (self.waiting, self._stopped):
@@ -143,20 +143,23 @@ class GeneralChannel:
             self.abandon(waiter)
 
     def took(self) -> None:
-        """Called when a receiver has what it was given."""
+        """Called when a receiver has taken the message that it was given."""
         self.given -= 1
 
     def decline(self, waiter: Waiter[Popped]) -> Waiter[Popped]:
-        """Called by a receiver that was given a message before all were stopped: put it back, and wait on."""
+        """
+        Called by a receiver that was given a message before the channel was stopped: put the message back, and keep
+        waiting.
+        """
         self.given -= 1
         self.give(waiter.take())
         return self.wait()
 
     def abandon_later(self, waiter: Waiter[Popped]) -> None:
         """
-        ``abandon``, for a receive that the garbage collector ends: in the middle of anything, in any thread.
+        Like ``abandon``, for a receive that the garbage collector ends: at any point, in any thread.
 
-        It is done before anybody comes or is given anything, or in the next step of the event loop.
+        It takes effect before the next waiter is added or the next message is given, or in the next tick.
         """
         self._abandoned.append(waiter)
         try:
@@ -181,7 +184,7 @@ class GeneralChannel:
         self.found()
 
     def found(self) -> None:
-        """Called when there was a message: look on the next shard for more, if more are wanted."""
+        """Called when there was a message: try the next shard if more are wanted."""
         self.blocking = self._alone
         self._left = len(self._receiver.pumps)
         if self.waiting:
@@ -190,7 +193,7 @@ class GeneralChannel:
             self._leave()
 
     def tried(self) -> None:
-        """Called when a try has been answered."""
+        """Called when a try has been answered with a message."""
         self._trying = None
 
     def nothing_found(self, pump: PoppingConnection) -> None:
@@ -213,7 +216,7 @@ class GeneralChannel:
                 break
             pump = pumps[next(self._rotation) % len(pumps)]
             if pump.link is None or self.key in pump.awaited:
-                # A shard that is not connected has to be waited for; one that is waited on is empty.
+                # A shard that is not connected cannot be tried; one with a wait on this key is empty.
                 self._left -= 1
             else:
                 self._trying = pump
@@ -226,14 +229,14 @@ class GeneralChannel:
 
     def _clear_abandoned(self) -> None:
         abandoned, self._abandoned = self._abandoned, deque()
-        # Those who were given nothing first, so that they are given nothing now; then by score.
+        # First the waiters that were given nothing, so that they are given nothing now; then by score.
         for waiter in sorted(abandoned, key=lambda waiter: float(waiter.take()[3]) if waiter.has_result() else 0.0):
             self.abandon(waiter)
 
     def _returned(self, popped: Popped, future: asyncio.Future[list[Any]]) -> None:
         error = None if future.cancelled() else future.exception()
         if isinstance(error, (ConnectionError, OutOfMemoryError)) and not self._receiver.retired:
-            # It is kept until the server is there and has room again, or somebody receives here.
+            # It is kept until the server is back and has room, or somebody receives here.
             self._receiver.loop.call_later(RETURN_PAUSE, self._return_again, popped)
             return
         self.returning -= 1

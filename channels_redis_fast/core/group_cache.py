@@ -1,15 +1,15 @@
 """
-The members of small groups as last read, so that the next message to such a group takes one round trip.
+Caches the members of small groups as last read, so that the next message to such a group takes one round trip.
 
 The cache is never trusted: the script that delivers reads the group itself, and delivers only if it finds exactly the
-list that a ``GroupSnapshot`` stands for (``scripts``). Knows keys and names; not when a group is looked at, nor by
+list that a ``GroupSnapshot`` stands for (``scripts``). Knows keys and names. Does not know when a group is read, or by
 whom.
 
 Rules kept here:
 
-- Groups that were used last are kept, and not many: each event loop has its own, and so no lock.
-- While a message to a group is under way, no other is sent to it in one round trip: it would overtake the first one,
-  should that one need two.
+- The most recently used groups are kept, up to a limit. Each event loop has its own cache, so no lock is needed.
+- While a message to a group is under way, no other one is sent to it in one round trip: it would overtake the first if
+  that one needed two.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any
 from ..hot import frames, pack
 from .names import without
 
-#: Members of a group beyond which the script's look at it costs the server more than a round trip. Measured.
+#: Size of a group above which checking it in the script costs the server more than a round trip. Measured.
 MAX_MEMBERS = 100
 
-#: The same for a group with a history, whose messages are delivered by the script that records them, so that they come
+#: The same for a group with a history. Its messages are delivered by the script that records them, so that they arrive
 #: in the order of their positions.
 MAX_RECORDED_MEMBERS = 1_000
 
-#: Groups that are remembered in an event loop, and the members of all of them together: a few megabytes.
+#: Maximum number of groups cached in an event loop, and of members in all of them together: a few megabytes.
 MAX_GROUPS, MAX_ALL_MEMBERS = 2_000, 20_000
 
 
 class GroupSnapshot:
-    """The members of one group, by the key that each is delivered to; ``digest`` is that of the whole list in Redis."""
+    """The members of one group, by the key that each is delivered to. ``digest`` is that of the whole list in Redis."""
 
     __slots__ = ("_entries", "_size", "channels", "count", "digest", "is_refused", "keys", "skips")
 
@@ -44,51 +44,51 @@ class GroupSnapshot:
         self.channels = channels
         self.count = count
         self.digest = digest
-        #: Whether members are left out, since their process is dead.
+        #: Whether members are left out because their process is dead.
         self.skips = skips
-        #: Whether the server refused to do it in one call, for lack of a permission for example.
+        #: Whether the server refused to deliver in one call, for example for lack of a permission.
         self.is_refused = False
         self._entries: list[bytes] | None = None
         self._size = 0
 
     def without(self, excluded: frozenset[str]) -> GroupSnapshot:
-        """Return what stands for the same list, and has those to whom a message goes that is not for all of them."""
+        """Return a snapshot of the same list, for a message that does not go to the excluded members."""
         keys, channels = without((self.keys, self.channels), excluded)
         return GroupSnapshot(keys, channels, self.count, self.digest)
 
     @property
     def entries(self) -> list[bytes]:
-        """By key, the last entry of a message as msgpack: the one that names its channels."""
+        """For each key, the last entry of a message as msgpack: the one that names its channels."""
         if self._entries is None:
-            # What follows the header of a message that has no other.
+            # Everything after the header of a message without any other entry.
             self._entries = [member[1:] for member in frames(pack({}), self.channels, 0)]
             self._size = sum(map(len, self._entries))
         return self._entries
 
     @property
     def size(self) -> int:
-        """Bytes of these entries."""
+        """Size of these entries in bytes."""
         return self._size if self._entries is not None else sum(map(len, self.entries))
 
 
 class GroupMembershipCache:
     """
-    What is remembered in one event loop, by the group's key, and how many messages to each group are under way.
+    The snapshots of one event loop, by the group's key, and how many messages to each group are under way.
 
-    ``most`` and ``least``: the members of a group that is remembered. On a cluster none is, as no script may look at a
-    group whose channels are on other servers.
+    ``most`` and ``least``: the limits on the number of members of a cached group. On a cluster, no group is cached,
+    because no script may access channels on other servers.
     """
 
     def __init__(self, most: int = MAX_MEMBERS, least: int = 1) -> None:
         self._most = most
         self._least = least
-        #: In the order of their last use.
+        #: Least recently used first.
         self._known: dict[bytes, GroupSnapshot] = {}
         self._members = 0
         self._under_way: dict[bytes, int] = {}
 
     def enter(self, key: bytes) -> GroupSnapshot | None:
-        """Begin to send to a group; return what is known of it, if the message may go in one round trip."""
+        """Begin to send to a group. Return its snapshot if the message may be sent in one round trip."""
         others = self._under_way.get(key, 0)
         self._under_way[key] = others + 1
         if others:
@@ -97,7 +97,7 @@ class GroupMembershipCache:
         return None if snapshot is None or snapshot.is_refused else snapshot
 
     def find(self, key: bytes) -> GroupSnapshot | None:
-        """Return what is known of a group."""
+        """Return the snapshot of a group, if there is one."""
         snapshot = self._known.pop(key, None)
         if snapshot is not None:
             self._known[key] = snapshot
@@ -120,9 +120,9 @@ class GroupMembershipCache:
         skips: bool = False,
     ) -> None:
         """
-        Remember what a group was found to be: its members in their order, all of them names.
+        Cache a group as it was read: its members in their order, all of them channel names.
 
-        ``keys`` and ``channels``: where they are, and if it ``skips`` some of them, where the others are.
+        ``keys`` and ``channels``: where they are; if ``skips``, only those that are not left out.
         """
         if not self._least <= len(members) <= self._most:
             self.forget(key)
@@ -133,7 +133,7 @@ class GroupMembershipCache:
             self._keep(key, GroupSnapshot(keys, channels, len(members), digest, skips))
 
     def remember_as_other(self, key: bytes) -> None:
-        """Remember that a group is none of those that are remembered: no list is the one of its snapshot."""
+        """Remember that a group is not cacheable: its snapshot matches no list."""
         self._keep(key, GroupSnapshot([], [], 0, b""))
 
     def _keep(self, key: bytes, snapshot: GroupSnapshot) -> None:
@@ -144,7 +144,7 @@ class GroupMembershipCache:
             self.forget(next(iter(self._known)))
 
     def forget_all(self) -> None:
-        """Forget what is known of all groups; what is under way stays under way."""
+        """Forget all groups. Messages under way stay under way."""
         self._known.clear()
         self._members = 0
 
@@ -156,7 +156,7 @@ class GroupMembershipCache:
 
 
 def digest_of(members: Sequence[bytes]) -> bytes:
-    """Return what the script makes of this list: the SHA-1 of the names as msgpack, in hexadecimal digits."""
-    # The names as text: Lua's msgpack knows no other strings.
+    """Return what the script computes for this list: the SHA-1 of the names as msgpack, in hexadecimal digits."""
+    # The names as text: Lua's msgpack has no other strings.
     names: Any = [member.decode() for member in members]
     return sha1(pack(names)).hexdigest().encode()

@@ -1,10 +1,10 @@
 """
-A message to a group of the core layer: who belongs to the group, and what goes to which of their keys.
+Sending a message to a group of the core layer: who belongs to the group, and what goes to which of their keys.
 
-Two round trips: one to look who is in the group, one to deliver. A group that was small the last time, with all its
-keys on its own shard, takes one: the script that delivers checks whether the group is unchanged; if not, it returns the
-members, and the second round trip follows. Knows what a group means; not how a message is
-laid out, nor when anything is written.
+This takes two round trips: one to read the members, one to deliver. One is enough if the group was small the last time
+and all its keys are on its own shard: the script that delivers checks whether the group is unchanged. If it has
+changed, the script returns the members, and the second round trip follows. Knows what a group means. Does not know how
+a message is laid out, or when anything is written.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ logger = logging.getLogger("channels_redis_fast")
 
 class Group(NamedTuple):
     """
-    A group, for one message: its name, its key and the shard of that.
+    A group as the target of one message: its name, its key and the shard of the key.
 
-    Members added at ``limit`` (seconds) or before are none, and those in ``excluded`` do not get the message.
+    Members added at ``limit`` (seconds) or earlier have expired. Those in ``excluded`` do not get the message.
     """
 
     name: str
@@ -48,8 +48,8 @@ class GroupSender:
     """
     Sends to the groups of a layer.
 
-    ``split``: what sorts members by shard and key. ``capacity_of``: gives the capacity of a channel's key.
-    ``liveness``: says which processes are dead; None where none is taken for that.
+    ``split``: sorts members by shard and key. ``capacity_of``: returns the capacity of a channel's key. ``liveness``:
+    tells which processes are dead; None if no process is ever considered dead.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class GroupSender:
         liveness: Liveness | None = None,
     ) -> None:
         self._codec = codec
-        #: Who is sent nothing since its lease has run out; None without leases.
+        #: Tells which processes are skipped because their lease has run out; None without leases.
         self.liveness = liveness
         self._split = split
         self._capacity_of = capacity_of
@@ -106,9 +106,9 @@ class GroupSender:
         self, sender: Sender, group: Group, snapshot: GroupSnapshot, message: Message
     ) -> int | list[bytes] | None:
         """
-        Deliver to a group if it is what it was: return how many keys were over capacity.
+        Deliver to a group if it is unchanged, and return how many keys were over capacity.
 
-        Otherwise nothing is delivered. Return who is in the group now, None where that has to be asked for.
+        Otherwise deliver nothing, and return the current members; None if they have to be requested.
         """
         keys, channels = snapshot.keys, snapshot.channels
         if group.excluded:
@@ -120,21 +120,21 @@ class GroupSender:
             group.key, group.limit, snapshot.digest, keys, framed, self._capacities(channels)
         )
         if found is None:
-            # Whatever prevents it (a permission for example) would prevent it the next time too.
+            # Whatever prevented it (a permission, for example) would prevent it next time too.
             snapshot.is_refused = True
         return found
 
     async def _send_to(self, state: CoreLoop, group: Group, members: list[bytes], message: Message) -> None:
-        """Deliver to members of which the group is known to consist."""
+        """Deliver to the members that the group is known to have."""
         await self.deliver(state, group, self.places(members, group, state, state.group_cache), len(members), message)
 
     def places(
         self, members: list[bytes], group: Group, state: CoreLoop, group_cache: GroupMembershipCache
     ) -> list[Part]:
         """
-        Return by shard where the members of a group are, and have it remembered if all are on that of the group.
+        Return the keys and channels of a group's members by shard. Cache them if all are on the group's own shard.
 
-        Those of dead processes are left out.
+        Members of dead processes are left out.
         """
         shards, unreadable = self._split(members, self._prefix, self._ring_size)
         if unreadable:
@@ -152,7 +152,7 @@ class GroupSender:
         return shards
 
     async def deliver(self, state: CoreLoop, group: Group, shards: list[Part], members: int, message: Message) -> None:
-        """Deliver to members of a group, ``members`` of them, by shard."""
+        """Deliver to a group's members, given by shard. ``members``: how many there are."""
         if group.excluded:
             shards = [without(part, group.excluded) for part in shards]
         framed = self._framed(message, [names for _, channels in shards for names in channels], group)
@@ -165,13 +165,13 @@ class GroupSender:
                 start = end
         waited = [call for shard_calls in calls for call in shard_calls]
         if len(waited) > 1:
-            # Until all have answered: an error of one shard must not leave another's outcome unread.
+            # Wait until all have been answered: an error of one shard must not leave another's outcome unread.
             await asyncio.wait(waited)
             for call in waited:
-                # The first error is raised; asyncio would complain of the others.
+                # Only the first error is raised; asyncio would log the others as never retrieved.
                 ignore(call)
         for shard_calls in calls:
-            # One line of the log for each shard, of which a cluster is one.
+            # One log line per shard; a cluster is one shard.
             self.count(sum([await call for call in shard_calls]), members, group)
 
     def _framed(self, message: Message, channels: list[list[str]], group: Group) -> list[bytes]:
@@ -188,12 +188,12 @@ class GroupSender:
         return [self._capacity_of(names[0]) for names in channels]
 
     def skipped(self) -> None:
-        """Called when a message goes to a group in which members are left out."""
+        """Called when members of a group are left out of a send."""
         if self.liveness is not None:
             self.liveness.refresh()
 
     def count(self, over_capacity: int, members: int, group: Group) -> None:
-        """Count and log the keys that a message did not reach, as they were at capacity."""
+        """Count and log the keys that a message did not reach because they were at capacity."""
         if over_capacity:
             self._stats.over_capacity += over_capacity
             logger.info("%s of %s channels over capacity in group %s", over_capacity, members, group.name)

@@ -1,13 +1,13 @@
 """
-The core layer: the semantics of send, receive, groups and flush on sorted sets. Thin; it opens no socket, and lays
-out no bytes.
+The core layer: the semantics of send, receive, groups and flush on sorted sets. A thin module: it opens no sockets and
+lays out no bytes.
 
-One message, from send to receive: ``send`` checks names, has the codec make a member, picks key, shard and capacity,
-and passes all to the shard's ``sender``; the sender's batch leaves with the tick's one write (``commands``). The
-receiving process' ``pump`` reads the member, its ``receiver`` decodes it and puts it into the channel's mailbox,
-where ``receive`` waits.
+The path of a message: ``send`` checks the names, lets the codec make a member, picks the key, shard and capacity, and
+passes everything to the shard's ``sender``. The sender's batch leaves with the tick's single write (``commands``). In
+the receiving process, the ``pump`` reads the member, and the ``receiver`` decodes it and puts it into the channel's
+mailbox, where ``receive`` waits.
 
-Rules and names are those of ``channels_redis.core`` 4.3 and of the Channels layer specification
+Rules and names follow ``channels_redis.core`` 4.3 and the Channels layer specification
 (https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
 """
 
@@ -67,30 +67,29 @@ class RedisChannelLayer(RedisLayer):
     """
     A channel layer on Redis sorted sets, wire-compatible with ``channels_redis.core.RedisChannelLayer`` 4.3.
 
-    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
-    ``prefix``: str in front of every key. ``expiry``: seconds that a message lives. ``group_expiry``: seconds
-    that a group membership lives. ``capacity``: messages that a channel's key holds before it is full;
-    ``channel_capacity``: dict of globs or compiled ``re`` patterns to capacities, first match wins.
-    ``symmetric_encryption_keys``: list of str or bytes. ``random_prefix_length``: bytes that make equal messages
-    distinct. ``serializer_format``: a name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived
-    event loops go through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds
-    that a call of ``layer.sync`` may take, None for as long as the layer itself waits. ``restore_groups``: bool,
-    whether memberships of this process' channels are restored on a server that comes back without them.
-    ``history``: dict of globs or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``:
-    how much is kept of these groups for clients that were away; first match wins. ``lease``: seconds that the lease
-    of each process lasts, which tells live processes from dead ones; None for no leases. ``presence``:
-    ``{"lease": seconds, "grace": seconds, "events": bool}``, each optional: users can be present in groups,
-    for the grace time after their last channel too, and groups are told; None for no presence.
-    ``on_drain``: type of the message that each specific channel of this process gets when the layer is drained (see
-    ``drain``).
+    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; several hosts are shards. ``prefix``:
+    str that every key begins with. ``expiry``: lifetime of a message in seconds. ``group_expiry``: lifetime of a group
+    membership in seconds. ``capacity``: number of messages that a channel's key can hold; ``channel_capacity``: dict of
+    globs or compiled ``re`` patterns to capacities, the first match wins. ``symmetric_encryption_keys``: list of str or
+    bytes. ``random_prefix_length``: length in bytes of the prefix that makes equal messages distinct.
+    ``serializer_format``: a name in ``serializers.registry``. ``sync_hub``: whether calls of short-lived event loops go
+    through the process' I/O thread: ``"auto"``, ``"always"`` or ``"never"``. ``sync_timeout``: seconds that a call of
+    ``layer.sync`` may take; None means as long as the layer itself waits. ``restore_groups``: bool, whether the
+    memberships of this process' channels are restored when a server comes back without them. ``history``: dict of globs
+    or compiled ``re`` patterns of group names to ``{"size": messages, "ttl": seconds}``: how much of these groups is
+    kept for clients that were away; the first match wins. ``lease``: duration in seconds of each process' lease, which
+    tells live processes from dead ones; None disables leases. ``presence``: ``{"lease": seconds, "grace": seconds,
+    "events": bool}``, each optional: users can be present in groups, and stay present for the grace time after their
+    last channel has left; groups are notified. None disables presence. ``on_drain``: type of the message that each
+    specific channel of this process receives when the layer is drained (see ``drain``).
 
     Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """
 
-    #: Seconds that one blocking wait lasts in Redis before it is asked again.
+    #: Seconds that one blocking wait lasts in Redis before the next one begins.
     brpop_timeout = 5
 
-    #: What gives the shards of general channels in turn; None where there is one shard for everything.
+    #: Returns the shards of general channels in rotation; None if there is only one shard.
     _next_shard: Callable[[], int] | None = None
 
     @options.explains_unknown
@@ -196,13 +195,14 @@ class RedisChannelLayer(RedisLayer):
 
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
-        Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
+        Send ``(channel, message)`` pairs, in order and all at once: the messages for each shard leave in one batch, if
+        it can hold them.
 
-        What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
-        sent whether or not the others succeed. Raises the first error, in their order, that is not ``ChannelFull``;
-        else ``ChannelFull`` with the names of all channels that were full, each once.
+        Arguments that ``send`` would refuse without asking a server are refused before anything is sent. After that,
+        each message is sent whether or not the others succeed. Raises the first error, in message order, that is not
+        ``ChannelFull``; otherwise ``ChannelFull`` with the names of all channels that were full, each once.
         """
-        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        # Consumed in the caller's loop, even if the call goes through the hub: an iterator is the caller's code.
         await self._send_many(list(messages))
 
     @routed
@@ -228,12 +228,13 @@ class RedisChannelLayer(RedisLayer):
 
     async def receive(self, channel: str) -> Message:
         """
-        Wait for the next message of a channel and return it. Of several receivers the first gets it.
+        Wait for the next message of a channel and return it. If several receivers wait, the first one gets it.
 
-        A receive that is cancelled loses nothing: what it was given goes to the next receiver, or back.
+        Cancelling a receive loses nothing: a message that it was already given goes to the next receiver, or back to
+        Redis.
 
         Raises ``TypeError`` for an invalid name, ``AssertionError`` for a specific channel of another process,
-        ``redis.exceptions.ConnectionError`` when no host could ever be reached; later outages are waited out.
+        ``redis.exceptions.ConnectionError`` if no host has ever been reachable; later outages are waited out.
         """
         state = self._loops[get_running_loop()]
         receiver: Receiver = state.receiver or state.open_receiver()
@@ -241,7 +242,7 @@ class RedisChannelLayer(RedisLayer):
             self._inboxes.clear_abandoned()
         inbox = self._find(receiver.inboxes, channel)
         if inbox is not None and inbox.receiver is receiver:
-            # The usual channel: a specific one, on a key that this loop empties already.
+            # The usual case: a specific channel on a key that this loop already reads.
             coming = inbox.claim(channel, state.waker)
             if not inbox.claimed:
                 receiver.serve(inbox)
@@ -271,7 +272,9 @@ class RedisChannelLayer(RedisLayer):
         return coming.take()
 
     def _reader(self, channel: str) -> Reader | None:
-        """Return what stands for ``receive`` on a specific channel of this process; None for any other."""
+        """
+        Return an object that replaces ``receive`` for a specific channel of this process; None for any other channel.
+        """
         local = self._kind(channel)
         name = channel[:local] if local > 0 else ""
         if not name.endswith(self._client_prefix + "!"):
@@ -306,7 +309,7 @@ class RedisChannelLayer(RedisLayer):
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a new specific channel that this process can receive on."""
-        # Who makes a channel is going to receive on it, and so to stay.
+        # A loop that makes a channel is going to receive on it, so it is long-lived.
         self._loops[get_running_loop()]
         if self._leases is not None:
             self._keep_lease()
@@ -338,9 +341,8 @@ class RedisChannelLayer(RedisLayer):
         """
         Add a channel to a group as ``group_add`` does, and return what it has missed since a position.
 
-        Whatever is sent to the group is either in the history that is returned, or delivered to the channel; or in
-        neither, if it excludes the channel. None for ``since`` returns all that is kept. ``History`` says what
-        ``complete`` means.
+        Each message to the group is either in the returned history or delivered to the channel; neither, if it excludes
+        the channel. If ``since`` is None, the whole kept history is returned. ``History`` says what ``complete`` means.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` for a wrong argument,
         ``redis.exceptions.ConnectionError`` naming the host.
@@ -368,7 +370,7 @@ class RedisChannelLayer(RedisLayer):
     @routed
     async def group_discard(self, group: str, channel: str) -> None:
         """
-        Remove a channel from a group; nothing happens if it is not in it.
+        Remove a channel from a group; nothing happens if it is not a member.
 
         Raises ``TypeError`` for invalid names, ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -380,7 +382,7 @@ class RedisChannelLayer(RedisLayer):
         if ended is None:
             await removed
         else:
-            # Until both have answered: the error of one must not leave the other's outcome unread.
+            # Wait until both have been answered: an error of one must not leave the other's outcome unread.
             ended.add_done_callback(ignore)
             await removed
             await ended
@@ -389,9 +391,9 @@ class RedisChannelLayer(RedisLayer):
         """
         Send a message to all channels of a group. Keys at capacity are skipped, counted and logged.
 
-        ``exclude``: names of channels that do not get it, such as that of its sender. They need not be in the group.
+        ``exclude``: names of channels that do not get the message, such as the sender's. They need not be in the group.
 
-        Raises ``TypeError`` for an invalid name, and where ``exclude`` is no iterable of names; ``AssertionError`` for
+        Raises ``TypeError`` for an invalid name, or if ``exclude`` is not an iterable of names; ``AssertionError`` for
         a message that is not a dict or holds ``__asgi_channel__``; the serializer's error;
         ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -416,12 +418,12 @@ class RedisChannelLayer(RedisLayer):
                 return
         await self._group_sender.send(state, target, message)
 
-    # A look inside.
+    # Inspection.
 
     @routed
     async def group_count(self, group: str) -> int:
         """
-        Return how many channels ``group_send`` would send to now; with leases, those alone whose process lives.
+        Return how many channels ``group_send`` would send to now. With leases, only channels of live processes count.
 
         Raises ``TypeError`` for an invalid name, ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -432,7 +434,9 @@ class RedisChannelLayer(RedisLayer):
 
     @routed
     async def group_channels(self, group: str) -> list[str]:
-        """Return the names of these channels, the one added last at the end. Raises what ``group_count`` does."""
+        """
+        Return the names of the channels that ``group_count`` counts, the last added at the end. Raises the same errors.
+        """
         return await self._living_members(*self._group(group))
 
     async def _living_members(self, way: CommandConnection | SlotQueue, group_key: bytes) -> list[str]:
@@ -445,9 +449,10 @@ class RedisChannelLayer(RedisLayer):
     @routed
     async def channel_depth(self, channel: str) -> int:
         """
-        Return how many messages wait in Redis on a channel's key, on all shards, not counting what has expired.
+        Return how many messages wait in Redis on a channel's key, on all shards, not counting expired messages.
 
-        A process' specific channels share a key: theirs is the depth of all. Raises what ``group_count`` does.
+        All specific channels of a process share one key, so their depth is that of all of them together. Raises the
+        same errors as ``group_count``.
         """
         self.require_valid_channel_name(channel)
         redis_key = self._key_prefix + self.non_local_name(channel).encode()
@@ -461,12 +466,12 @@ class RedisChannelLayer(RedisLayer):
         """
         Delete all messages, groups and histories of this layer's prefix on all shards; empty mailboxes; close sockets.
 
-        Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` when SCAN or UNLINK is refused.
+        Raises ``redis.exceptions.ConnectionError`` naming the host, ``ResponseError`` if SCAN or UNLINK is refused.
         """
         self._memberships.clear()
-        # But for the wake-up calls on their way to receivers: they are no data, and without them one sleeps on. And
-        # for the marker by which a server is known that has lost its data, which this does not mean; and for the leases
-        # of processes, which go on.
+        # Wake-up tokens on their way to receivers are spared: they are not data, and without its token a receiver would
+        # not wake up. So are the marker that shows whether a server has lost its data, because a flush does not count
+        # as a loss, and the leases of processes, which stay valid.
         spared = (self._key_prefix + b":wake:", self._key_prefix + b":epoch", leases_key(self._key_prefix))
         if self._presences is not None:
             self._presences.clear()
@@ -479,10 +484,10 @@ class RedisChannelLayer(RedisLayer):
         """
         Return a redis-py client (``redis.asyncio.Redis``) of one shard, for commands of your own.
 
-        Of a cluster, which is shard 0, it is a ``redis.asyncio.RedisCluster``. It has connections of its own, beside
-        those of the layer; it is closed with them and with the event loop.
+        For a cluster, which is shard 0, it is a ``redis.asyncio.RedisCluster``. It has its own connections, separate
+        from the layer's; it is closed with them and with the event loop.
 
-        Raises ``ValueError`` for a shard that there is not, ``RuntimeError`` outside an event loop.
+        Raises ``ValueError`` for a shard that does not exist, ``RuntimeError`` outside an event loop.
         """
         if not 0 <= index < self.ring_size:
             raise ValueError(f"There is no shard {index}: this layer has {self.ring_size}.")
@@ -495,20 +500,22 @@ class RedisChannelLayer(RedisLayer):
     def _own_pools(self) -> Callable[[int], Any] | None:
         if not overrides(type(self), "connection"):
             return super()._own_pools()
-        # Of a client that a subclass makes, as some configure their hosts; what it connects to is its pool's business.
+        # A subclass may override ``connection`` to configure its hosts: use the pool of its client, which decides what
+        # it connects to.
         return lambda index: self.connection(index).connection_pool
 
     async def close_pools(self) -> None:
-        """Close all sockets of the layer. They are opened again when needed, at once where a receive waits."""
+        """Close all sockets of the layer. They are opened again when needed: immediately if a receive is waiting."""
         await self._loops.disconnect()
 
     def _map_channel_keys_to_connection(
         self, channel_names: Iterable[str], message: Message
     ) -> tuple[dict[int, list[str]], dict[str, bytes], dict[str, int]]:
         """
-        Return what a group message comes to, as channels_redis does for code that calls this.
+        Map a group message to keys, messages and capacities. Exists for code that calls this method of channels_redis.
 
-        Keys by shard; by key, its message (bytes, addressed to all its channels); by key, its capacity.
+        Return the keys by shard; for each key its message (bytes, addressed to all channels on it); for each key its
+        capacity.
         """
         keys: dict[int, list[str]] = {}
         channels: dict[str, list[str]] = {}
@@ -524,11 +531,11 @@ class RedisChannelLayer(RedisLayer):
         return keys, messages, {redis_key: self._capacity_of(names[0]) for redis_key, names in channels.items()}
 
     async def wait_received(self) -> None:
-        """Nothing is left to wait for after a receive; here since channels_redis has it."""
+        """Do nothing: nothing is left to wait for after a receive. Exists because channels_redis has it."""
 
     @property
     def client_prefix(self) -> str:
-        """What the names of this process' specific channels have before their ``!``."""
+        """The part before the ``!`` that the names of this process' specific channels have in common."""
         notice_fork()
         return self._client_prefix
 
@@ -541,7 +548,7 @@ class RedisChannelLayer(RedisLayer):
     # Internals.
 
     def after_fork(self) -> None:
-        """In a forked child: become a process of its own, and leave the parent's sockets alone."""
+        """In a forked child: become a separate process, and leave the parent's sockets alone."""
         self._client_prefix = unique_name()
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
@@ -554,11 +561,13 @@ class RedisChannelLayer(RedisLayer):
         return self._client_prefix
 
     def _named_for(self) -> float:
-        # Members are purged ``group_expiry`` seconds after they were added last.
+        # Members are purged ``group_expiry`` seconds after they were last added.
         return self.group_expiry + self.expiry
 
     def _judge(self, state: CoreLoop, leases: Leases) -> None:
-        """Take note of which processes are dead, by what was read last; have it read again where it is time to."""
+        """
+        Update which processes are dead, based on the last reading of the leases. Start a new reading if it is due.
+        """
         liveness = self._group_sender.liveness
         if liveness is not None:
             reading = leases.reading
@@ -568,7 +577,7 @@ class RedisChannelLayer(RedisLayer):
             state.judged_by = reading
 
     def _lapsed(self, lapse: Lapse) -> None:
-        """Called in an event loop in which the lease of this process was renewed after it had run out."""
+        """Called in an event loop where the lease of this process was renewed after it had run out."""
         state = self._loops.get(get_running_loop())
         liveness = self._group_sender.liveness
         if state is None or state.restorer is None or liveness is None:
@@ -602,7 +611,7 @@ class RedisChannelLayer(RedisLayer):
         """
         Record that a channel of this process is added to a group.
 
-        The membership is watched in the event loops where it is asked for and received on.
+        The membership is watched in the event loop that adds it and in those that receive on the channel.
         """
         bang = channel.find("!")
         if bang <= 0 or not self.restore_groups or not channel.endswith(self._client_prefix, 0, bang):
@@ -625,7 +634,7 @@ class RedisChannelLayer(RedisLayer):
                     loop.call_soon_threadsafe(state.restorer.watch, record)
 
     def _end_resumes(self, connection: CommandConnection | SlotQueue, group: str, group_key: bytes) -> None:
-        """Have those who resume from now on do so behind what is done to the group next."""
+        """Make later resumes run after whatever is done to the group next."""
         stream = None if self._histories is None else self._histories.find(group, group_key)
         if stream is not None and self._histories is not None:
             self._histories.end(connection, stream, scripts.GROUP_RESUME)
@@ -637,7 +646,7 @@ class RedisChannelLayer(RedisLayer):
             if state.receiver is not None and loop is here:
                 state.receiver.stop_generals()
             elif state.receiver is not None:
-                # A loop that is closed receives nothing.
+                # A closed loop receives nothing.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(state.receiver.stop_generals)
         self._inboxes.tell_all(Waker(here), [reader.address for reader in list(self._inboxes.readers)])
@@ -672,7 +681,9 @@ class RedisChannelLayer(RedisLayer):
         return receiver
 
     def _addressed(self, channel: str, message: Message) -> tuple[int, bytes, bytes, int]:
-        """Check a channel and a message for it; return its shard, its key, what is stored there, and the capacity."""
+        """
+        Check a channel and a message for it. Return the shard, the key, the member to store there, and the capacity.
+        """
         if not isinstance(message, dict):
             raise AssertionError("message is not a dict")
         local = self._kind(channel)
@@ -692,7 +703,7 @@ class RedisChannelLayer(RedisLayer):
         if self._next_shard is None:
             index = 0
         elif local:
-            # The non-local name, since that is what receivers hash; channels_redis hashes the full one here.
+            # Hash the non-local name, as receivers do; channels_redis hashes the full name here.
             index = self._shard_of(channel[:local], self.ring_size)
         else:
             index = self._next_shard()
@@ -711,7 +722,7 @@ class RedisChannelLayer(RedisLayer):
             self.require_valid_channel_name(channel)
 
     def _checked_kind(self, channel: str) -> int:
-        """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""
+        """Let Channels check a name that the compiled check cannot decide on. Return what ``kind`` would."""
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
@@ -745,5 +756,5 @@ class RedisChannelLayer(RedisLayer):
         return f"{self.prefix}:group:{group}".encode()
 
 
-# What the hub runs: the methods as they are here, since a wrapper that somebody assigns to the class has run already.
+# What the hub runs: the original methods, since a wrapper that somebody has assigned to the class has already run.
 _send, _group_send = RedisChannelLayer.send, RedisChannelLayer.group_send

@@ -1,16 +1,16 @@
 """
-Which processes count as dead when something is sent to a group, by their leases: their channels get nothing.
+Decides from the leases which processes are dead when something is sent to a group: their channels get nothing.
 
-Knows what a process is called in the names of its channels, and for how long it may be late; not how leases are read,
-nor how anything is sent.
+Knows how a process is named in its channels' names, and how late it may be. Does not know how leases are read, or how
+anything is sent.
 
 Rules kept here:
 
-- A process is dead when its lease is overdue by the expiry of messages: if it resumes after all, everything that it
-  would find has expired by then. A process without a lease is never dead: it runs channels_redis, or a layer without
-  leases.
-- ``REMOVE_AFTER`` durations of a lease later its channels are removed from groups. It adds them again when it goes on,
-  and scores tell those that were added before from those that were added since.
+- A process is dead when its lease is overdue by at least the expiry of messages: if it resumes after all, every message
+  that it would find has expired by then. A process without a lease is never dead: it runs channels_redis, or a layer
+  without leases.
+- The channels of a dead process are removed from groups ``REMOVE_AFTER`` lease durations later. If the process resumes,
+  it adds them again; scores tell those added before from those added since.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 from ..presence import LeaseReading, Leases
 
-#: Durations of a lease for which a dead process stays in its groups; and for how many of them clocks may differ.
+#: Number of lease durations for which a dead process stays in its groups; and by how many of them clocks may differ.
 REMOVE_AFTER, SKEW = 10, 5
 
 
 class DeadProcesses(NamedTuple):
     """
-    Processes that are dead, by name. ``removable``: those whose channels leave their groups, with the score (seconds)
-    below which they were added while the process was alive.
+    Dead processes, by name. ``removable``: those whose channels are removed from groups, with the score (seconds) below
+    which channels were added while the process was alive.
     """
 
     names: frozenset[bytes]
@@ -38,7 +38,7 @@ NONE_DEAD = DeadProcesses(frozenset(), {})
 
 
 class Liveness:
-    """What the leases of a layer say of its processes. ``expiry``: seconds that a message lives."""
+    """What the leases of a layer say about its processes. ``expiry``: lifetime of a message in seconds."""
 
     def __init__(self, leases: Leases, expiry: float) -> None:
         self._leases = leases
@@ -48,17 +48,17 @@ class Liveness:
         self._dead = NONE_DEAD
 
     def look(self) -> DeadProcesses:
-        """Return who is dead, as far as is known: the same object for as long as that is the same."""
+        """Return the processes known to be dead. As long as nothing changes, it is the same object."""
         reading = self._leases.look()
         return self._dead if reading is self._reading else self._judge(reading)
 
     def refresh(self) -> None:
-        """Called when somebody got nothing: a process that goes on is to be noticed soon."""
+        """Called when members were skipped: a process that resumes should be noticed soon."""
         self._leases.refresh()
 
     def may_be_removed(self, overdue: float) -> bool:
-        """Whether others may have removed the channels of a process whose lease was overdue by so many seconds."""
-        # By whatever clock: one duration sooner than they do.
+        """Whether others may have removed the channels of a process whose lease was ``overdue`` seconds late."""
+        # Clocks differ, so the limit is one lease duration earlier than theirs.
         return overdue >= self._remove_after - self._leases.duration
 
     def _judge(self, reading: LeaseReading) -> DeadProcesses:

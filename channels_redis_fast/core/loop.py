@@ -1,7 +1,7 @@
 """
-What a core layer has in one event loop: by shard a command connection and a sender, and one receiver.
+What a core layer has in one event loop: a command connection and a sender per shard, and one receiver.
 
-Knows how these are put together, and in which order they are closed; not what they do.
+Knows how these are put together, and in which order they are closed. Does not know what they do.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class CoreLoop:
         self.loop = loop
         self.waker = Waker(loop)
         self._stalls = StallDetector(loop, stats)
-        #: By shard: the command connection, and what gathers the sends. A cluster is one shard.
+        #: For each shard: the command connection, and the sender that batches messages. A cluster is one shard.
         self.commands: list[CommandConnection | Cluster]
         self.senders: list[Sender | SlotSenders]
         is_cluster = isinstance(shards, Seeds)
-        #: Groups with a history: those that are remembered, and by the group's key the messages that wait.
+        #: For groups with a history: the cached members; and by the group's key, the queues of waiting messages.
         self.recorded_cache = (
             GroupMembershipCache(0) if is_cluster else GroupMembershipCache(MAX_RECORDED_MEMBERS, least=0)
         )
@@ -73,27 +73,27 @@ class CoreLoop:
             self.commands = [*connections]
             self.senders = [Sender(connection, expiry, ordered, stats, self.waker) for connection in connections]
             self.group_cache = GroupMembershipCache()
-        #: What restores this layer's groups on servers that have lost them; None where that is not wanted.
+        #: Restores this layer's groups on servers that have lost them; None if that is switched off.
         self.restorer = None if memberships is None else GroupRestorer(memberships, loop, prefix, self.commands)
         self._leases = leases
         self._presences = presences
-        #: The processes that are dead, as of the last message to a group, and by which reading of the leases.
+        #: The dead processes as of the last message to a group, and the reading of the leases that this is based on.
         self.dead = NONE_DEAD
         self.judged_by: LeaseReading | None = None
-        #: redis-py clients for commands of the site's own, by shard.
+        #: redis-py clients for the application's own commands, by shard.
         self.clients: dict[int, Any] = {}
-        #: Everything that this loop receives. A loop that only sends has none.
+        #: The receiver of this loop. A loop that only sends has none.
         self.receiver: Receiver | None = None
         self._make_receiver = make_receiver
 
     def open_receiver(self) -> Receiver:
-        """Return the receiver. Called by who receives and finds none."""
+        """Return the receiver, after making it if there is none."""
         if self.receiver is None:
             self.receiver = self._make_receiver(self)
         return self.receiver
 
     def judge(self, dead: DeadProcesses) -> None:
-        """Take note of which processes are dead. What is known of groups left others out."""
+        """Update which processes are dead. Clear the group caches, which left out other members."""
         self.dead = dead
         self.group_cache.forget_all()
         self.recorded_cache.forget_all()
@@ -104,26 +104,26 @@ class CoreLoop:
         return self.receiver is not None
 
     def connections(self) -> list[Closable]:
-        """Return all connections, those without a socket too."""
+        """Return all connections, including those without a socket."""
         pumps = [] if self.receiver is None else self.receiver.pumps
         return [*self.commands, *pumps]
 
     async def disconnect(self) -> None:
-        """Close the sockets; they are opened again when they are needed, at once by those who wait."""
+        """Close the sockets. They are opened again when needed, immediately if something is waiting."""
         try:
             if self.receiver is not None:
                 await self.receiver.disconnect()
             await self._close_commands()
             await self._close_clients()
         finally:
-            # Also when all tasks of the loop are cancelled: what was handed in meanwhile waits for this.
+            # Even if all tasks of the loop are cancelled: requests submitted in the meantime wait for this.
             for connection in self.commands:
                 connection.resume()
             if self.receiver is not None:
                 self.receiver.resume()
 
     async def retire(self) -> None:
-        """Close for good, since the event loop closes."""
+        """Close permanently, because the event loop closes."""
         self._stalls.close()
         if self.restorer is not None:
             self.restorer.close()
@@ -137,7 +137,7 @@ class CoreLoop:
         await self._close_clients()
         for connection in self.commands:
             connection.give_up()
-        # What was handed in while the others closed may have begun to open a socket.
+        # Requests submitted while the others closed may have begun to open a socket.
         await self._close_commands()
 
     async def _close_clients(self) -> None:
@@ -145,5 +145,5 @@ class CoreLoop:
             await close_client(self.clients.popitem()[1])
 
     async def _close_commands(self) -> None:
-        # After the pumps: what they popped for nobody goes back through these.
+        # After the pumps: messages that they popped for nobody are put back through these connections.
         await asyncio.gather(*(connection.aclose() for connection in self.commands))

@@ -1,15 +1,15 @@
 """
-The group memberships of this process' own channels: what a server that comes back empty has lost.
+Records the group memberships of this process' own channels: what a server that comes back empty has lost.
 
-A record only; ``restoration`` compares it with the servers. It belongs to the layer and not to an event loop, since a
-channel may be added in one loop (such as that of the hub) and received on in another. Opens nothing.
+Only a record: ``restoration`` compares it with the servers. It belongs to the layer and not to an event loop, because a
+channel may be added in one loop (such as the hub's) and received on in another. Opens no connections.
 
 Rules kept here:
 
-- A channel is recorded while it is received on: a receive waits, or its last message is being handled. A receive that
-  was cancelled and has no successor ends that; so do ``group_expiry`` seconds without a receive.
-- Memberships are recorded when they are asked for, so in the order in which the server is asked.
-- No more than ``MAX_MEMBERSHIPS`` are recorded. What does not fit is not restored; that is logged once.
+- A channel counts as live while it is received on: a receive waits, or its last message is being handled. A cancelled
+  receive without a successor ends that; so do ``group_expiry`` seconds without a receive.
+- Memberships are recorded when they are requested, so in the same order as on the server.
+- No more than ``MAX_MEMBERSHIPS`` are recorded. Memberships beyond that are not restored; this is logged once.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from ..messages.mailbox import InboxRegistry
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Memberships of all groups together: some 40 megabytes.
+#: Maximum number of memberships in all groups together: about 40 megabytes.
 MAX_MEMBERSHIPS = 200_000
 
-#: Seconds between two searches of a full record for channels that have gone.
+#: Seconds between two searches for channels that have gone, once the record is full.
 SEARCH_INTERVAL = 10.0
 
 
 @dataclass(frozen=True)
 class Dataset:
     """
-    Identifies the data of a server: ``identity`` differs when they may have been lost.
+    Identifies the data of a server: ``identity`` changes if they may have been lost.
 
-    ``started``: when the server's process began; ``known_at``: when this was asked for (both Unix time).
+    ``started``: when the server process started; ``known_at``: when this was determined (both Unix time).
     """
 
     identity: bytes
@@ -46,15 +46,15 @@ class Dataset:
 
 
 class ChannelRecord:
-    """What is known of one channel that is in groups."""
+    """The record of one channel that is in groups."""
 
     __slots__ = ("groups", "is_gone", "name", "received", "seen")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        #: By the group's key, when the channel was added last (Unix time).
+        #: When the channel was last added (Unix time), by the group's key.
         self.groups: dict[bytes, float] = {}
-        #: Whether a message was received since the record was last looked at.
+        #: Whether a message was received since the record was last checked.
         self.received = False
         #: Whether the last receive was cancelled.
         self.is_gone = False
@@ -68,7 +68,7 @@ class ChannelRecord:
 
 
 class GroupRecord:
-    """What is known of one group that has channels of this layer."""
+    """The record of one group that has channels of this layer."""
 
     __slots__ = ("channels", "dataset", "key", "refreshed", "shard")
 
@@ -76,29 +76,29 @@ class GroupRecord:
         self.key = key
         self.shard = shard
         self.channels: dict[str, ChannelRecord] = {}
-        #: The data in which the members were last known to be; None before that was asked.
+        #: The server data that last held the members; None until it has been determined.
         self.dataset: Dataset | None = None
         #: When (monotonic) the scores were last renewed.
         self.refreshed = time.monotonic()
 
 
 class Memberships:
-    """The record of one layer. For any thread."""
+    """The record of one layer. Thread-safe."""
 
     def __init__(self, registry: InboxRegistry, group_expiry: int) -> None:
         self.group_expiry = group_expiry
-        #: The channels that are in any group, by name. Read without the lock, for each message that is received.
+        #: The channels that are in any group, by name. Read without the lock for each received message.
         self.channels: dict[str, ChannelRecord] = {}
         self.groups: dict[bytes, GroupRecord] = {}
         self._lock = Lock()
-        # Weak, since a connection in the hub's loop leads here and must not keep the layer alive.
+        # Weak, because a connection in the hub's loop references this object and must not keep the layer alive.
         self._inboxes = weakref.ref(registry)
         self._count = 0
         self._search_at = 0.0
         self._has_warned = False
 
     def add(self, key: bytes, shard: int, channel: str) -> GroupRecord | None:
-        """Record that a channel is added to a group; return the group's record, None if there is no room for it."""
+        """Record that a channel is added to a group. Return the group's record; None if the limit is reached."""
         with self._lock:
             group = self.groups.get(key)
             if group is None or channel not in group.channels:
@@ -134,7 +134,7 @@ class Memberships:
                     self._discard(key, channel)
 
     def clear(self) -> None:
-        """Forget everything, since the layer's data are deleted."""
+        """Forget everything, because the layer's data are being deleted."""
         with self._lock:
             for record in self.channels.values():
                 record.groups.clear()
@@ -143,15 +143,15 @@ class Memberships:
             self._count = 0
 
     def all_groups(self) -> list[GroupRecord]:
-        """Return the records of all groups, as they are now."""
+        """Return a copy of the list of all group records."""
         with self._lock:
             return list(self.groups.values())
 
     def living(self, group: GroupRecord, added_since: float = 0.0) -> tuple[list[str], list[str]]:
         """
-        Return the channels of a group that were added at that time or later.
+        Return the channels of a group that were added at ``added_since`` (Unix time) or later.
 
-        First those that are received on, then those whose last receive was cancelled.
+        The first list has those that are received on, the second those whose last receive was cancelled.
         """
         now = time.monotonic()
         living: list[str] = []
@@ -166,7 +166,7 @@ class Memberships:
         return living, gone
 
     def received_on(self, group: GroupRecord) -> list[str]:
-        """Return the channels of a group that are received on; forget those long gone."""
+        """Return the channels of a group that are received on. Forget those long gone."""
         now = time.monotonic()
         with self._lock:
             found = []
@@ -180,7 +180,7 @@ class Memberships:
             return found
 
     def end_round(self) -> None:
-        """Called when all groups were looked at: what is received from now on counts for the next time."""
+        """Called when all groups were checked: messages received from now on count for the next round."""
         with self._lock:
             for record in self.channels.values():
                 record.received = False

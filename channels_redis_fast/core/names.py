@@ -1,5 +1,5 @@
 """
-Where the names of a group's members lead to, for a layer that has its own way to find a name's shard.
+Maps the names of a group's members to shards and keys, for a layer with its own function from a name to its shard.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Part = tuple[list[bytes], list[list[str]]]
 
 
 def split_by(hash_of: Callable[[str], int]) -> Callable[[list[bytes], bytes, int], tuple[list[Part], list[bytes]]]:
-    """Return what ``split`` is for a layer that has its own way to find a name's shard."""
+    """Return a ``split`` for a layer with its own function from a name to its shard."""
 
     def own_split(members: list[bytes], prefix: bytes, ring_size: int) -> tuple[list[Part], list[bytes]]:
         ((keys, channels),), unreadable = split(members, prefix, 1)
@@ -28,7 +28,9 @@ def split_by(hash_of: Callable[[str], int]) -> Callable[[list[bytes], bytes, int
 
 
 def without(part: Part, excluded: frozenset[str]) -> Part:
-    """Return the members of a group on a shard without some of them, and without the keys on which no others are."""
+    """
+    Return the members of a group on a shard without the excluded ones. Keys on which no others remain are left out.
+    """
     keys: list[bytes] = []
     channels: list[list[str]] = []
     for redis_key, names in zip(*part, strict=True):

@@ -1,20 +1,20 @@
 """
 The blocking connection of one shard in one event loop: waits in Redis for messages, and has at most one in flight that
-a lost connection could cost.
+a lost connection could lose.
 
-One BZPOPMIN waits on all keys at once and takes ONE message. What lies behind it on a specific key is read
-with ZRANGE in the same round trip, delivered, and removed with the next write. A private sorted set, first in
-the list of keys, ends the wait when there is something new to wait for. Knows keys and members; what is in a
-member and who gets it is the receiver's.
+One BZPOPMIN waits on all keys at once and takes ONE message. On a specific key, the messages behind it are read with
+ZRANGE in the same round trip, delivered, and removed with the next write. A private sorted set, first in the list of
+keys, ends the wait when there is something new to wait for. Knows keys and members. What is in a member, and who gets
+it, is up to the receiver.
 
 Rules kept here:
 
-- At most one popped message is on its way at any time: what a dying connection can cost.
-- The removal of what was delivered goes before everything else, also on the next connection: nothing comes twice.
-- What was delivered before the connection was lost is not delivered again, though the next server has it: a promoted
-  replica that did not have the removal. That is for specific keys. Of a general channel another process may get
-  it, and equal messages without a random prefix cannot be told apart.
-- The next wait begins when the receivers that this one woke have run once, so that it knows whether they want more.
+- At most one popped message is in flight at any time. A dying connection can lose no more than that.
+- The removal of delivered messages precedes everything else, also on the next connection: nothing is delivered twice.
+- A message that was delivered before the connection was lost is not delivered again, even if the next server still has
+  it: a promoted replica that did not get the removal. This holds for specific keys. On a general channel, another
+  process may get the message; and equal messages without a random prefix cannot be told apart.
+- The next wait begins after the receivers woken by the last one have run once: then it is known whether they want more.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from ..process import current_number
 from ..stats import SAMPLE_INTERVAL, Stats
 from .read_ahead import ReadAhead, take_removals
 
-#: Seconds that a wait may be answered later than Redis was asked to end it.
+#: Seconds that the reply to a wait may arrive after its timeout in Redis.
 BLOCK_MARGIN = 5.0
 
-#: Specific keys whose backlog is read in the same round trip: those that delivered last.
+#: Number of specific keys whose backlog is read in the same round trip: the most recent ones to deliver.
 RECENT_KEYS = 8
 
-#: Seconds before the server is asked again after it answered a wait with an error.
+#: Seconds before the next wait after the server answered one with an error.
 ERROR_PAUSE = 1.0
 
 
-#: What the answer to a wait that found something is made of: key, member, score.
+#: The types in the reply to a wait that found something: key, member, score.
 _POPPED = (bytes, bytes, bytes)
 
 
 class General(Protocol):
-    """A general channel, as far as a pump is concerned."""
+    """A general channel, as a pump sees it."""
 
     key: bytes
 
@@ -67,7 +67,7 @@ class General(Protocol):
 
 
 class ReceiverContext(MailboxFeeder, Protocol):
-    """What a pump works for: it names what is wanted, and takes what was found."""
+    """What a pump serves: it names what is wanted, and takes what was found."""
 
     stats: Stats
     block_time: float
@@ -93,11 +93,11 @@ class Pump(Connection):
     def __init__(self, commands: CommandConnection, shard: int, receiver: ReceiverContext) -> None:
         super().__init__(commands.dialer, commands.loop, receiver.stats)
         self.shard = shard
-        #: What the wait that is in Redis now is about; empty when there is none.
+        #: The targets of the current wait in Redis, by key; empty if there is none.
         self.awaited: dict[bytes, Target] = {}
-        #: Whether the next look at what is wanted is already on its way.
+        #: Whether the next look at what is wanted is already scheduled.
         self.scheduled = False
-        #: General channels that are asked for without waiting, one at a time.
+        #: General channels to be popped from without waiting, one at a time.
         self.tries: deque[General] = deque()
         self.answer_timeout = receiver.block_time + BLOCK_MARGIN
         self._receiver = receiver
@@ -105,21 +105,22 @@ class Pump(Connection):
         self.wake_key = receiver.prefix + b":wake:" + uuid4().hex.encode()
         self._waking = False
         self._blocked = False
-        # Replies that the next look has to wait for: a message that was peeked and is not yet known to be
-        # delivered must not be popped by the next wait.
+        # Number of replies that the next look has to wait for: a message that was peeked, and is not yet known to be
+        # delivered, must not be popped by the next wait.
         self._due = 0
         self._turn = 0
-        # Only a few, so that what is read ahead is bounded in total too.
+        # Only a few, so that the total amount read ahead is bounded too.
         self._recent: dict[Inbox, ReadAhead] = {}
         self._stopped: asyncio.Future[None] | None = None
         self._paused: asyncio.TimerHandle | None = None
         self._clock = ServerClock()
-        #: Whether the next wait asks for the time as well, and from which loop time on the next message is measured.
+        #: Whether the next wait also asks for the server's time, and the loop time from which on the next message is
+        #: measured.
         self._asks_time = True
         self._measure_next = 0.0
 
     def kick(self) -> None:
-        """Look again at what is wanted, after the coroutines that are ready now have run."""
+        """Look again at what is wanted, after the coroutines that are now ready have run."""
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self._ask)
@@ -139,7 +140,7 @@ class Pump(Connection):
             self._stopped = None
 
     def may_bring(self, key: bytes) -> bool:
-        """Return whether a message of a general channel may be on its way here. For any thread."""
+        """Return whether a message of a general channel may be on its way here. Thread-safe."""
         return key in self.awaited
 
     # What the connection reports.
@@ -148,7 +149,7 @@ class Pump(Connection):
         self._waking = False
         self._clock = ServerClock()
         self._asks_time = True
-        # Where groups were lost together with the messages, only a socket for commands finds that out.
+        # If the server lost groups along with the messages, only a command socket detects that.
         self._commands.keep_open()
         if self._receiver.distinguishes_equal_messages:
             # This may be another server, which does not have the last removals.
@@ -157,7 +158,7 @@ class Pump(Connection):
         self.kick()
 
     def writable(self) -> None:
-        """Nothing waits for room here: a wait is written only when the last one was answered."""
+        """Nothing waits for buffer space here: a wait is written only when the last one has been answered."""
 
     def refused(self, error: Exception) -> bool:
         if self._lost_at is None:
@@ -181,7 +182,7 @@ class Pump(Connection):
     def _ask(self) -> None:
         self.scheduled = False
         if self._process.number != current_number[0]:
-            # Every receive raises the error itself.
+            # Each receive raises the error itself.
             return
         if self._paused is not None and self._stopped is None:
             return
@@ -199,7 +200,7 @@ class Pump(Connection):
         commands: list[Command] = []
         expected: list[Answerable] = []
         if self._remove_delivered(commands, expected):
-            # A wait would deliver again what is still to be removed.
+            # A wait would deliver again what has not been removed yet.
             self._due = len(expected)
         elif self._stopped is not None:
             if not commands and not self.link.in_flight:
@@ -215,7 +216,7 @@ class Pump(Connection):
             self.link.write(assemble(commands), expected)
 
     def _remove_delivered(self, commands: list[Command], expected: list[Answerable]) -> bool:
-        """Remove what was delivered; return whether the next write has to be about that too."""
+        """Remove what was delivered. Return whether the next write has to do that too."""
         shard = self.shard
         taken: list[tuple[Inbox, list[bytes]]] = []
         is_partial = False
@@ -230,12 +231,12 @@ class Pump(Connection):
         return is_partial
 
     def _wait(self, wanted: list[Target], commands: list[Command], expected: list[Answerable]) -> None:
-        # The first key that has a message is served, so each key gets its turn to be the first.
+        # Redis serves the first key that has a message, so each key gets its turn to be first.
         self._turn = (self._turn + 1) % len(wanted)
         wanted = wanted[self._turn :] + wanted[: self._turn]
         self.awaited = {target.key: target for target in wanted}
         if self._asks_time:
-            # Ahead of the wait, by which its answer would be held up.
+            # Before the wait, which would delay its reply.
             self._asks_time = False
             commands.append((b"TIME",))
             expected.append(self._clock.ask(monotonic()))
@@ -255,7 +256,7 @@ class Pump(Connection):
         self._blocked = True
 
     def _is_outdated(self, wanted: list[Target]) -> bool:
-        """Whether the wait in Redis lacks a wanted key, or would take a message that is not wanted here."""
+        """Whether the wait in Redis lacks a wanted key, or could take a message that is no longer wanted here."""
         return (
             self._stopped is not None
             or bool(self.tries)
@@ -267,7 +268,7 @@ class Pump(Connection):
         )
 
     def _wake(self) -> None:
-        # A token and not CLIENT UNBLOCK: it stays until it is popped, also when it comes before the wait.
+        # A token and not CLIENT UNBLOCK: it stays until it is popped, even if it arrives before the wait.
         self._waking = True
         self._commands.call(
             (b"ZADD", self.wake_key, 1, b"1"), (b"EXPIRE", self.wake_key, 60), repeatable=True
@@ -282,7 +283,7 @@ class Pump(Connection):
         link = self.link
         if link is None or link.last_activity < self._measure_next:
             return 0.0
-        # Decided when it is here: the first one after a loop stood still is always measured.
+        # Decided on arrival: the first message after a stall is always measured.
         self._measure_next = link.last_activity + SAMPLE_INTERVAL
         self._asks_time = self._clock.is_due(monotonic())
         return self._clock.began(score)
@@ -290,14 +291,14 @@ class Pump(Connection):
     # What Redis answers.
 
     def popped(self, reply: Any) -> None:
-        """Take the answer of the wait: (key, member, score), or None when its time is over."""
+        """Handle the reply to the wait: (key, member, score), or None if it timed out."""
         self._blocked = False
         awaited, self.awaited = self.awaited, {}
         self._answered()
         if reply.__class__ is list:
             self._took(reply, awaited)
         elif reply is None:
-            # The wait has outlived the wake-up call, if there was one.
+            # The wait timed out: it has outlived the wake-up token, if there was one.
             self._waking = False
         elif reply.__class__ in NOT_DONE:
             self.look_again(reply)
@@ -330,7 +331,7 @@ class Pump(Connection):
                 self._receiver.deliver_general(target, self, member, score)
 
     def peeked(self, inbox: Inbox, epoch: int, reply: Any) -> None:
-        """Take the messages behind the popped one. They are still in Redis, and leave it with the next write."""
+        """Handle the messages behind the popped one. They are still in Redis, and are removed with the next write."""
         self._answered()
         if isinstance(reply, Exception):
             return
@@ -339,13 +340,13 @@ class Pump(Connection):
         if not reply:
             return
         if inbox.receiver is not self._receiver or inbox.epoch != epoch:
-            # Another loop reads this key by now, and will read them itself.
+            # Another loop now reads this key, and will read them itself.
             return
         inbox.removals.setdefault(self.shard, []).extend(reply)
         self._receiver.deliver(inbox, reply)
 
     def tried(self, channel: General, reply: Any) -> None:
-        """Take the answer of a pop that did not wait: [member, score], or nothing."""
+        """Handle the reply to a pop that did not wait: [member, score], or empty."""
         self._answered()
         if reply.__class__ in NOT_DONE:
             self.look_again(reply)
@@ -360,14 +361,16 @@ class Pump(Connection):
             channel.nothing_found(self)
 
     def removed(self, inbox: Inbox, members: list[bytes], done: bool) -> None:
-        """Called when a removal has ended; what was not ``done`` is removed first the next time."""
+        """Called when a removal has ended. If it was not ``done``, its members are removed first next time."""
         if not done:
             inbox.removals[self.shard] = members + inbox.removals.get(self.shard, [])
         if self._stopped is not None:
             self.kick()
 
     def removed_in_part(self, reply: Any) -> None:
-        """Go on with the next removals: when all of this write are answered, after a pause if one was refused."""
+        """
+        Continue with the next removals once all of this write have been answered; after a pause if one was refused.
+        """
         if isinstance(reply, Exception):
             self._pause("to remove delivered messages", reply)
         self._answered()
@@ -378,7 +381,9 @@ class Pump(Connection):
             self.kick()
 
     def _find_forbidden(self, targets: list[Target], error: NoPermissionError) -> None:
-        """Fail the receivers whose key the ACL forbids, and go on with the others. The server does not name the key."""
+        """
+        Fail the receivers whose key the ACL forbids, and continue with the others. The server does not name the key.
+        """
 
         def found(future: asyncio.Future[list[Any]]) -> None:
             replies = [future.exception()] * len(targets) if future.exception() else future.result()
@@ -390,11 +395,11 @@ class Pump(Connection):
                 if isinstance(target, Inbox):
                     target.disarm()
             if self.link is link:
-                # Else nothing is due on the connection that there is now.
+                # Otherwise nothing is due on the current connection.
                 self._answered()
 
         link = self.link
-        # Nothing is waited for meanwhile. A pop of nothing needs the same permission as a pop.
+        # No wait begins in the meantime. A pop with count 0 needs the same permission as a pop.
         self._due += 1
         pops = [(b"ZPOPMIN", target.key, 0) for target in targets]
         self._commands.call(*pops, repeatable=True, raises=False).add_done_callback(found)
@@ -434,7 +439,7 @@ class _Pop:
 
 
 class _Peek:
-    """A look at what lies behind the popped message of a specific key."""
+    """A read of the messages behind the popped one on a specific key."""
 
     __slots__ = ("_ahead", "_asked", "_epoch", "_inbox", "_pump")
 
@@ -455,7 +460,7 @@ class _Peek:
 
 
 class _Removal:
-    """The removal of delivered messages, which is repeated until it is confirmed."""
+    """The removal of delivered messages, repeated until it is confirmed."""
 
     __slots__ = ("_inbox", "_is_partial", "_members", "_pump")
 

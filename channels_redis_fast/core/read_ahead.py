@@ -1,31 +1,32 @@
 """
-How much of a specific key is read ahead, and how much of it is removed at once. Both are bounded in bytes.
+Decides how much of a specific key is read ahead, and how much is removed at once. Both are bounded in bytes.
 
-Used by the pump of a single server and by that of a cluster. Knows the sizes of members; no socket, no command.
+Used by the pump of a single server and by that of a cluster. Knows the sizes of members. Does not know sockets or
+commands.
 
 Rules kept here:
 
-- Nothing is read ahead before the size of a message is known, nor while messages are large.
-- The expected size of a reply is at most ``READ_BYTES``. The expectation rises at once and falls slowly.
-- The number of members grows only while replies are full, so that a key that was idle begins with few.
-- Behind a popped message nothing is looked for each time while there was nothing: messages that come one at a time cost
-  a command less, and what comes at once after that waits for a few round trips more, once.
+- Nothing is read ahead until the size of a message is known, or while messages are large.
+- The expected size of a reply is at most ``READ_BYTES``. The expected size of a member rises at once and falls slowly.
+- The number of members grows only while replies are full, so an idle key starts with few.
+- While nothing is found behind popped messages, most looks are left out: messages that arrive one at a time cost one
+  command less. A burst after that waits a few more round trips, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Members read at once from a key: at first, and at most.
+#: Members read at once from a key: initially, and at most.
 FEWEST_MEMBERS, MOST_MEMBERS = 8, 512
 
-#: By how much the number of members grows after a full reply.
+#: Factor by which the number of members grows after a full reply.
 GROWTH = 4
 
-#: After so many looks behind a popped message that found nothing, so many are left out for each one that is made.
+#: After EMPTY_LOOKS looks in a row that found nothing behind a popped message, LEFT_OUT are left out for each one made.
 EMPTY_LOOKS, LEFT_OUT = 2, 3
 
-#: Bytes that a reply is expected to have at most.
+#: Maximum expected size of a reply in bytes.
 READ_BYTES = 1_000_000
 
 #: Bytes removed by one command, unless a single member is larger.
@@ -33,25 +34,25 @@ REMOVAL_BYTES = 1_000_000
 
 
 class ReadAhead:
-    """How many members of one key to read at once, from what was seen of it."""
+    """How many members of one key to read at once, estimated from previous replies."""
 
     __slots__ = ("_empty", "_left_out", "_most", "_size")
 
     def __init__(self) -> None:
         self._most = FEWEST_MEMBERS
-        #: Looks in a row that found nothing, and how many were left out since the last.
+        #: Looks in a row that found nothing, and how many looks were left out since the last one.
         self._empty = 0
         self._left_out = 0
-        # Expected bytes of a member; unknown at first.
+        # Expected size of a member in bytes; None until one is known.
         self._size: float | None = None
 
     @property
     def count(self) -> int:
-        """The number of members to read now; 0 when the next one may be too large to be read ahead."""
+        """The number of members to read now; 0 if the next one may be too large to be read ahead."""
         return 0 if self._size is None else min(self._most, int(READ_BYTES / self._size))
 
     def count_behind(self) -> int:
-        """Return how many members to read behind the message that is waited for now; 0 for no look."""
+        """Return how many members to read behind the message that the next wait pops; 0 for no look."""
         if self._empty >= EMPTY_LOOKS:
             if self._left_out < LEFT_OUT:
                 self._left_out += 1
@@ -81,9 +82,9 @@ class ReadAhead:
 
 def take_removals(removals: dict[int, list[bytes]], shard: int) -> list[bytes]:
     """
-    Take the members that the next command removes out of a shard's list; the others stay there.
+    Take the members for the next removal command from a shard's list; the others stay there.
 
-    They are those that were delivered first, ``REMOVAL_BYTES`` of them, and at least one if there is any.
+    Returns those that were delivered first, up to ``REMOVAL_BYTES`` bytes, but at least one if there is any.
     """
     members = removals.pop(shard, None)
     if not members:

@@ -1,7 +1,8 @@
 """
-The messages of one specific channel, one claim for each: what ``RedisChannelLayer.receive`` does, without a coroutine.
+Reads the messages of one specific channel, one claim per message: like ``RedisChannelLayer.receive``, without a
+coroutine.
 
-For consumers, who wait for other things as well. Knows the layer; nothing of who reads.
+For consumers, which wait for other things as well. Knows the layer. Does not know who reads.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .receiver import Receiver
 
 class Reader:
     """
-    Reads one channel in one event loop, a message at a time: each claim is either taken or abandoned.
+    Reads one channel in one event loop, one message at a time: each claim is either taken or abandoned.
 
     ``name`` is the channel's non-local name with the ``!``, which ends with ``client_prefix``.
     """
@@ -60,7 +61,7 @@ class Reader:
         self._channel = channel
         self._name = name
         self._client_prefix = client_prefix
-        #: Of the last claim; whoever empties it may have let it go since.
+        #: The inbox of the last claim; the loop that reads it may have released it since.
         self._inbox: Inbox | None = None
 
     def claim(self) -> Waiter[Message]:
@@ -83,7 +84,7 @@ class Reader:
         return coming
 
     def take(self, coming: Waiter[Message]) -> Message:
-        """Return the message that came. Raises what ended the wait instead."""
+        """Return the message that arrived. Raises the error if one has ended the wait instead."""
         if not coming.has_result():
             self.abandon(coming)
             return coming.take()
@@ -94,19 +95,19 @@ class Reader:
         return coming.take()
 
     def abandon(self, coming: Waiter[Message]) -> None:
-        """End a wait. What it was given and nobody took goes to the next receiver, or back."""
+        """End a wait. A message that it was given but nobody took goes to the next receiver, or back."""
         assert self._inbox is not None
         self._inbox.abandon(self._channel, coming)
         self._memberships.left(self._channel)
 
     def abandon_later(self, coming: Waiter[Message]) -> None:
-        """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
+        """Like ``abandon``, for a wait that the garbage collector ends: at any point, in any thread."""
         assert self._inbox is not None
         self._inboxes.abandon_later(self._inbox, self._channel, coming)
         self._memberships.left(self._channel)
 
     def leave(self) -> None:
-        """Called when nothing more is read: in the middle of anything, in any thread."""
+        """Called when nothing more will be read: at any point, in any thread."""
         self._readers.discard(self)
         self._memberships.left(self._channel)
         self._inboxes.left(self._channel)
@@ -115,5 +116,5 @@ class Reader:
 
     @property
     def address(self) -> tuple[str, str]:
-        """The name of the inbox that it reads, and of its channel there."""
+        """The name of the inbox, and of the channel in it."""
         return self._name, self._channel

@@ -1,8 +1,9 @@
 """
-Receiving on sorted sets, in one event loop: which keys are waited for, and what happens to the messages found.
+Receiving on sorted sets, in one event loop: which keys are waited for, and what happens to the messages that arrive.
 
-Specific channels have mailboxes (``mailbox.py``) that belong to the layer; of several loops, one reads each
-Redis key. General channels are for any worker (``general.py``). Knows keys and channels; the sockets are the pumps'.
+Specific channels have mailboxes (``mailbox.py``) that belong to the layer. If there are several loops, each Redis key
+is read by one of them. General channels are for any worker (``general.py``). Knows keys and channels. The sockets
+belong to the pumps.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from .pump import Pump, Target
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds between checks whether the loop that reads a key for this one still runs, and the checks in a row that find
-#: it standing still before it loses the key. One is not enough: this process may have been stopped.
+#: Seconds between checks whether the loop that reads a key for this one still runs, and how many checks in a row must
+#: find it stalled before it loses the key. One is not enough: this process may have been suspended.
 OWNER_CHECK, OWNER_CHECKS = 0.25, 2
 
-#: Seconds that the token which ends another loop's wait stays in Redis at most.
+#: Maximum lifetime in seconds of the token in Redis that ends another loop's wait.
 TOKEN_EXPIRY = 60
 
 
@@ -58,16 +59,17 @@ class Receiver:
         self.prefix = prefix
         self.block_time = block_time
         self.retired = False
-        #: Whether general channels are received on no more, since the process is about to end.
+        #: Whether this process has stopped receiving on general channels, because it is about to end.
         self.is_stopped = False
         self._process = Process()
-        #: How often this loop was asked to serve a key, and did something about it.
+        #: How often this loop has handled a request to serve a key.
         self.served = 0
-        #: Of other loops that empty keys for this one: that number at the last look, and looks since it has changed.
+        #: For each other loop that reads keys for this one: its ``served`` at the last check, and the checks since that
+        #: changed.
         self._owners: dict[MailboxFeeder, tuple[int, int]] = {}
-        #: Keys on their way from another loop, which stands still, to this one.
+        #: Keys on their way from another loop, which is stalled, to this one.
         self._taking: set[Inbox] = set()
-        #: The keys that this loop empties, by non-local channel name.
+        #: The keys that this loop reads, by non-local channel name.
         self.inboxes: dict[str, Inbox] = {}
         self.stats: Stats = registry.stats
         self.expiry = expiry
@@ -75,7 +77,7 @@ class Receiver:
         self._codec = codec
         #: Whether members of equal messages differ.
         self.distinguishes_equal_messages = codec.ordered
-        #: The events of presence that were received; None without presence.
+        #: The presence events that were received; None without presence.
         self._seen = seen
         self._generals: dict[bytes, GeneralChannel] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -100,7 +102,7 @@ class Receiver:
         if inbox.receiver is not self and not self._adopt(inbox):
             for pump in self.pumps:
                 if inbox.key in pump.awaited:
-                    # It was this loop's when that wait began.
+                    # This loop owned the key when that wait began.
                     pump.kick()
             return
         for pump in self.pumps:
@@ -111,7 +113,7 @@ class Receiver:
         """
         Decode members of a specific key and hand them to their channels.
 
-        One that cannot be read is skipped, as is one that was delivered before. ``sent_at``: as in ``Inbox.deliver``.
+        A member that cannot be decoded, or that was delivered before, is skipped. ``sent_at``: as in ``Inbox.deliver``.
         """
         if self._inboxes.abandoned:
             self._inboxes.clear_abandoned()
@@ -128,9 +130,9 @@ class Receiver:
 
     def general(self, key: bytes) -> GeneralChannel:
         """
-        Return the waiters of the general channel that has this key.
+        Return the general channel that has this key.
 
-        Raises ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop.
+        Raises ``redis.exceptions.ConnectionError`` in a forked process that continues its parent's event loop.
         """
         inherited = self.commands[0].inherited()
         if inherited is not None:
@@ -143,18 +145,18 @@ class Receiver:
         return general
 
     def stop_generals(self) -> None:
-        """Take no more messages of general channels; those that were popped and not yet received go back."""
+        """Take no more messages from general channels. Those that were popped but not yet received are put back."""
         self.is_stopped = True
         for general in list(self._generals.values()):
             if not general.is_stopped:
                 general.stop()
 
     def is_returning(self) -> bool:
-        """Return whether a general channel's message is on its way back, or may be popped yet. For any thread."""
+        """Return whether a general channel's message is being put back, or may still be popped. Thread-safe."""
         return any(not general.is_at_rest() for general in list(self._generals.values()))
 
     def deliver_general(self, general: GeneralChannel, pump: Pump | ClusterPump, member: bytes, score: bytes) -> None:
-        """Give a popped member to the first waiter of its channel, or back to Redis."""
+        """Give a popped member to the first waiter of its channel, or put it back."""
         try:
             _, message = self._codec.decode(member)
         except Exception as error:
@@ -162,7 +164,7 @@ class Receiver:
             general.found()
         else:
             if self._seen is not None:
-                # Whichever process receives it cannot know what others have received.
+                # A process that receives it cannot know what the others have received.
                 message.pop(FIELD, None)
             self.stats.deliveries += 1
             if general.waiting:
@@ -172,7 +174,7 @@ class Receiver:
             general.give((message, pump, member, score))
 
     def put_back(self, key: bytes, popped: Popped) -> asyncio.Future[list[Any]]:
-        """Return a popped message to its place in Redis, regardless of the capacity: it was there before."""
+        """Return a popped message to its place in Redis, even over capacity: it was there before."""
         _, pump, member, score = popped
         self.stats.put_back += 1
         connection: CommandConnection | SlotQueue = self.commands[pump.shard].at(key)
@@ -184,10 +186,10 @@ class Receiver:
 
     def wanted(self, pump: Pump | ClusterPump) -> list[Target]:
         """
-        Return what a pump is to wait for.
+        Return the targets that a pump should wait for.
 
-        A specific key is wanted while somebody waits on it, and stays so afterwards until a message comes that
-        nobody awaits (or the expiry has passed): a receiver that comes back finds its message here already.
+        A specific key is wanted while a receiver waits on it, and stays wanted until a message arrives for which nobody
+        waits (or the expiry has passed). That way a receiver that comes back finds its message already here.
         """
         if self._inboxes.abandoned:
             self._inboxes.clear_abandoned()
@@ -220,9 +222,10 @@ class Receiver:
 
     def unreachable(self, pump: Pump | ClusterPump, error: Exception) -> bool:
         """
-        Called when a shard that was never reached cannot be reached; return whether to go on trying.
+        Called when a shard that was never reached cannot be reached. Return whether to keep trying.
 
-        As long as another shard is connected, or may be, receivers wait. With none, they raise ``error``.
+        Receivers wait as long as another shard is connected or still connecting. If there is none, they raise
+        ``error``.
         """
         if any(other.link is not None or other.is_opening for other in self.pumps if other is not pump):
             return True
@@ -235,7 +238,7 @@ class Receiver:
     # Coming and going.
 
     async def disconnect(self) -> None:
-        """Close the sockets of the pumps, losing nothing; receives that still wait are served by new ones."""
+        """Close the sockets of the pumps without losing messages. Receives that still wait get new sockets."""
         for inbox in self.inboxes.values():
             inbox.disarm()
         try:
@@ -246,15 +249,15 @@ class Receiver:
                     pump.kick()
 
     def resume(self) -> None:
-        """Called when the sockets for commands were closed: as long as anything is received, groups need them."""
+        """Called when the command sockets were closed: as long as anything is received, groups need them."""
         if not self.retired and any(self.wanted(pump) for pump in self.pumps):
             for connection in self.commands:
                 connection.keep_open()
 
     async def retire(self) -> None:
-        """Stop for good, since the event loop closes; its keys pass to another loop that waits for them."""
+        """Stop permanently, because the event loop closes. Its keys pass to another loop that waits for them."""
         self.retired = True
-        # The receives that still wait never run again: a message given to one of them would be lost.
+        # The receives that still wait will never run again: a message given to one of them would be lost.
         for inbox in list(self._inboxes.inboxes.values()):
             inbox.drop_waiters(self.loop)
         for general in self._generals.values():
@@ -270,7 +273,7 @@ class Receiver:
                 self._hand_on(inbox)
 
     def _adopt(self, inbox: Inbox) -> bool:
-        """Take a key over if no loop reads it; return whether this loop does now."""
+        """Take over a key if no loop reads it. Return whether this loop reads it now."""
         with self._inboxes.lock:
             owner = inbox.receiver
             if owner is None or owner is self or owner.loop.is_closed():
@@ -281,8 +284,8 @@ class Receiver:
                 self._guard = self.loop.call_later(OWNER_CHECK, self._check_owners)
             _, silent = self._owners.setdefault(owner, (owner.served, 0))
             if owner.loop.is_running() and silent < OWNER_CHECKS:
-                # One that retires has a wait in Redis to end yet, and what that pops comes before what another wait
-                # would: it hands the key on when it is done.
+                # A retiring loop must still end its wait in Redis. What that wait pops precedes what another one would
+                # pop, so the loop hands the key on when it is done.
                 if not owner.retired:
                     with contextlib.suppress(RuntimeError):
                         owner.loop.call_soon_threadsafe(owner.serve, inbox)
@@ -296,7 +299,7 @@ class Receiver:
         self.inboxes[inbox.name] = inbox
 
     def _check_owners(self) -> None:
-        # A loop that is stopped, or busy for long, cannot report that; its keys would not be read meanwhile.
+        # A loop that is stopped or blocked cannot report that, and nobody would read its keys in the meantime.
         self._guard = None
         waited_for = [
             inbox for inbox in list(self._inboxes.inboxes.values()) if inbox.receiver is not self and inbox.waiting
@@ -311,10 +314,10 @@ class Receiver:
 
     def _take_from(self, owner: MailboxFeeder, inbox: Inbox) -> None:
         """
-        Take a key from a loop that stands still, when that waits for it no longer.
+        Take a key from a stalled loop, once that loop's wait for it has ended.
 
-        The token that ends its wait is popped in place of a message, which would stay unread on its connection. A
-        message that is on that connection already comes when the loop goes on.
+        The token that ends the wait is popped instead of a message, which would stay unread on that loop's connection.
+        A message that is already on that connection is delivered when the loop runs again.
         """
         if inbox in self._taking:
             return
@@ -323,7 +326,7 @@ class Receiver:
         def ended(future: asyncio.Future[Any]) -> None:
             self._taking.discard(inbox)
             if self.retired or any(isinstance(reply, BaseException) for reply in future.result()):
-                # The guard comes back to it.
+                # The guard timer will retry.
                 return
             with self._inboxes.lock:
                 if inbox.receiver is not owner:
@@ -349,7 +352,9 @@ class Receiver:
         return done
 
     def waits_for(self, inbox: Inbox) -> list[tuple[int, bytes]]:
-        """Return by shard the private keys that end waits in Redis for a key. For any thread."""
+        """
+        Return ``(shard, private key)`` pairs for the private keys that end the waits in Redis for a key. Thread-safe.
+        """
         return [
             (pump.shard, pump.wake_key) for pump in self.pumps if isinstance(pump, Pump) and inbox.key in pump.awaited
         ]
@@ -364,10 +369,10 @@ class Receiver:
                 logger.debug("The event loop that was to receive on %r is closed", inbox.name)
 
     def _forget(self, inbox: Inbox) -> None:
-        """Let go of a key that was not received on for long, and of its inbox."""
+        """Release a key that nobody has received on for a long time, and its inbox."""
         with self._inboxes.lock:
             if inbox.receiver is self and (inbox.waiting or inbox.claimed):
-                # A receiver in another thread came meanwhile, and relies on this loop.
+                # A receiver in another thread has come in the meantime, and relies on this loop.
                 return
             self.inboxes.pop(inbox.name, None)
             if inbox.receiver is self:

@@ -1,11 +1,11 @@
 """
-Calls of the script that records messages to a group and delivers them: all that wait for it in one.
+Calls of the script that records and delivers the messages to a group: one call takes all messages that wait for it.
 
-Knows how messages and positions are laid out for that script, and how its replies read; not in which order messages
-are sent, nor what follows from a reply: that is for the ``BatchSource``.
+Knows how messages and positions are laid out for that script, and how to read its replies. Does not know in which order
+messages are sent, or what follows from a reply: that is up to the ``BatchSource``.
 
-Where messages are packed by the compiled envelope alone, one goes over the wire once, and the script makes of it the
-member of each key. With any other codec a member is made here for each key, with the position that is proposed.
+If messages are packed by the compiled envelope alone, each goes over the wire once, and the script makes the member of
+each key from it. With any other codec, a member is made here for each key, with the proposed position.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from . import scripts
 from .group_cache import GroupSnapshot
 from .names import Part
 
-#: What the script says first: the group has changed; it is the same; it has changed and the messages are recorded; it
-#: is another sender's turn to record.
+#: The first element of the script's reply: the group has changed; it is unchanged; it has changed but the messages were
+#: recorded; it is another sender's turn to record.
 CHANGED, SAME, RECORDED, NOT_ITS_TURN = 0, 1, 2, 3
 
 
 class Delivered(NamedTuple):
-    """A message that went to the keys of so many members, of which some were over capacity."""
+    """A message that was sent to the keys of ``members`` members, of which ``over_capacity`` were over capacity."""
 
     over_capacity: int
     members: int
 
 
 class Recorded(NamedTuple):
-    """A message that has its position, and is still to be delivered to so many members, by shard."""
+    """A message that has its position, and must still be delivered to ``members`` members, given by shard."""
 
     position: str
     shards: list[Part]
@@ -54,7 +54,8 @@ class Recorded(NamedTuple):
 
 class GroupMessage:
     """
-    One message on its way to a group. ``body``: as it is kept in the history, with the names of those excluded.
+    One message on its way to a group. ``body``: the message as kept in the history, with the names of excluded
+    channels.
     """
 
     __slots__ = ("body", "excluded", "future", "message")
@@ -82,7 +83,7 @@ class GroupMessage:
 
 class Batch(NamedTuple):
     """
-    Messages for those who are thought to be in a group, and whether they are recorded though that is not so.
+    Messages for the presumed members of a group, and whether they are recorded even if the group has changed.
 
     All of them exclude the same channels. ``limit``: the score (seconds) up to which members have expired.
     """
@@ -95,10 +96,11 @@ class Batch(NamedTuple):
 
 class Outcome(NamedTuple):
     """
-    What the script has done: ``kind``, and who is in the group if that has changed, None where they are many.
+    What the script has done: ``kind``, and the members of the group if they have changed, None if there are too many.
 
-    ``results``: for each message that was recorded a number of keys over capacity, the text of an error, or its
-    position. ``stopped``: why the next one was not: the newest ID, if its own was not above that, and an error's text.
+    ``results``: for each recorded message, the number of keys over capacity, the text of an error, or its position.
+    ``stopped``: why the next message was not recorded: the stream's newest ID, if the proposed one was not above it,
+    and the text of an error.
     """
 
     kind: int
@@ -108,7 +110,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(cls, reply: Any, count: int) -> Outcome:
-        """Return what a reply for so many messages says. Raises ``ValueError`` and the like for what says nothing."""
+        """Parse the reply for ``count`` messages. Raises ``ValueError`` or ``TypeError`` for an invalid reply."""
         kind, *results = reply
         members = results.pop(0) if kind != SAME and results else None
         stopped = None
@@ -130,30 +132,30 @@ class Outcome(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """The messages to one group that wait."""
+    """The waiting messages to one group."""
 
     stream: Stream
     key: bytes
-    #: Its name.
+    #: The group's name.
     group: str
     #: The score (seconds) up to which members have expired.
     limit: int
-    #: Up to which such score the group was last looked at.
+    #: The ``limit`` at which expired members were last removed.
     looked_at: int
-    #: By whom positions are proposed; None where none is.
+    #: The contest with other senders for the next position; None if there is none.
     contest: Contest | None
 
     def take(self) -> Batch:
-        """Return what is to be sent now, just before it is written."""
+        """Return what to send now. Called just before it is written."""
 
     def server_arguments(self, server: ServerIdentity) -> list[Any]:
-        """Return what ``append`` takes of a server."""
+        """Return the arguments of ``append`` that depend on the server."""
 
     def delivered(self, batch: Batch, over_capacity: int) -> None:
-        """Called when a call is over that has recorded and delivered one message, all that it had."""
+        """Called when a call has ended that recorded and delivered its only message."""
 
     def ended(self, batch: Batch | None, outcome: Outcome | Exception) -> None:
-        """Called when a call is over, once. Without a batch nothing was taken, and nothing can be."""
+        """Called once when a call has ended. Without a batch, nothing was taken, and nothing can be."""
 
 
 class MemberLayout:
@@ -170,9 +172,10 @@ class MemberLayout:
 
     def body(self, message: Message, excluded: frozenset[str], group: str) -> bytes:
         """
-        Return a message as it is kept.
+        Return a message as it is kept in the history.
 
-        Raises the serializer's error for one that cannot be sent, ``ValueError`` for one that is larger than allowed.
+        Raises the serializer's error for a message that it cannot pack, ``ValueError`` for one that is larger than
+        allowed.
         """
         try:
             body = self._codec.encode(with_excluded(message, excluded) if excluded else message, None)
@@ -184,17 +187,20 @@ class MemberLayout:
         return body
 
     def entries(self, snapshot: GroupSnapshot) -> Sequence[bytes]:
-        """Return by key the entry that names its channels, empty ones where that is in the members already."""
+        """Return for each key the entry that names its channels; empty if the members already contain it."""
         return snapshot.entries if self.fills else [b""] * len(snapshot.keys)
 
     def mark(self, snapshot: GroupSnapshot) -> bytes:
-        """Return by what the script knows the list of members."""
-        # One entry names them all only where nobody is left out.
+        """Return what the script compares with the current list of members."""
+        # A single entry names all members only if none is left out.
         is_one = self.fills and len(snapshot.keys) == 1 and len(snapshot.channels[0]) == snapshot.count
         return b"=" if is_one else snapshot.digest
 
     def last_byte(self, messages: Sequence[GroupMessage]) -> int:
-        """Return up to where the messages of a batch are delivered as they are kept: a place from their end, -1."""
+        """
+        Return the last byte up to which the messages of a batch are delivered as kept, counted from their end: -1 for
+        all.
+        """
         excluded = messages[0].excluded if messages and self.fills else None
         return -1 - entry_size(excluded) if excluded else -1
 
@@ -202,7 +208,7 @@ class MemberLayout:
         self, message: GroupMessage, source: BatchSource, snapshot: GroupSnapshot, server: ServerIdentity
     ) -> list[Any]:
         """
-        Return what the script takes for one message.
+        Return the script's arguments for one message.
 
         Raises the serializer's error, and ``ValueError`` for a message that is larger than allowed.
         """
@@ -216,12 +222,12 @@ class MemberLayout:
         return [position.entry, message.body, "", 0, *members]
 
     def overtaken(self, stream: Stream, newest: bytes) -> None:
-        """Called with the newest ID of a stream, where one that was proposed was not above it."""
+        """Called with the newest ID of a stream when a proposed ID was not above it."""
         self._proposer.overtaken(stream.key, newest)
 
     def _to_fill(self, message: GroupMessage, snapshot: GroupSnapshot, group: str) -> list[Any]:
         body, prefix_length = message.body, self._prefix_length
-        # Two entries come, and the one with the names of those excluded goes.
+        # Two entries are added; the one with the names of excluded channels is removed.
         header, begin = widened(body, prefix_length, 1 if message.excluded else 2)
         if self._max_message_size is not None and snapshot.keys:
             length = len(body) + len(header) + prefix_length - begin + len(ENTRY) + WIDTH
@@ -239,7 +245,7 @@ class MemberLayout:
 
 
 class RecordingCall(ScriptCall):
-    """One call, with what its source has when it is written."""
+    """One call, with the messages that its source has when it is written."""
 
     __slots__ = ("_batch", "_capacity_of", "_expiry", "_is_over", "_layout", "_source")
 
@@ -300,7 +306,7 @@ class RecordingCall(ScriptCall):
             and batch is not None
             and len(batch.messages) == 1
         ):
-            # As most are.
+            # The usual case.
             self._is_over = True
             self._source.delivered(batch, reply[1])
             return

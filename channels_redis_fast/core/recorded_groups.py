@@ -1,18 +1,18 @@
 """
-A message to a group that has a history: recorded and delivered, so that nothing is missed and nothing comes twice.
+Sends to a group that has a history: a message is recorded and delivered, so that nothing is missed or received twice.
 
-On one server both is done by one script, which looks whether the group is what it is thought to be: so on each channel
-positions rise in the order in which messages come. Where a group's channels are on several servers, and where they are
-more than one script may serve, the script records messages and says who is in the group; then they are delivered.
-Knows what a group means; not how a message is laid out (``recorded_calls``).
+On a single server, one script does both, after checking that the group is unchanged, so on each channel positions rise
+in the order in which messages arrive. If a group's channels are on several servers, or are too many for one script, the
+script records the messages and returns the members of the group; then the messages are delivered. Knows what a group
+means. Does not know how a message is laid out (``recorded_calls``).
 
 Rules kept here:
 
-- Each event loop has one call for each group under way. What is sent to it meanwhile waits, in order, and goes in the
-  next one: nothing overtakes what finds the group changed, and the more is sent the fewer calls there are.
-- A script that finds another group than it was told about has done nothing, or has recorded the message and given the
-  members of that moment: who joins then reads it, whoever was there before gets it.
-- What is recorded stays recorded, also if its delivery fails.
+- Each event loop has at most one call per group under way. Messages sent in the meantime wait, in order, and go into
+  the next call: nothing overtakes a message that finds the group changed, and calls carry more messages under load.
+- A script that finds the group changed either does nothing, or records the message and returns the members of that
+  moment: channels that join later read the message, earlier members get it delivered.
+- A recorded message stays recorded, even if its delivery fails.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ from .recorded_calls import (
 )
 from .sender import MAX_BYTES, Sender
 
-#: How often a group may have changed before a message is recorded whoever is in it.
+#: How often a group may have changed before a message is recorded regardless of its members.
 MAX_CHANGES = 3
 
-#: Bytes that a message is taken to have on each key beside itself and the names of its channels.
+#: Bytes assumed for a message on each key, in addition to its body and the names of its channels.
 OVERHEAD = 100
 
-#: Groups whose queues are kept in an event loop though nothing is in them.
+#: Number of groups beyond which an event loop removes the queues that are empty.
 MAX_QUEUES = 2_000
 
-#: Stands for a group whose members the script is to say.
+#: Stands for a group whose members the script should return.
 _OTHER = GroupSnapshot([], [], 0, b"")
 
 
 class RecordedGroupSender:
-    """Sends to those groups of a layer that have a history. ``groups`` delivers what is only recorded."""
+    """Sends to the groups of a layer that have a history. ``groups`` delivers messages that were only recorded."""
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class RecordedGroupSender:
         self.layout = MemberLayout(codec, max_message_size)
         self.capacity_of = capacity_of
         self.stats = stats
-        #: What is called for these groups.
+        #: The scripts for these groups.
         self.scripts = scripts.OF_FILLED if self.layout.fills else scripts.OF_PROPOSED
 
     async def send(self, state: CoreLoop, group: Group, stream: Stream, message: Message) -> None:
         """
         Record a message and send it to a group.
 
-        Raises the serializer's error before anything is recorded; redis-py's errors, ``ResponseError`` where the server
-        runs no scripts, and where others keep this message from getting a position (encryption, custom serializers).
+        Raises the serializer's error before anything is recorded; redis-py's errors; ``ResponseError`` if the server
+        refuses scripts, or if other senders keep this message from getting a position (encryption, custom serializers).
         """
         body = self.layout.body(message, group.excluded, group.name)
         queue = state.recorded_queues.get(group.key)
@@ -115,9 +115,11 @@ class RecordedGroupSender:
 
 
 class GroupQueue:
-    """The messages of one event loop to one group. It stays for a while when there are none: another is expensive."""
+    """
+    The messages of one event loop to one group. An empty queue is kept for a while: making a new one is expensive.
+    """
 
-    #: What has put messages in, as long as there are any: it keeps the layer.
+    #: The sender that put the messages in. Only set while there are any, because it keeps the layer alive.
     _sender: RecordedGroupSender
 
     def __init__(self, state: CoreLoop, group: Group, stream: Stream, proposes: bool) -> None:
@@ -133,11 +135,11 @@ class GroupQueue:
         #: Whether all channels of all groups are on one server.
         self._is_alone = len(state.senders) == 1 and isinstance(state.senders[0], Sender)
         self.contest = Contest(group.name, state.loop.time) if proposes and self._is_alone else None
-        #: What calls take of the server, and which that is.
+        #: The server's part of the arguments of calls, and the server that it belongs to.
         self._of_server: list[Any] = []
         self._server: ServerIdentity | None = None
         self._waiting: deque[GroupMessage] = deque()
-        #: Whether a call is under way, or on its way there.
+        #: Whether a call is under way, or about to be.
         self.is_busy = False
         #: How often the group has changed since a message was recorded.
         self._changes = 0
@@ -145,7 +147,7 @@ class GroupQueue:
     def put(
         self, message: GroupMessage, group: Group, sender: RecordedGroupSender
     ) -> asyncio.Future[Delivered | Recorded]:
-        """Have a message sent after those that wait."""
+        """Queue a message behind those that wait."""
         self._sender = sender
         self.limit = group.limit
         self._waiting.append(message)
@@ -154,7 +156,7 @@ class GroupQueue:
             self._begin(urgent=True)
         return message.future
 
-    # One call after the other.
+    # One call at a time.
 
     def _begin(self, urgent: bool = False) -> None:
         if self._is_alone and self._cache.find(self.key) is None:
@@ -173,7 +175,7 @@ class GroupQueue:
             self._begin()
 
     def _learn(self, members: list[bytes]) -> list[Part]:
-        """Take note of who is in the group; return it by shard."""
+        """Update the cached members of the group. Return them by shard."""
         shards = self._sender.groups.places(members, self._group, self._state, self._cache)
         if self._is_alone and self._cache.find(self.key) is None:
             self._cache.remember_as_other(self.key)
@@ -191,11 +193,11 @@ class GroupQueue:
         else:
             self._begin()
 
-    # What a call asks and tells.
+    # Called by calls.
 
     def take(self) -> Batch:
         while self._waiting and self._waiting[0].future.done():
-            # Its sender has given up.
+            # Its sender was cancelled.
             self._waiting.popleft()
         excluded = self._waiting[0].excluded if self._waiting else NOBODY
         snapshot = self._cache.find(self.key)
@@ -230,7 +232,7 @@ class GroupQueue:
         if server is not self._server:
             self._server = server
             self._of_server = self.stream.append_arguments(server)
-        # The last is the number behind the milliseconds of a first entry: another one each time.
+        # The last one is the sequence number after the milliseconds of a first entry: a different one each time.
         self._of_server[-1] = (self._of_server[-1] + 1) % SEEDS
         return self._of_server
 
@@ -259,7 +261,7 @@ class GroupQueue:
         elif batch is not None:
             self._settle(batch, outcome)
             if outcome.kind == RECORDED:
-                # What is sent next goes behind the deliveries, which those who wait for the futures begin.
+                # The next call must follow the deliveries, which the coroutines waiting for the futures begin.
                 self._state.loop.call_soon(self._go_on)
                 return
         self._go_on()
@@ -269,7 +271,8 @@ class GroupQueue:
             while self._waiting:
                 self._waiting.popleft().fail(error)
         elif isinstance(error, NoPermissionError) and batch.snapshot.keys:
-            # Redis refuses the whole call for one key that an ACL forbids. The others get the message in another way.
+            # Redis refuses the whole call because of one key that an ACL forbids. The other keys get the message
+            # separately.
             self._refuse(batch.snapshot)
             self._put_back(batch.messages)
         else:
@@ -277,7 +280,7 @@ class GroupQueue:
                 message.fail(error)
 
     def _refuse(self, snapshot: GroupSnapshot) -> None:
-        """Remember that a group cannot be served in one call, as long as it is what a snapshot stands for."""
+        """Remember that a group cannot be served in one call while it matches this snapshot."""
         known = self._cache.find(self.key)
         if known is not None and known.digest == snapshot.digest:
             known.is_refused = True
@@ -301,12 +304,12 @@ class GroupQueue:
             if text:
                 self._try_again(left, reply_error(text.decode(errors="replace")))
             else:
-                # Its own was not above the newest.
+                # The proposed ID was not above the newest one.
                 self._sender.layout.overtaken(self.stream, newest)
                 self._try_again(left, None if self.contest is None else self.contest.overtaken())
 
     def _try_again(self, messages: list[GroupMessage], error: Exception | None) -> None:
-        """Send messages once more, but for the first if there is an error for it."""
+        """Send messages again, except the first one if it has failed with ``error``."""
         if error is not None and messages:
             messages.pop(0).fail(error)
         self._put_back(messages)

@@ -1,20 +1,20 @@
 """
-Restoring groups after a server has lost them, in one event loop.
+Restores groups after a server has lost them, in one event loop.
 
-Redis restarts without its data, or a replica is promoted that lacks the last writes: channels are in no group any more,
-and their consumers do not notice. ``GroupRestorer`` identifies each server when a connection to it is opened, and
-where it is another process than before, compares the groups with the layer's ``Memberships``. Knows groups; not how a
-connection is restored.
+If Redis restarts without its data, or a replica is promoted that lacks the last writes, channels drop out of their
+groups, and their consumers do not notice. ``GroupRestorer`` identifies each server when a connection to it is opened.
+If it is a different process than before, the groups are compared with the layer's ``Memberships``. Knows groups. Does
+not know how a connection is restored.
 
 Rules kept here:
 
 - The groups are compared before anything else is sent on the new connection.
-- A group whose key is missing, or that was made anew since the data were lost, is restored in full. In one that has
-  survived, only what was added in the ``RECENT`` seconds before the loss: what is older and missing, some other process
-  has removed.
+- A group whose key is missing, or was created again after the data were lost, is restored in full. In a group that has
+  survived, only members added in the ``RECENT`` seconds before the loss are restored: older ones that are missing have
+  been removed by some other process.
 - A channel whose last receive was cancelled is restored if it is received on again within ``RETURN_TIME``.
-- Members are added only if they are missing, so that processes and event loops that do so at once do no harm.
-- A server that deletes its data and goes on (FLUSHALL, ``flush``) is no restart.
+- Members are added only if they are missing, so it is harmless if several processes and event loops do it at once.
+- A server that deletes its data and keeps running (FLUSHALL, ``flush``) does not count as restarted.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ from .memberships import Dataset, GroupRecord, Memberships
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds before a loss from which members are restored in a group that has survived it.
+#: In a group that survived a loss, members added this many seconds before it, or later, are restored.
 RECENT = 60.0
 
-#: Seconds after a server's restart at which the loss of the connection to it is noticed late.
+#: If a connection is lost more than this many seconds after its server has restarted, the loss was noticed late.
 LATE = 2.0
 
-#: Groups that are asked for, and members that are added, with one write.
+#: Maximum number of groups read, and of members added, with one write.
 AT_ONCE = 500
 
-#: Seconds until the next attempt after a server refused to have groups restored; and after a cluster was down.
+#: Seconds until the next attempt after a server refused to restore groups; and after a cluster was down.
 RETRY, RETRY_SOON = 5.0, 0.1
 
-#: How often the scores of members are renewed before they expire, and the seconds between two looks at least.
+#: How often the scores of members are renewed before they expire, and the minimum seconds between two renewals.
 RENEWALS, RENEW_INTERVAL = 4, 0.1
 
-#: Seconds in which a consumer whose receive was cancelled may come back to be restored.
+#: Seconds within which a consumer whose receive was cancelled may come back and be restored.
 RETURN_TIME = 1.0
 
-#: Seconds for which a membership that the server does not have is believed to be on its way there.
+#: Seconds for which a membership that the server does not have may still be on its way there.
 UNDER_WAY = 60.0
 
 
@@ -76,7 +76,7 @@ class GroupRestorer:
         self._shards = shards
         #: The data of each connected server; None while they are being identified.
         self._datasets: weakref.WeakKeyDictionary[CommandConnection, Dataset | None] = weakref.WeakKeyDictionary()
-        #: When (Unix time) a connection was lost last.
+        #: When (Unix time) a connection was last lost.
         self._lost_at: weakref.WeakKeyDictionary[CommandConnection, float] = weakref.WeakKeyDictionary()
         self._renewal: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -86,7 +86,7 @@ class GroupRestorer:
                 shard.follow(self._look_everywhere)
 
     def watch(self, group: GroupRecord) -> None:
-        """Called when a group has a member of this layer; from the restorer's event loop."""
+        """Called in the restorer's event loop when a group has a member of this layer."""
         if self._is_closed:
             return
         connection = self._connection_of(group)
@@ -105,9 +105,10 @@ class GroupRestorer:
 
     def restore_all(self) -> None:
         """
-        Add all members again that this process has: others have removed them, since it did not renew its lease.
+        Add all members of this process again: others have removed them because it did not renew its lease.
 
-        With new scores, also where they are there: by these, who is about to remove them knows that they came later.
+        They get new scores even if they are still there: a process about to remove them sees that they were added
+        later.
         """
         for group in self._memberships.all_groups():
             channels, gone = self._memberships.living(group)
@@ -118,7 +119,7 @@ class GroupRestorer:
                 self.look_for_returned(group, gone)
 
     def close(self) -> None:
-        """Stop renewing, since the event loop closes."""
+        """Stop renewing, because the event loop closes."""
         self._is_closed = True
         if self._renewal is not None:
             self._renewal.cancel()
@@ -127,7 +128,7 @@ class GroupRestorer:
     # Called by connections.
 
     def opened(self, connection: CommandConnection) -> bool:
-        """Called when a socket is there; return whether requests wait until ``connection.release()`` is called."""
+        """Called when a socket was opened. Return whether requests wait until ``connection.release()`` is called."""
         self._datasets.pop(connection, None)
         groups = self._groups_of(connection)
         if not groups:
@@ -138,19 +139,19 @@ class GroupRestorer:
         return any(group.dataset is not None for group in groups)
 
     def lost(self, connection: CommandConnection) -> None:
-        """Called when a socket is gone."""
+        """Called when a socket was lost."""
         self._datasets.pop(connection, None)
         self._lost_at[connection] = time.time()
 
     def is_wanted(self, connection: CommandConnection) -> bool:
-        """Whether a connection is to come back though nothing waits for it."""
+        """Whether a connection should be reopened even if nothing waits for it."""
         return not self._is_closed and bool(self._groups_of(connection))
 
     # Identifying servers.
 
     def _ask(self, connection: CommandConnection) -> None:
         if connection.identity.run_id:
-            # Its greeting has asked.
+            # The connection's greeting has already asked.
             self._identified(connection, _dataset_of(connection.identity))
             return
         self._datasets[connection] = None
@@ -166,8 +167,7 @@ class GroupRestorer:
         if run_id:
             self._identified(connection, Dataset(run_id, started_at(reply)))
         elif isinstance(connection, Node):
-            # No single key can identify the data of all slots of a server. So each connection counts as one to new
-            # data.
+            # No single key can identify the data of all slots of a server, so the data count as new after each connect.
             self._identified(connection, Dataset(uuid4().hex.encode()))
         else:
             marks: list[Command] = [(b"SET", self._marker, uuid4().hex, b"NX"), (b"GET", self._marker)]
@@ -178,14 +178,14 @@ class GroupRestorer:
         self._identified(connection, Dataset(marker if isinstance(marker, bytes) else uuid4().hex.encode()))
 
     def _identified(self, connection: CommandConnection, dataset: Dataset) -> bool:
-        """Take note of a server's data; return whether its groups are being compared."""
+        """Store the identity of a server's data. Return whether its groups are being compared."""
         self._datasets[connection] = dataset
         return self._compare(connection)
 
     # Comparing.
 
     def _compare(self, connection: CommandConnection) -> bool:
-        """Begin to compare the groups of a server with what they were, and return whether there is anything to do."""
+        """Begin to compare the groups of a server with the record. Return whether there is anything to do."""
         dataset = self._datasets.get(connection)
         if dataset is None:
             return False
@@ -204,7 +204,7 @@ class GroupRestorer:
         return bool(suspects)
 
     def compared(self, connection: CommandConnection, error: Exception | None) -> None:
-        """Called when the groups of a server are what they should be, or cannot be made so."""
+        """Called when the groups of a server are restored, or could not be."""
         if error is not None:
             if error.__class__ in NOT_DONE:
                 connection.look_again(error)
@@ -213,15 +213,15 @@ class GroupRestorer:
             self._loop.call_later(RETRY_SOON if is_down else RETRY, self._compare, connection)
             dataset = self._datasets.get(connection)
             if is_down and dataset is not None and time.time() - dataset.known_at < connection.answer_timeout:
-                # A cluster that is down would not take the requests either.
+                # A cluster that is down would refuse the requests too.
                 return
         connection.release()
 
     def look_for_returned(self, group: GroupRecord, channels: list[str]) -> None:
         """
-        Restore channels a little later, if they are received on again by then.
+        Restore channels after ``RETURN_TIME``, if they are received on again by then.
 
-        Between a cancelled receive and its successor there is a moment without one.
+        Between a cancelled receive and its successor there is a moment without a receive.
         """
         dataset = group.dataset
 
@@ -258,7 +258,7 @@ class GroupRestorer:
         return shard.owner(slot_of(group.key)) if isinstance(shard, Cluster) else shard
 
     def _look_everywhere(self) -> None:
-        """Called when slots of a cluster have changed hands: who has them now may have lost something."""
+        """Called when slots of a cluster have moved to other servers, which may have lost something."""
         if self._is_closed:
             return
         owners = dict.fromkeys(map(self._connection_of, self._memberships.all_groups()))
@@ -283,7 +283,7 @@ class GroupRestorer:
             if now - group.refreshed < interval * 0.9:
                 continue
             connection = self._connection_of(group)
-            # Not while it is unknown whether the server has lost the group: nobody would be found to be in it.
+            # Not while it is unknown whether the server has lost the group: all members would seem to be missing.
             if connection is None or group.dataset is None or self._datasets.get(connection) != group.dataset:
                 continue
             channels = self._memberships.received_on(group)
@@ -301,7 +301,7 @@ class GroupRestorer:
         dataset = group.dataset
 
         def renewed(future: asyncio.Future[list[Any]]) -> None:
-            # Who is in the group still is asked for afterwards, since ZADD says only how many were changed.
+            # The remaining members are read separately, because ZADD only returns how many were changed.
             if future.cancelled() or future.exception() is not None or group.dataset is not dataset:
                 return
             found = future.result()[2:]
@@ -317,7 +317,7 @@ class GroupRestorer:
 
 
 class _Comparison:
-    """The groups of one server, as they are and as they were: a look at them, then what is missing."""
+    """Compares the groups of one server with the record: reads them, then adds the missing members."""
 
     def __init__(
         self,
@@ -335,11 +335,11 @@ class _Comparison:
         self._lost_at = lost_at
         self._restorer = restorer
         self._at = 0
-        #: What is left to write, with the group of each command; None for the EXPIRE behind it.
+        #: The commands that are left to write.
         self._commands: list[Command] = []
         self._restored = 0
         self._restored_groups: set[bytes] = set()
-        #: By group, channels whose last receive was cancelled.
+        #: Channels whose last receive was cancelled, by the group's key.
         self._gone: dict[bytes, list[str]] = {}
         self._failed: set[bytes] = set()
         self._error: Exception | None = None
@@ -363,12 +363,12 @@ class _Comparison:
         self._restore()
 
     def _added_since(self, group: GroupRecord, oldest: list[Any]) -> float:
-        """Return the time from which members are to be in a group; ``oldest`` of its members with the score."""
+        """Return the time since when added members must be in a group. ``oldest``: its oldest member and the score."""
         lost_at, before = self._lost_at, group.dataset
         if before is not None and before.known_at < self._dataset.started < lost_at - LATE:
-            # This process, or its event loop, stood still when the server restarted. Uptime is in whole seconds.
+            # This process or its event loop was stalled when the server restarted. Uptime is in whole seconds.
             lost_at = self._dataset.started - 1
-        # Where nobody was added before the loss, whoever is in the group came, or was restored, afterwards.
+        # If no member was added before the loss, all present members were added or restored afterwards.
         return lost_at - RECENT if oldest and float(oldest[1]) < lost_at else 0.0
 
     def _restore(self) -> None:
@@ -413,7 +413,7 @@ class _Comparison:
 
 
 class _Replies:
-    """Some commands on the wire: their replies, when the last is there."""
+    """Collects the replies of some commands, until the last one is there."""
 
     __slots__ = ("_connection", "_done", "_left", "_replies")
 
@@ -434,12 +434,12 @@ class _Replies:
             try:
                 self._done(self._connection, self._replies)
             except Exception:
-                # Whatever it was, requests must not wait for it.
+                # Requests must not be held up by an error here.
                 self._connection.release()
                 raise
 
     def lost(self, error: Exception) -> None:
-        """Called when the connection is lost; the next one begins anew."""
+        """Do nothing if the connection is lost: the next one starts over."""
 
 
 def _dataset_of(identity: ServerIdentity) -> Dataset:
@@ -447,7 +447,7 @@ def _dataset_of(identity: ServerIdentity) -> Dataset:
 
 
 def _additions(group: GroupRecord, channels: Sequence[str], expiry: int, anew: bool = False) -> list[Command]:
-    """Return the commands that add channels to a group where they are missing, or all of them ``anew``, in parts."""
+    """Return the commands, in parts, that add channels to a group: only missing ones, or all of them with ``anew``."""
     now = time.time()
     commands: list[Command] = []
     for start in range(0, len(channels), AT_ONCE):

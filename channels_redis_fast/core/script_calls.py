@@ -1,12 +1,12 @@
 """
-Writes to sorted sets: by a script, and by plain commands where the server lets nobody run scripts.
+Writes to sorted sets: by a script, or by plain commands if the server does not allow scripts.
 
-There ``PlainCommands`` does what the scripts would, in two round trips, one to look and one to write. Knows keys,
-members and capacities; not what is in a message.
+In that case, ``PlainCommands`` does what the scripts would, in two round trips: one to read and one to write. Knows
+keys, members and capacities. Does not know what is in a message.
 
-What plain commands cannot promise: between the two round trips another process may write too, so a channel may come
-to hold a few messages more than its capacity. The order of one process' messages stays, as one call is carried out
-after the other.
+A limitation of plain commands: another process may write between the two round trips, so a channel may come to hold a
+few more messages than its capacity. The messages of one process stay in order, because calls are carried out one at a
+time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from ..connection.script_call import ScriptCall
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: A key, its messages in order, and the capacity that each is tested against.
+#: A key, its messages in order, and the capacity that each one is checked against.
 Write = tuple[bytes, list[bytes], list[int]]
 
-#: The position of the first message that failed, that behind the last, and why.
+#: The position of the first message that failed, the position after the last one, and the error.
 Failure = tuple[int, int, Exception]
 
 
 class WriteCall(ScriptCall):
-    """A call that plain commands can carry out, too. Subclasses say what it writes."""
+    """A call that plain commands can carry out too. Subclasses say what it writes."""
 
     __slots__ = ("_plain",)
 
@@ -52,7 +52,9 @@ class WriteCall(ScriptCall):
 
     @abc.abstractmethod
     def settle(self, refused: Sequence[int], failed: Sequence[Failure]) -> None:
-        """Called with the messages, counted over all keys, that were refused for capacity, and those that failed."""
+        """
+        Called with the positions, counted over all keys, of messages refused for capacity, and with those that failed.
+        """
 
     def refused(self, error: ResponseError | None) -> None:
         if error is not None:
@@ -60,7 +62,7 @@ class WriteCall(ScriptCall):
         self.carry_out_plainly()
 
     def carry_out_plainly(self) -> None:
-        """Have plain commands do what the script would; then ``settle`` is called, or ``done`` with an error."""
+        """Let plain commands do what the script would. Then ``settle`` is called, or ``done`` with an error."""
         self._plain.carry_out(self)
 
 
@@ -71,13 +73,13 @@ class PlainCommands:
         self.way = connection
         self._expiry = expiry
         self._calls: deque[WriteCall] = deque()
-        #: What the call that is being carried out writes, was refused and failed with.
+        #: Of the current call: what it writes, the messages refused, and the failures.
         self._writes: list[Write] = []
         self._refused: list[int] = []
         self._failed: list[Failure] = []
-        #: Keys without messages before.
+        #: Keys that had no messages before.
         self._were_empty: list[bytes] = []
-        #: The first position and the one behind the last of each key that is being written.
+        #: For each key being written, the first position and the one after the last.
         self._written: list[tuple[int, int]] = []
 
     @property
@@ -96,7 +98,7 @@ class PlainCommands:
             )
 
     def carry_out(self, call: WriteCall) -> None:
-        """Do what a call would, after those that came before it."""
+        """Do what a call's script would do, after the calls before it."""
         self._calls.append(call)
         if len(self._calls) == 1:
             self._look()
@@ -170,7 +172,9 @@ class PlainCommands:
 
 
 def _stamp_after(last: list[bytes], expiry: int) -> bytes:
-    """Return the score of a message: the time, or just after the last one if it is at most ``expiry`` ahead."""
+    """
+    Return the score for a message: the time, or just after the last score if that is at most ``expiry`` seconds ahead.
+    """
     stamp = time.time_ns() // 1000
     if last:
         after = round(float(last[1]) * 1_000_000) + 1

@@ -1,15 +1,15 @@
 """
 The Lua scripts of the core layer, with their SHA-1. Text only, no I/O.
 
-Rules they keep: every key is declared; times come from the server; what is wrong with one key (a foreign type,
-say) leaves the others alone. A replica refuses every write, so it refuses the whole call.
+Rules kept by the scripts: every key is declared; times come from the server; an error of one key (such as a wrong type)
+does not affect the others. A replica refuses every write, so it refuses the whole call.
 
-Scores are seconds with six decimals, as text, since engines differ in how many digits of a double they pass on.
-All messages of one call get one score, the server's time: what was sent in one go keeps its order through the
-rising prefix of its members (``envelope``). A call is stamped one microsecond after the last score of the key if
-that lies at most the expiry ahead: a clock that was set back by no more reorders nothing, and a peer whose clock is
-further ahead cannot drag the key into the future. An empty key, the usual one where consumers keep up, costs
-three commands, any other four, and the time is asked once for all.
+Scores are seconds with six decimals, as text, because servers differ in how many digits of a double they pass on. All
+messages of one call get the same score, the server's time; they keep their order through the rising prefix of their
+members (``envelope``). If the last score of the key is ahead of the clock, but by no more than the expiry, the call's
+score is one microsecond after it: a clock that was set back by no more than that reorders nothing, and a peer whose
+clock is further ahead cannot drag the key into the future. An empty key, the usual case if consumers keep up, costs
+three commands, any other key four. The time is requested once for all keys.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..history.scripts import READ, RECORD, TURNS
 from ..hot import pack
 from ..messages.codec import CHANNEL_FIELD
 
-#: What stands in a packed message before the list of its channels, as Lua writes it.
+#: The bytes before the list of channels in a packed message, as a Lua string.
 CHANNELS_IN_LUA = in_lua(pack({CHANNEL_FIELD: None})[1:-1])
 
-#: The announcement of a key, from the key and how many messages were there before. If an ACL refuses it, nothing else
+#: The announcement of a key, given the key and how many messages it had before. If an ACL refuses it, nothing else
 #: changes.
 _ANNOUNCE = "if \\2 == 0 then redis.pcall('SPUBLISH', \\1, '') end"
 
 
 def _written_out(text: str, announcement: str = "") -> str:
-    """Put the announcement of a key that was written into a script, or nothing."""
+    """Replace ``ANNOUNCE`` in a script with the announcement of a key that was written, or with nothing."""
     return re.sub(r"ANNOUNCE\((.*), (.*)\)", announcement, text)
 
 
@@ -60,9 +60,9 @@ end
 """
 
 #: KEYS: channel keys of one shard. ARGV: expiry in whole seconds; then for each key the number of its runs, and for
-#: each run ``capacity, n, member * n``. Each message is tested against its own capacity, in order. Returns 0 when all
-#: were taken; else two lists: the 0-based positions of the messages refused, counted over all keys; and for each key
-#: that failed the first position, the one behind the last, and the error.
+#: each run ``capacity, n, member * n``. Each message is checked against its own capacity, in order. Returns 0 if all
+#: were accepted; otherwise two lists: the 0-based positions of refused messages, counted over all keys; and for each
+#: key that failed, the first position, the one after the last, and the error.
 _SEND = (
     _ROOM
     + """
@@ -138,16 +138,16 @@ if problem then return {err = problem} end
 return over
 """
 
-#: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key.
-#: Returns how many keys were over capacity and got nothing; the error of the first key that failed, if one did.
+#: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key. Returns how
+#: many keys were over capacity and got nothing; or the error of the first key that failed, if any.
 _GROUP_SEND = _ROOM + _PUT + "local first = 1" + _DELIVER
 GROUP_SEND = Script(_written_out(_GROUP_SEND))
 
-#: The same for a group that is thought to be what it was. KEYS: the group's key, then the channel keys. ARGV: expiry;
-#: the score (seconds) up to which members have expired; the SHA-1 of the list of members, in their order, as msgpack;
-#: then as above. Where the list is another, nothing is delivered and the list returned; false where the group is large
-#: or cannot be looked at. The list itself is compared, since a member may be added and removed by anybody at any time;
-#: in its order, which says what capacity a key has, and without its scores.
+#: The same for a group that is assumed to be unchanged. KEYS: the group's key, then the channel keys. ARGV: expiry; the
+#: score (seconds) up to which members have expired; the SHA-1 of the list of members, in their order, as msgpack; then
+#: as above. If the list differs, nothing is delivered, and the current list is returned; false if the group is large or
+#: cannot be read. The list itself is compared, because anybody may add and remove members at any time. Its order
+#: matters, since it determines the capacity of a key; its scores do not.
 SAME_GROUP_SEND = Script(
     _written_out(
         """
@@ -174,32 +174,34 @@ if digest ~= ARGV[3] then return members end
 )
 
 #: The same for a cluster, where receivers do not wait in Redis: a send that finds a key empty announces on the key's
-#: sharded channel that it no longer is. Receivers look until a key is empty, so no other send needs an announcement.
+#: sharded channel that it is no longer empty. Receivers look until a key is empty, so no other send needs an
+#: announcement.
 SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING = (
     Script(_written_out(_SEND, _ANNOUNCE)),
     Script(_written_out(_GROUP_SEND, _ANNOUNCE)),
 )
 
 #: Messages to a group that has a history. KEYS: the group's key, its stream, the key of the turn if positions are
-#: proposed, then the channel keys of who is thought to be in it. ARGV: expiry; the score up to which members have
-#: expired; the digest of the list of members as above, ``=`` where all are named by the one entry below, empty for
-#: none; 1 to record the messages though the list is another, 0 if the sender has looked at it up to that score, else
-#: empty; how many messages; by whom, where positions are proposed, else empty; up to which byte messages are delivered
-#: as they are kept, from their end (-1 for all: the history alone knows whom they exclude); what ``append`` takes; for
-#: each key its capacity; for each key the packed entry that names its channels. Then for each message the ID that is
-#: proposed, empty for none; the message; the header of the map that it becomes with two more entries, and where its
-#: entries begin; and for each key the random prefix of the member that is made of all that. Where the header is empty,
-#: finished members are in place of the prefixes, since their sender could not leave the position open.
+#: proposed, then the channel keys of the presumed members. ARGV: expiry; the score up to which members have expired;
+#: the digest of the list of members as above, ``=`` if the single entry below names them all, empty for none; 1 to
+#: record the messages even if the list differs, 0 if the sender has removed members expired up to that score, else
+#: empty; the number of messages; the ID of the proposing sender if positions are proposed, else empty; the last byte up
+#: to which messages are delivered as kept, counted from their end (-1 for all: only the history keeps the names of
+#: excluded channels); the arguments of ``append``; for each key its capacity; for each key the packed entry that names
+#: its channels. Then for each message: the proposed ID, empty for none; the message; the header of its map with the
+#: entries added, and where its entries begin; and for each key the random prefix of the member that is made from all
+#: that. If the header is empty, finished members take the place of the prefixes, because their sender could not leave
+#: the position open.
 #:
-#: Where the list is what it was, each message is recorded and delivered: the reply is 1, then for each message how many
-#: keys were over capacity, or the error of the first key that failed. Where it is another, nothing is done: the reply
-#: is 0 and the list, which is left out where the group is large. Or nothing is delivered, but all is recorded: the
-#: reply is 2, the list, and each message's position. A message that cannot be recorded is the last of the reply, and
-#: those behind it are left out: a list of the newest ID of the stream, if its own was not above that, and an error.
-#: Where it is another's turn to record, nothing is done, and the reply is 3.
+#: If the list is unchanged, each message is recorded and delivered: the reply is 1, then for each message how many keys
+#: were over capacity, or the error of the first key that failed. If the list differs, nothing is done: the reply is 0
+#: and the list, which is left out if the group is large. Or all messages are recorded, but not delivered: the reply is
+#: 2, the list, and the position of each message. If a message cannot be recorded, the reply ends with a list for it,
+#: and those after it are left out: the newest ID of the stream, if the message's own was not above it, and an error. If
+#: it is another sender's turn to record, nothing is done, and the reply is 3.
 #:
-#: A lone message costs what its commands do, so that there are as few as can be: the time of idleness, which has a
-#: second to spare, begins anew if the last message was of another second.
+#: The cost of a single message is that of its commands, so there are as few as possible: the stream's expiry, which has
+#: a second to spare, is only renewed if the last message was from a different second.
 _RECORDED = (
     RECORD
     + "<turns>"
@@ -282,7 +284,7 @@ def _recorded(**parts: str) -> Script:
     return Script(text)
 
 
-#: The same for messages to which it adds their positions, and for those whose positions are proposed.
+#: The script for messages to which it adds their positions, and the one for messages whose positions are proposed.
 FILLED_GROUP_SEND = _recorded(turns="", begin="", end="if second ~= time[1] then call('EXPIRE', key, ARGV[10]) end")
 PROPOSED_GROUP_SEND = _recorded(
     turns=TURNS,
@@ -297,9 +299,9 @@ if by ~= '' and newer then claim(KEYS[3], by) elseif is_turn then pass_on(KEYS[3
 """,
 )
 
-#: Channels join a group and read what they have missed, in one: whatever is recorded later is delivered to them. KEYS:
-#: the group's key, its stream. ARGV: as for ``read``; for how many seconds the group lives; then for each channel its
-#: score and its name.
+#: Channels join a group and read what they have missed, in one step: whatever is recorded later is delivered to them.
+#: KEYS: the group's key, its stream. ARGV: as for ``read``; the expiry of the group in seconds; then for each channel
+#: its score and its name.
 GROUP_RESUME = Script(
     READ
     + """
@@ -311,8 +313,8 @@ return history
 """
 )
 
-#: Members whose process is dead leave a group. KEYS: the group's key. ARGV: a score, then members: those that have it,
-#: or a higher one, were added since and stay. Returns how many have left.
+#: Removes members whose process is dead from a group. KEYS: the group's key. ARGV: a score, then members: those with
+#: this score or a higher one were added since, and stay. Returns how many were removed.
 REMOVE_MEMBERS = Script(
     """
 local removed, limit = 0, tonumber(ARGV[1])
@@ -327,5 +329,5 @@ return removed
 ALL = (SEND, GROUP_SEND, SAME_GROUP_SEND)
 OF_A_CLUSTER = (SEND_ANNOUNCING, GROUP_SEND_ANNOUNCING)
 
-#: Of groups with a history, for messages of both kinds.
+#: The scripts for groups with a history, for both kinds of messages.
 OF_FILLED, OF_PROPOSED = (FILLED_GROUP_SEND, GROUP_RESUME), (PROPOSED_GROUP_SEND, GROUP_RESUME)

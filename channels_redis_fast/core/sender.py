@@ -1,9 +1,9 @@
 """
-Sends on sorted sets, gathered: the messages of one tick become one call of one script.
+Batched sends on sorted sets: the messages of one tick become one call of one script.
 
-Knows keys, members and capacities as they come from ``core``; not what is in a message, nor which shard it
-belongs to. A batch stays open for more messages until the moment it is written, so the busier the
-connection, the larger the batches.
+Knows keys, members and capacities as they come from ``core``. Does not know what is in a message, or which shard it
+belongs to. A batch accepts messages until the moment it is written, so the busier the connection, the larger the
+batches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..stats import Stats
 from . import scripts
 from .script_calls import Failure, PlainCommands, Write, WriteCall
 
-#: With MAX_MESSAGES, what one call may hold: it must not hold up the server for long.
+#: With MAX_MESSAGES, the limits of one call: it must not block the server for long.
 MAX_KEYS, MAX_BYTES = 64, 1_000_000
 
 
@@ -61,7 +61,7 @@ class SendBatch(WriteCall):
         if reply.__class__ is int and not reply:
             self.batch.accept()
         elif isinstance(reply, NoPermissionError) and len(self.batch.keys) > 1:
-            # Redis refuses the whole call for one key that an ACL forbids.
+            # Redis refuses the whole call because of one key that an ACL forbids.
             for batch in self.batch.keys:
                 self._sender.send_alone(batch)
         elif isinstance(reply, Exception):
@@ -87,7 +87,7 @@ class SendBatch(WriteCall):
 
 
 class GroupBatch(WriteCall):
-    """One group message on all its keys of one shard; the future gives how many keys were over capacity."""
+    """One group message for all its keys on one shard. The future's result is how many keys were over capacity."""
 
     __slots__ = ("_capacities", "_expiry", "_future", "_keys", "_members")
 
@@ -121,7 +121,7 @@ class GroupBatch(WriteCall):
         if reply.__class__ is int:
             self._end(reply, None)
         elif isinstance(reply, NoPermissionError) and len(self._keys) > 1:
-            # As with sends: the keys that are allowed get the message.
+            # As with sends: the keys that the ACL allows get the message.
             self.carry_out_plainly()
         elif isinstance(reply, Exception):
             self._end(0, reply)
@@ -142,10 +142,10 @@ class GroupBatch(WriteCall):
 
 class SameGroupCall(ScriptCall):
     """
-    One group message to a group that is thought to be what it was.
+    One group message to a group that is assumed to be unchanged.
 
-    The future gives how many keys were over capacity; or, when nothing was delivered, who is in the group now, and None
-    where that has to be asked for.
+    The future's result is how many keys were over capacity. If nothing was delivered, it is the list of current
+    members, or None if they have to be requested.
     """
 
     __slots__ = ("_arguments", "_future", "_plain")
@@ -187,9 +187,9 @@ class Sender(Gatherer):
     """
     Fills the batches of one shard in one event loop.
 
-    ``send`` is the gatherer's: its waiter gives True, or False when the key was at capacity; it raises redis-py's
-    errors. ``ordered``: whether members sort in the order in which they were made. All messages of a batch get one
-    score, so others travel alone.
+    ``send`` comes from ``Gatherer``. Its waiter returns True, or False if the key was at capacity; it raises redis-py's
+    errors. ``ordered``: whether members sort in the order in which they were made. All messages of a batch get the same
+    score, so members that do not are sent one per call.
     """
 
     send_script, group_script = scripts.SEND, scripts.GROUP_SEND
@@ -204,7 +204,7 @@ class Sender(Gatherer):
         self.way = connection
 
     def send_group(self, keys: list[bytes], members: list[bytes], capacities: list[int]) -> list[asyncio.Future[int]]:
-        """Send one group message to the keys of this shard; each future gives a number of keys over capacity."""
+        """Send one group message to the keys of this shard. Each future's result is a number of keys over capacity."""
         futures: list[asyncio.Future[int]] = []
         start = 0
         while start < len(keys):
@@ -229,10 +229,10 @@ class Sender(Gatherer):
         capacities: list[int],
     ) -> asyncio.Future[int | list[bytes] | None]:
         """
-        Send one group message to a group whose key is on this shard, if its list of members has a certain digest.
+        Send one group message to a group whose key is on this shard, if its list of members has the given digest.
 
-        The future gives how many keys were over capacity; or, if nothing was delivered, who is in the group, and None
-        where that has to be asked for.
+        The future's result is how many keys were over capacity. If nothing was delivered, it is the list of members, or
+        None if they have to be requested.
         """
         arguments: list[Any] = [1 + len(keys), key, *keys, self.expiry, limit, digest]
         _put_deliveries(arguments, capacities, members)
@@ -241,7 +241,7 @@ class Sender(Gatherer):
         return future
 
     def send_alone(self, batch: KeyBatch) -> None:
-        """Send the messages of one key again, in a call of their own."""
+        """Send the messages of one key again, in a separate call."""
         call = SendBatch(self)
         call.batch.take(batch)
         self.way.repeat(call)

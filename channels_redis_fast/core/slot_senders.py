@@ -1,8 +1,8 @@
 """
-Sends on a cluster: a ``Sender`` for each slot, since a script takes keys of one slot only.
+Sends on a cluster: one ``Sender`` per slot, because a script can only take keys of one slot.
 
-What the senders of one tick have for one server leaves in one write all the same: their queues end on one connection.
-Stands where a single server has its one sender. Knows of a key its slot.
+Batches of one tick for the same server still leave in one write: their queues share one connection. Replaces the one
+sender of a single server. Knows only the slot of a key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class AnnouncingSender(Sender):
 
 
 class SlotSenders(dict[int, Sender]):
-    """The senders of a cluster by slot; one that is missing is made. The rest is as with ``Sender``."""
+    """The senders of a cluster by slot, made when first needed. Otherwise like ``Sender``."""
 
     def __init__(self, cluster: Cluster, expiry: int, ordered: bool, waker: Waker) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class SlotSenders(dict[int, Sender]):
         return sender
 
     def send(self, key: bytes, member: bytes, capacity: int) -> Waiter[bool]:
-        """Send a message to a key; the waiter gives True, or False when the key was at capacity."""
+        """Send a message to a key. The waiter returns True, or False if the key was at capacity."""
         return self[slot_of(key)].send(key, member, capacity)
 
     def send_group(self, keys: list[bytes], members: list[bytes], capacities: list[int]) -> list[asyncio.Future[int]]:
-        """Send one group message to keys; each future gives a number of keys over capacity."""
+        """Send one group message to keys. Each future's result is a number of keys over capacity."""
         futures = []
         for key, member, capacity in zip(keys, members, capacities, strict=True):
             futures += self[slot_of(key)].send_group([key], [member], [capacity])

@@ -1,1 +1,1 @@
-"""Calls from synchronous code: the I/O thread, which calls go through it, and `layer.sync`."""
+"""Calls from synchronous code: the I/O thread, the rule for which calls go through it, and `layer.sync`."""

@@ -1,7 +1,6 @@
 """
-A layer for code without an event loop: ``layer.sync``. Each method is the layer's coroutine of that name, run on the
-process' ``hub`` while the calling thread waits; it returns what that returns. Knows no more of the layer than these
-names.
+A layer for code without an event loop: ``layer.sync``. Each method runs the layer's coroutine of the same name on the
+process' ``hub`` while the calling thread waits, and returns its result. Knows only these names of the layer.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ class Layer(Protocol):
 
 
 class Calls(Protocol):
-    """What runs a layer's coroutine for a thread without an event loop: a ``CallRouter``."""
+    """Runs a layer's coroutine for a thread without an event loop: a ``CallRouter``."""
 
     def wait_for(self, function: Work, timeout: float | None) -> Any: ...
 
 
 class Unset:
-    """No timeout was given, and the layer's counts."""
+    """Stands for no timeout argument: the layer's ``sync_timeout`` applies."""
 
 
 UNSET = Unset()
@@ -56,14 +55,14 @@ UNSET = Unset()
 
 class SyncLayer:
     """
-    The layer's sends, groups and their histories as plain functions, for any thread in which no event loop runs.
+    The layer's sends, groups and histories as plain functions, for any thread in which no event loop runs.
 
     ``timeout``: seconds, None for as long as the layer itself waits; by default the layer's ``sync_timeout``. Messages
-    of one thread arrive in the order sent.
+    of one thread arrive in the order in which they were sent.
 
-    Raises what the coroutine of the same name raises; ``TimeoutError`` if it did not finish in time, though it may
-    still be carried out; ``RuntimeError`` in a thread with a running event loop, which it would block, and where
-    there can be no other thread (gevent).
+    Raises the errors of the coroutine of the same name; ``TimeoutError`` if it did not finish in time, although it may
+    still be carried out; ``RuntimeError`` in a thread with a running event loop, which it would block, and if no other
+    thread is possible (gevent).
     """
 
     def __init__(self, layer: Layer, router: Calls) -> None:
@@ -71,11 +70,11 @@ class SyncLayer:
         self._router = router
 
     def send(self, channel: str, message: Message, *, timeout: float | Unset | None = UNSET) -> None:
-        """Send a message to a channel. Raises what the layer's ``send`` raises, ``ChannelFull`` too."""
+        """Send a message to a channel. Raises the errors of the layer's ``send``, including ``ChannelFull``."""
         self._run("send", channel, timeout, self._layer.send, channel, message)
 
     def send_many(self, messages: Iterable[tuple[str, Message]], *, timeout: float | Unset | None = UNSET) -> None:
-        """Send messages to channels, all at once. Raises what the layer's ``send_many`` raises."""
+        """Send messages to channels, all at once. Raises the errors of the layer's ``send_many``."""
         self._run("send_many", None, timeout, self._layer.send_many, list(messages))
 
     def group_add(self, group: str, channel: str, *, timeout: float | Unset | None = UNSET) -> None:
@@ -94,7 +93,7 @@ class SyncLayer:
         exclude: Iterable[str] | None = None,
         timeout: float | Unset | None = UNSET,
     ) -> None:
-        """Send a message to all channels of a group, but to none of ``exclude``."""
+        """Send a message to all channels of a group except those in ``exclude``."""
         send: Any = self._layer.group_send
         if exclude is not None:
             # Iterated in this thread: it may be the caller's code.
@@ -102,7 +101,7 @@ class SyncLayer:
         self._run("group_send", group, timeout, send, group, message)
 
     def group_send_many(self, messages: Iterable[GroupSend], *, timeout: float | Unset | None = UNSET) -> None:
-        """Send messages to groups. Raises what the layer's ``group_send_many`` raises."""
+        """Send messages to groups. Raises the errors of the layer's ``group_send_many``."""
         self._run("group_send_many", None, timeout, self._layer.group_send_many, listed(messages))
 
     def group_history(
@@ -163,8 +162,8 @@ class SyncLayer:
         return count
 
     def drain(self, over: float = 20.0) -> None:
-        """Prepare for the end of this process and wait, at most ``over`` seconds, as the layer's ``drain`` does."""
-        # It ends by itself, whatever the layer's timeout is.
+        """Prepare for the end of this process and wait at most ``over`` seconds, as the layer's ``drain`` does."""
+        # It ends by itself, so the layer's timeout does not apply.
         self._run("drain", None, None, self._layer.drain, over)
 
     def _run(self, name: str, target: str | None, timeout: float | Unset | None, function: Any, *args: Any) -> Any:
@@ -175,7 +174,7 @@ class SyncLayer:
         seconds = self._layer.sync_timeout if isinstance(timeout, Unset) else timeout
 
         async def call() -> Any:
-            # Whatever the layer's method raises, even for missing arguments, is raised in here.
+            # Called in here, so that all errors of the layer's method, even for missing arguments, are raised here.
             return await function(*args)
 
         try:

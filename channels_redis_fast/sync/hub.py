@@ -1,8 +1,8 @@
 """
-The I/O thread of this process: one event loop, which runs the calls of event loops that end with the call.
+The I/O thread of this process: one event loop, which runs the calls of event loops that only live for one call.
 
-It starts when it is first needed, stops when the interpreter exits, and is left behind in a forked child, which
-starts its own. Knows no layer: it runs coroutines that are handed in, each with a callback for its end.
+It starts when it is first needed, and stops when the interpreter exits. A forked child leaves it behind and starts its
+own. Does not know layers: it runs the coroutines that it is given, each with a callback for its end.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from redis.exceptions import ConnectionError
 
 from ..loops import never_collect, notice_fork, on_fork, serves_others
 
-#: Seconds that the end of the interpreter waits for calls to be over, and then for connections to be closed.
+#: Seconds that the interpreter's exit waits for calls to finish, and then for connections to be closed.
 STOP_TIMEOUT = 3.0
 
 
-#: What is handed in: not yet a coroutine, which would warn if a signal came before it is awaited.
+#: What the hub is given: not yet a coroutine, which would warn if a signal arrived before it is awaited.
 Work = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Hub:
-    """A thread with an event loop. Raises ``RuntimeError`` where no thread can be started."""
+    """A thread with an event loop. Raises ``RuntimeError`` if no thread can be started."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        # A site's event loop policy may have set one that begins tasks at once (eagerly), before they are known here.
+        # The application's event loop policy may have set an eager factory, which starts tasks before they are known
+        # here.
         self.loop.set_task_factory(None)
         serves_others(self.loop)
-        #: What was handed in and not yet begun. Without a lock: a signal handler may call in the middle of a call.
+        #: Calls that have not begun yet. Without a lock: a signal handler may make a call in the middle of another one.
         self._calls: deque[Call] = deque()
         self._has_ended = False
-        # A daemon, since a process that has finished must not wait for it; ``stop`` ends it cleanly before that.
+        # A daemon, because a process that has finished must not wait for it; ``stop`` ends it cleanly before that.
         self._thread = threading.Thread(target=self._work, name="channels_redis_fast", daemon=True)
         try:
             self._thread.start()
@@ -50,26 +51,25 @@ class Hub:
 
     def call(self, function: Work, done: Callable[[Call], None]) -> Call:
         """
-        Run a coroutine function here, in the calling thread's context; ``done`` gets the call when it is over, in this
-        loop.
+        Run a coroutine function here, in the calling thread's context. ``done`` gets the finished call, in this loop.
 
-        Calls of one thread begin in the order in which they were made. Raises ``RuntimeError`` after ``stop``, and
-        then has not called the function.
+        Calls of one thread begin in the order in which they were made. Raises ``RuntimeError`` after ``stop``, without
+        calling the function.
         """
         call = Call(self.loop, function, done)
         self._calls.append(call)
         if self._has_ended:
-            # Either it is taken back here, or ``_end`` has begun it.
+            # Either it is removed here, or ``_end`` has already begun it.
             with contextlib.suppress(ValueError):
                 self._calls.remove(call)
                 raise RuntimeError(_ENDING)
-        # In a loop that has been closed since, ``_end`` has begun it too.
+        # If the loop has been closed in the meantime, ``_end`` has already begun it.
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self._begin_calls)
         return call
 
     def stop(self) -> None:
-        """Let what runs end, close the loop and with it what the layers have here."""
+        """Let running calls finish, then close the loop and with it the layers' connections here."""
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(2 * STOP_TIMEOUT)
@@ -81,7 +81,7 @@ class Hub:
     def _work(self) -> None:
         is_stopped = False
         while not is_stopped:
-            # A serializer that raises these ends its own call, which raises them too, and no other call.
+            # A serializer that raises these ends only its own call, which raises them too.
             with contextlib.suppress(KeyboardInterrupt, SystemExit):
                 self.loop.run_forever()
                 is_stopped = True
@@ -103,7 +103,7 @@ class Hub:
 
 
 class Call:
-    """One coroutine on the hub, as seen from the thread that handed it in."""
+    """One coroutine on the hub, as the thread that made the call sees it."""
 
     __slots__ = ("_context", "_coroutine", "_done", "_error", "_function", "_loop", "_result", "_task")
 
@@ -118,21 +118,21 @@ class Call:
         self._error: BaseException | None = None
 
     def begin(self) -> None:
-        """Begin, in the hub's loop."""
+        """Start the coroutine. Called in the hub's loop."""
         self._coroutine = self._function()
         self._task = self._context.run(self._loop.create_task, self._run())
         self._task.add_done_callback(self._never_began)
 
     def cancel(self) -> None:
-        """Cancel it, from any thread; ``done`` is called then, too."""
+        """Cancel the coroutine; ``done`` is still called. Thread-safe."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._cancel)
 
     def result(self) -> Any:
         """
-        Return or raise, once, what the coroutine did.
+        Return the coroutine's result or raise its error. May be called once.
 
-        Raises ``redis.exceptions.ConnectionError`` if the interpreter ended before: it may have happened.
+        Raises ``redis.exceptions.ConnectionError`` if the interpreter exited first; the call may have taken effect.
         """
         error, self._error = self._error, None
         if isinstance(error, asyncio.CancelledError):
@@ -141,12 +141,12 @@ class Call:
             try:
                 raise error
             finally:
-                # Its traceback leads here.
+                # Its traceback references this frame.
                 del error
         return self._result
 
     def _cancel(self) -> None:
-        # The hub was woken to begin it before it was woken for this.
+        # The hub was told to begin it before it was told to cancel it.
         assert self._task is not None
         self._task.cancel()
 
@@ -157,9 +157,9 @@ class Call:
         except GeneratorExit:
             raise
         except BaseException as error:
-            # The caller raises it; nothing else is affected.
+            # The caller raises it. Nothing else is affected.
             self._error = error
-        # Called here, and not in the loop's next iteration: a caller waits.
+        # Called here, and not in the next tick: a caller is waiting.
         self._task.remove_done_callback(self._never_began)
         self._done(self)
 
@@ -179,7 +179,7 @@ class _Process:
         self.has_ended = False
 
     def after_fork(self) -> None:
-        # The thread is the parent's, and so are its sockets. The lock may be held by a thread that is not here.
+        # The thread and its sockets are the parent's. The lock may be held by a thread that does not exist here.
         never_collect(self.hub)
         self.lock = threading.Lock()
         self.hub = None
@@ -190,7 +190,7 @@ on_fork(_process)
 
 
 def current() -> Hub:
-    """Return the hub of this process, started if it was not. Raises ``RuntimeError`` where there can be none."""
+    """Return the hub of this process; start it if necessary. Raises ``RuntimeError`` if there can be none."""
     notice_fork()
     hub = _process.hub
     if hub is None:
@@ -205,12 +205,12 @@ def current() -> Hub:
 
 
 def is_hub(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether that is the hub's event loop."""
+    """Whether an event loop is the hub's."""
     return _process.hub is not None and _process.hub.loop is loop
 
 
 def has_ended() -> bool:
-    """Whether the hub of this process was stopped, since the interpreter ends."""
+    """Whether the hub of this process was stopped because the interpreter exits."""
     return _process.has_ended
 
 
@@ -221,7 +221,7 @@ def why_not() -> str | None:
     for library, module, question in _GREEN:
         patcher = sys.modules.get(module)
         if patcher is not None and getattr(patcher, question[0])(question[1]):
-            # Its "threads" share one OS thread, and with it the one event loop that asyncio allows to run there.
+            # Its "threads" share one OS thread, in which asyncio only allows one running event loop.
             return f"{library} has replaced threads with its own, in which no second event loop can run"
     return None
 

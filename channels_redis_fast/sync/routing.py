@@ -1,16 +1,17 @@
 """
-Which way a layer's calls take: over connections of their own event loop, or through the process' hub.
+Decides which way a layer's calls take: over connections of their own event loop, or through the process' hub.
 
-Synchronous code gives each call an event loop of its own (``async_to_sync``, ``asyncio.run``), and a loop that ends
-with the call is not worth a connection: what it sends goes through the ``hub``. The rule, for ``sync_hub="auto"``: a
-loop has connections of its own from when it receives, or when it has made ``MANY`` calls, or makes one ``LONG`` seconds
-after its first. Knows event loops and what a layer has in them; not what is called.
+Synchronous code runs each call in a separate event loop (``async_to_sync``, ``asyncio.run``). A loop that ends with the
+call is not worth a connection, so its calls go through the ``hub``. The rule for ``sync_hub="auto"``: a loop gets its
+own connections when it receives, or after ``MANY`` calls, or when it makes a call ``LONG`` seconds after its first.
+Knows event loops and a layer's state in them. Does not know what is called.
 
 Rules kept here:
 
-- The calls of one loop are carried out in the order in which they were made, also when it changes its way: the first
-  one on its own connections waits until the hub has answered all before it, and those behind it wait their turn.
-- A loop may be closed while it waits for an answer of the hub.
+- The calls of one loop are carried out in the order in which they were made, even when it switches to its own
+  connections: the first call on them waits until the hub has answered all calls before it, and later ones wait their
+  turn.
+- A loop may be closed while it waits for the hub.
 - Connections of the hub that were not used for ``IDLE`` seconds are closed, and so are those of a collected layer.
 """
 
@@ -30,7 +31,7 @@ from . import hub
 
 RULES = ("auto", "always", "never")
 
-#: Calls after which a loop counts as one that stays, and seconds.
+#: Number of calls, and seconds, after which a loop counts as long-lived.
 MANY = 100
 LONG = 1.0
 
@@ -40,7 +41,7 @@ State = TypeVar("State", bound=LoopState)
 
 
 class WaitExpired(Exception):
-    """A thread has waited for its timeout."""
+    """The timeout of a waiting thread has expired."""
 
 
 class TransientLoop:
@@ -51,11 +52,12 @@ class TransientLoop:
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.calls = 0
-        #: Whether it is to have connections of its own by any rule, since there is no hub any more.
+        #: Whether it gets its own connections regardless of the rule, because the hub no longer exists.
         self.stays = False
-        #: What the hub has not yet answered, by what their callers wait for.
+        #: The calls that the hub has not yet answered: the futures that their callers await.
         self.unanswered: set[asyncio.Future[hub.Call]] = set()
-        #: The calls that wait for that, first come first served, and how many they are; what the first of them awaits.
+        #: The calls waiting for these answers take turns, in order; how many they are; and what the first of them
+        #: awaits.
         self.turn = asyncio.Lock()
         self.waiting = 0
         self.answered: asyncio.Future[None] | None = None
@@ -69,7 +71,7 @@ class TransientLoop:
 
 
 class CallRouter(dict[asyncio.AbstractEventLoop, State]):
-    """By event loop, what a layer has there, for those whose calls take that way."""
+    """The state of a layer by event loop, for those loops whose calls use their own connections."""
 
     def __init__(self, states: LoopStates[State], rule: str) -> None:
         super().__init__()
@@ -86,15 +88,16 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
         self._timer: asyncio.TimerHandle | None = None
 
     def clear(self) -> None:
-        """Forget all, in a forked child."""
+        """In a forked child: forget all loops."""
         super().clear()
         self._begin()
 
     async def find(self, loop: asyncio.AbstractEventLoop) -> State | None:
         """
-        Return what the layer has in the running loop, if a call is to take that way, else None.
+        Return the layer's state in the running loop if a call should use it; None if it should go through the hub.
 
-        Returns at once for a loop that stays on its way. The caller hands its call in before it awaits anything else.
+        Returns immediately unless the loop is switching to its own connections. The caller must submit its call before
+        it awaits anything else.
         """
         notice_fork()
         transient = self._transient.get(loop)
@@ -114,26 +117,27 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
                     await transient.answered
                 state = self._states[loop]
                 if transient.waiting == 1:
-                    # Not before: a new call would overtake those that have not yet had their turn.
+                    # Not earlier: a new call would overtake those that have not had their turn yet.
                     self[loop] = state
                     self._transient.pop(loop, None)
         finally:
             transient.waiting -= 1
             if not transient.waiting:
-                # The waiters refer to the loop, and would keep it alive.
+                # The waiters reference the loop, and would keep it alive.
                 transient.turn = asyncio.Lock()
                 transient.answered = None
         return state
 
     async def through_hub(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run one of the layer's coroutines on the hub, for a caller to whom ``find`` gave None."""
+        """Run one of the layer's coroutines on the hub, for a caller to which ``find`` returned None."""
         loop = asyncio.get_running_loop()
         transient = self._transient[loop]
         answer: asyncio.Future[hub.Call] = loop.create_future()
 
         def done(call: hub.Call) -> None:
             self._was_used()
-            # Here and not in the loop, which may be closed or about to be: one that stays would keep it alive.
+            # Here and not in the loop, which may be closed or about to close: a remaining future would keep the loop
+            # alive.
             transient.unanswered.discard(answer)
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(transient.arrived, answer, call)
@@ -142,27 +146,30 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
         try:
             call = hub.current().call(lambda: coroutine, done)
         except RuntimeError:
-            # It has ended since ``find`` looked: the coroutine asks that again, and goes the other way.
+            # The hub has ended since ``find`` looked. The coroutine calls ``find`` again, and uses the loop's own
+            # connections.
             transient.unanswered.discard(answer)
             transient.stays = True
             return await coroutine
         try:
             await answer
         except BaseException:
-            # Those behind it wait until the hub has ended it all the same.
+            # Calls behind it still wait until the hub has ended it.
             call.cancel()
             raise
         return call.result()
 
     def wait_for(self, function: hub.Work, timeout: float | None) -> Any:
         """
-        Run one of the layer's coroutine functions on the hub, for a thread without an event loop, and wait for it.
+        Run one of the layer's coroutine functions on the hub for a thread without an event loop, and wait for the
+        result.
 
-        At the end of the interpreter, when the hub has gone, on an event loop of this call's own.
+        At interpreter exit, when the hub is gone, the function runs in a new event loop instead.
 
-        Raises ``WaitExpired`` if it is not over in ``timeout`` seconds, ``RuntimeError`` where there can be no hub.
+        Raises ``WaitExpired`` if it does not finish within ``timeout`` seconds, ``RuntimeError`` if there can be no
+        hub.
         """
-        # A lock and no Event, which takes three of them.
+        # A lock and not an Event, which needs three of them.
         under_way = Lock()
         under_way.acquire()
 
@@ -185,7 +192,7 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
         return call.result()
 
     def _may_pass(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether the calls of a loop that is new here may go through the hub."""
+        """Whether the calls of a new loop may go through the hub."""
         if self.rule == "never" or hub.is_hub(loop) or (self.rule == "auto" and loop in self._states):
             return False
         try:
@@ -195,20 +202,20 @@ class CallRouter(dict[asyncio.AbstractEventLoop, State]):
         return True
 
     def _is_over(self, loop: asyncio.AbstractEventLoop, transient: TransientLoop) -> bool:
-        """Whether a loop has turned out to be one that stays."""
+        """Whether a loop has turned out to be long-lived."""
         if transient.stays or self.rule == "always":
             return transient.stays
         return loop in self._states or transient.calls >= MANY or time.monotonic() - transient.began >= LONG
 
     def _was_used(self) -> None:
-        """Called in the hub's loop when a call is over."""
+        """Called in the hub's loop when a call has finished."""
         loop = asyncio.get_running_loop()
         self._used = loop.time()
         if self._timer is None:
             self._timer = loop.call_later(IDLE, _close_if_idle, weakref.ref(self), loop)
 
     def close_if_idle(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close what the layer has in the hub's loop, or look again when it can have been idle long enough."""
+        """Close the layer's connections in the hub's loop if they are idle; otherwise check again when they may be."""
         left = self._used + IDLE - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, _close_if_idle, weakref.ref(self), loop)
@@ -228,7 +235,7 @@ async def _within(function: hub.Work, timeout: float | None) -> Any:
 
 
 def _close_if_idle(router: weakref.ref[CallRouter[Any]], loop: asyncio.AbstractEventLoop) -> None:
-    # A timer of a minute must not keep a layer alive.
+    # A one-minute timer must not keep a layer alive.
     found = router()
     if found is not None:
         found.close_if_idle(loop)
@@ -239,10 +246,10 @@ Method = TypeVar("Method", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 def routed(method: Method) -> Method:
     """
-    Let a layer's coroutine run on the hub when it is called in a loop whose calls go through it.
+    Decorate a layer's coroutine function: calls from loops that use the hub run on the hub.
 
-    Wherever it runs, that loop is one in which the layer has connections of its own. ``send`` and ``group_send`` do
-    the same without the frame that this costs.
+    Wherever it runs, the layer has its own connections in that loop. ``send`` and ``group_send`` do the same inline, to
+    save a frame.
     """
 
     @wraps(method)
@@ -253,5 +260,5 @@ def routed(method: Method) -> Method:
             return await router.through_hub(call(layer, *arguments, **options))
         return await method(layer, *arguments, **options)
 
-    # Callers see the method itself, names and types of the parameters included.
+    # Callers see the method itself, including the names and types of its parameters.
     return cast(Method, call)
