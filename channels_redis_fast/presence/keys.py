@@ -63,7 +63,7 @@ def _starts(prefix: bytes) -> list[bytes]:
 
 def user_field(user: object, channel: str = "") -> bytes:
     """
-    Return the field that stands for a user. None stands for an anonymous user, who is identified by ``channel`` alone.
+    Return the field that stands for a user. None stands for a user without a name, identified by ``channel`` alone.
 
     Raises ``TypeError`` for a user that is neither a str nor an int, ``UnicodeEncodeError``.
     """
@@ -77,7 +77,7 @@ def user_field(user: object, channel: str = "") -> bytes:
 
 
 def user_of(field: bytes) -> User | None:
-    """Return the user of a field; None for an anonymous one. Raises ``ValueError`` for any other field."""
+    """Return the user of a field; None for one without a name. Raises ``ValueError`` for any other field."""
     if field[:1] == b"a":
         return None
     if field[:1] == b"s":
