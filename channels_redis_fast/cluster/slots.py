@@ -19,13 +19,12 @@ SLOTS = 16384
 
 Address = tuple[str, int]
 
-#: What a cluster reports as the address of a server if it does not know it. This is taken to be the server that was
-#: asked.
+#: What a cluster reports for an address that it does not know. This is taken to be that of the server that was asked.
 _UNKNOWN = ("", "?")
 
 
 def slot_of(name: bytes) -> int:
-    """Return the slot of a key or of a sharded channel: CRC-16 of the name, or of what its first braces enclose."""
+    """Return the slot of a key or of a sharded channel: CRC-16 of the name, or of the text inside its first braces."""
     start = name.find(b"{") + 1
     if start:
         end = name.find(b"}", start)

@@ -29,7 +29,7 @@ RETRY, RETRY_AT_MOST = 0.05, 1.0
 
 
 class Outages(Protocol):
-    """What is known of servers becoming unavailable and available."""
+    """What is known about the availability of servers."""
 
     #: When (monotonic) a lost connection was last restored.
     came_back_at: float

@@ -170,8 +170,8 @@ class Upkeep:
         self, places: Sequence[tuple[bytes, int, str]]
     ) -> list[tuple[GroupPresence, list[bytes], set[bytes]]]:
         """
-        Return the groups in which processes have a part that seem to be gone, each with all processes that have a part,
-        and those of them that have not confirmed theirs for too long.
+        Return the groups in which a process that seems to be gone has a part, each with all owners, and those of them
+        that have not confirmed their part for too long.
         """
         deadlines = (await self.leases.read()).deadlines
         groups = [self._records.group(name, shard, key) for key, shard, name in places]

@@ -120,9 +120,9 @@ class FollowedGroup:
 
     def renew(self) -> None:
         """
-        Subscribe again if the server has become a primary anew since it was subscribed, as commands have noticed.
+        Subscribe again if the server has since become a different primary, as commands to it have noticed.
 
-        Whatever the primary that it followed has published meanwhile is then read from the stream.
+        What the server that it followed has published meanwhile is then read from the stream.
         """
         name = self.name.encode()
         listened_to, asked = self.subscriber.server_of(name), self.way.identity
