@@ -1,16 +1,16 @@
 """
-A Redis Cluster in one event loop: which server has which slot now, and how requests get there.
+A Redis Cluster in one event loop: which server currently has which slot, and how requests reach it.
 
-A ``SlotQueue`` is what senders and callers use for one slot. It takes what a command connection takes, and passes it to
-the server that has the slot. ``Cluster`` has the queues, the servers' command connections and the map of slots, which
-it reads from them. Knows slots, servers and the answers that say "not here" (MOVED, ASK, TRYAGAIN, CLUSTERDOWN); no
-channel, no message.
+Senders and callers use a ``SlotQueue`` for each slot. It accepts what a command connection accepts, and passes it to
+the server that has the slot. ``Cluster`` owns the queues, the servers' command connections and the map of slots, which
+it reads from the servers. Knows slots, servers and the redirecting replies (MOVED, ASK, TRYAGAIN, CLUSTERDOWN). Does
+not know channels or messages.
 
 Rules kept here:
 
-- The requests of one slot are carried out in the order in which they were made, even when the slot moves: requests
-  that were written to one server are answered before the next is written to another.
-- A request that a server answered with a redirection was not carried out, and goes where the redirection says.
+- The requests of one slot are carried out in the order in which they were made, even if the slot moves: requests
+  written to one server are answered before the next is written to another.
+- A request that a server answered with a redirection was not carried out, and goes where the redirection points.
 - The map is requested once per event (a redirection, a lost server), not once per command.
 - A request that no server accepts waits as long as an answer may take, and then fails.
 """
@@ -38,13 +38,13 @@ from .seeds import Seeds
 from .slot_queue import Reclaimable, SlotQueue
 from .slots import SLOTS, Address, owners_of, slot_of
 
-#: Seconds between two maps that only redirections asked for: each of those is a piece of the map itself.
+#: Seconds between reads of the map that only redirections ask for: each redirection is itself a piece of the map.
 MAP_INTERVAL = 1.0
 
-#: Seconds after which no server is waited for any more when the map is asked for.
+#: Seconds for which replies are awaited when the map is requested.
 MAP_TIMEOUT = 2.0
 
-#: Seconds that a server without slots is kept for, since it may be about to get some.
+#: Seconds for which a server without slots is kept, since it may be about to get some.
 KEEP = 10.0
 
 
@@ -52,8 +52,8 @@ class Cluster:
     """
     The servers of a cluster, as one event loop sees them.
 
-    ``scripts`` are loaded on every connection. ``announces``: whether receivers count on announcements on a key's
-    sharded channel that the key has messages again.
+    ``scripts`` are loaded on every connection. ``announces``: whether receivers rely on announcements on a key's
+    sharded channel, which say that the key has messages again.
     """
 
     def __init__(
@@ -71,30 +71,30 @@ class Cluster:
         self.announces = announces
         self.answer_timeout = seeds.answer_timeout
         self.closing = False
-        #: What each connection is given that is made from now on.
+        #: The keeper that every new connection gets.
         self.keeper: Keeper | None = None
         self._scripts = scripts
         self._servers: dict[Address, Node] = {}
-        #: By slot the server that has it; None as long as that is not known.
+        #: The server that has each slot, by slot; None while it is unknown.
         self.owners: list[Node | None] = [None] * SLOTS
         self._queues: dict[int, SlotQueue] = {}
         #: Queues with requests that cannot be written yet.
         self._waiting: dict[SlotQueue, None] = {}
         self._followers: list[Callable[[], None]] = []
-        #: When the map was asked for last; what comes within ``MAP_INTERVAL`` belongs to the same event.
+        #: When the map was last requested. Events within ``MAP_INTERVAL`` of that count as one.
         self._asked_at = float("-inf")
         self._pauses = delays()
-        #: Whether any server has ever given the map.
+        #: Whether any server has ever returned the map.
         self.is_mapped = False
-        #: Whether the map may be wrong, and whether something waits for a better one.
+        #: Whether the map may be wrong, and whether something is waiting for a better one.
         self._is_outdated = self._is_urgent = False
         self._tending: asyncio.Task[None] | None = None
 
     def inherited(self) -> ConnectionError | None:
-        """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
+        """Return the error to raise in a forked process that still uses its parent's event loop; None elsewhere."""
         return None if self._process.number == current_number[0] else self._process.error(self.seeds.label)
 
-    # What senders, callers and subscribers use.
+    # Used by senders, callers and subscribers.
 
     def at(self, key: bytes) -> SlotQueue:
         """Return the way to the server that has a key."""
@@ -110,7 +110,7 @@ class Cluster:
     async def servers(self) -> Sequence[CommandConnection]:
         """Return the ways to all servers that have slots. Raises ``redis.exceptions.ConnectionError``."""
         if not self.is_mapped:
-            # Any slot's way is known when the map is.
+            # The way to any slot is known once the map is.
             await self.queue(0).call((b"PING",), repeatable=True)
         return self.primaries()
 
@@ -119,7 +119,7 @@ class Cluster:
         return [node for node in dict.fromkeys(self.owners) if node is not None]
 
     def owner(self, slot: int) -> Node | None:
-        """Return the server that has a slot; None as long as that is not known."""
+        """Return the server that has a slot; None while it is unknown."""
         return self.owners[slot]
 
     def node(self, address: Address) -> Node:
@@ -130,28 +130,28 @@ class Cluster:
         return node
 
     def follow(self, follower: Callable[[], None]) -> None:
-        """Have a function called after slots have changed hands."""
+        """Register a function that is called after slots have moved."""
         self._followers.append(follower)
 
     @property
     def dialer(self) -> Dialer:
-        """What leads to the first of the configured servers: for what is the same for all of them."""
+        """The dialer of the first configured server, for properties that all servers share."""
         return self.seeds.dialer(self.seeds.addresses[0])
 
     @property
     def in_flight(self) -> int:
-        """How many commands were written and not yet answered."""
+        """The number of commands that were written and have not been answered."""
         return sum(node.in_flight for node in self._servers.values())
 
     @property
     def is_open(self) -> int:
-        """How many sockets there are."""
+        """The number of sockets."""
         return sum(node.is_open for node in self._servers.values())
 
     # Called by queues and connections.
 
     def moved(self, slot: int, host: str, port: int, asked: Node) -> None:
-        """Called when a slot is at another server."""
+        """Called when a slot is at another server (MOVED)."""
         owner = self.node(self._address(host, port, asked))
         if self.owners[slot] is not owner:
             self.owners[slot] = owner
@@ -160,26 +160,26 @@ class Cluster:
             self._notify_followers()
 
     def asked(self, host: str, port: int, asked: Node) -> Node:
-        """Return the server that gets a slot whose key has gone there already."""
+        """Return the server that is importing a slot and already has the key (ASK)."""
         node = self.node(self._address(host, port, asked))
         node.asked_at = self.loop.time()
         return node
 
     def wait(self, queue: SlotQueue) -> None:
-        """Have a queue tried again: at once if there is a newer map to be had, later if there is not."""
+        """Schedule a retry of a queue: at once if a newer map is available, later if not."""
         self._waiting[queue] = None
         self.doubt()
 
     def doubt(self) -> None:
-        """Ask for the map, as a server cannot be reached, or does not answer, or not as it should."""
+        """Request the map, because a server cannot be reached, does not answer, or gives an unexpected answer."""
         if self._waiting or self.is_mapped:
             self._is_urgent = self._is_outdated = True
             self._tend()
 
-    # Coming and going.
+    # Closing and reopening.
 
     async def aclose(self) -> None:
-        """Write what was handed in, wait for the answers, close the sockets. What comes now waits for ``resume``."""
+        """Write what was submitted, wait for the answers, close the sockets. Later requests wait for ``resume``."""
         self.closing = True
         if self._tending is not None:
             self._tending.cancel()
@@ -187,7 +187,7 @@ class Cluster:
         await asyncio.gather(*(node.aclose() for node in list(self._servers.values())))
 
     def resume(self) -> None:
-        """Open sockets again after ``aclose``, if something was handed in meanwhile."""
+        """Open sockets again after ``aclose``, if anything was submitted in the meantime."""
         self.closing = False
         for node in self._servers.values():
             node.resume()
@@ -195,12 +195,12 @@ class Cluster:
             self.wait(queue)
 
     def keep_open(self) -> None:
-        """Open sockets to the servers that the keeper wants one to. Called when somebody receives."""
+        """Open sockets to the servers to which the keeper wants one. Called when somebody receives."""
         for node in self._servers.values():
             node.keep_open()
 
     def give_up(self) -> None:
-        """Fail what could not be written, since the event loop closes."""
+        """Fail what could not be written, because the event loop is closing."""
         self.closing = True
         error = ConnectionError(f"{self.seeds.label}: the event loop was closed")
         for queue in self._queues.values():
@@ -216,7 +216,7 @@ class Cluster:
 
     def _tend(self) -> None:
         if self._tending is None and not self.closing:
-            # An empty context: this outlives the request that asks for it.
+            # An empty context: the task outlives the request that starts it.
             self._tending = contextvars.Context().run(self.loop.create_task, self._see_to_it())
             self._tending.add_done_callback(self._tended)
 
@@ -228,7 +228,7 @@ class Cluster:
             )
             self.loop.call_later(MAP_INTERVAL, self._tend)
         elif self._waiting or self._is_outdated:
-            # All tasks of the loop were cancelled, or this came in at the last moment.
+            # Either all tasks of the loop were cancelled, or this came in at the last moment.
             self._tend()
 
     async def _see_to_it(self) -> None:
@@ -250,7 +250,7 @@ class Cluster:
                 queue.go_on()
 
     async def _learn(self) -> Exception | None:
-        """Ask servers for the map, one after the other until one answers. Returns why there is none."""
+        """Ask servers for the map, one after the other until one answers. Returns the error if there is none."""
         asked: dict[asyncio.Future[list[Any]], Node] = {}
         candidates = iter(self._candidates())
         error: Exception | None = None
@@ -276,7 +276,7 @@ class Cluster:
                     return None
 
     def _candidates(self) -> Iterable[Node]:
-        """Return the servers to ask for the map, the likeliest to answer first."""
+        """Return the servers to ask for the map, those most likely to answer first."""
         known = list(self._servers.values())
         random.shuffle(known)
         known.sort(key=lambda node: (not node.is_open, node.is_silent()))
@@ -289,26 +289,27 @@ class Cluster:
             owners[first : last + 1] = [self.node(address)] * (last - first + 1)
         self.owners = owners
         self._let_go()
-        # Once more, when the others that were asked have answered.
+        # Repeat this when the other servers that were asked have answered.
         self.loop.call_later(MAP_TIMEOUT, self._let_go)
         self._reroute()
         self._notify_followers()
 
     def _let_go(self) -> None:
-        """Close the connections to servers that have no slots."""
+        """Close the connections to servers without slots."""
         primaries = set(self.primaries())
         for address, node in list(self._servers.items()):
             if node in primaries:
                 continue
             if node.link is not None and node.is_silent():
-                # What was written there and not answered may have happened. Waiting longer does not answer that.
+                # What was written there and not answered may have been carried out. Waiting longer does not resolve
+                # that.
                 node.link.abort(ConnectionError("no answer, and another node has its slots now"))
             elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
                 del self._servers[address]
                 run_alone(self.loop, node.aclose)
 
     def _reroute(self) -> None:
-        """Take back what waits for a server without a connection, and let it go where the map says."""
+        """Take back requests that wait for a server without a connection, and send them where the map points."""
         queues: dict[SlotQueue, None] = {}
         for node in self._servers.values():
             if node.link is None or node.link.leaving is not None:

@@ -1,5 +1,5 @@
 """
-Deleting a layer's keys on a server or a cluster. Recognises keys by their prefix; does not know what is in them.
+Deletion of a layer's keys on a server or a cluster. Recognises keys by their prefix. Does not know their contents.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from ..connection.commands import CommandConnection
 from .cluster import Cluster
 
-#: Keys that one SCAN step looks at: few enough not to hold up the server.
+#: Keys that one SCAN step examines: few enough not to block the server.
 STEP = 1000
 
 
 async def unlink_all(shard: CommandConnection | Cluster, prefix: bytes, is_spared: Callable[[bytes], bool]) -> None:
-    """Unlink, with SCAN and not KEYS, all keys that begin with ``prefix`` and are not spared."""
+    """Unlink all keys that begin with ``prefix`` and are not spared. Uses SCAN instead of KEYS."""
     for server in await shard.servers():
         await _unlink_all_of(server, shard, prefix, is_spared)
 
@@ -28,7 +28,7 @@ async def _unlink_all_of(
     cursor = b"0"
     while True:
         ((cursor, keys),) = await server.call((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", STEP))
-        # Each by itself, as on a cluster no two of them need be in one slot.
+        # One key per command, since on a cluster no two of them need to be in one slot.
         await asyncio.gather(
             *(shard.at(key).call((b"UNLINK", key), repeatable=True) for key in keys if not is_spared(key))
         )
@@ -37,5 +37,5 @@ async def _unlink_all_of(
 
 
 def literal(text: bytes) -> bytes:
-    """Escape what means something in a Redis glob."""
+    """Escape the special characters of a Redis glob."""
     return re.sub(rb"([\\*?\[\]])", rb"\\\1", text)

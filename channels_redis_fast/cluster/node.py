@@ -1,5 +1,5 @@
 """
-The command connection to one server of a cluster. It reports when the map of slots may be out of date.
+The command connection to one server of a cluster. Reports when the map of slots may be out of date.
 
 Knows one server; ``cluster`` knows its slots and the other servers.
 """
@@ -19,16 +19,15 @@ from ..stats import Stats
 from .seeds import Seeds
 from .slots import Address
 
-#: Seconds of silence with commands unanswered after which the map is asked for: a slot's server may be another by now.
+#: Seconds of silence with commands unanswered after which the map is requested: the slots may be elsewhere by now.
 DOUBT = 1.0
 
-#: Seconds after which one more server is asked for the map, or the map is asked for again while something is wrong with
-#: it, at most.
+#: Maximum seconds until one more server is asked for the map, or the map is requested again while it is faulty.
 ASK_NEXT = 0.25
 
 
 class NodeOwner(Protocol):
-    """The cluster, as far as one of its servers is concerned."""
+    """The cluster, from the point of view of one of its servers."""
 
     loop: asyncio.AbstractEventLoop
     stats: Stats
@@ -45,7 +44,7 @@ class Node(CommandConnection):
     def __init__(self, cluster: NodeOwner, address: Address, scripts: Sequence[Script]) -> None:
         super().__init__(cluster.seeds.dialer(address), cluster.loop, cluster.stats, scripts)
         self.address = address
-        #: When it was last needed though it had no slots.
+        #: When it was last needed although it had no slots.
         self.asked_at = float("-inf")
         self._cluster = cluster
         self._doubt: asyncio.TimerHandle | None = None
@@ -61,7 +60,7 @@ class Node(CommandConnection):
         self._trouble_since = now if self._trouble_since is None else self._trouble_since
         if now - self._trouble_since > self.answer_timeout:
             return super().refused(error)
-        # Whoever asks for the map asks another server.
+        # Requests for the map go to another server instead.
         self.withdraw(Request, lambda request: request.fail(error))
         if self._unwritten:
             self._cluster.doubt()
@@ -81,16 +80,16 @@ class Node(CommandConnection):
             self.repeat(request)
 
     def is_silent(self) -> bool:
-        """Whether an answer is overdue by so much that the server may be gone."""
+        """Whether an answer is so long overdue that the server may be gone."""
         link = self.link
         return link is not None and bool(link.in_flight) and self.loop.time() - link.last_activity >= DOUBT
 
     def is_idle(self) -> bool:
-        """Whether nothing is on its way here."""
+        """Whether no request is on its way here."""
         return not self._unwritten and not self._repeat and not self.in_flight
 
     def withdraw(self, kind: type[Any], take: Callable[[Any], None]) -> None:
-        """Take the requests of a kind out that were not written, in order."""
+        """Remove the unwritten requests of a kind, in order, passing each to ``take``."""
         self._put_first()
         requests = list(self._unwritten)
         self._unwritten.clear()
@@ -117,5 +116,5 @@ class Node(CommandConnection):
             is_silent = self.is_silent()
             if is_silent:
                 self._cluster.doubt()
-            # A server that resumes after it was replaced executes what it was sent meanwhile, and then loses it.
+            # A server that resumes after it was replaced still carries out what it was sent, and then loses the result.
             self._doubt = self.loop.call_later(ASK_NEXT if is_silent else DOUBT, self._look_at_silence)

@@ -1,8 +1,8 @@
 """
-The servers of one Redis Cluster: how each is connected to, and where to ask first which there are.
+The servers of one Redis Cluster: how to connect to each, and which to ask first for the list of servers.
 
-Knows the ``cluster`` entry of the ``hosts`` option and makes a ``Dialer`` for each address, the same one for all event
-loops of a layer, so that an outage is logged once. Knows no slot; opens nothing.
+Knows the ``cluster`` entry of the ``hosts`` option. Makes one ``Dialer`` for each address, shared by all event loops of
+a layer, so that an outage is logged once. Knows no slots. Opens nothing.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ..connection.dialer import Dialer, open_cluster_client
 from ..connection.hosts import HostOptions, host_label
 from .slots import Address
 
-#: Keywords that are not for a connection.
+#: Keywords that do not apply to a connection.
 _OF_THE_CLUSTER = ("cluster", "address_remap")
 
 
 class Seeds:
     """
-    The servers of a decoded ``{"cluster": [...]}`` host. ``layer`` is how their connections are named there.
+    The servers of a decoded ``{"cluster": [...]}`` host. ``layer``: the layer's part of the name of their connections.
 
-    The keywords beside ``cluster`` are for every server; so are the user, the password and the TLS of the first URI, as
-    the addresses that a cluster reports have none of these.
+    The keywords beside ``cluster`` apply to every server. So do the user, the password and the TLS settings of the
+    first URI, because the addresses that a cluster reports contain none of these.
 
-    Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not take.
+    Raises ``ValueError`` at construction, naming ``where``, for options that redis-py does not accept.
     """
 
     def __init__(self, host: HostOptions, where: str, layer: str) -> None:
@@ -47,13 +47,13 @@ class Seeds:
         self.answer_timeout = self.dialer(self.addresses[0]).answer_timeout
 
     def ask_identity(self) -> None:
-        """Have each server asked who it is, on each new command connection."""
+        """Ask each server for its identity on each new command connection."""
         self._asks_identity = True
         for dialer in self._dialers.values():
             dialer.ask_identity()
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Have a function called when a connection to any server that was lost is there again, in its event loop."""
+        """Register a function that is called, in its event loop, when a lost connection to any server is back."""
         self._reconnected.append(callback)
         for dialer in self._dialers.values():
             dialer.on_reconnect(callback)
@@ -65,9 +65,9 @@ class Seeds:
 
     def client(self) -> RedisCluster:
         """
-        Return a redis-py client of the cluster, for commands of a site's own.
+        Return a redis-py client of the cluster, for an application's own commands.
 
-        Raises ``TypeError`` for a keyword that redis-py has for connections and not for this client.
+        Raises ``TypeError`` for a keyword that redis-py accepts for connections but not for this client.
         """
         remap = {} if self.remap is None else {"address_remap": self.remap}
         return open_cluster_client(self.addresses, {**self._options, **remap})

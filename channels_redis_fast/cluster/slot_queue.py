@@ -1,8 +1,8 @@
 """
-The queue of requests to one slot of a cluster, whichever server has it now.
+The queue of requests to one slot of a cluster, whichever server currently has the slot.
 
-Knows the order of a slot's requests and what the answers of a cluster mean for them; ``cluster`` decides which server
-has the slot, and when to try again. The rules are those of ``cluster``.
+Knows the order of a slot's requests and what a cluster's replies mean for them. ``cluster`` decides which server has
+the slot, and when to retry. The rules are those of ``cluster``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SCRIPTS = (b"EVAL", b"EVALSHA")
 
 
 class SlotOwners(Protocol):
-    """The cluster, as far as the queue of a slot is concerned."""
+    """The cluster, from the point of view of a slot's queue."""
 
     loop: asyncio.AbstractEventLoop
     stats: Stats
@@ -40,10 +40,10 @@ class SlotOwners(Protocol):
 
     @property
     def dialer(self) -> Dialer:
-        """What leads to one of the servers, whichever."""
+        """The dialer of any one of the servers."""
 
     def owner(self, slot: int) -> Node | None:
-        """Return the server that has a slot, None while that is unknown."""
+        """Return the server that has a slot; None while it is unknown."""
 
     def moved(self, slot: int, host: str, port: int, asked: Node) -> None:
         """Called when a server has answered MOVED."""
@@ -52,14 +52,14 @@ class SlotOwners(Protocol):
         """Return the server that an ASK names."""
 
     def wait(self, queue: SlotQueue) -> None:
-        """Have ``go_on`` called: at once if there is a newer map of slots to be had, later if there is not."""
+        """Schedule a call of ``go_on``: at once if a newer map of slots is available, later if not."""
 
 
 class SlotQueue:
     """
-    The way to one slot. To who hands requests in it looks like a command connection to the slot's server.
+    The way to one slot. To callers that submit requests it looks like a command connection to the slot's server.
 
-    A queue leads to one server at a time. What it cannot write there waits here, in order.
+    A queue leads to one server at a time. Requests that it cannot write there wait here, in order.
     """
 
     __slots__ = ("_asked", "_cluster", "_held", "_node", "_returned", "_unanswered", "loop", "slot", "stats")
@@ -69,30 +69,30 @@ class SlotQueue:
         self.loop = cluster.loop
         self.stats = cluster.stats
         self._cluster = cluster
-        #: Where the requests are that were handed on and not answered, and how many.
+        #: The server that has the unanswered requests that were passed on, and how many there are.
         self._node: Node | None = None
         self._unanswered = 0
-        #: What came back without having been done, and what was handed in since.
+        #: Requests that came back without having been carried out, and those that were submitted since.
         self._returned: list[QueuedRequest] = []
         self._held: list[QueuedRequest] = []
-        #: Who is getting the slot, and has what came back already.
+        #: The server that is importing the slot and already has the key of the requests that came back.
         self._asked: Node | None = None
 
     @property
     def dialer(self) -> Dialer:
-        """What leads to the slot's server, or to one of the cluster's as long as that is not known."""
+        """The dialer of the slot's server; that of any server of the cluster while this is unknown."""
         node = self._cluster.owner(self.slot)
         return self._cluster.dialer if node is None else node.dialer
 
     @property
     def identity(self) -> ServerIdentity:
-        """Who the slot's server is, as far as that is known."""
+        """The identity of the slot's server, as far as it is known."""
         node = self._cluster.owner(self.slot)
         return UNKNOWN if node is None else node.identity
 
     @property
     def clock(self) -> ServerClock:
-        """The clock of the slot's server, as far as that is known."""
+        """The clock of the slot's server, as far as it is known."""
         node = self._cluster.owner(self.slot)
         return ServerClock() if node is None else node.clock
 
@@ -107,12 +107,12 @@ class SlotQueue:
         return future
 
     def announce(self, key: bytes) -> None:
-        """Say on a key's sharded channel, if listeners count on it, that there is something on the key again."""
+        """Announce on a key's sharded channel, if listeners rely on it, that the key has messages again."""
         if self._cluster.announces:
             self.call((b"SPUBLISH", key, b""), raises=False).add_done_callback(ignore)
 
     def submit(self, request: Pending) -> None:
-        """Hand a request in; it is written at the end of this tick, or when there is a server that takes it."""
+        """Submit a request. It is written at the end of this tick, or when there is a server that accepts it."""
         queued = QueuedRequest(self, request)
         node = self.enter()
         if node is None:
@@ -122,16 +122,16 @@ class SlotQueue:
             node.submit(queued)
 
     def submit_urgent(self, request: Pending) -> None:
-        """Hand a request in like any other: where requests go to several servers, one is not to be ahead."""
+        """Submit a request like any other: with requests going to several servers, none can be ahead."""
         self.submit(request)
 
     def repeat(self, request: Pending) -> None:
-        """Hand a request in ahead of those that were not written yet."""
+        """Submit a request ahead of those that have not been written yet."""
         self._returned.append(QueuedRequest(self, request))
         self.go_on()
 
     def write_now(self) -> None:
-        """Write what was handed in without waiting for the end of the tick."""
+        """Write what was submitted, without waiting for the end of the tick."""
         if self._node is not None:
             self._node.write_now()
 
@@ -144,7 +144,7 @@ class SlotQueue:
             self.go_on()
 
     def redirected(self, queued: QueuedRequest, error: Exception) -> None:
-        """Called when a request was not done, and why."""
+        """Called when a request was not carried out, with the reason."""
         asked = self._node
         assert asked is not None
         self._returned.append(queued)
@@ -157,19 +157,20 @@ class SlotQueue:
         self.answered()
 
     def take_back(self, request: QueuedRequest | Pending) -> None:
-        """Take a request back that was handed on and not written."""
+        """Take back a request that was passed on but not written."""
         self._returned.append(request if isinstance(request, QueuedRequest) else QueuedRequest(self, request))
         self._unanswered -= 1
 
-    # Requests that are handed to the server together with those of other slots.
+    # Requests that are passed to the server together with those of other slots.
 
     def enter(self) -> Node | None:
         """
-        Return the server that a request of this slot may be handed to past this queue, and count it; None if none.
+        Return the server that a request of this slot may be passed to directly, bypassing this queue, and count the
+        request. Returns None if there is no such server.
 
-        Its outcome is reported by ``answered``, ``came_back`` or ``take_back``.
+        The outcome is reported by ``answered``, ``came_back`` or ``take_back``.
         """
-        # Not by ``owner``: each message that is published comes through here.
+        # Does not call ``owner``: every published message comes through here.
         node = self._cluster.owners[self.slot]
         if self._held or self._returned or node is None or (node is not self._node and self._unanswered):
             return None
@@ -178,11 +179,11 @@ class SlotQueue:
         return node
 
     def came_back(self, request: Pending, error: Exception) -> None:
-        """Called when such a request was not done, and why: it goes on through this queue."""
+        """Called when such a request was not carried out, with the reason. It continues through this queue."""
         self.redirected(QueuedRequest(self, request), error)
 
     def go_on(self) -> None:
-        """Hand on what waits here, unless something before it is unanswered."""
+        """Pass on the requests that wait here, unless an earlier one is unanswered."""
         if self._unanswered or not (self._returned or self._held):
             return
         now = self.loop.time()
@@ -196,7 +197,7 @@ class SlotQueue:
             )
         asked, self._asked = self._asked, None
         if asked is not None and self._returned:
-            # What was handed in later waits for these. It would be sent after them, and might come before them.
+            # Requests submitted later wait for these: they would be sent after them, but might arrive before them.
             while self._returned:
                 self._write(self._returned.pop(0), asked, asking=True)
             return
@@ -213,7 +214,7 @@ class SlotQueue:
             self._write(queued, node)
 
     def fail(self, error: Exception) -> None:
-        """Fail what waits here."""
+        """Fail the requests that wait here."""
         waiting = [*self._returned, *self._held]
         self._returned.clear()
         self._held.clear()
@@ -233,17 +234,19 @@ class SlotQueue:
 
 
 class Reclaimable(abc.ABC):
-    """What a connection of a cluster can be relieved of."""
+    """Something that can be taken back from a connection of a cluster."""
 
     __slots__ = ()
 
     @abc.abstractmethod
     def take_back(self) -> Iterable[SlotQueue]:
-        """Be taken from a connection that has not written it. Return the queues that have it now."""
+        """
+        Called when this is removed from a connection that has not written it. Returns the queues that have it now.
+        """
 
 
 class QueuedRequest(Reclaimable):
-    """A request on its way through a queue: as many times as it has to be written, on as many connections."""
+    """A request on its way through a queue. It may be written several times, on several connections."""
 
     __slots__ = (
         "_asking",
@@ -265,20 +268,20 @@ class QueuedRequest(Reclaimable):
         self._request = request
         self._left = 0
         self._redirection: Exception | None = None
-        #: Whether its connection writes it again.
+        #: Whether its connection is going to write it again.
         self._not_done = False
         self._asking = False
         self._is_handed_on = False
         self._keys: list[bytes] = []
-        #: Whether doing it twice is the same as once.
+        #: Whether carrying it out twice has the same effect as once.
         self.repeatable = request.repeatable
         self.first_lost = 0.0
-        #: When it was handed in, and why it waits, if a server has said that.
+        #: When it was submitted, and why it waits, if a server has given a reason.
         self.since = queue.loop.time()
         self.reason: Exception | None = None
 
     def hand_on(self, asking: bool) -> None:
-        """Called when a connection has the request; ``asking``: whether ASKING goes before each command."""
+        """Called when a connection has the request. ``asking``: whether ASKING precedes each command."""
         self._is_handed_on = True
         self._asking = asking
 
@@ -296,7 +299,7 @@ class QueuedRequest(Reclaimable):
             commands = [part for command in commands for part in ((b"ASKING",), command)]
         self._left = len(commands)
         if not commands:
-            # Carried out in some other way.
+            # Completed in some other way.
             self._leave()
         return commands
 
@@ -316,7 +319,7 @@ class QueuedRequest(Reclaimable):
                 self._queue.redirected(self, self._redirection)
             else:
                 if self._keys:
-                    # No receiver is subscribed yet at the server that gets the slot.
+                    # No receiver is subscribed at the importing server yet.
                     for key in self._keys:
                         self._queue.announce(key)
                 self._leave()

@@ -1,6 +1,6 @@
 """
-Slots of a Redis Cluster: which one a name is in, what to call a key that is to be in the slot of another, and how the
-reply of CLUSTER SLOTS reads. No I/O.
+The slots of a Redis Cluster: which slot a name is in, how to name a key so that it is in the same slot as another, and
+how to read the reply of CLUSTER SLOTS. No I/O.
 
 Rules: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model
 """
@@ -14,17 +14,17 @@ from functools import lru_cache
 from itertools import count
 from typing import Any
 
-#: Slots of every cluster.
+#: Number of slots of every cluster.
 SLOTS = 16384
 
 Address = tuple[str, int]
 
-#: What a cluster calls a server whose address it does not know: the one that was asked, as far as is known.
+#: What a cluster reports for an address that it does not know. This is taken to be that of the server that was asked.
 _UNKNOWN = ("", "?")
 
 
 def slot_of(name: bytes) -> int:
-    """Return the slot of a key or of a sharded channel: CRC-16 of the name, or of what its first braces enclose."""
+    """Return the slot of a key or of a sharded channel: CRC-16 of the name, or of the text inside its first braces."""
     start = name.find(b"{") + 1
     if start:
         end = name.find(b"}", start)
@@ -35,15 +35,15 @@ def slot_of(name: bytes) -> int:
 
 def key_beside(start: bytes, key: bytes) -> bytes:
     """
-    Return a key that begins with ``start``, names another key, and is in the slot of that.
+    Return a key that begins with ``start``, contains the name of another key, and is in the slot of that key.
 
-    The other key follows as it is where it has a hash tag, else in braces; behind a number in braces where neither
-    leads to its slot. A start with a hash tag of its own has all keys in one slot, which is that of the other keys
-    unless these are named in some other way.
+    The other key follows unchanged if it has a hash tag, otherwise in braces. If neither form leads to its slot, it
+    follows a number in braces. If ``start`` has a hash tag of its own, all keys made from it are in one slot; that is
+    the slot of the other keys too, unless these are named in some other way.
     """
     in_braces = start + b"{" + key + b"}"
     if key and b"{" not in key and b"}" not in key and b"{" not in start:
-        # As nearly all are.
+        # Nearly all keys are of this form.
         return in_braces
     slot = slot_of(key)
     for candidate in (start + key, in_braces) if b"{" in key else (in_braces,):
@@ -58,7 +58,7 @@ def key_beside(start: bytes, key: bytes) -> bytes:
 
 
 def key_behind(start: bytes, name: bytes) -> bytes | None:
-    """Return the key for which ``key_beside`` gives a name; None for a name that it never gives."""
+    """Return the key for which ``key_beside`` returns a name; None for a name that it never returns."""
     if not name.startswith(start):
         return None
     rest = name[len(start) :]
@@ -70,7 +70,7 @@ def key_behind(start: bytes, name: bytes) -> bytes | None:
 
 @lru_cache(SLOTS)
 def _number_in(slot: int) -> int:
-    """Return the first number that, as text, is in a slot."""
+    """Return the smallest number whose decimal text is in a slot."""
     return next(number for number in count() if slot_of(b"%d" % number) == slot)
 
 
@@ -78,7 +78,7 @@ def owners_of(
     reply: Any, asked: str, remap: Callable[[Address], Address] | None = None
 ) -> Iterator[tuple[int, int, Address]]:
     """
-    Yield first slot, last slot and the primary's address of each range in a reply of CLUSTER SLOTS.
+    Yield the first slot, the last slot and the primary's address of each range in a reply of CLUSTER SLOTS.
 
     ``asked``: the host that answered. ``remap``: redis-py's ``address_remap``.
     """

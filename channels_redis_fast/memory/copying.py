@@ -1,8 +1,9 @@
 """
-How a message gets from its sender to its receivers where there is no wire: as a copy.
+How a message gets from its sender to its receivers without a wire: as a copy.
 
-As a wire would copy it, it is packed and unpacked by the layer's serializer: a tuple arrives as a list, and what a
-server could not be sent is refused. Without that, its dicts and lists are copied, and all else is the same object.
+To be copied as by a wire, a message is packed and unpacked by the layer's serializer: a tuple arrives as a list, and
+anything that could not be sent to a server is refused. Without serialization, dicts and lists are copied, and all other
+values are the same objects.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from ..messages.errors import say_where
 
 
 class Copying(Protocol):
-    """One way to copy messages. Where a message is going, a kind and a name, is said in what it raises."""
+    """A way to copy messages. Exceptions name the message's destination, by kind and name."""
 
-    #: What copies a message that came through ``carry``, for each further receiver; None where ``clone`` does.
+    #: Copies a message returned by ``carry``, for each further receiver; None if ``clone`` does.
     copy: Callable[[Message], Message] | None
 
     def through(self, message: Message, /) -> Message:
-        """Return what receivers get of a message of any size. Raises the serializer's error as it is."""
+        """Return what receivers get of a message of any size. Raises the serializer's error unchanged."""
 
     def carry(self, message: Message, kind: str, name: object, /) -> Message:
         """Return what receivers get. Raises the serializer's error; ``ValueError`` for a message that is too large."""
 
     def keep(self, message: Message, kind: str, name: object, /) -> tuple[Any, int]:
-        """Return a message as it is kept, and about the bytes that it takes. Raises what ``carry`` raises."""
+        """Return a message in its stored form, and its approximate size in bytes. Raises what ``carry`` raises."""
 
     def give(self, kept: Any, /) -> Message:
-        """Return a message of its own for whoever asks for one that is kept."""
+        """Return a separate copy of a stored message."""
 
 
 class SerializedCopies:
-    """Copies as of a wire. ``max_size``: bytes that a packed message may have, None for any number."""
+    """Copies as made by a wire. ``max_size``: maximum bytes of a packed message, None for no limit."""
 
     def __init__(self, codec: Codec, max_size: int | None) -> None:
         self.copy = codec.copy
@@ -73,12 +74,12 @@ class SerializedCopies:
 
 
 class ObjectCopies:
-    """Copies of a message's dicts and lists, which hold the sender's own objects."""
+    """Copies of a message's dicts and lists, which contain the sender's own objects."""
 
     copy: Callable[[Message], Message] | None = None
 
     def through(self, message: Message, /) -> Message:
-        # Of a subclass of dict what it shows, as serializers take it.
+        # For a subclass of dict, use the items that it shows, as serializers do.
         copy: Message = clone(message if type(message) is dict else dict(message.items()))
         return copy
 

@@ -1,9 +1,10 @@
 """
-The histories of an in-memory layer's groups: what is kept of each, and reading it.
+The histories of an in-memory layer's groups: what is kept for each, and how it is read.
 
-Positions are those of ``history``, and so is what ``complete`` means. Nothing is lost here but what makes room or
-expires, and that is always the oldest: so what was missed is complete if its position is one that the group had, and
-that nothing newer has gone. A group that is forgotten, or expires, begins anew at a position that nobody has seen.
+Positions are those of ``history``, and ``complete`` has the same meaning. Messages are lost only by making room or by
+expiring, always the oldest first. So what was missed is complete if the position asked for is one that the group had,
+and nothing newer than that has gone. A group that is forgotten, or expires, starts again at a position that nobody has
+seen.
 
 The caller holds the layer's lock.
 """
@@ -27,10 +28,10 @@ from .copying import Copying
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Bytes that a kept message is taken to have beside the message itself, as on a server.
+#: Bytes counted for a kept message in addition to the message itself, as on a server.
 OVERHEAD = 100
 
-#: Milliseconds and number: what an entry of a stream has as its ID.
+#: Milliseconds and number, like the ID of a stream entry.
 Entry = tuple[int, int]
 
 
@@ -44,7 +45,7 @@ class Kept(NamedTuple):
 
 
 class GroupHistory:
-    """What is kept of one group. ``epoch``: the life of the layer that it belongs to."""
+    """The history of one group. ``epoch``: identifies the life of the layer that it belongs to."""
 
     __slots__ = ("_bytes", "_digest", "_epoch", "_kept", "_start", "_was_trimmed", "expires_at", "retention")
 
@@ -55,20 +56,20 @@ class GroupHistory:
         self._epoch = epoch
         self._kept: deque[Kept] = deque()
         self._bytes = 0
-        #: The position before the oldest message that is kept. The number is random: of two histories of one group of
-        #: which the first was forgotten, none has a position of the other.
+        #: The position before the oldest kept message. The number is random, so that if a history was forgotten, its
+        #: group's next history has none of its positions.
         self._start: Entry = (_milliseconds(), int.from_bytes(os.urandom(4), "big") % 1_000_000_000)
         self._was_trimmed = False
 
     def next_position(self) -> Position:
-        """Return the position of the message that comes next."""
+        """Return the position of the next message."""
         milliseconds, number = self._newest
         now = _milliseconds()
         entry = (now, 0) if now > milliseconds else (milliseconds, number + 1)
         return self._position(entry)
 
     def record(self, position: Position, message: Any, size: int, excluded: frozenset[str]) -> None:
-        """Keep a message at the position that ``next_position`` gave, and let the oldest make room for it."""
+        """Keep a message at the position from ``next_position``. The oldest messages make room for it."""
         self._kept.append(Kept((position.milliseconds, position.number), message, size + OVERHEAD, excluded))
         self._bytes += size + OVERHEAD
         while len(self._kept) > self.retention.size or (self._bytes > self.retention.max_bytes and len(self._kept) > 1):
@@ -78,7 +79,7 @@ class GroupHistory:
             self._was_trimmed = True
 
     def behind(self, since: str | None, limit: int | None) -> tuple[list[Kept], Entry, bool]:
-        """Return the messages that are asked for, the position to go on from, and whether they are complete."""
+        """Return the requested messages, the position to continue from, and whether they are complete."""
         position = None if since is None else Position.parse(since)
         if position is not None and position.group != self._digest:
             position = None
@@ -123,16 +124,16 @@ class GroupHistories:
         self._copying = copying
         self._stats = stats
         self._epoch = os.urandom(4).hex()
-        #: By group, the one that was used last at the end.
+        #: By group, the most recently used at the end.
         self._histories: OrderedDict[str, GroupHistory] = OrderedDict()
 
     @property
     def retentions(self) -> Mapping[str, Retention]:
-        """What is kept of groups, by their pattern as text."""
+        """How much is kept of groups, by their pattern as text."""
         return self._rules.by_pattern
 
     def find(self, group: str) -> GroupHistory | None:
-        """Return the history of a group, None if it has none."""
+        """Return the history of a group; None if it has none."""
         now = time.monotonic()
         history = self._histories.get(group)
         if history is None or history.expires_at <= now:
@@ -146,14 +147,14 @@ class GroupHistories:
         return history
 
     def get(self, group: str) -> GroupHistory:
-        """``find``. Raises ``RuntimeError`` for a group that has no history."""
+        """``find``, but raises ``RuntimeError`` for a group without a history."""
         history = self.find(group)
         if history is None:
             raise RuntimeError(f"Group {group!r} has no history: no pattern of the option 'history' matches its name.")
         return history
 
     def record(self, group: str, history: GroupHistory, message: Message, excluded: frozenset[str]) -> Message:
-        """Keep a message, and return it as it is delivered, with its position."""
+        """Keep a message. Return it as it is delivered, with its position."""
         position = history.next_position()
         kept, size = self._copying.keep(message, "group", group)
         history.record(position, kept, size, excluded)
@@ -164,9 +165,9 @@ class GroupHistories:
 
     def read(self, group: str, since: str | None, limit: int | None, channel: str | None = None) -> History:
         """
-        Return messages of a group's history, for ``channel`` without those that were not for it.
+        Return messages of a group's history; for ``channel``, without messages that exclude it.
 
-        Raises ``RuntimeError`` for a group that has none, ``TypeError`` or ``ValueError`` naming a wrong argument.
+        Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` naming a wrong argument.
         """
         history = self.get(group)
         check_arguments(since, limit)
@@ -192,17 +193,17 @@ class GroupHistories:
         return History(messages, history.text(reached), is_whole)
 
     def forget(self, group: str) -> None:
-        """Throw a group's history away. Raises ``RuntimeError`` for a group that has none."""
+        """Discard a group's history. Raises ``RuntimeError`` for a group without one."""
         self.get(group)
         del self._histories[group]
 
     def clear(self) -> None:
-        """Throw all histories away."""
+        """Discard all histories."""
         self._histories.clear()
 
     def _drop_expired(self, now: float) -> None:
-        # A group that is used rarely may live for longer than those behind it, so a few may stay too long; not for
-        # ever, since it gets to the end or goes itself.
+        # Groups may have different lifetimes, so a long-lived one at the front may keep expired ones behind it for a
+        # while. Not forever, since it moves to the end or expires itself.
         while self._histories:
             oldest = next(iter(self._histories))
             if self._histories[oldest].expires_at > now:

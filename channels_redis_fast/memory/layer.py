@@ -1,10 +1,10 @@
 """
-``InMemoryChannelLayer``: what the core layer means, within one process. Thin: where messages are is ``mailboxes``, how
-they are copied ``copying``.
+``InMemoryChannelLayer``: the semantics of the core layer, within one process. A thin module: ``mailboxes`` keeps the
+messages, ``copying`` copies them.
 
-Nothing here waits but ``receive``: what a method does is done when its coroutine has run once, in whatever thread or
-event loop that is. Groups, histories and presence change under one lock, under which messages to groups are delivered
-too, so that all channels of a group get them in one order.
+Only ``receive`` ever waits. Any other method is done when its coroutine has run once, in any thread or event loop.
+Groups, histories and presence change under one lock. Messages to groups are delivered under it too, so that all
+channels of a group get them in the same order.
 """
 
 from __future__ import annotations
@@ -63,15 +63,16 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
     """
     A channel layer in the memory of one process, with the semantics of ``channels_redis_fast.core``.
 
-    ``expiry``: seconds that a message lives. ``group_expiry``: seconds that a group membership lives. ``capacity``:
-    messages that may wait on a channel; ``channel_capacity``: dict of globs or compiled ``re`` patterns to capacities,
-    first match wins. ``serialize``: bool, whether messages are copied as a wire would copy them, by the serializer of
-    ``serializer_format``; else their dicts and lists are copied. ``max_message_size``, ``history`` and ``presence``
-    are those of the core layer.
+    ``expiry``: lifetime of a message in seconds. ``group_expiry``: lifetime of a group membership in seconds.
+    ``capacity``: how many messages may wait on a channel; ``channel_capacity``: dict of globs or compiled ``re``
+    patterns to capacities, first match wins. ``serialize``: bool, whether messages are copied as by a wire, with the
+    serializer of ``serializer_format``; otherwise their dicts and lists are copied. ``max_message_size``, ``history``
+    and ``presence`` are those of the core layer.
 
-    All other options of the core layer are taken and mean nothing here, so that settings need one word changed.
+    All other options of the core layer are accepted without effect, so that a change of layer changes one word in
+    settings.
 
-    Raises ``TypeError`` or ``ValueError`` naming the option that is wrong.
+    Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
@@ -114,7 +115,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             own = (weakly(self._replaced("serialize")), weakly(self._replaced("deserialize")))
             self._copying = SerializedCopies(choose(self._serializer, *own), self.max_message_size)
         self._carry = self._copying.carry
-        #: What copies the usual message; None where messages are looked at more closely.
+        #: Copies the usual message; None if messages need a closer inspection.
         self._through = None if history or max_message_size is not None else self._copying.through
         self._kind, self._is_group, _ = names_of(type(self))
         self._stats = Stats()
@@ -123,18 +124,19 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         self._histories = GroupHistories(rules, self._copying, self._stats) if rules else None
         present = PresenceRules.of(presence)
         self._presence = None if present is None else Presence(present, weakly(self._leave_later, instead=0))
-        #: Called with each message that was sent: whether to a group, the name, and the message.
+        #: Called with each sent message: whether it went to a group, the name, and the message.
         self._watchers: list[Callable[[bool, str, Message], None]] = []
         self._begin()
         self._loops: LoopStates[MemoryLoop] = LoopStates(weakly(self._make_state))
         on_fork(self)
 
     def _begin(self) -> None:
-        """Have nothing: no message, no group."""
+        """Start empty, without messages and groups."""
         self.client_prefix = unique_name()
-        #: Of each group the channels, each with when it was added last (seconds since the epoch), the oldest first.
+        #: By group: its channels, each with the time of its last ``group_add`` (seconds since the epoch), the oldest
+        #: first.
         self.groups: dict[str, dict[str, float]] = {}
-        # One thread may come here again: what it allocates starts the garbage collector, which runs anything.
+        # Reentrant: an allocation may start the garbage collector, which may run any code in the same thread.
         self._lock = threading.RLock()
         self._limits = MailboxLimits(self.expiry, self._mailbox_capacity(), self._stats, self._copying.copy)
         self._mailboxes = ChannelMailboxes(self._limits)
@@ -145,8 +147,8 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         """
         Send a message to a general or a specific channel.
 
-        Raises ``ChannelFull`` when the channel is at capacity; ``TypeError`` with Channels' text for an invalid name;
-        ``AssertionError`` for a message that is not a dict or holds ``__asgi_channel__``; the serializer's error for
+        Raises ``ChannelFull`` if the channel is at capacity; ``TypeError`` with Channels' text for an invalid name;
+        ``AssertionError`` for a message that is not a dict or contains ``__asgi_channel__``; the serializer's error for
         a value that it cannot pack.
         """
         through = self._through
@@ -171,11 +173,11 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
-        Send ``(channel, message)`` pairs, in order.
+        Send ``(channel, message)`` pairs in order.
 
-        What ``send`` would refuse for the message itself is refused before anything is sent. Then each message is sent
-        whether or not the others find room. Raises ``ChannelFull`` with the names of all channels that were full, each
-        once.
+        What ``send`` would refuse because of the message itself is refused before anything is sent. After that each
+        message is sent, even if there is no room for others. Raises ``ChannelFull`` with the names of all full
+        channels, each once.
         """
         pairs = list(messages)
         carried = [self._carried(channel, message) for channel, message in pairs]
@@ -193,9 +195,9 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def receive(self, channel: str) -> Message:
         """
-        Wait for the next message of a channel and return it. Of several receivers the first gets it.
+        Wait for the next message of a channel and return it. With several receivers, the one that came first gets it.
 
-        A receive that is cancelled loses nothing: what it was given goes to the next receiver, or back.
+        A cancelled receive loses nothing: a message that was given to it goes to the next receiver, or back.
 
         Raises ``TypeError`` for an invalid name, ``AssertionError`` for a specific channel of another layer.
         """
@@ -222,7 +224,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return coming.take()
 
     def _reader(self, channel: str) -> Reader | None:
-        """Return what stands for ``receive`` on a specific channel of this layer; None for any other."""
+        """Return a reader that replaces ``receive`` on a specific channel of this layer; None for any other channel."""
         local = self._kind(channel)
         if local <= 0 or not channel.endswith(self._client_prefix, 0, local - 1):
             return None
@@ -242,7 +244,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def group_discard(self, group: str, channel: str) -> None:
         """
-        Remove a channel from a group, and from its presence; nothing happens if it is not in it.
+        Remove a channel from a group and from its presence. Does nothing if it is not a member.
 
         Raises ``TypeError`` for invalid names.
         """
@@ -260,20 +262,20 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         """
         Send a message to all channels of a group. Full channels are skipped, counted and logged.
 
-        ``exclude``: names of channels that do not get it, such as that of its sender. They need not be in the group.
+        ``exclude``: names of channels that do not get the message, such as its sender's. They need not be in the group.
 
-        Raises ``TypeError`` for an invalid name, and where ``exclude`` is no iterable of names; ``AssertionError`` for
-        a message that is not a dict or holds ``__asgi_channel__``; the serializer's error.
+        Raises ``TypeError`` for an invalid name, or if ``exclude`` is not an iterable of names; ``AssertionError`` for
+        a message that is not a dict or contains ``__asgi_channel__``; the serializer's error.
         """
         self._check_group_message(group, message)
         self._group_send(group, message, self._excluded(exclude))
 
     async def group_send_many(self, messages: Iterable[tuple[Any, ...]]) -> None:
         """
-        Send ``(group, message)`` or ``(group, message, exclude)`` tuples, in order.
+        Send ``(group, message)`` or ``(group, message, exclude)`` tuples in order.
 
-        A wrong name, or a message that is no message, is refused before anything is sent. Then each message is sent
-        whether or not the others succeed, and the first error of ``group_send``, in their order, is raised.
+        A wrong name or an invalid message is refused before anything is sent. After that each message is sent
+        regardless of the others, and the first error of ``group_send``, in the order of the messages, is raised.
         """
         sends: list[tuple[str, Message, frozenset[str]]] = []
         for group, message, *exclude in listed(messages):
@@ -295,13 +297,13 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             return len(self._members(group))
 
     async def group_channels(self, group: str) -> list[str]:
-        """Return the names of these channels, the one added last at the end. Raises what ``group_count`` does."""
+        """Return the names of these channels, the last one added at the end. Raises what ``group_count`` raises."""
         self._check_names(group)
         with self._lock:
             return self._members(group)
 
     async def channel_depth(self, channel: str) -> int:
-        """Return how many messages wait on a channel, not counting what has expired. Raises ``TypeError``."""
+        """Return how many messages wait on a channel, not counting expired ones. Raises ``TypeError``."""
         if self._kind(channel) < 0:
             self.require_valid_channel_name(channel)
         return self._mailboxes.depth(channel)
@@ -310,10 +312,11 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def group_history(self, group: str, since: str | None = None, limit: int | None = None) -> History:
         """
-        Return messages that were sent to a group: those behind the position ``since``, or all that are kept.
+        Return messages that were sent to a group: those after the position ``since``, or all that are kept.
 
-        ``limit``: how many at most: with ``since`` the oldest of them, to go on from the history's position; without,
-        the newest. ``complete`` is True only if it is proven that none is missing; see ``History``.
+        ``limit``: how many at most: with ``since`` the oldest of them, so that reading can continue from the history's
+        position; without ``since`` the newest. ``complete`` is True only if it is proven that none is missing; see
+        ``History``.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` or ``ValueError`` for a wrong argument.
         """
@@ -327,8 +330,8 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         """
         Add a channel to a group as ``group_add`` does, and return what it has missed since a position.
 
-        Whatever is sent to the group is either in the history that is returned, or delivered to the channel. None for
-        ``since`` returns all that is kept. What ``complete`` means is said by ``History``.
+        Anything sent to the group is either in the returned history or delivered to the channel. If ``since`` is None,
+        returns everything that is kept. ``History`` explains ``complete``.
 
         Raises ``RuntimeError`` for a group without a history, ``TypeError`` for a wrong argument.
         """
@@ -341,7 +344,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def group_forget(self, group: str) -> None:
         """
-        Delete the history of a group; what is sent to it later is recorded again.
+        Delete the history of a group. Later messages to the group are recorded again.
 
         Raises ``RuntimeError`` for a group without a history.
         """
@@ -354,15 +357,15 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def presence_join(self, group: str, channel: str, user: User | None, info: Any = None) -> None:
         """
-        Have a user be present in a group by a channel of this layer, until the channel leaves.
+        Make a user present in a group through a channel of this layer, until the channel leaves.
 
-        Several channels of one user are one presence. With the first of them the group is told, with a message of the
-        type ``presence.join``; whoever is to receive it joins the group by ``group_add``. ``info``: what others are to
-        know of the user; that of the last channel holds. None for the user stands for somebody without a name: each
-        such channel is one more who is counted, and whom ``presence`` leaves out.
+        Several channels of one user are one presence. When the first of them joins, the group is told with a message of
+        type ``presence.join``; a channel that should receive it has to join the group with ``group_add``. ``info``:
+        what others should know about the user; that of the last channel applies. None for the user stands for somebody
+        without a name: each such channel counts as one more, and ``presence`` leaves it out.
 
-        Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for a wrong name or a user that is
-        neither a str nor an int, ``ValueError`` for a channel of another layer and for a general one, the serializer's
+        Raises ``RuntimeError`` without the option ``presence``; ``TypeError`` for a wrong name or a user that is
+        neither a str nor an int; ``ValueError`` for a channel of another layer or a general channel; the serializer's
         error for an info that it cannot pack.
         """
         presence = self._require_presence("presence_join")
@@ -377,14 +380,14 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def presence_leave(self, group: str, channel: str | None = None, *, user: User | None = None) -> None:
         """
-        End the presence of a channel in a group, or of all channels of a user; do nothing if there is none.
+        End the presence of a channel in a group, or of all channels of a user. Does nothing if there is none.
 
-        Who was present by this channel alone is so for the ``grace`` of the option ``presence``; then the group is
-        told, with a message of the type ``presence.leave``. A user whose channels are all ended leaves at once.
-        ``group_discard`` ends the presence of a channel too.
+        A user who was present through this channel alone stays present for the ``grace`` of the option ``presence``.
+        Then the group is told with a message of type ``presence.leave``. A user whose channels are all ended leaves at
+        once. ``group_discard`` ends the presence of a channel too.
 
-        Raises ``RuntimeError`` without the option, ``TypeError`` for a wrong name or user, and where not exactly one
-        of ``channel`` and ``user`` is given.
+        Raises ``RuntimeError`` without the option; ``TypeError`` for a wrong name or user, or unless exactly one of
+        ``channel`` and ``user`` is given.
         """
         presence = self._require_presence("presence_leave")
         if (channel is None) == (user is None):
@@ -401,7 +404,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     async def presence(self, group: str) -> dict[User, Any]:
         """
-        Return the users who are present in a group, each with his info, those first who have been there for longest.
+        Return the present users of a group, each with their info, the longest present first.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for an invalid name.
         """
@@ -413,7 +416,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return {user: self._carried_info(group, user, info) for user, info in users.items()}
 
     async def presence_count(self, group: str) -> int:
-        """Return how many users are present in a group. Raises what ``presence`` does."""
+        """Return how many users are present in a group. Raises what ``presence`` raises."""
         presence = self._require_presence("presence_count")
         self._check_names(group)
         with self._lock:
@@ -428,7 +431,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return SyncLayer(self, InlineCalls(any(overrides(type(self), name) for name in _SYNC)))
 
     async def flush(self) -> None:
-        """Throw away all messages, groups, histories and presence. Who waits in ``receive`` goes on waiting."""
+        """Discard all messages, groups, histories and presence. Waiting receives keep waiting."""
         with self._lock:
             self.groups.clear()
             if self._histories is not None:
@@ -438,23 +441,23 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             self._mailboxes.empty()
 
     async def close(self) -> None:
-        """Close nothing; here since Channels' in-memory layer has it."""
+        """Do nothing. Exists because Channels' in-memory layer has it."""
 
     async def close_pools(self) -> None:
-        """Close nothing; here since the other layers have it."""
+        """Do nothing. Exists because the other layers have it."""
 
     async def wait_received(self) -> None:
-        """Nothing is left to wait for after a receive; here since the other layers have it."""
+        """Do nothing, since nothing is left to wait for after a receive. Exists because the other layers have it."""
 
     def occupancy(self) -> dict[str, int]:
-        """Return by group how many channels are present. For any thread; empty without the option ``presence``."""
+        """Return how many channels are present, by group; empty without the option ``presence``. Thread-safe."""
         if self._presence is None:
             return {}
         with self._lock:
             return self._presence.occupancy()
 
     def stats(self) -> LayerStats:
-        """Return what the other layers' ``stats`` do, of this moment; what is about connections and loops stays 0."""
+        """Return current statistics like the other layers. Values about connections and loops stay 0."""
         if self._mailboxes.due <= monotonic():
             self._mailboxes.sweep(monotonic())
         return super().stats()
@@ -464,7 +467,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     @property
     def channels(self) -> ChannelQueues:
-        """The channels on which something waits, as Channels' in-memory layer shows them; a view."""
+        """The channels with waiting messages or receivers, as Channels' in-memory layer presents them. A view."""
         return ChannelQueues(self._mailboxes, self._current_capacity, self._put)
 
     @channels.setter
@@ -478,12 +481,12 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return self._serializer.serialize(message)  # type: ignore[no-any-return]
 
     def deserialize(self, message: bytes) -> Message:
-        """Return the message of such bytes. Raises the serializer's error for what is none."""
+        """Return the message of such bytes. Raises the serializer's error for any other bytes."""
         return self._serializer.deserialize(message)  # type: ignore[no-any-return]
 
     @property
     def client_prefix(self) -> str:
-        """What the names of this layer's specific channels have before their ``!``."""
+        """The part before the ``!`` of the names of this layer's specific channels."""
         notice_fork()
         return self._client_prefix
 
@@ -497,7 +500,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
     # Internals.
 
     def after_fork(self) -> None:
-        """In a forked child: become a layer of its own, with nothing in it."""
+        """In a forked child: become a separate, empty layer."""
         self._begin()
         if self._histories is not None:
             self._histories.clear()
@@ -509,7 +512,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return MemoryLoop(loop, self._mailboxes)
 
     def _here(self) -> Waker:
-        """Return the waker of the running event loop, or what stands for it where nobody has received yet."""
+        """Return the waker of the running event loop, or ``NOWHERE`` if nobody has received there yet."""
         try:
             state = self._loops.get(get_running_loop())
         except RuntimeError:
@@ -517,7 +520,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return NOWHERE if state is None else state.waker
 
     def _carried(self, channel: str, message: Message) -> Message:
-        """Check a channel and a message for it; return what its receiver gets."""
+        """Check a channel and a message for it. Return what its receiver gets."""
         if not isinstance(message, dict):
             raise AssertionError("message is not a dict")
         if self._kind(channel) < 0:
@@ -529,7 +532,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return self._carry(message, "channel", channel)
 
     def _put(self, channel: str, message: Message) -> bool:
-        """Send a message if there is room; return whether there was."""
+        """Send a message if there is room. Return whether there was."""
         return self._mailboxes.offer(channel, self._carried(channel, message), self._here())
 
     def _group_send(self, group: str, message: Message, excluded: frozenset[str]) -> None:
@@ -547,9 +550,9 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
 
     def _deliver(self, group: str, message: Message, carried: Message, excluded: frozenset[str]) -> None:
         """
-        Give a message to all channels of a group. The caller holds the lock.
+        Deliver a message to all channels of a group. The caller holds the lock.
 
-        ``message``: as it was sent; ``carried``: as it is received.
+        ``message``: as it was sent. ``carried``: as it is received.
         """
         self._stats.group_sends += 1
         channels = self._members(group)
@@ -569,14 +572,14 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         members[channel] = time.time()
 
     def _members(self, group: str) -> list[str]:
-        """Return the channels of a group, without those whose time is over. The caller holds the lock."""
+        """Return the channels of a group, without expired memberships. The caller holds the lock."""
         members = self.groups.get(group)
         if not members:
             return []
         limit = time.time() - self.group_expiry
         over = []
         for channel, added in members.items():
-            # Who was added first is first; what somebody else has put there may have no time.
+            # Members are ordered by time. Entries that other code has put there may have no time.
             if not added or added > limit:
                 break
             over.append(channel)
@@ -587,25 +590,27 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
         return list(members)
 
     def _tell(self, events: list[Event]) -> None:
-        """Send groups the events of presence, past any history. The caller holds the lock, which keeps their order."""
+        """
+        Send presence events to groups, without recording them. The caller holds the lock, which keeps their order.
+        """
         for group, message in events:
             self._deliver(group, message, self._carry(message, "group", group), NOBODY)
 
     def _leave_later(self, seconds: float) -> None:
-        """Have those leave whose time of grace is over by then, in the I/O thread of the process."""
-        # Without such a thread they leave when somebody looks.
+        """After that time, remove users whose grace time is over. Runs in the I/O thread of the process."""
+        # Without such a thread they leave at the next query.
         with contextlib.suppress(RuntimeError):
             loop = hub.current().loop
             loop.call_soon_threadsafe(loop.call_later, seconds, weakly(self._leave_due, instead=0))
 
     def _leave_due(self) -> None:
-        """Called when somebody's time of grace may be over."""
+        """Called when a user's grace time may be over."""
         if self._presence is not None:
             with self._lock:
                 self._tell(self._presence.leave_due())
 
     def _carried_info(self, group: str, user: User | None, info: Any) -> Any:
-        """Return what a message with this user's info holds."""
+        """Return this user's info as a message would contain it."""
         return self._carry({"user": user, "info": info}, "presence in group", group)["info"]
 
     def _require_histories(self) -> GroupHistories:
@@ -634,7 +639,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
                 self.require_valid_channel_name(channel)
 
     def _checked_kind(self, channel: str) -> int:
-        """Let Channels judge a name that the compiled check is not sure of; return what ``kind`` would."""
+        """Let Channels check a name that the compiled check does not accept. Return what ``kind`` would."""
         self.require_valid_channel_name(channel)
         return channel.find("!") + 1
 
@@ -650,7 +655,7 @@ class InMemoryChannelLayer(LimitedLayer, channels_layers.InMemoryChannelLayer): 
             watcher(is_group, name, message)
 
     def _clean_expired(self) -> None:
-        # What Channels' layer does under this name, for those who call it.
+        # Does what Channels' layer does under this name, for code that calls it.
         self._mailboxes.sweep(monotonic())
         with self._lock:
             for group in list(self.groups):

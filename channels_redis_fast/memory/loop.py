@@ -1,4 +1,4 @@
-"""What an in-memory layer has in one event loop: what wakes its receivers. There is nothing to close."""
+"""The state of an in-memory layer in one event loop: the waker of its receivers. There is nothing to close."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .mailboxes import ChannelMailboxes
 
 
 class NoLoop:
-    """Stands for an event loop in which nobody receives, so that nobody has to be woken."""
+    """Takes the place of an event loop in which nobody receives, so that nobody has to be woken."""
 
     def call_soon(self, *arguments: Any) -> Any:
         raise RuntimeError("nobody receives without an event loop")
 
 
-#: The waker of code that runs in no event loop, or in one where nobody has received yet.
+#: The waker for code outside any event loop, or in one where nobody has received yet.
 NOWHERE = Waker(cast(asyncio.AbstractEventLoop, NoLoop()))
 
 
@@ -42,5 +42,5 @@ class MemoryLoop:
         """Close nothing."""
 
     async def retire(self) -> None:
-        """Forget the receivers, since the event loop closes: a message given to one of them would be lost."""
+        """Forget the receivers, because the event loop is closing: a message given to one of them would be lost."""
         self._mailboxes.drop_waiters(self.loop)

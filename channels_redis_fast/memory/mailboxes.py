@@ -1,11 +1,11 @@
 """
-The mailboxes of all channels of an in-memory layer: the only place where its messages are.
+The mailboxes of all channels of an in-memory layer, which contain all of its messages.
 
 Rules kept here:
 
-- What a channel has no room for is refused, and nothing that was accepted gives way to it. Only the memory limit of
-  the process drops messages, as it does in all mailboxes.
-- What has expired goes when somebody receives, and when many messages are sent that nobody receives.
+- A message without room on its channel is refused, and never displaces an accepted one. Only the memory limit of the
+  process drops messages, as in all mailboxes.
+- Expired messages are removed when somebody receives, and when many messages are sent that nobody receives.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..messages.codec import Message
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected, take_abandoned
 from ..messages.memory_limit import PROCESS
 
-#: Seconds after which a send throws away what has expired on any channel, if nobody has received meanwhile.
+#: Seconds of delay after which a send removes expired messages of all channels, if nobody has received meanwhile.
 LATE = 1.0
 
-#: Bytes that are stored before the process is told, and a look is taken at the time.
+#: Bytes that are stored before the memory limit of the process is updated and the time is checked.
 BATCH = 50_000
 
-#: The part of the expiry that passes at least between two looks at all mailboxes.
+#: Minimum time between checks of all mailboxes, as a fraction of the expiry.
 PAUSE = 1 / 20
 
 
@@ -41,7 +41,8 @@ class ChannelMailboxes(Mailboxes):
 
     def __init__(self, limits: MailboxLimits) -> None:
         super().__init__(limits)
-        #: When (monotonic) the next stored message expires, or later, so that not every message is a look at all.
+        #: When (monotonic) the next stored message expires, or later: not every message causes a check of all
+        #: mailboxes.
         self.due = inf
         self._grown = 0
         #: Receives that the garbage collector has ended; see ``abandon_later``.
@@ -51,9 +52,9 @@ class ChannelMailboxes(Mailboxes):
 
     def offer(self, channel: str, message: Message, here: Waker) -> bool:
         """
-        Give a message to a channel; return whether it had room. The message is the receiver's from then on.
+        Give a message to a channel. Return whether it had room. The message then belongs to the receiver.
 
-        ``here``: the waker of the event loop that this is called in. Raises what the capacity's function raises.
+        ``here``: the waker of the running event loop. Raises what the capacity's function raises.
         """
         if self.abandoned:
             self.clear_abandoned()
@@ -77,7 +78,7 @@ class ChannelMailboxes(Mailboxes):
         return True
 
     def offer_to_all(self, channels: list[str], message: Message, here: Waker) -> int:
-        """Give a message to each of several channels; return how many had no room for it."""
+        """Give a message to each of several channels. Return how many had no room for it."""
         if self.abandoned:
             self.clear_abandoned()
         limits = self._limits
@@ -106,9 +107,9 @@ class ChannelMailboxes(Mailboxes):
 
     def _keep_for(self, channels: list[str], message: Message, is_taken: bool, here: Waker) -> tuple[int, int]:
         """
-        Store a message once for several channels; return how many of them were full, and how many failed.
+        Store a message once for several channels. Return how many of them were full, and how many failed.
 
-        ``is_taken``: whether it belongs to a receiver already. The caller holds the lock.
+        ``is_taken``: whether the message already belongs to a receiver. The caller holds the lock.
         """
         limits = self._limits
         full = failed = 0
@@ -131,24 +132,24 @@ class ChannelMailboxes(Mailboxes):
         return full, failed
 
     def _account(self) -> None:
-        """Called when something was stored, now and then. The caller does not hold the lock."""
+        """Called from time to time after something was stored. The caller does not hold the lock."""
         grown, self._grown = self._grown, 0
         PROCESS.grew(grown)
         now = time.monotonic()
         if self.due == inf:
-            # What was stored before has gone; what comes next expires later.
+            # Everything stored before has gone; what comes next expires later.
             self.due = now + self._limits.expiry
         elif self.due + LATE <= now:
             self.sweep(now)
 
     def _store(self, channel: str, stored: StoredMessage, first: bool) -> None:
         if not first:
-            # A site's own answer may be an error: then nothing is stored.
+            # An application's own capacity function may raise: then nothing is stored.
             capacity = self._limits.capacity_of(channel)
             mailbox = self.stored.get(channel)
-            # There is room for one whatever the capacity is, as in all mailboxes.
+            # There is room for one message whatever the capacity is, as in all mailboxes.
             if mailbox is not None:
-                # What waits for another loop to run would not be here if that was this one.
+                # A message that waits for another loop to run would not be stored here if that were this loop.
                 capacity += len(self.line(channel))
                 if len(mailbox) >= capacity and self._expire_first(channel) >= capacity:
                     raise ChannelIsFull
@@ -156,7 +157,7 @@ class ChannelMailboxes(Mailboxes):
         self.put(channel, stored, first)
 
     def _expire_first(self, channel: str) -> int:
-        """Throw away what has expired on a channel; return how many messages are left there."""
+        """Remove expired messages of a channel. Return how many messages are left."""
         now = time.monotonic()
         while (mailbox := self.stored.get(channel)) is not None:
             if next(iter(mailbox)).deadline > now:
@@ -168,7 +169,7 @@ class ChannelMailboxes(Mailboxes):
     # Receiving.
 
     def sweep(self, now: float) -> None:
-        """Throw away what has expired on all channels."""
+        """Remove expired messages of all channels."""
         with self._limits.lock:
             left = self.drop_expired()
             self.due = inf if left is None else now + max(left, self._limits.expiry * PAUSE)
@@ -184,31 +185,31 @@ class ChannelMailboxes(Mailboxes):
         """
         ``abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock.
 
-        It is done before anything else happens to a mailbox, or in the next step of the receive's loop.
+        It is processed before anything else happens to a mailbox, or in the next iteration of the receive's loop.
         """
         self.abandoned.append((channel, waiter))
         with contextlib.suppress(RuntimeError):
             waiter.get_loop().call_soon_threadsafe(self.clear_abandoned)
 
     def clear_abandoned(self) -> None:
-        """Handle the receives that ``abandon_later`` has recorded."""
+        """Process the receives that ``abandon_later`` has recorded."""
         for channel, waiter in take_abandoned(self.abandoned):
             self.abandon(channel, waiter)
 
-    # A look inside.
+    # Introspection.
 
     def names(self) -> list[str]:
-        """Return the channels on which a message is stored or a receiver waits. For any thread."""
+        """Return the channels on which a message is stored or a receiver waits. Thread-safe."""
         with self._limits.lock:
             return list(dict.fromkeys([*self.stored, *self.waiting]))
 
     def has(self, channel: object) -> bool:
-        """Return whether a message is stored on a channel, or a receiver waits. For any thread."""
+        """Return whether a message is stored on a channel, or a receiver waits. Thread-safe."""
         with self._limits.lock:
             return channel in self.stored or channel in self.waiting
 
     def messages(self, channel: str) -> list[tuple[float, Message]]:
-        """Return the messages of a channel, the oldest first, each with its deadline (monotonic). For any thread."""
+        """Return the messages of a channel, the oldest first, each with its deadline (monotonic). Thread-safe."""
         with self._limits.lock:
             return [(stored.deadline, stored.message) for stored in self.stored.get(channel, ())]
 
@@ -223,18 +224,20 @@ class ChannelMailboxes(Mailboxes):
         return None if message is None else (deadline, message)
 
     def drop(self, channel: str) -> None:
-        """Throw away the messages of a channel. For any thread."""
+        """Discard the messages of a channel. Thread-safe."""
         with self._limits.lock:
             self.forget(channel)
 
     def empty(self) -> None:
-        """Throw away all messages. For any thread."""
+        """Discard all messages. Thread-safe."""
         with self._limits.lock:
             self.clear()
             self.due = inf
 
     def awaited_messages(self) -> list[str]:
-        """Return the channels on which a message is stored although a receiver waits: it is on its way to one."""
+        """
+        Return the channels on which a message is stored although a receiver waits: it is on its way to a receiver.
+        """
         if self.abandoned:
             self.clear_abandoned()
         with self._limits.lock:

@@ -1,11 +1,11 @@
 """
-Who is there: the users of an in-memory layer's groups, each with one or several channels.
+The present users of an in-memory layer's groups, each with one or more channels.
 
-A user is present from the first channel that joins until ``grace`` seconds after the last one has left; coming back
-meanwhile is no event. Who is told to leave, leaves at once. All channels are of this process, so that nothing
-has to find out who has died.
+A user is present from the first channel that joins until ``grace`` seconds after the last one has left; returning
+within that time causes no event. A user who is removed explicitly leaves at once. All channels belong to this process,
+so dead processes need not be detected.
 
-The caller holds the layer's lock. What there is to tell is returned, in order, and not told here.
+The caller holds the layer's lock. Events are returned in order; nothing here delivers them.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ from ..presence.rules import PresenceRules
 
 @dataclass
 class Present:
-    """One user in one group. ``leaves_at``: when (monotonic) he is no longer there, None while a channel is."""
+    """One user in one group. ``leaves_at``: when (monotonic) the presence ends; None while there is a channel."""
 
     info: Any
     channels: dict[str, None] = made_by(default_factory=dict)
     leaves_at: float | None = None
 
 
-#: What a group is to be told, by its name.
+#: A message for a group, after the group's name.
 Event = tuple[str, Message]
 
 
 class Presence:
-    """The users of all groups of a layer. ``look_in``: has ``leave_due`` called in so many seconds."""
+    """The users of all groups of a layer. ``look_in``: schedules ``leave_due`` after a number of seconds."""
 
     def __init__(self, rules: PresenceRules, look_in: Callable[[float], None]) -> None:
         self._rules = rules
         self._look_in = look_in
-        #: By group and by the field that stands for the user.
+        #: By group, and by the field that stands for the user.
         self._groups: dict[str, dict[bytes, Present]] = {}
-        #: By group and channel, whose channel it is.
+        #: The user's field, by group and channel.
         self._users: dict[tuple[str, str], bytes] = {}
 
     def join(self, group: str, channel: str, user: User | None, info: Any) -> list[Event]:
-        """Have a channel of a user join, of nobody with a name for None; one that was another user's leaves first."""
+        """
+        Add a channel of a user, None for one without a name. If the channel was another user's, that one leaves first.
+        """
         field = user_field(user, channel)
         events = self.leave_due(group)
         former = self._users.get((group, channel))
@@ -65,7 +67,7 @@ class Presence:
         return events
 
     def leave(self, group: str, channel: str) -> list[Event]:
-        """Have a channel leave, if it is there."""
+        """Remove a channel, if it is present."""
         field = self._users.pop((group, channel), None)
         if field is None:
             return []
@@ -74,7 +76,7 @@ class Presence:
         return [] if present.channels else self._begin_to_leave(group, field, present)
 
     def leave_all(self, group: str, user: User) -> list[Event]:
-        """Have a user leave at once, with all channels."""
+        """Remove a user with all channels at once."""
         field = user_field(user)
         present = self._groups.get(group, {}).get(field)
         if present is None:
@@ -84,7 +86,7 @@ class Presence:
         return self._gone(group, field, present)
 
     def leave_due(self, group: str | None = None) -> list[Event]:
-        """Have those leave whose time of grace is over, in a group or in all."""
+        """Remove users whose grace time is over, in one group or in all."""
         now = time.monotonic()
         events: list[Event] = []
         for name in list(self._groups) if group is None else [group]:
@@ -95,20 +97,20 @@ class Presence:
         return events
 
     def users(self, group: str) -> dict[User, Any]:
-        """Return the users with a name who are present, each with his info, who has been there for longest first."""
+        """Return the present users with a name, each with their info, the longest present first."""
         named = ((user_of(who), present.info) for who, present in self._groups.get(group, {}).items())
         return {user: info for user, info in named if user is not None}
 
     def count(self, group: str) -> int:
-        """Return how many are present, those without a name too."""
+        """Return how many users are present, including those without a name."""
         return len(self._groups.get(group, ()))
 
     def occupancy(self) -> dict[str, int]:
-        """Return by group how many channels are present."""
+        """Return how many channels are present, by group."""
         return dict(Counter(group for group, _ in self._users))
 
     def clear(self) -> None:
-        """Forget everybody, without telling."""
+        """Forget all users, without events."""
         self._groups.clear()
         self._users.clear()
 

@@ -1,7 +1,7 @@
 """
-The messages of one specific channel, one claim for each: what ``receive`` does, without a coroutine.
+The messages of one specific channel, with one claim for each: the equivalent of ``receive`` without a coroutine.
 
-For consumers, who wait for other things as well.
+For consumers, which wait for other things as well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Reader:
         return mailboxes.claim(self._channel, self._waker)
 
     def take(self, coming: Waiter[Message]) -> Message:
-        """Return the message that came. Raises what ended the wait instead."""
+        """Return the message that came, or raise what ended the wait."""
         if not coming.has_result():
             self.abandon(coming)
             return coming.take()
@@ -44,14 +44,14 @@ class Reader:
         return coming.take()
 
     def abandon(self, coming: Waiter[Message]) -> None:
-        """End a wait. What it was given and nobody took goes to the next receiver, or back."""
+        """End a wait. A message that was given to it and not taken goes to the next receiver, or back."""
         self._mailboxes.abandon(self._channel, coming)
 
     def abandon_later(self, coming: Waiter[Message]) -> None:
-        """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
+        """``abandon``, for a wait that the garbage collector ends: at any point in the code, in any thread."""
         self._mailboxes.abandon_later(self._channel, coming)
 
     def leave(self) -> None:
-        """Called when nothing more is read. A mailbox without a receiver goes by itself."""
+        """Called when no more messages will be read. A mailbox without a receiver disappears by itself."""
 
     leave_later = leave

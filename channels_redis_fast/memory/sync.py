@@ -1,5 +1,5 @@
 """
-``layer.sync`` of an in-memory layer: nothing has to be waited for, so that a call is over when it returns.
+``layer.sync`` of an in-memory layer: nothing has to be waited for, so a call is finished when it returns.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ..sync.routing import WaitExpired
 
 
 class InlineCalls:
-    """Runs a layer's coroutines in the calling thread. ``waits``: whether a subclass may have them wait."""
+    """Runs a layer's coroutines in the calling thread. ``waits``: whether a subclass may make them wait."""
 
     def __init__(self, waits: bool) -> None:
         self._waits = waits
 
     def wait_for(self, function: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None) -> Any:
         """
-        Run a coroutine function and return what it returns; on an event loop of its own if it may wait.
+        Run a coroutine function and return its result. If it may wait, it runs in an event loop of its own.
 
         Raises ``WaitExpired`` if it waits for longer than ``timeout`` seconds.
         """

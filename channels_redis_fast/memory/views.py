@@ -1,7 +1,7 @@
 """
-``layer.channels``: what Channels' in-memory layer has under this name, for the tests of projects that look at it.
+``layer.channels``: the equivalent of this attribute of Channels' in-memory layer, for tests of projects that use it.
 
-A view: nothing is kept here. A channel is there while a message waits on it or somebody receives.
+A view: nothing is stored here. A channel exists while a message waits on it or somebody receives.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from ..messages.codec import Message
 from .mailboxes import ChannelMailboxes
 
-#: What a queue of Channels' layer holds: until when it is kept (seconds since the epoch), and a message.
+#: An item in a queue of Channels' layer: its expiry time (seconds since the epoch), and a message.
 Item = tuple[float, Message]
 
 
 class ChannelQueue:
-    """The messages of one channel, with the names of ``asyncio.Queue`` that need no waiting."""
+    """The messages of one channel, with those methods of ``asyncio.Queue`` that need no waiting."""
 
     def __init__(self, channels: ChannelQueues, channel: str) -> None:
         self._channels = channels
@@ -27,23 +27,23 @@ class ChannelQueue:
 
     @property
     def maxsize(self) -> int:
-        """How many messages may wait here."""
+        """The maximum number of waiting messages."""
         return self._channels.capacity_of(self._channel)
 
     def qsize(self) -> int:
-        """Return how many messages wait here."""
+        """Return the number of waiting messages."""
         return len(self._channels.mailboxes.messages(self._channel))
 
     def empty(self) -> bool:
-        """Return whether none does."""
+        """Return whether no message is waiting."""
         return not self.qsize()
 
     def full(self) -> bool:
-        """Return whether there is no room for another one."""
+        """Return whether there is no room for another message."""
         return self.qsize() >= self.maxsize
 
     def put_nowait(self, item: Item) -> None:
-        """Send a message; when it expires is the layer's to say. Raises ``asyncio.QueueFull``."""
+        """Send a message. The layer decides when it expires. Raises ``asyncio.QueueFull``."""
         if not self._channels.send(self._channel, item[1]):
             raise QueueFull
 
@@ -56,7 +56,7 @@ class ChannelQueue:
 
     @property
     def _queue(self) -> list[Item]:
-        # A private name of asyncio's: tests peek at what waits, and take nothing.
+        # A private name of asyncio's: tests peek at waiting messages without taking any.
         return [self._item(*each) for each in self._channels.mailboxes.messages(self._channel)]
 
     @staticmethod
@@ -68,7 +68,7 @@ class ChannelQueue:
 
 
 class ChannelQueues(MutableMapping[str, ChannelQueue]):
-    """The channels of a layer by name. ``send``: gives a message to one, and returns whether it had room."""
+    """The channels of a layer by name. ``send``: sends a message to a channel, and returns whether it had room."""
 
     def __init__(
         self, mailboxes: ChannelMailboxes, capacity_of: Callable[[str], int], send: Callable[[str, Message], bool]
@@ -86,11 +86,11 @@ class ChannelQueues(MutableMapping[str, ChannelQueue]):
         raise TypeError("Channels are not set here: use send().")
 
     def __delitem__(self, channel: str) -> None:
-        """Throw away the messages of a channel, if there are any. Who waits there goes on waiting."""
+        """Discard the messages of a channel, if there are any. Waiting receives keep waiting."""
         self.mailboxes.drop(channel)
 
     def pop(self, channel: str, *default: Any) -> Any:
-        """Throw away the messages of a channel and return its queue, which is empty then."""
+        """Discard the messages of a channel. Return its queue, which is then empty."""
         if not self.mailboxes.has(channel):
             if default:
                 return default[0]
@@ -99,7 +99,7 @@ class ChannelQueues(MutableMapping[str, ChannelQueue]):
         return ChannelQueue(self, channel)
 
     def clear(self) -> None:
-        """Throw away all messages."""
+        """Discard all messages."""
         self.mailboxes.empty()
 
     def __contains__(self, channel: object) -> bool:

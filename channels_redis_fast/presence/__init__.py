@@ -1,9 +1,9 @@
 """
-Which processes live, and who is present.
+Which processes are alive, and who is present.
 
-``leases`` tells processes that live from those that are gone. ``presences`` knows who is present: ``rules`` is the
-option, ``keys`` and ``scripts`` what Redis holds, ``calls`` the way there, ``events`` and ``outbox`` what groups are
-told. Knows commands and keys; no layer, and no message but its own.
+``leases`` tells live processes from those that are gone. ``presences`` knows who is present: ``rules`` is the option,
+``keys`` and ``scripts`` define what Redis holds, ``calls`` runs the scripts, ``events`` and ``outbox`` define and
+deliver what groups are told. Knows commands and keys. Does not know a layer, or any messages but its own.
 """
 
 from .events import FIELD, SeenEvents

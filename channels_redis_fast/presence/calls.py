@@ -1,14 +1,14 @@
 """
-Changes of the presence of a group on their way to its server: those of one tick of an event loop in one call.
+Changes of a group's presence on their way to its server: those of one tick of an event loop in one call.
 
-Knows how a call and its reply read (``scripts``), and what each change means for the record of its group; not when
-anything is changed, nor how an event is delivered.
+Knows the format of a call and its reply (``scripts``), and what each change means for the record of its group. Does not
+know when changes are made or how events are delivered.
 
 Rules kept here:
 
-- Each event loop has one call for each group under way. What is asked for meanwhile goes in the next one, in order.
-- A change is recorded when the server has carried it out. One that cannot be told to the server is not forgotten.
-- Data that were lost are restored before anything else is changed: the call that finds it out has done nothing.
+- Each event loop has one call for each group under way. Changes requested meanwhile go in the next call, in order.
+- A change is recorded when the server has carried it out. A change that cannot reach the server is not forgotten.
+- Lost data is restored before anything else is changed: the call that discovers the loss has changed nothing.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from . import scripts
 from .events import Event
 from .groups import Entry, GroupPresence, Waiting
 
-#: Operations in one call, so that none holds up the server for long.
+#: Operations in one call, so that no call blocks the server for long.
 MAX_OPERATIONS = 1_000
 
-#: How lost data are restored: without events, since those were told before; or with, where others may have told since
-#: that this process is gone.
+#: How lost data is restored: without events, because groups were told before; or with events, because other processes
+#: may since have announced that this one is gone.
 QUIETLY, LOUDLY = b"q", b"l"
 
-#: What the script says of a user of whom it cannot tell yet whether he is there.
+#: The script's result for a user whose presence it cannot determine yet.
 UNCERTAIN = 2
 
 
 class Operation:
-    """One change, or several in one; ``future`` is given what the script says of it, if somebody waits for that."""
+    """One change, or several in one. ``future``, if any, gets the script's result for it."""
 
     __slots__ = ("first", "future", "gone", "kind", "second", "third")
 
@@ -62,7 +62,7 @@ class Operation:
         self.gone: Sequence[bytes] = ()
 
     def users(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield users whom it may have come or leave, with what is known of them here."""
+        """Yield the users that this may cause to join or leave, each with the info known here."""
         if self.kind == b"j":
             yield self.second, self.third
         elif self.kind == b"l" and self.second:
@@ -80,62 +80,62 @@ class Operation:
 
 
 class Keeper(Protocol):
-    """The presence of a layer in one event loop, as far as the queue of a group is concerned."""
+    """The presence of a layer in one event loop, from the point of view of a group's queue."""
 
     has_events: bool
-    #: Milliseconds for which a user stays present after the last channel has gone.
+    #: Milliseconds for which a user stays present after the last channel has left.
     grace: int
-    #: Whether the event loop closes.
+    #: Whether the event loop is closing.
     is_closed: bool
 
     @property
     def came_back_at(self) -> float:
-        """When (monotonic) a connection that was lost was there again."""
+        """When (monotonic) a lost connection was last restored."""
 
     @property
     def owner(self) -> str:
-        """What this process is called in entries."""
+        """The name of this process in entries."""
 
     @property
     def claimant(self) -> str:
-        """What this event loop is called in claims."""
+        """The name of this event loop in claims."""
 
     def channel_of(self, group: GroupPresence) -> bytes:
-        """Return the Redis channel on which a script tells the group itself; an empty one where it cannot."""
+        """Return the Redis channel on which a script itself publishes a group's events; empty if it cannot."""
 
     def way_to(self, group: GroupPresence) -> Any:
-        """Return what leads to the server of a group."""
+        """Return the way to the server of a group."""
 
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
-        """Return for how many milliseconds announcements are put off, since the server may have lost its data."""
+        """Return for how many milliseconds announcements are delayed because the server may have lost its data."""
 
     def way_back(self, group: GroupPresence) -> bytes:
-        """Return how lost data of a group are restored: ``QUIETLY`` or ``LOUDLY``."""
+        """Return how lost data of a group is restored: ``QUIETLY`` or ``LOUDLY``."""
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
-        """Have a user's change looked at after that time."""
+        """Schedule a check of a user's change after that time."""
 
     def look_again(self, group: GroupPresence, seconds: float) -> None:
-        """Have a group asked again after that time: who was to deliver events may have failed to."""
+        """Query a group again after that time: the claimant of its events may have failed to deliver them."""
 
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
-        """Have events delivered that this event loop has claimed."""
+        """Deliver events that this event loop has claimed."""
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
-        """Have a group told of users whose events may be lost, when processes have restored their parts."""
+        """Tell a group about users whose events may be lost, once processes have restored their parts."""
 
     def was_lost(self, group: GroupPresence) -> None:
-        """Called when the data of a group are those of another epoch than before."""
+        """Called when the data of a group has another epoch than before."""
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
-        """Called when a group was new to this process, with the processes that have a part in it."""
+        """Called when a group is new to this process, with the processes that have a part in it."""
 
     def is_idle(self, queue: GroupQueue) -> None:
-        """Called when a queue has nothing to do."""
+        """Called when a queue has nothing left to do."""
 
 
 class PresenceCall(ScriptCall):
-    """One call, with what its queue has when it is written."""
+    """One call, with the operations that its queue has when it is written."""
 
     __slots__ = ("_is_over", "_operations", "_queue", "_server")
 
@@ -175,11 +175,11 @@ class PresenceCall(ScriptCall):
 
 class Outcome:
     """
-    What the script has answered. ``is_lost``: nothing was done, since the data are not those that the caller knows.
+    The script's reply. ``is_lost``: nothing was done, since the data is not what the caller knows.
 
-    ``waits``: users whose change waits for this process: user, kind, milliseconds, info.
+    ``waits``: users whose change is waiting for this process: user, kind, milliseconds, info.
 
-    Raises ``ValueError`` and the like for what is no answer to so many operations.
+    Raises ``ValueError`` and similar errors for a reply that does not fit that many operations.
     """
 
     __slots__ = ("claimed", "epoch", "events", "is_lost", "owners", "results", "waits")
@@ -191,7 +191,7 @@ class Outcome:
         self.waits: list[tuple[bytes, bytes, int, bytes]] = []
         self.owners: list[bytes] = []
         self.events: list[Event] = []
-        #: Milliseconds for which others have claimed events that were not delivered yet; 0 where there are none.
+        #: Milliseconds for which another claim of undelivered events lasts; 0 if there is none.
         self.claimed = 0
         if self.is_lost:
             return
@@ -200,7 +200,7 @@ class Outcome:
             raise ValueError("another number of results")
         self.waits = list(zip(waits[::4], waits[1::4], waits[2::4], waits[3::4], strict=True))
         self.claimed = max(-int(first), 0)
-        # One that is damaged, or none of ours, is told to nobody, and to be done with.
+        # A damaged or foreign event is delivered to nobody, but has to be acknowledged.
         for number, raw in enumerate(events, int(first)):
             try:
                 self.events.append(Event.of(self.epoch, number, raw))
@@ -209,7 +209,7 @@ class Outcome:
 
 
 class GroupQueue:
-    """The changes of one group from one event loop; exists while there are any."""
+    """The changes of one group from one event loop. Exists while there are any."""
 
     def __init__(self, keeper: Keeper, group: GroupPresence) -> None:
         self.group = group
@@ -217,34 +217,34 @@ class GroupQueue:
         self._way = keeper.way_to(group)
         self._waiting: deque[Operation] = deque()
         self._is_busy = False
-        #: How the group is to be restored by the next call, and is by the one that is under way; empty for not at all.
+        #: How the next call restores the group, and how the one under way does; empty for not at all.
         self._restores = self._restoring = b""
-        #: The newest event that this event loop has, and those on their way to the group.
+        #: The newest event that this event loop has, and the number of events on their way to the group.
         self._epoch = ""
         self._newest = 0
         self.delivering = 0
-        #: When a connection had come back, before the call that is under way began.
+        #: When a connection had last come back, as of the start of the call under way.
         self._began_at = float("-inf")
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to do, and nothing under way."""
+        """Whether there is nothing to do and nothing under way."""
         return not (self._is_busy or self._waiting or self.delivering)
 
     def put(self, operation: Operation) -> None:
-        """Have a change made after those that were asked for before."""
+        """Make a change, after those that were requested before."""
         self._waiting.append(operation)
         if not self._is_busy:
             self._begin()
 
     def restore(self) -> None:
-        """Have the server told again what this process has in the group, in case that it has lost it."""
+        """Tell the server again what this process has in the group, in case the server has lost it."""
         if self._restores != LOUDLY:
             self._restores = self._keeper.way_back(self.group)
         self.put(Operation(b"e"))
 
     def delivered(self, events: list[Event]) -> None:
-        """Called when events were delivered, which this queue has given away."""
+        """Called when events that this queue had passed on were delivered."""
         self.delivering -= len(events)
         self.put(Operation(b"a", None, events[-1].number, events[-1].epoch))
 
@@ -270,7 +270,7 @@ class GroupQueue:
             self._keeper.is_idle(self)
 
     def take(self) -> list[Operation]:
-        """Return what is to be done now, just before it is written."""
+        """Return the operations to be done now. Called just before the call is written."""
         operations: list[Operation] = []
         self._restoring, self._restores = self._restores, b""
         if self._restoring:
@@ -286,13 +286,13 @@ class GroupQueue:
         waiting_ones = self._waiting
         while waiting_ones and len(operations) < count:
             operation = waiting_ones.popleft()
-            # A caller who has given up wants nothing that was not done yet, unless it is to leave.
+            # If a caller has given up, its change is skipped if it was not made yet, unless it is to leave.
             if operation.kind != b"j" or operation.future is None or not operation.future.done():
                 operations.append(operation)
         return operations
 
     def arguments(self, operations: list[Operation], server: ServerIdentity) -> list[Any]:
-        """Return what the script takes."""
+        """Return the arguments of the script."""
         group, keeper = self.group, self._keeper
         known = "" if group.is_empty else group.epoch
         gone = [owner for operation in operations for owner in operation.gone]
@@ -318,7 +318,7 @@ class GroupQueue:
         return arguments
 
     def answered(self, operations: list[Operation], outcome: Outcome, server: ServerIdentity) -> None:
-        """Called with what the script has answered."""
+        """Called with the script's reply."""
         if outcome.is_lost:
             self._waiting.extendleft(reversed(operations))
             self._restores = self._restores or self._keeper.way_back(self.group)
@@ -333,7 +333,7 @@ class GroupQueue:
                 self._keeper.confirm(group, {user: info for user, (info, _) in group.untold.items()})
                 group.untold = {}
         elif self._keeper.came_back_at != self._began_at:
-            # What was published meanwhile may have found nobody.
+            # What was published meanwhile may not have reached anybody.
             told = {user: info for operation in operations for user, info in operation.users()}
             if told:
                 self._keeper.confirm(group, told)
@@ -377,11 +377,11 @@ class GroupQueue:
         self._go_on()
 
     def failed(self, operations: list[Operation], error: Exception) -> None:
-        """Called when a call has failed: it may have been carried out."""
+        """Called when a call has failed. It may have been carried out."""
         group = self.group
         failed = operations
         if isinstance(error, (ConnectionError, TimeoutError)) or not operations:
-            # It would be the same for all. Without operations nothing was taken, and nothing can be.
+            # All would fail in the same way. Without operations nothing was taken from the queue, and nothing can be.
             failed = [*operations, *self._waiting]
             self._waiting.clear()
         for operation in failed:
@@ -422,10 +422,10 @@ def _was_due(group: GroupPresence, operation: Operation, result: int) -> None:
 
 
 def _nothing(group: GroupPresence, operation: Operation, result: int) -> None:
-    """What changes nothing of what is recorded."""
+    """For operations that do not change the record."""
 
 
-#: What a change means for the record of its group.
+#: The effect of each operation on the record of its group.
 _RECORD: dict[bytes, Callable[[GroupPresence, Operation, int], None]] = {
     b"j": _joined,
     b"r": _restored,

@@ -1,10 +1,12 @@
 """
-Events of presence: how a script gives them, what groups are told, and what a receiver does not hear twice. No I/O.
+Presence events: the format in which a script returns them, what groups are told, and how receivers skip repeats. No
+I/O.
 
-An event is delivered again where nobody knows whether it was: who was to deliver it has gone, or its connection has.
-Each has a number in its group, which its message carries under ``FIELD``; receivers drop what they have had, and
-remove it. After a server has lost its data nobody knows what was told before: an event of which that is true says that
-it is in doubt, and a receiver drops it where it has heard the same of that user last.
+An event is delivered again if nobody knows whether it was delivered: the process that was to deliver it has gone, or
+its connection was lost. Each event has a number in its group, which its message carries under ``FIELD``. Receivers drop
+events that they have had, and remove the field. After a server has lost its data, nobody knows what groups were told
+before: an event to which this applies is marked as in doubt, and a receiver drops it if the last event that it has
+heard about that user was of the same type.
 """
 
 from __future__ import annotations
@@ -15,24 +17,24 @@ from typing import Any, NamedTuple
 from ..messages.codec import Delivery
 from .keys import user_of
 
-#: The key of a message that says which event it is.
+#: The key in a message that identifies the event.
 FIELD = "__presence__"
 
-#: The types of the messages by what a script calls them.
+#: Message types by the script's name of the event's kind.
 TYPES = {b"j": "presence.join", b"l": "presence.leave"}
 
-#: Events, and users of groups, that a process remembers to have heard of: some five megabytes each.
+#: How many events, and how many users of groups, a process remembers as heard: about five megabytes each.
 MAX_SEEN = 20_000
 
-#: What the number of an event that is in doubt ends with.
+#: Suffix of the number of an event that is in doubt.
 _DOUBT = "?"
 
 
 class Event(NamedTuple):
     """
-    That a user has come, or has left. ``number``: its place among those of its group in one ``epoch``.
+    A user has come or left. ``number``: the event's place among those of its group in one ``epoch``.
 
-    ``kind``: as a script calls it; in capitals where the group may know it already.
+    ``kind``: as named by the script; upper case if the group may know of it already.
     """
 
     epoch: str
@@ -43,7 +45,7 @@ class Event(NamedTuple):
 
     @classmethod
     def of(cls, epoch: str, number: int, raw: bytes) -> Event:
-        """Return an event as a script gives it. Raises ``ValueError`` for what is none."""
+        """Parse an event as returned by a script. Raises ``ValueError`` for anything else."""
         length, space, rest = raw[1:].partition(b" ")
         kind, size = raw[:1], int(length)
         if kind.lower() not in TYPES or not space or len(rest) < size:
@@ -51,7 +53,7 @@ class Event(NamedTuple):
         return cls(epoch, number, kind, rest[:size], rest[size:])
 
     def message(self, group: str, info: Any) -> dict[str, Any]:
-        """Return what the group is told; ``info``: as it is when it was decoded."""
+        """Return the message that tells the group. ``info``: the decoded info."""
         return {
             "type": TYPES[self.kind.lower()],
             "group": group,
@@ -62,15 +64,16 @@ class Event(NamedTuple):
 
 
 class SeenEvents:
-    """The events that the receivers of a layer have had. For any thread."""
+    """The events that the receivers of a layer have had. Thread-safe."""
 
     def __init__(self) -> None:
-        #: By receiver and event, the oldest first; and by receiver and user of a group, what was heard last.
+        #: Events by receiver and identifier, the oldest first; and what was last heard, by receiver and user of a
+        #: group.
         self._seen: dict[tuple[str, str], None] = {}
         self._last: dict[tuple[str, str], object] = {}
 
     def is_new(self, receiver: str, message: dict[str, Any]) -> bool:
-        """Return whether an event tells a receiver something; remove what says which one it is."""
+        """Return whether an event is news to a receiver. Removes its identifier from the message."""
         identifier = message.pop(FIELD)
         if not isinstance(identifier, str):
             return True
@@ -80,7 +83,7 @@ class SeenEvents:
         self._seen[key] = None
         kind = message.get("type")
         user = (receiver, f"{message.get('group')!r} {message.get('user')!r}")
-        # Only what is in doubt: who heard something else last may have missed what was in between.
+        # Only if in doubt: a receiver whose last event was a different one may have missed something in between.
         is_known = identifier.endswith(_DOUBT) and self._last.get(user) == kind
         self._last.pop(user, None)
         self._last[user] = kind
@@ -90,23 +93,23 @@ class SeenEvents:
         return not is_known
 
     def new(self, receiver: str, deliveries: list[Delivery]) -> list[Delivery]:
-        """Return the deliveries without those events that a receiver has had. What is no event is left alone."""
+        """Return the deliveries without the events that a receiver has had. Other messages pass unchanged."""
         if not any(FIELD in message for _, message in deliveries):
             return deliveries
         return [each for each in deliveries if FIELD not in each[1] or self.is_new(receiver, each[1])]
 
 
 def _forget_some(remembered: dict[tuple[str, str], Any]) -> None:
-    # Some at a time: the first key of a dict is found slowly where many before it were deleted.
+    # Several at a time: finding the first key of a dict is slow if many before it were deleted.
     for key in list(remembered)[: MAX_SEEN // 10]:
         remembered.pop(key, None)
 
 
 def without_repeats(events: Iterable[Event]) -> list[list[Event]]:
     """
-    Return events in parts, in their order, no user twice in one.
+    Split events into parts, in their order, without repeating a user within a part.
 
-    The events of a part may be delivered side by side: which of two users came first matters to nobody.
+    The events of a part may be delivered concurrently: the order of two different users does not matter.
     """
     parts: list[list[Event]] = []
     users: set[bytes] = set()

@@ -1,7 +1,7 @@
 """
-What a process knows of the presence of one group: the channels that it has there, and whose change it sees to.
+What a process knows of the presence of one group: the channels that it has there, and the changes it takes care of.
 
-What a server may lose, and what is then restored. A record only; no I/O.
+This is what a server may lose, and what is then restored. A record only. No I/O.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import NamedTuple
 from ..connection.identity import UNKNOWN, ServerIdentity
 from .keys import PresenceKeys
 
-#: Seconds after which an event that was delivered has come to its receivers.
+#: Seconds after which an event that was delivered has reached its receivers.
 RECENT = 3.0
 
 
 class Entry(NamedTuple):
-    """The presence of one channel. ``info``: as it is stored."""
+    """The presence of one channel. ``info``: in its stored form."""
 
     user: bytes
     info: bytes
 
 
 class Waiting(NamedTuple):
-    """A user whose change waits: ``kind`` as scripts call it, and when (monotonic) it is due."""
+    """A user whose change is waiting. ``kind``: as named by scripts. ``due``: when (monotonic) it is due."""
 
     kind: bytes
     due: float
@@ -32,7 +32,7 @@ class Waiting(NamedTuple):
 
 
 class GroupPresence:
-    """The presence of one group, as far as it is this process'. ``place``: the shard, or on a cluster the slot."""
+    """This process' part of the presence of one group. ``place``: the shard, or on a cluster the slot."""
 
     __slots__ = (
         "channels",
@@ -58,33 +58,34 @@ class GroupPresence:
         self.place = place
         self.group_key = group_key
         self.keys = keys
-        #: The epoch of the data that the channels are in; empty for none.
+        #: The epoch of the data that contains the channels; empty for none.
         self.epoch = ""
-        #: By channel of this process.
+        #: The entries of this process' channels.
         self.channels: dict[str, Entry] = {}
-        #: Those that are to leave, and could not be told to the server.
+        #: Channels that are leaving, which the server could not be told.
         self.ending: set[str] = set()
-        #: By user, the changes that this process sees to.
+        #: By user: the changes that this process takes care of.
         self.waiting: dict[bytes, Waiting] = {}
-        #: By user, events that may not have come to their receivers yet, with the info, and when (monotonic) they were
-        #: heard of: should the server lose them, nobody else may know of them. And whether some are not delivered.
+        #: By user: events that may not have reached their receivers yet, with the info, and when (monotonic) this
+        #: process heard of them. If the server loses them, nobody else may know of them. Then: whether some are
+        #: undelivered.
         self.untold: dict[bytes, tuple[bytes, float]] = {}
         self.is_pending = False
-        #: Who the server was when it was told last, and when (monotonic) that was.
+        #: The identity of the server when it was last told of this part, and when (monotonic) that was.
         self.server: ServerIdentity = UNKNOWN
         self.renewed = time.monotonic()
         #: Whether a call has failed that may have been carried out.
         self.is_doubtful = False
-        #: How many queues there are for it.
+        #: The number of queues that use this record.
         self.users = 0
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing that a server could lose."""
+        """Whether it contains nothing that a server could lose."""
         return not (self.channels or self.waiting or self.untold)
 
     def may_have(self, channel: str) -> bool:
-        """Return whether a channel of this process may be present: it is, or something is under way."""
+        """Return whether a channel of this process may be present: it is, or a change is under way."""
         return channel in self.channels or self.users > 0
 
     def prune(self, now: float) -> None:

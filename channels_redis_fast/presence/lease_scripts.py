@@ -1,23 +1,25 @@
 """
-What Lua does to the leases of a layer: a sorted set of processes by deadline. Text only, no I/O.
+The Lua scripts of a layer's leases: a sorted set of processes by deadline. Text only, no I/O.
 
-Deadlines are seconds by the server's clock. What is overdue stays listed for as long as anything in Redis can name its
-process: a process without a lease is none of ours, but one of channels_redis, or of a layer without the option.
+Deadlines are seconds by the server's clock. An overdue lease stays listed for as long as anything in Redis can name its
+process: a process without a lease belongs to channels_redis, or to a layer without the option.
 """
 
 from __future__ import annotations
 
 from ..connection.script import Script
 
-#: Overdue leases that are read at most, those that ran out last: what anything still names is among them.
+#: How many overdue leases are read at most: the latest to run out, which include everything that is still named
+#: anywhere.
 MAX_OVERDUE = 10_000
 
-#: KEYS: the leases. ARGV: the process that renews its lease, empty for one that only reads; the duration in seconds;
-#: the seconds for which an overdue lease stays listed; how many overdue leases the caller knows, and the highest
-#: deadline of these as this script returned it. Returns the time; the deadline that the lease had, false if it had
-#: none; the deadline that it has now; the first deadline that is still to come, empty for none; how many leases are
-#: overdue, the highest deadline of these, and the overdue processes with their deadlines, or false where the caller
-#: knows them: a lease that has run out since has a deadline above all others, and each that is gone is one less.
+#: KEYS: the leases. ARGV: the process that renews its lease, empty for a caller that only reads; the duration in
+#: seconds; the seconds for which an overdue lease stays listed; the number of overdue leases that the caller knows, and
+#: the highest deadline of these as this script returned it. Returns the time; the previous deadline of the lease, false
+#: if there was none; its new deadline; the first deadline that is still to come, empty for none; the number of overdue
+#: leases, the highest deadline of these, and the overdue processes with their deadlines, or false if the caller knows
+#: them (a lease that has run out since has a deadline above all others, and each lease that is gone lowers the number
+#: by one).
 RENEW = Script(
     """
 local time = redis.call('TIME')
@@ -45,8 +47,8 @@ return {now, previous, deadline, first, count, last, overdue}
 """.replace("MAX_OVERDUE", str(MAX_OVERDUE))
 )
 
-#: A process gives its lease back: it runs out now. KEYS: the leases. ARGV: the process, and the deadline that its lease
-#: has as far as it knows; one that another event loop has renewed meanwhile stays.
+#: A process gives its lease back, so that it runs out now. KEYS: the leases. ARGV: the process, and the deadline of its
+#: lease as far as it knows. A lease that another event loop has renewed meanwhile is kept.
 GIVE_BACK = Script(
     """
 local deadline = redis.call('ZSCORE', KEYS[1], ARGV[1])

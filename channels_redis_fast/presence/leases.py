@@ -1,21 +1,21 @@
 """
-The leases of a layer's processes: by these those that live are told from those that are gone.
+The leases of a layer's processes, which tell live processes from those that are gone.
 
-Each process holds one lease, in a sorted set on shard 0, and renews it every third of its duration, in one command,
-which also reads the leases that are overdue. Knows that set and the command connections; not what is done about a
+Each process holds one lease, in a sorted set on shard 0. It renews it every third of its duration, with one command
+that also reads the overdue leases. Knows that set and the command connections. Does not know what is done about a
 process that is gone.
 
 Rules kept here:
 
-- Time is the server's. What is said of a process was so when the leases were read, and is not continued by this clock:
-  a process whose lease had not run out then may have renewed it since.
-- Each event loop that keeps the lease has a timer, and whoever finds a renewal due renews. So a loop that is stopped,
-  busy or closed is replaced by the others without being asked.
-- Whoever held a lease and finds that it had run out, or that the server does not know it, is told: others may have
-  taken the process for gone meanwhile.
-- A lease that is given back runs out at once, and stays listed as any that is overdue.
-- The leases are read at most once in a third of their duration, but for what is asked for (``max_age``, ``refresh``),
-  and for one reading when the lease of a process that is late has run out.
+- Times are the server's. A statement about a process holds for the moment at which the leases were read, and is not
+  extrapolated with the local clock: a process whose lease had not run out then may have renewed it since.
+- Each event loop that keeps the lease has a timer, and any loop that finds a renewal due renews. So the others replace
+  a loop that is stopped, busy or closed without being asked.
+- A process that held a lease and finds that it had run out, or that the server does not know it, is told: others may
+  have considered the process gone meanwhile.
+- A lease that is given back runs out at once, and stays listed like any overdue lease.
+- The leases are read at most once in a third of their duration, except on request (``max_age``, ``refresh``), and once
+  when the lease of a late process has run out.
 """
 
 from __future__ import annotations
@@ -40,41 +40,42 @@ from . import lease_scripts as scripts
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Renewals in the duration of a lease, and durations of a lease after which a reading says nothing any more: a little
-#: more than the time between two renewals.
+#: Renewals per lease duration; and the age at which a reading is no longer valid, in lease durations: a little more
+#: than the time between two renewals.
 RENEWALS, STALE = 3, 0.4
 
-#: By how much of a third of its duration a lease may be renewed late before others look whether it runs out.
+#: How late a lease may be renewed, as a fraction of the renewal interval, before others check whether it runs out.
 TOLERANCE = 0.2
 
-#: Seconds until the next attempt to renew after one that failed; and between two renewals that reconnected sockets ask
-#: for, of which an outage has many.
+#: Seconds until the next attempt after a failed renewal; and between renewals that are due to reconnected sockets, of
+#: which an outage has many.
 RETRY = 1.0
 
-#: Seconds between two looks at leases where somebody gets nothing for want of one, and may have it again.
+#: Minimum seconds between reads of the leases that are requested because a receiver gets nothing for lack of a lease,
+#: which it may have again.
 REFRESH = 1.0
 
-#: Seconds until a timer at least: some come a little early.
+#: Minimum seconds until a timer: some fire a little early.
 SOON = 0.002
 
-#: Seconds that the end of an event loop waits for the lease to be given back.
+#: Seconds for which a closing event loop waits for the lease to be given back.
 GIVE_BACK_TIMEOUT = 0.5
 
-#: How often a loop that did not run goes round to notice that it has lost a connection.
+#: Iterations that a loop which did not run needs to notice that it has lost a connection.
 NOTICE = 3
 
 
 def leases_key(prefix: bytes) -> bytes:
-    """Return the key of the leases of a layer's prefix."""
+    """Return the key of the leases for a layer's prefix."""
     return prefix + b":leases"
 
 
 class Lapse(NamedTuple):
     """
-    That this process' lease had run out before it was renewed.
+    This process' lease had run out before it was renewed.
 
-    ``overdue``: for how many seconds, as far as is known. ``is_forgotten``: whether the server did not know the lease,
-    since it came back without its data for example, or may not have known it.
+    ``overdue``: for how many seconds, as far as is known. ``is_forgotten``: whether the server did not know the lease
+    (for example because it came back without its data), or may not have known it.
     """
 
     overdue: float
@@ -83,29 +84,29 @@ class Lapse(NamedTuple):
 
 class LeaseReading(NamedTuple):
     """
-    The leases as they were read. ``deadlines``: by process, of those that are overdue, in seconds by the server's
-    clock. ``now``: what that showed; ``read_at``: what ``time.monotonic()`` gave then.
+    The leases as they were read. ``deadlines``: the deadlines of overdue leases by process, in seconds by the server's
+    clock. ``now``: the server's time of the reading; ``read_at``: the value of ``time.monotonic()`` at that moment.
     """
 
     deadlines: Mapping[str, float]
     now: float
     read_at: float
-    #: By which the script knows what is known: how many are overdue, and the highest of their deadlines.
+    #: Identifies the reading for the script: the number of overdue leases, and the highest of their deadlines.
     number: int = 0
     last: bytes = b""
 
     def overdue(self) -> dict[str, float]:
-        """Return by process for how many seconds its lease was overdue when it was read."""
+        """Return for how many seconds each overdue lease was overdue when it was read, by process."""
         return {process: self.now - deadline for process, deadline in self.deadlines.items()}
 
 
-#: What is said where nothing was read: nobody is gone.
+#: Used if nothing was read: no process is gone.
 NOTHING_READ = LeaseReading({}, 0.0, float("-inf"))
 
 
 class Leases:
     """
-    The leases of one layer, and that of this process. For any thread; every event loop has its own way to the server.
+    The leases of one layer, including that of this process. Thread-safe; each event loop has its own way to the server.
 
     ``duration``: seconds that a lease lasts. ``retention``: seconds for which an overdue lease stays listed.
     """
@@ -123,18 +124,18 @@ class Leases:
     def _begin(self, process: str) -> None:
         self._process = process
         self._lock = Lock()
-        #: By event loop: what leads to the server of the leases; the timers of those that keep the lease; and the call
-        #: that is under way.
+        #: By event loop: the way to the server of the leases; the timers of the loops that keep the lease; and the call
+        #: under way.
         self._ways: dict[asyncio.AbstractEventLoop, Any] = {}
         self._keepers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle | None] = {}
         self._calls: dict[asyncio.AbstractEventLoop, _UnderWay] = {}
-        #: When (monotonic) the leases are to be read again, and when that was asked for last, in any event loop.
+        #: When (monotonic) the leases are due to be read again, and when any event loop last requested that.
         self._due_at = self._asked_at = float("-inf")
-        #: Until when (monotonic) this process surely has its lease, and its deadline; empty where it never had one.
+        #: Until when (monotonic) this process certainly has its lease, and its deadline; empty if it never had one.
         self._held_until = float("-inf")
         self._deadline: bytes = b""
-        #: The leases as they were read last, and until when (monotonic) it is too early to read them again. Plain
-        #: attributes, for what cannot afford a call of ``look`` each time.
+        #: The last reading of the leases, and until when (monotonic) it is too early for the next one. Plain
+        #: attributes, for callers that cannot afford to call ``look`` each time.
         self.reading = NOTHING_READ
         self.fresh_until = float("-inf")
 
@@ -142,7 +143,7 @@ class Leases:
 
     @property
     def process(self) -> str:
-        """The name of this process. A forked child has another one."""
+        """The name of this process. A forked child has a different one."""
         notice_fork()
         return self._process
 
@@ -154,34 +155,36 @@ class Leases:
 
     @property
     def is_held(self) -> bool:
-        """Whether this process surely has its lease at this moment."""
+        """Whether this process certainly has its lease at this moment."""
         return time.monotonic() < self._held_until
 
     def on_lapse(self, callback: Callable[[Lapse], Any]) -> None:
         """
-        Have a function called when the lease had run out before it was renewed: in the event loop that renewed it.
+        Register a function to call, in the event loop that renewed the lease, if the lease had run out before that.
 
-        It must not keep the layer alive; a ``ReferenceError`` of one whose layer is gone is ignored.
+        It must not keep the layer alive. Its ``ReferenceError`` is ignored once its layer is gone.
         """
         self._callbacks.append(callback)
 
     def follow(self, follower: Callable[[], Any]) -> None:
-        """Have a function called when other leases are overdue than before: in the event loop that has read them."""
+        """
+        Register a function to call, in the event loop that read the leases, when a different set of them is overdue.
+        """
         self._followers.append(follower)
 
     async def hold(self) -> None:
         """
-        Return when this process has its lease, which the running event loop renews from now on.
+        Return when this process has its lease. The running event loop renews it from now on.
 
-        That loop is one in which the layer has connections. Raises ``redis.exceptions.ConnectionError`` naming the
-        host, ``ResponseError`` where the server refuses scripts or the commands that it takes.
+        The layer must have connections in that loop. Raises ``redis.exceptions.ConnectionError`` naming the host,
+        ``ResponseError`` if the server refuses scripts or the commands that the lease needs.
         """
         self.keep()
         while not self.is_held:
             await asyncio.shield(self._ask(asyncio.get_running_loop()))
 
     def keep(self) -> None:
-        """``hold``, without waiting for the lease: what prevents it is logged, and tried again."""
+        """``hold``, without waiting for the lease. Whatever prevents it is logged, and it is retried."""
         notice_fork()
         loop = asyncio.get_running_loop()
         if loop not in self._keepers:
@@ -192,14 +195,15 @@ class Leases:
 
     async def overdue(self, max_age: float | None = None) -> Mapping[str, float]:
         """
-        Return by process for how many seconds its lease was overdue when the leases were last read.
+        Return for how many seconds each overdue lease was overdue when the leases were last read, by process.
 
-        ``max_age``: seconds that this may be ago, a third of the duration if not given. Raises what ``hold`` raises.
+        ``max_age``: maximum age of that reading in seconds, by default a third of the duration. Raises what ``hold``
+        raises.
         """
         return (await self.read(max_age)).overdue()
 
     async def read(self, max_age: float | None = None) -> LeaseReading:
-        """Return the leases as they were at most ``max_age`` seconds ago. Raises what ``hold`` raises."""
+        """Return the leases from a reading at most ``max_age`` seconds old. Raises what ``hold`` raises."""
         limit = self.interval if max_age is None else max_age
         now = time.monotonic()
         if now - self.reading.read_at <= limit:
@@ -207,15 +211,15 @@ class Leases:
         loop = asyncio.get_running_loop()
         under_way = self._calls.get(loop)
         if under_way is not None and now - under_way.asked_at > limit:
-            # The server may have answered that before.
+            # The server may have answered that call before the limit.
             await asyncio.wait([under_way.future])
         return await asyncio.shield(self._ask(loop))
 
     def look(self) -> LeaseReading:
         """
-        Return the leases as they were read last, at once; ``NOTHING_READ`` if that is too long ago to go by.
+        Return the last reading of the leases without waiting; ``NOTHING_READ`` if it is too old to rely on.
 
-        Where it is time to read them again, the running event loop does.
+        If it is time to read them again, the running event loop does so.
         """
         now = time.monotonic()
         reading = self.reading
@@ -224,23 +228,25 @@ class Leases:
         return reading if now - reading.read_at < self.duration * STALE else NOTHING_READ
 
     def refresh(self) -> None:
-        """Have the leases read again if that was not asked for in the last ``REFRESH`` seconds."""
+        """Read the leases again, unless that was requested in the last ``REFRESH`` seconds."""
         if time.monotonic() - self._asked_at >= REFRESH:
             self._ask(asyncio.get_running_loop())
 
     # Event loops.
 
     def enter(self, loop: asyncio.AbstractEventLoop, shard: Any) -> None:
-        """Called when the layer has connections in an event loop; ``shard``: the command connection of shard 0."""
+        """Called when the layer has connections in an event loop. ``shard``: the command connection of shard 0."""
         self._ways[loop] = shard
 
     async def leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Called in an event loop that is about to close. If it is the last that kept the lease, that is given back."""
+        """
+        Called in an event loop that is about to close. If it is the last to keep the lease, it gives the lease back.
+        """
         end = loop.time() + GIVE_BACK_TIMEOUT
         for _ in range(NOTICE):
             await asyncio.sleep(0)
         shard = self._ways.get(loop)
-        # What would wait for a server that is away would be in the way of closing: the lease runs out by itself.
+        # Waiting for a server that is away would delay closing: the lease then runs out by itself.
         way = None if shard is None or shard.at(self.key).dialer.is_out else shard.at(self.key)
         under_way = self._calls.get(loop)
         if under_way is not None and way is not None:
@@ -261,11 +267,11 @@ class Leases:
         await asyncio.wait([future], timeout=max(end - loop.time(), 0.0))
 
     def after_fork(self, process: str) -> None:
-        """In a forked child: be another process, which has no lease."""
+        """In a forked child: become another process, without a lease."""
         self._begin(process)
 
     def came_back(self) -> None:
-        """Called when a connection to the server was lost and is there again, in the event loop of that connection."""
+        """Called when a lost connection to the server is restored, in the event loop of that connection."""
         loop = asyncio.get_running_loop()
         if loop in self._keepers:
             self._schedule(loop, max(self._asked_at + RETRY - time.monotonic(), 0.0))
@@ -280,7 +286,7 @@ class Leases:
         now = time.monotonic()
         if now >= self._due_at or not self.is_held:
             self._ask(loop)
-        # What is under way for longer than that has its own limit.
+        # A call that is under way for longer than that has a limit of its own.
         self._schedule(loop, self._due_at - now if self._due_at > now else RETRY)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
@@ -288,11 +294,11 @@ class Leases:
             timer = self._keepers.get(loop)
             if timer is not None:
                 timer.cancel()
-            # Weakly: a timer must not keep a layer alive.
+            # Weak reference: a timer must not keep a layer alive.
             self._keepers[loop] = loop.call_later(max(delay, SOON), _tick, weakref.ref(self), loop)
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[LeaseReading]:
-        """Renew the lease, if this process keeps one, and read those that are overdue."""
+        """Renew the lease, if this process keeps one, and read the overdue ones."""
         under_way = self._calls.get(loop)
         if under_way is not None:
             return under_way.future
@@ -313,7 +319,7 @@ class Leases:
         error = None if future.cancelled() else future.exception()
         if error is None:
             if loop in self._keepers and not self.is_held:
-                # It was only to read when it was written.
+                # When the call was written, it was only to read.
                 self._schedule(loop, 0.0)
             elif loop in self._keepers:
                 self._schedule(loop, self._due_at - time.monotonic())
@@ -326,16 +332,20 @@ class Leases:
             self._schedule(loop, RETRY)
 
     def renewal_arguments(self, process: str, known: LeaseReading) -> list[Any]:
-        """Return what ``RENEW`` takes for a process, empty for one that only reads, that knows a reading."""
+        """
+        Return the arguments of ``RENEW``: for a process, or empty for a caller that only reads, and a known reading.
+        """
         return [1, self.key, process, f"{self.duration:.6f}", self._retention, known.number, known.last]
 
     @property
     def renewing(self) -> str:
-        """The name of this process if it keeps a lease, else an empty one."""
+        """The name of this process if it keeps a lease, otherwise empty."""
         return self._process if self._keepers else ""
 
     def answered(self, call: _Renewal, reply: list[Any]) -> LeaseReading:
-        """Take a reply to ``RENEW``; return what it says. Raises ``ValueError`` and the like for what says nothing."""
+        """
+        Process a reply to ``RENEW``. Return the reading. Raises ``ValueError`` and similar errors for a malformed one.
+        """
         now, previous, deadline, first, count, last, overdue = reply
         if overdue is None:
             deadlines = call.known.deadlines
@@ -349,12 +359,12 @@ class Leases:
             self.reading = reading
             self.fresh_until = reading.read_at + self.interval
             if left < self.duration - self.interval * (1 + TOLERANCE):
-                # Whoever has it is late, and may be gone.
+                # The process with the first deadline is late, and may be gone.
                 self._due_at = min(self._due_at, time.monotonic() + left + SOON)
                 self.fresh_until = min(self.fresh_until, self._due_at)
             if call.process and call.process == self._process:
                 if self._deadline:
-                    # By the server's clock and by this one: the reply that told of it may have been lost.
+                    # By the server's clock and by the local one: the reply that reported the lapse may have been lost.
                     late = 0.0 if previous is None else reading.now - float(previous)
                     away = max(call.written_at - self._held_until, late, 0.0)
                     is_forgotten = previous is None or call.is_repeated
@@ -373,14 +383,14 @@ class Leases:
             try:
                 callback(*what)
             except ReferenceError:
-                # The layer was collected.
+                # The layer has been collected.
                 continue
             except Exception:
                 logger.exception("What follows from the leases of processes could not be done")
 
 
 class _UnderWay(NamedTuple):
-    """A call of one event loop, and when (monotonic) it was asked for."""
+    """A call of one event loop, and when (monotonic) it was requested."""
 
     future: asyncio.Future[LeaseReading]
     asked_at: float
@@ -393,7 +403,7 @@ def _tick(leases: weakref.ref[Leases], loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _LeaseCall(ScriptCall):
-    """A call of one of the scripts, and the future of what it returns."""
+    """A call of one of the scripts, with a future of its result."""
 
     __slots__ = ("_future",)
 
@@ -423,23 +433,23 @@ class _LeaseCall(ScriptCall):
 
 
 class _Renewal(_LeaseCall):
-    """One renewal, or one look at the leases of others."""
+    """One renewal, or one reading of other processes' leases."""
 
     __slots__ = ("_leases", "_writes", "known", "process", "written_at")
 
     def __init__(self, way: Any, leases: Leases, future: asyncio.Future[LeaseReading]) -> None:
         super().__init__(scripts.RENEW, way, future)
         self._leases = leases
-        #: How often it was written, but for what the server said it would not do.
+        #: How often it was written, except for writes that the server declined to carry out.
         self._writes = 0
-        #: What it was made out for when it was written last, and when (monotonic) that was.
+        #: The process and the reading for which it was last written, and when (monotonic) that was.
         self.process = ""
         self.known = NOTHING_READ
         self.written_at = 0.0
 
     @property
     def is_repeated(self) -> bool:
-        """Whether it may have been carried out more than once: it was written again for want of an answer."""
+        """Whether it may have been carried out more than once: it was written again for lack of an answer."""
         return self._writes > 1
 
     def reply(self, reply: Any) -> bool:
@@ -461,7 +471,7 @@ class _Renewal(_LeaseCall):
 
 
 class _GiveBack(_LeaseCall):
-    """The end of a lease."""
+    """Gives a lease back."""
 
     __slots__ = ("_arguments",)
 

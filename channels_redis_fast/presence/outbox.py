@@ -1,7 +1,7 @@
 """
-Events of one event loop on their way to a group: one part after the other, each until it is delivered.
+Events of one event loop on their way to a group: one part after the other, retrying each until it is delivered.
 
-Knows events, and the layer only as what sends a message to a group.
+Knows events. Knows the layer only as a way to send a message to a group.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from .groups import GroupPresence
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Events that are delivered side by side, few enough for receivers to keep up, whose keys hold a hundred messages
-#: unless the site says otherwise; and how often one is tried that a server refuses.
+#: How many events are delivered concurrently: few enough for receivers to keep up, whose keys hold a hundred messages
+#: by default; and how often an event is tried if a server refuses it.
 MAX_AT_ONCE, ATTEMPTS = 25, 5
 
-#: Seconds until an event is tried again, the first time and at most.
+#: Seconds until an event is retried: the first time, and at most.
 RETRY, RETRY_AT_MOST = 0.05, 1.0
 
 
 class Outages(Protocol):
-    """What is known of the servers' coming and going."""
+    """What is known about the availability of servers."""
 
-    #: When (monotonic) a connection that was lost was there again.
+    #: When (monotonic) a lost connection was last restored.
     came_back_at: float
 
     def pause(self, group: GroupPresence) -> float:
-        """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
+        """Return for how many seconds a group is told nothing, since its members may have to rejoin it first."""
 
 
 class Outbox:
     """
-    The events of one group that one event loop has claimed; exists while there are any.
+    The events of one group that one event loop has claimed. Exists while there are any.
 
-    ``send``: tells a group of an event, once. Raises what prevents it.
+    ``send`` tells a group of an event, once. It raises whatever prevents that.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Outbox:
         self.task: asyncio.Task[None] | None = None
 
     def put(self, events: list[Event]) -> None:
-        """Have events delivered after those that were put in before."""
+        """Deliver events, after those that were added before."""
         self._events.extend(events)
 
     async def run(self) -> None:
-        """Deliver what there is, and what comes meanwhile."""
+        """Deliver the events, including those that are added meanwhile."""
         while self._events:
             taken = [self._events.popleft() for _ in range(min(MAX_AT_ONCE, len(self._events)))]
             for part in without_repeats(taken):
@@ -72,7 +72,7 @@ class Outbox:
         while True:
             while (seconds := outages.pause(queue.group)) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(seconds)
-            # Those of data that were lost are confirmed otherwise: others may have changed what they say.
+            # Events of lost data are confirmed in another way: other processes may have changed what they report.
             events = [event for event in events if event.epoch == queue.group.epoch]
             if not events:
                 return
@@ -84,7 +84,7 @@ class Outbox:
                 if not isinstance(error, BaseException) or not self._is_given_up(event, error, refusals)
             ]
             if outages.came_back_at != before:
-                # The server may have had no members to send to. Who has got an event does not hear it again.
+                # The server may have had no members to send to. Receivers that have an event already drop the repeat.
                 events = [event for event, _ in results]
                 continue
             failed = [(event, error) for event, error in results if isinstance(error, BaseException)]

@@ -1,9 +1,9 @@
 """
 Who is present in the groups of a layer: the records of this process, and what callers ask for.
 
-Every change goes through the script of the group's shard (``calls``), which says what the group is to be told; that is
-delivered by the event loop that has claimed it (``outbox``). What nobody asks for is seen to by ``upkeep``. Knows no
-layer but by what it is given, and no message but events.
+Every change goes through the script of the group's shard (``calls``), which says what the group is to be told. The
+event loop that has claimed these events delivers them (``outbox``). ``upkeep`` does the work that nobody asks for.
+Knows a layer only through what it is passed, and no messages but events.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Presences:
     """
     The presence of one layer in all its event loops.
 
-    ``codec``: makes bytes of info, and back. ``way_to``: gives what leads to the server of a group, by the
-    shard and the group's key. ``send``: sends a message to a group of that name, shard and key. ``members``: gives
+    ``codec``: encodes info to bytes, and decodes it. ``way_to``: returns the way to the server of a group, from the
+    shard and the group's key. ``send``: sends a message to a group given by name, shard and key. ``members``: returns
     shards and keys of groups that have channels of this process. None of these may keep the layer alive.
     """
 
@@ -58,7 +58,7 @@ class Presences:
     ) -> None:
         self.rules = rules
         self.leases = leases
-        #: Whether a group's key is a Redis channel to which scripts may publish.
+        #: Whether a group's key is a Redis channel on which scripts may publish.
         self.publishes = False
         #: The events that receivers have had.
         self.seen = SeenEvents()
@@ -74,33 +74,33 @@ class Presences:
         leases.follow(self._weakly(lambda self: self.upkeep.look_at_once()))
 
     def _begin(self) -> None:
-        #: By the group's key.
+        #: The groups of this process, by key and by name.
         self._groups: dict[bytes, GroupPresence] = {}
         self._names: dict[str, GroupPresence] = {}
         self._lock = Lock()
         self._loops: dict[asyncio.AbstractEventLoop, PresenceLoop] = {}
-        #: Those that close, in which nothing is begun any more.
+        #: Closing event loops, in which nothing may be started any more.
         self._left: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._numbers = itertools.count()
         self.upkeep = Upkeep(self)
 
     @property
     def owner(self) -> str:
-        """What this process is called in the entries of groups."""
+        """The name of this process in the entries of groups."""
         return owner_name(self.leases.process, self.upkeep.generation)
 
-    # What a layer asks for, in the running event loop.
+    # Called by the layer in the running event loop.
 
     def find(self, name: str) -> GroupPresence | None:
         """Return the presence of a group, if this process has a part in it."""
         return self._names.get(name)
 
     def occupancy(self) -> dict[str, int]:
-        """Return by group how many channels of this process are present. For any thread."""
+        """Return how many channels of this process are present, by group. Thread-safe."""
         return {group.name: len(group.channels) for group in list(self._groups.values()) if group.channels}
 
     def group(self, name: str, shard: int, key: bytes) -> GroupPresence:
-        """Return the presence of a group by its name, shard and key: its record, or a new one that nothing keeps."""
+        """Return the presence of a group by its name, shard and key: its record, or a new one that is not kept."""
         group = self._groups.get(key)
         if group is None:
             place = slot_of(key) if self._is_cluster else shard
@@ -108,7 +108,7 @@ class Presences:
         return group
 
     def used(self, group: GroupPresence) -> GroupPresence:
-        """Return the record of a group, which is kept until ``let_go`` is called as often as this, or longer."""
+        """Return the record of a group. It is kept at least until ``let_go`` has been called once per call of this."""
         with self._lock:
             group = self._groups.setdefault(group.group_key, group)
             self._names[group.name] = group
@@ -121,29 +121,29 @@ class Presences:
             await self.leases.hold()
 
     def stored(self, info: Any) -> bytes:
-        """Return info as it is kept. Raises the serializer's error."""
+        """Return info in its stored form. Raises the serializer's error."""
         return _NO_INFO if info is None else self.codec.encode({"info": info}, None)
 
     def change(self, group: GroupPresence, kind: bytes, *arguments: Any) -> asyncio.Future[int]:
-        """Make a change (``scripts``); the future gives what there was to do. It raises redis-py's errors."""
+        """Make a change (see ``scripts``). The future's result is that of the script; it raises redis-py's errors."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[int] = loop.create_future()
         self._here(loop).queue(group).put(Operation(kind, future, *arguments))
         return future
 
     def end(self, group: GroupPresence, channel: str, is_own: bool) -> asyncio.Future[int]:
-        """End the presence of a channel; the future gives whether there was one, and raises redis-py's errors."""
+        """End the presence of a channel. The future says whether there was one, and raises redis-py's errors."""
         if not is_own:
             return self.change(group, b"k", channel)
         entry = group.channels.get(channel)
         return self.change(group, b"l", channel, b"" if entry is None else entry.user)
 
     async def leave_own(self, group: GroupPresence, channel: str) -> None:
-        """End the presence of a channel of this process. Raises redis-py's errors, and goes on trying then."""
+        """End the presence of a channel of this process. Raises redis-py's errors, but keeps trying after them."""
         await self.end(group, channel, True)
 
     async def read(self, group: GroupPresence) -> dict[User, Any]:
-        """Return who is present, and what is known of them. Raises redis-py's errors."""
+        """Return the present users and their info. Raises redis-py's errors."""
         (fields,) = await self._look_at(group, (b"HGETALL", group.keys.users))
         present: dict[User, Any] = {}
         for field, info in zip(fields[::2], fields[1::2], strict=True):
@@ -162,7 +162,7 @@ class Presences:
         return int(count)
 
     async def _look_at(self, group: GroupPresence, command: Sequence[Any]) -> list[Any]:
-        """Return the reply to a command, when what processes that are gone have left is taken care of."""
+        """Return the reply to a command, after cleaning up what processes that are gone have left."""
         way = self.way_to(group)
         deadlines = (await self.leases.read()).deadlines
         reply: list[Any] = []
@@ -174,21 +174,23 @@ class Presences:
         return reply
 
     def way_to(self, group: GroupPresence) -> Any:
-        """Return what leads to the server of a group, in the running event loop. ``ReferenceError`` if that closes."""
+        """
+        Return the way to a group's server in the running event loop. Raises ``ReferenceError`` if the loop is closing.
+        """
         self._check(asyncio.get_running_loop())
         return self._way_to(group.shard, group.group_key)
 
     def channel_of(self, group: GroupPresence) -> bytes:
         """
-        Return the Redis channel on which a script tells a group who has come or left; an empty one for none.
+        Return the Redis channel on which a script tells a group who has come or left; empty for none.
 
-        It makes msgpack, and nobody else's. While members may have to join the group again it tells them nothing.
+        A script can only produce our own msgpack. It tells the group nothing while members may have to rejoin it.
         """
         is_able = self.publishes and self.rules.events and getattr(self.codec, "is_plain", False)
         return group.group_key if is_able and self.upkeep.pause(group) <= 0 else b""
 
     def clear(self) -> None:
-        """Forget everything, since the layer's data are deleted."""
+        """Forget everything, because the layer's data is deleted."""
         with self._lock:
             for group in list(self._groups.values()):
                 group.channels.clear()
@@ -200,7 +202,7 @@ class Presences:
                 if not group.users:
                     self._drop(key, group)
 
-    # Coming and going of event loops.
+    # Event loops that close, forks and reconnects.
 
     def leave(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called in an event loop that is about to close."""
@@ -209,7 +211,7 @@ class Presences:
         if here is not None:
             here.close()
             for queue in here.queues.values():
-                # What it had under way is looked after from another event loop; or, with the lease, by other processes.
+                # Its pending changes are finished from another event loop or, when the lease ends, by other processes.
                 queue.group.is_doubtful = True
                 self.let_go(queue.group)
             if not self._loops:
@@ -218,35 +220,35 @@ class Presences:
         self.upkeep.leave(loop, list(self._loops))
 
     def after_fork(self) -> None:
-        """In a forked child: have a part in nothing."""
+        """In a forked child: have no part in any group."""
         self._begin()
 
     def watch(self) -> None:
-        """Have the running event loop look after everything, if no other does."""
+        """Look after everything in the running event loop, unless another loop does."""
         self.upkeep.watch()
 
     def came_back(self) -> None:
-        """Called when a connection that was lost is there again, in its event loop."""
+        """Called when a lost connection is restored, in its event loop."""
         self.upkeep.came_back()
 
-    # Of what is looked after.
+    # Used by the upkeep.
 
     def records(self) -> list[GroupPresence]:
         """Return the groups in which this process has a part."""
         return list(self._groups.values())
 
     def queue(self, group: GroupPresence) -> GroupQueue:
-        """Return the queue of a group in the running event loop. ``ReferenceError`` if that closes."""
+        """Return the queue of a group in the running event loop. Raises ``ReferenceError`` if the loop is closing."""
         return self._here(asyncio.get_running_loop()).queue(group)
 
     def is_closing(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return whether nothing is begun in an event loop any more."""
+        """Return whether nothing may be started in an event loop any more."""
         return loop in self._left
 
     # Called by the queues of an event loop.
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
-        """Called by a timer, when a group is to be told of users whose events may be lost."""
+        """Called by a timer, to tell a group about users whose events may be lost."""
         loop = asyncio.get_running_loop()
         if loop in self._left:
             return
@@ -255,13 +257,13 @@ class Presences:
             queue.put(Operation(b"c", None, user, info))
 
     def let_go(self, group: GroupPresence) -> None:
-        """Called when a queue of a group has gone."""
+        """Called when a queue of a group is gone."""
         with self._lock:
             group.users -= 1
         self.let_go_if_unused(group)
 
     def let_go_if_unused(self, group: GroupPresence) -> None:
-        """Drop the record of a group that has nothing in it, and no queue."""
+        """Drop the record of a group that contains nothing and has no queue."""
         with self._lock:
             if not group.users and group.is_empty and not group.is_doubtful:
                 self._drop(group.group_key, group)
@@ -271,7 +273,7 @@ class Presences:
         self._names.pop(group.name, None)
 
     async def send_event(self, queue: GroupQueue, event: Event) -> None:
-        """Tell a group of an event. Raises what prevents it."""
+        """Tell a group of an event. Raises whatever prevents that."""
         if not event.kind:
             logger.error("Skipped an invalid event in the presence of group %r: %r", queue.group.name, event.info)
             return
@@ -281,7 +283,7 @@ class Presences:
         await self._send(group.name, group.shard, group.group_key, message)
 
     def _info(self, group: str, stored: bytes) -> Any:
-        """Return info that was kept; None for what cannot be read, which is counted and logged."""
+        """Return stored info, decoded. Returns None for undecodable info, which is counted and logged."""
         if not stored:
             return None
         try:
@@ -294,14 +296,14 @@ class Presences:
             return None
 
     def due(self, key: bytes, user: bytes) -> None:
-        """Called by a timer, when a user's change is due."""
+        """Called by a timer when a user's change is due."""
         group = self._groups.get(key)
         loop = asyncio.get_running_loop()
         if group is not None and user in group.waiting and loop not in self._left:
             self._here(loop).queue(group).put(Operation(b"w", None, user))
 
     def ask(self, group: GroupPresence) -> None:
-        """Called by a timer, when events that others have claimed should be delivered."""
+        """Called by a timer when the claims of others on events should have been fulfilled."""
         loop = asyncio.get_running_loop()
         if loop not in self._left:
             self._here(loop).asked(group)
@@ -319,7 +321,7 @@ class Presences:
             raise ReferenceError("the event loop closes")
 
     def _weakly(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a method of this object that does not keep it alive, for timers and the like."""
+        """Return a method of this object that does not keep the object alive, for timers and other callbacks."""
         reference = weakref.ref(self)
 
         def call(*arguments: Any) -> Any:
@@ -340,7 +342,7 @@ class PresenceLoop:
         self._loop = loop
         self._presences = presences
         self._outboxes: dict[bytes, Outbox] = {}
-        #: Groups that are asked again later.
+        #: Groups that are to be queried again later.
         self._asking: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_closed = False
@@ -353,17 +355,17 @@ class PresenceLoop:
         return queue
 
     def asked(self, group: GroupPresence) -> None:
-        """Ask a group whether there is anything to deliver."""
+        """Query whether a group has anything to deliver."""
         self._asking.discard(group.group_key)
         self.queue(group).put(Operation(b"e"))
 
     def close(self) -> None:
-        """Deliver nothing any more, since the event loop closes: others take it over."""
+        """Stop delivering, because the event loop is closing: others take over."""
         self.is_closed = True
         for task in list(self._tasks):
             task.cancel()
 
-    # What the queues ask for.
+    # Used by the queues.
 
     @property
     def came_back_at(self) -> float:
@@ -412,7 +414,7 @@ class PresenceLoop:
         if outbox is None:
             outbox = self._outboxes[key] = Outbox(queue, self._presences.upkeep, self._presences.send_event)
             outbox.put(events)
-            # An empty context: this outlives the request that asks for it.
+            # An empty context: the task outlives the request that starts it.
             task = contextvars.Context().run(self._loop.create_task, self._run(key, outbox))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -423,7 +425,7 @@ class PresenceLoop:
         try:
             await outbox.run()
         except ReferenceError:
-            # The layer was collected, or the event loop closes.
+            # The layer has been collected, or the event loop is closing.
             return
         finally:
             if self._outboxes.get(key) is outbox:

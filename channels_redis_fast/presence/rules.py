@@ -1,4 +1,4 @@
-"""The option ``presence``: how long a lease lasts, what counts as gone, and whether groups are told."""
+"""The option ``presence``: how long a lease lasts, when a user counts as gone, and whether groups are told."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from .. import options
 
-#: What holds where the option does not say it: seconds, seconds, and whether there are events.
+#: Defaults of the option: seconds, seconds, and whether there are events.
 LEASE, GRACE, EVENTS = 30, 5, True
 
 
 class PresenceRules(NamedTuple):
     """
     ``lease``: seconds that a process' lease lasts. ``grace``: seconds for which a user stays present after the last
-    channel has gone. ``events``: whether groups are told who comes and who leaves.
+    channel has left. ``events``: whether groups are told who comes and who leaves.
     """
 
     lease: float
@@ -24,9 +24,9 @@ class PresenceRules(NamedTuple):
     @classmethod
     def of(cls, option: Any) -> PresenceRules | None:
         """
-        Return what the option says, None for a layer without presence.
+        Return the rules of the option's value, None for a layer without presence.
 
-        Raises ``TypeError`` or ``ValueError`` naming the part of it that is wrong.
+        Raises ``TypeError`` or ``ValueError`` naming the wrong part of the option.
         """
         if option is None:
             return None
@@ -41,7 +41,7 @@ class PresenceRules(NamedTuple):
         if lease is None:
             raise TypeError("Option 'presence['lease']' must be a number of seconds, not None.")
         given = option.get("grace", GRACE)
-        # None at all is a number of seconds too.
+        # Zero is a valid number of seconds too.
         grace = 0.0 if given == 0 and not isinstance(given, bool) else options.duration("presence['grace']", given)
         if grace >= 2**31:
             raise ValueError(f"Option 'presence['grace']' must be less than 2**31 seconds; it is {grace}.")
@@ -50,9 +50,9 @@ class PresenceRules(NamedTuple):
 
 def one_lease(lease: float | None, rules: PresenceRules | None, is_said: bool) -> float | None:
     """
-    Return the duration of a layer's leases, by the option ``lease`` or the ``lease`` in ``presence``.
+    Return the duration of a layer's leases, from the option ``lease`` or from ``lease`` in ``presence``.
 
-    ``is_said``: whether ``presence`` says one itself. Raises ``ValueError`` where both do, and differ.
+    ``is_said``: whether ``presence`` specifies one itself. Raises ``ValueError`` if both do and they differ.
     """
     if rules is None:
         return lease

@@ -1,29 +1,30 @@
 """
-What Lua does to the presence of a group: all changes of one call, and the events that follow. Text only, no I/O.
+The Lua script of a group's presence: all changes of one call, and the events that follow. Text only, no I/O.
 
-KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of these data, ``since`` when,
-``server``, its run id, ``fresh`` where nothing was there before, and ``doubt``, until when events may be known
-already; ``of OWNER`` for each process that has a part in it, and the last epoch in which it said so; ``last``, the
-number of the last event, and ``told``, of the last that was delivered; ``claim``, who delivers those in between, and
-until when (``PROCESS/LOOP MILLISECONDS``).
-Fields of the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` the number of its channels; ``wUSER`` what the
-user's change waits for (``l``: to leave, ``j``: to be announced), until when, and which process sees to it;
-``xCHANNEL`` that the channel was ended by another process than its own, when, and whose it was; ``eNUMBER`` an event
-that is to be delivered.
+KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of this data; ``since``, the
+start of the epoch; ``server``, its run id; ``fresh``, set if there was no data before; ``doubt``, until when events may
+be known already; ``of OWNER`` for each process that has a part in the group, with the last epoch in which it confirmed
+that; ``last``, the number of the last event; ``told``, the number of the last delivered event; ``claim``, who delivers
+the events in between, and until when (``PROCESS/LOOP MILLISECONDS``).
+Fields of the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` is the number of the user's channels; ``wUSER`` is
+what the user's change waits for (``l``: to leave, ``j``: to be announced), until when, and which process takes care of
+it; ``xCHANNEL`` says that another process than its own ended the channel, when, and whose it was; ``eNUMBER`` is an
+event that is to be delivered.
 
-Rules they keep:
+Rules kept here:
 
-- A user is present from the first channel until the last one is gone and the grace time is over; each time that begins
-  or ends there is one event, with the next number. Events are delivered in their order, by one claimant at a time. A
-  claim ends when all is delivered, when its time is over, or with its process. On Pub/Sub an event is published by the
-  script itself, unless it is in doubt, or others are to be delivered before it.
-- What is done twice is the same as done once, and says the same: a call is repeated when its answer was lost.
-- An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another one is
-  told so, and nothing is done: it has to restore its part first. What is told then may have been told before, and says
-  that it is in doubt.
+- A user is present from the first channel until the last one has left and the grace time is over. Each time this begins
+  or ends there is one event, with the next number. Events are delivered in order, by one claimant at a time. A claim
+  ends when everything is delivered, when its time is over, or with its process. On Pub/Sub the script itself publishes
+  an event, unless it is in doubt, or others have to be delivered before it.
+- Doing something twice has the same effect and the same result as doing it once: a call is repeated if its answer was
+  lost.
+- An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another epoch is
+  told so, and nothing is done: it has to restore its part first. Events that follow may have been told before, and are
+  marked as in doubt.
 - Only processes that are named as gone lose their part.
-- A server that took another's place may lack the last changes, departures among them. So nobody is told who is there
-  by what a process has not confirmed since; and what is said again of somebody is in doubt.
+- A server that took another's place may lack the last changes, including departures. So nobody is told that a user is
+  present because of something that a process has not confirmed since; and repeated events are in doubt.
 """
 
 from __future__ import annotations
@@ -31,57 +32,57 @@ from __future__ import annotations
 from ..connection.script import Script
 from .events import FIELD
 
-#: Milliseconds that a claimant has to deliver events; it gets as many again with each that it has delivered.
+#: Milliseconds that a claimant has for delivering events. It gets the same again with each delivery.
 CLAIM = 10_000
 
-#: Seconds for which the data of a group are kept that has users, and one that has none. Processes renew the first.
+#: Seconds for which the data of a group with users is kept, and of a group without. Processes renew the former.
 KEPT, KEPT_EMPTY = 86_400, 600
 
-#: Milliseconds after which it is late to restore data that were lost: for about so long nobody is said to have left.
+#: Milliseconds after which restoring lost data is late: for about this long nobody is announced as having left.
 LATE = 6_000
 
-#: Milliseconds for which the events of an epoch that follows another may be known to who has heard those of that one.
+#: Milliseconds for which receivers of an epoch's events may already know events of the epoch that follows it.
 DOUBT = 30_000
 
 #: Seconds for which it is remembered that another process has ended a channel.
 ENDED_KEPT = 86_400
 
-#: What stands before an owner that is only gone if it has not confirmed its part.
+#: Prefix of an owner that is gone only if it has not confirmed its part.
 UNLESS_CONFIRMED = b"?"
 
-#: Events that one reply gives at most.
+#: Maximum number of events in one reply.
 MAX_EVENTS = 1_000
 
-#: ARGV: the process as owner; who it is as a claimant; a new epoch, should there be none; the epoch that the caller
-#: knows, empty for none; what it does about another one: empty for nothing, ``q`` to restore quietly, ``l`` to
-#: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or
-#: empty); the grace time and the time for which an announcement is put off, in milliseconds; the name of the group;
-#: owners that are gone, each behind a space, and behind a question mark those that are if they have not confirmed their
-#: part in this epoch; the server's run id, empty where it is not known; the Redis channel on which the group is told
-#: by the script itself, empty for none. Then four for each operation:
+#: ARGV: the process as owner; its name as claimant; a new epoch, in case there is none; the epoch that the caller
+#: knows, empty for none; what it does about a different epoch: empty for nothing, ``q`` to restore quietly, ``l`` to
+#: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or empty);
+#: the grace time and the delay of announcements, in milliseconds; the name of the group; owners that are gone, each
+#: after a space (one with a question mark is gone only if it has not confirmed its part in this epoch); the server's
+#: run id, empty if unknown; the Redis channel on which the script itself tells the group, empty for none. Then four for
+#: each operation:
 #:
-#: - ``j`` channel user info: a channel joins. ``r``: the same, if it was not ended by another process meanwhile.
+#: - ``j`` channel user info: a channel joins. ``r``: the same, unless another process has ended it meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
 #: - ``u`` user: all channels of a user leave, without grace.
-#: - ``w`` user: the time is over for which a user's change was to wait.
-#: - ``L`` user info milliseconds: a user is leaving, and has so much time left. ``J`` user info milliseconds: one who
-#:   is there is to be announced after that time.
-#: - ``z``: what this process has under names that it had before leaves, but for what was restored in this call.
-#: - ``s``: what owners that are gone have left is taken care of.
-#: - ``a`` number epoch: events are delivered up to that one.
-#: - ``c`` user info: the group is told whether the user is there, since events may have been lost; 2 where that is not
-#:   certain yet, and is to be asked again.
-#: - ``e``: nothing, but that the data are kept.
+#: - ``w`` user: the time for which a user's change had to wait is over.
+#: - ``L`` user info milliseconds: a user is leaving, and has this much time left. ``J`` user info milliseconds: a user
+#:   who is present is to be announced after that time.
+#: - ``z``: what this process has under its earlier names leaves, except what was restored in this call.
+#: - ``s``: what owners that are gone have left is cleaned up.
+#: - ``a`` number epoch: events up to that number are delivered.
+#: - ``c`` user info: the group is told whether the user is present, since events may have been lost; 2 if that is not
+#:   certain yet and has to be asked again.
+#: - ``e``: nothing, except that the data is kept.
 #:
-#: Returns the epoch alone where it is not the one that the caller knows. Else: the epoch; by operation whether there
-#: was something to do; users whose change waits for this process to see to it: four each, the user, ``l`` or ``j``,
-#: the milliseconds, the info; owners that have a part in the group, to a caller that knew no epoch; the number of the
-#: first event that this process is to deliver, 0 for none, or below that the milliseconds until the claim of another
-#: ends; and the events: ``j`` or ``l``, in capitals where it may be known already, the length of the user, a space, the
-#: user, the info.
+#: Returns only the epoch if it is not the one that the caller knows. Otherwise: the epoch; by operation, whether there
+#: was something to do; the users whose change waits for this process to take care of it, four entries each: the user,
+#: ``l`` or ``j``, the milliseconds, the info; the owners that have a part in the group, for a caller that knew no
+#: epoch; the number of the first event that this process is to deliver, 0 for none, or if negative the milliseconds
+#: until another's claim ends; and the events: ``j`` or ``l`` (upper case if it may be known already), the length of the
+#: user, a space, the user, the info.
 #:
-#: The usual join is written out: the functions that the rest needs are made only for that, since it takes the server
-#: longer to make them than to have a user join.
+#: The usual join is inlined: the functions for everything else are only created when needed, since creating them takes
+#: the server longer than a join.
 CHANGE = Script(
     """
 local call = redis.call

@@ -1,18 +1,20 @@
 """
-What one event loop of a process looks after for all of them: lost data, processes that are gone, things left undone.
+Work that one event loop of a process does for all of its loops: lost data, processes that are gone, changes left
+undone.
 
-Knows the records of the groups and what their queues take; not what callers ask for, nor how an event is delivered.
+Knows the records of the groups and the operations of their queues. Does not know what callers ask for or how events are
+delivered.
 
 Rules kept here:
 
-- What a process has left is taken care of when its lease is overdue, and was overdue when the leases were read after
-  the group had shown the process' name there. A process that goes on after a lapse has another name: so what it does
-  from then on is safe from whoever took it for gone.
-- A process that lives restores its part soon after a server has lost something. What it has not confirmed long after
-  that is what it does not know any more: the server has lost that it has left.
-- Where a server may have lost data, this process' part is restored without events; with events where the process
-  itself stood still so long that others may have said that it is gone.
-- What was left undone is done later, by whichever event loop looks after the rest then.
+- What a process has left is cleaned up only if its lease was overdue in a reading that was requested after the group
+  had shown the process' name. A process that resumes after a lapse has another name, so its changes from then on are
+  safe from processes that considered it gone.
+- A live process restores its part soon after a server has lost something. What it has not confirmed long after that is
+  something that it no longer has: the server has lost its departure.
+- If a server may have lost data, this process' part is restored without events; with events if the process itself stood
+  still for so long that others may have announced that it is gone.
+- What was left undone is done later, by the event loop that does the upkeep then.
 """
 
 from __future__ import annotations
@@ -38,16 +40,17 @@ from .scripts import KEPT, UNLESS_CONFIRMED
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds between two looks at everything at most, and after which something is late that a timer was to do.
+#: Maximum seconds between checks of everything; and seconds after which something that a timer should have done is
+#: late.
 LOOK, LATE = 5.0, 1.0
 
-#: Seconds between two looks of which the second is asked for during the first.
+#: Seconds until a check that was requested during another one.
 SOON = 0.01
 
-#: Groups that are asked for with one write.
+#: How many groups are queried in one write.
 MAX_AT_ONCE = 500
 
-#: Renewals of a group's data before they expire.
+#: How often a group's data is renewed before it expires.
 RENEWALS = 4
 
 
@@ -60,58 +63,58 @@ class Records(Protocol):
         """Return the groups in which this process has a part."""
 
     def group(self, name: str, shard: int, key: bytes) -> GroupPresence:
-        """Return the presence of a group: its record, or a new one that nothing keeps."""
+        """Return the presence of a group: its record, or a new one that is not kept."""
 
     def members(self) -> Iterable[tuple[int, bytes]]:
         """Return shards and keys of groups that have channels of this process."""
 
     def queue(self, group: GroupPresence) -> GroupQueue:
-        """Return the queue of a group in the running event loop. ``ReferenceError`` if that closes."""
+        """Return the queue of a group in the running event loop. Raises ``ReferenceError`` if the loop is closing."""
 
     def way_to(self, group: GroupPresence) -> Any:
-        """Return what leads to the server of a group. ``ReferenceError`` if the running event loop closes."""
+        """Return the way to a group's server. Raises ``ReferenceError`` if the running event loop is closing."""
 
     def is_closing(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return whether nothing is begun in an event loop any more."""
+        """Return whether nothing may be started in an event loop any more."""
 
     def let_go_if_unused(self, group: GroupPresence) -> None:
-        """Drop the record of a group that has nothing in it, and no queue."""
+        """Drop the record of a group that contains nothing and has no queue."""
 
 
 class Upkeep:
-    """What is looked after for all groups of a layer and process."""
+    """The upkeep of all groups of a layer in a process."""
 
     def __init__(self, records: Records) -> None:
         self.leases = records.leases
-        #: By which what this process is called in entries differs after each lapse and each loss.
+        #: Part of the name of this process in entries, which makes it a new one after each lapse and each loss.
         self.generation = 0
         self._records = records
-        #: By shard, or on a cluster by slot: who the server was, and when (monotonic) it was found to be another.
+        #: By shard, or on a cluster by slot: the server's identity, and when (monotonic) it was found to have changed.
         self._servers: dict[int, tuple[tuple[bytes, bytes], float]] = {}
-        #: The event loop that looks after everything, and its timer.
+        #: The event loop that does the upkeep, and its timer.
         self._looker: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_looking = self._is_to_look_again = False
-        #: When (monotonic) this process was last seen to run, and when it had stood still.
+        #: When (monotonic) this process was last seen to run, and when it was found to have stood still.
         self._looked_at = float("inf")
         self._stood_still_at = float("-inf")
-        #: When (monotonic) a connection that was lost was there again.
+        #: When (monotonic) a lost connection was last restored.
         self.came_back_at = float("-inf")
-        #: Processes that are gone and whose parts were taken care of, with the deadlines of their leases; and groups
-        #: where that is done once more, and when (monotonic).
+        #: Processes that are gone and whose parts were cleaned up, with the deadlines of their leases; and groups that
+        #: are to be cleaned up once more, with the time (monotonic) for that.
         self._swept: dict[str, float] = {}
         self._sweep_again: dict[bytes, float] = {}
 
-    # Which event loop looks.
+    # Choosing the event loop.
 
     def watch(self) -> None:
-        """Have the running event loop look after everything, if no other does."""
+        """Do the upkeep in the running event loop, unless another loop does."""
         looker = self._looker
         if looker is None or not looker.is_running():
             self.look_from_here()
 
     def leave(self, loop: asyncio.AbstractEventLoop, others: Iterable[asyncio.AbstractEventLoop]) -> None:
-        """Called in an event loop that is about to close; one of the others looks from then on."""
+        """Called in an event loop that is about to close. Another loop takes over the upkeep."""
         if self._looker is not loop:
             return
         self._stop_looking()
@@ -123,27 +126,27 @@ class Upkeep:
             break
 
     def came_back(self) -> None:
-        """Called when a connection that was lost is there again, in its event loop."""
+        """Called when a lost connection is restored, in its event loop."""
         self.came_back_at = time.monotonic()
         loop = asyncio.get_running_loop()
         if loop is self._looker and self._records.records():
-            # When what is known of the server is there.
+            # Not before the server's identity is known.
             loop.call_soon(self._weakly(Upkeep._look_soon))
 
-    # What processes that are gone have left.
+    # Cleaning up after processes that are gone.
 
     async def sweep(self, groups: Iterable[GroupPresence]) -> None:
-        """Take care of what processes that are gone have left in groups. Raises redis-py's errors."""
+        """Clean up what processes that are gone have left in groups. Raises redis-py's errors."""
         await self._sweep([(group.group_key, group.shard, group.name) for group in groups])
 
     async def _sweep(self, places: Sequence[tuple[bytes, int, str]]) -> set[bytes]:
-        """``sweep``, for groups by key, shard and name, empty where it is not known; return those that had any."""
+        """``sweep``, for groups by key, shard and name (empty if unknown). Return the groups that needed it."""
         found: list[tuple[GroupPresence, list[bytes], set[bytes]]] = []
         for start in range(0, len(places), MAX_AT_ONCE):
             found += await self._owners_of(places[start : start + MAX_AT_ONCE])
         if not found:
             return set()
-        # Asked for after the owners were read.
+        # Requested after the owners were read.
         deadlines = (await self.leases.read(0)).deadlines
         loop = asyncio.get_running_loop()
         swept: set[bytes] = set()
@@ -167,8 +170,8 @@ class Upkeep:
         self, places: Sequence[tuple[bytes, int, str]]
     ) -> list[tuple[GroupPresence, list[bytes], set[bytes]]]:
         """
-        Return those groups in which processes have a part that seem to be gone, who has a part in them, and who of
-        these has not confirmed it for too long.
+        Return the groups in which a process that seems to be gone has a part, each with all owners, and those of them
+        that have not confirmed their part for too long.
         """
         deadlines = (await self.leases.read()).deadlines
         groups = [self._records.group(name, shard, key) for key, shard, name in places]
@@ -197,10 +200,10 @@ class Upkeep:
         process = process_of(owner)
         return process in deadlines and process != self.leases.process
 
-    # Looking after everything.
+    # Regular checks.
 
     def look_from_here(self) -> None:
-        """Have the running event loop look after everything, if no other does."""
+        """Do the upkeep in the running event loop, unless another loop does."""
         loop = asyncio.get_running_loop()
         if not self._records.is_closing(loop) and (self._looker is None or not self._looker.is_running()):
             self._stop_looking()
@@ -233,7 +236,7 @@ class Upkeep:
             run_alone(loop, self._look)
 
     def look_at_once(self) -> None:
-        """Called in any event loop when there is something to be seen."""
+        """Called in any event loop when there is something to check."""
         looker = self._looker
         if looker is not None:
             with contextlib.suppress(RuntimeError):
@@ -247,7 +250,7 @@ class Upkeep:
             self._see_to_groups(now)
             await self._see_to_processes()
         except ReferenceError:
-            # The layer was collected, or the event loop closes.
+            # The layer has been collected, or the event loop is closing.
             if self._looker is loop:
                 self._looker = None
         except RedisError as error:
@@ -261,17 +264,17 @@ class Upkeep:
                 self._look_later(SOON if is_again else None)
 
     def _was_awake(self, now: float) -> None:
-        """Take note of how long this process, or its event loop, stood still, if it did."""
+        """Record it if this process, or its event loop, stood still for long."""
         if now - self._looked_at > self.leases.duration:
             self._stood_still_at = now
         self._looked_at = now
 
     def way_back(self, group: GroupPresence) -> bytes:
         """
-        Return how lost data are restored: with events if others may have taken this process for gone since the group
-        has last answered it.
+        Return how lost data is restored: with events if others may have considered this process gone since the group
+        last answered it.
 
-        What this process has under its name from now on is restored; what is left under another is a thing of the past.
+        What this process enters under its new name from now on is restored; entries under an older name are obsolete.
         """
         now = time.monotonic()
         self._was_awake(now)
@@ -286,7 +289,7 @@ class Upkeep:
             identity: ServerIdentity = way.identity
             is_same = _is_same(identity, group.server)
             if is_same or not group.epoch:
-                # While no server is there, nobody knows what the next one lacks.
+                # While no server is available, nobody knows what the next one lacks.
                 group.prune(now)
             if group.is_empty and not group.is_doubtful:
                 records.let_go_if_unused(group)
@@ -304,7 +307,7 @@ class Upkeep:
             if group.is_doubtful or group.renewed < now - KEPT / RENEWALS:
                 records.queue(group).put(Operation(b"e"))
         for way in unreached.values():
-            # Once it is connected, it is known who the server is.
+            # Once it is connected, the server's identity is known.
             way.call((b"PING",), repeatable=True).add_done_callback(ignore)
 
     async def _see_to_processes(self) -> None:
@@ -322,37 +325,37 @@ class Upkeep:
         swept = await self._sweep(places)
         self._swept = dict(deadlines)
         for key in due:
-            # Meanwhile a server may have taken another's place.
+            # A server may have taken another's place meanwhile.
             if self._sweep_again.get(key, now) <= now:
                 self._sweep_again.pop(key, None)
         if news:
-            # What a process had written before it went may come later than the first look.
+            # What a process had written before it went may arrive after the first sweep.
             for key in swept:
                 self._sweep_later(key, now + self.leases.duration)
 
     def lapsed(self, lapse: Lapse) -> None:
-        """Called in an event loop when this process' lease had run out: what it has a part in may be gone."""
+        """Called in an event loop when this process' lease had run out: its part in groups may be gone."""
         self.generation += 1
         records = self._records
         for group in self._records.records():
             if not group.is_empty:
                 records.queue(group).restore()
 
-    # A server that took another's place.
+    # Servers that took another's place.
 
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         """
-        Return for how many milliseconds announcements are put off.
+        Return for how many milliseconds announcements are delayed.
 
-        A server that took another's place may lack users who are present: these are not to be announced again, and
-        processes are given time to restore them.
+        A server that took another's place may lack users who are present. They should not be announced again, so
+        processes get time to restore them.
         """
         if not server.run_id:
             return 0
         who, now = (server.run_id, server.replication_id), time.monotonic()
         known = self._servers.get(group.place)
         if known is None:
-            # Who it was before is not known; that it was away is.
+            # The previous identity is not known, but it is known that the server was away.
             known = self._servers[group.place] = (who, self.came_back_at)
         elif known[0] != who:
             known = self._servers[group.place] = (who, now)
@@ -360,7 +363,7 @@ class Upkeep:
         return int(1000 * left) if left > 0 else 0
 
     def pause(self, group: GroupPresence) -> float:
-        """Return for how many seconds a group is told nothing, since its members may have to join it again first."""
+        """Return for how many seconds a group is told nothing, since its members may have to rejoin it first."""
         known = self._servers.get(group.place)
         changed_at = self.came_back_at if known is None else max(known[1], self.came_back_at)
         return self._settling(changed_at, time.monotonic())
@@ -374,19 +377,19 @@ class Upkeep:
 
     @property
     def silence(self) -> float:
-        """Seconds after which a process that lives has restored its part, if it has one."""
+        """Seconds after which every live process has restored its part, if it has one."""
         return 2 * self.leases.duration + self.settling_time
 
     @property
     def settling_time(self) -> float:
-        """Seconds that processes are given to restore their parts."""
+        """Seconds that processes have for restoring their parts."""
         return min(LOOK, self.leases.interval) + LATE
 
     def _settling(self, changed_at: float, now: float) -> float:
         return changed_at + self.settling_time - now
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
-        """Called when a group was new to this process."""
+        """Called when a group is new to this process."""
         deadlines = self.leases.look().deadlines
         if any(self._is_gone(owner, deadlines) for owner in owners):
             run_alone(asyncio.get_running_loop(), lambda: self._sweep_quietly(group))
@@ -398,7 +401,7 @@ class Upkeep:
             logger.debug("Presence in group %r could not be looked after: %s", group.name, error)
 
     def _weakly(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a method of this object that does not keep it alive, for timers and the like."""
+        """Return a method of this object that does not keep the object alive, for timers and other callbacks."""
         reference = weakref.ref(self)
 
         def call(*arguments: Any) -> Any:

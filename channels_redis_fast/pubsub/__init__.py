@@ -11,11 +11,11 @@ from .layer import RedisPubSubChannelLayer, RedisPubSubLoopLayer
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
 
-# Where they are imported from, which is also what their repr names, as in channels_redis.
+# Where users import them from, and so what their repr names, as in channels_redis.
 RedisPubSubChannelLayer.__module__ = RedisPubSubLoopLayer.__module__ = __name__
 
 
 if not TYPE_CHECKING:
-    # Hidden from type checkers, to which it would say that every name exists.
+    # Hidden from type checkers, which would conclude that every name exists.
     def __getattr__(name: str) -> Any:
         raise AttributeError(upstream.absent_from("pubsub", __name__, name))

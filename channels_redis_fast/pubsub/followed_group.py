@@ -1,7 +1,7 @@
 """
-A group with a history as one event loop sees it: its place in the stream, and the messages that are held. No I/O.
+A group with a history, as one event loop sees it: its position in the stream and the messages that are held. No I/O.
 
-Knows messages by their positions; ``recovery`` decides what happens to them, and when.
+Knows messages by their positions. ``recovery`` decides what happens to them, and when.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from ..history.positions import ENTRY, NO_EPOCH, epoch_in, epoch_of, same_epoch,
 from ..hot import StoredMessage
 from ..messages.codec import Message
 
-#: Bytes of payloads that are held for all groups of an event loop, or of messages for one channel.
+#: Limit of held payloads in bytes: for all groups of an event loop, and for the messages held for one channel.
 MAX_HELD_BYTES = 10_000_000
 
 
 class GroupSubscriber(Protocol):
-    """What subscribes to a group."""
+    """Subscribes to groups."""
 
     def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
-        """Want a name. Returns None if that is acknowledged, else the future of it."""
+        """Request a subscription. Returns None if it is already acknowledged, else a future of the acknowledgement."""
 
     def server_of(self, name: bytes) -> ServerIdentity:
-        """Return who the server is that has a name, as far as it is known."""
+        """Return the identity of the server at which a name is subscribed, as far as it is known."""
 
     def renew(self, name: bytes) -> None:
-        """Open the connection anew on which a name is subscribed."""
+        """Reopen the connection on which a name is subscribed."""
 
 
 class ReadRange(NamedTuple):
-    """The part of a stream that was read: behind one position, up to another."""
+    """The part of a stream that was read: after one position, up to and including another."""
 
     after: str
     to: str
 
     def covers(self, position: str) -> bool:
-        """Return whether a message that was published was in it."""
+        """Return whether a published message was in the range."""
         return same_epoch(position, self.to) and self.after[ENTRY] < position[ENTRY] <= self.to[ENTRY]
 
     def is_passed(self, position: str) -> bool:
-        """Return whether none that is published after this position can be in it."""
+        """Return whether nothing published after this position can be in the range."""
         return same_epoch(position, self.to) and position[ENTRY] > self.to[ENTRY]
 
 
 class Held(NamedTuple):
-    """A message that is held, with those without a position that came before it."""
+    """A held message, together with the messages without a position that came before it."""
 
     position: str
     message: Message
@@ -59,7 +59,7 @@ class Held(NamedTuple):
 
 
 class FollowedGroup:
-    """A group with a history that has members here."""
+    """A group with a history that has members in this event loop."""
 
     __slots__ = (
         "again",
@@ -86,43 +86,43 @@ class FollowedGroup:
     ) -> None:
         self.name = name
         self.stream = stream
-        #: What leads to its server, for commands and for the subscription.
+        #: The way to its server, for commands and for the subscription.
         self.way = way
         self.subscriber = subscriber
-        #: Done when the newest position was read, as well as that can be.
+        #: Done when the newest position has been read, or reading it has failed.
         self.started = started
-        #: That of the last message that the members have got, or could have missed nothing of.
+        #: Position of the last message up to which the members have missed nothing.
         self.position: str | None = None
         self.is_subscribed = False
-        #: That of the server where it is subscribed.
+        #: Epoch of the server at which it is subscribed.
         self.epoch = NO_EPOCH
-        #: Whether it is being read, whether it has to be once more, and whether nothing is missing so far.
+        #: Whether its stream is being read, whether it has to be read again, and whether nothing is missing so far.
         self.is_recovering = self.again = False
         self.is_whole = True
         self.overflows = 0
-        #: What is held, and behind it what has no position and came last.
+        #: Held messages with a position, and the messages without one that came after all of these.
         self.held: deque[Held] = deque()
         self.unplaced: list[Message] = []
         self.held_bytes = 0
-        #: What was read last, as long as it may still come from the subscription.
+        #: The range that was read last, while its messages may still arrive on the subscription.
         self.read: ReadRange | None = None
-        #: By channel, what was read for it alone.
+        #: By channel: the range that was read for this channel alone.
         self.resumed: dict[str, ReadRange] = {}
 
     def subscribed(self) -> None:
-        """Called when it is subscribed (again)."""
+        """Called when the group is subscribed (again)."""
         self.is_subscribed = True
         self.epoch = epoch_of(self.subscriber.server_of(self.name.encode()))
 
     def is_proven(self, history: History) -> bool:
-        """Return whether a history is complete, and that of the server that it is subscribed to."""
+        """Return whether a history is complete and comes from the server at which the group is subscribed."""
         return history.complete and epoch_in(history.position) == self.epoch
 
     def renew(self) -> None:
         """
-        Have it subscribed anew where its server has become another primary since, as commands to it have noticed.
+        Subscribe again if the server has since become a different primary, as commands to it have noticed.
 
-        What has been published meanwhile, by whom it followed, comes from the stream then.
+        What the server that it followed has published meanwhile is then read from the stream.
         """
         name = self.name.encode()
         listened_to, asked = self.subscriber.server_of(name), self.way.identity
@@ -130,46 +130,46 @@ class FollowedGroup:
             self.subscriber.renew(name)
 
     def sent_at(self, position: str) -> float:
-        """Return when a message was sent, on the monotonic clock, to a millisecond; 0.0 if that is not known."""
+        """Return when a message was sent, on the monotonic clock, to the millisecond; 0.0 if that is unknown."""
         stamp = unix_time(position)
         sent_at: float = self.way.clock.began(stamp)
         if sent_at:
             return sent_at
-        # Perhaps there is no socket for commands. This one was asked when it was opened.
+        # There may be no socket for commands. The subscribing socket asked for the clock when it was opened.
         clock = self.subscriber.server_of(self.name.encode()).clock
         return 0.0 if clock is None else stamp - clock
 
     def is_behind(self, position: str) -> bool:
-        """Return whether a message is a newer one than the last, and no older one that somebody has forwarded."""
+        """Return whether a message is newer than the last one, rather than an older one that somebody has forwarded."""
         last = self.position
         if last is None or position[ENTRY] > last[ENTRY]:
             return True
-        # Another server may have another clock.
+        # Another server may have a different clock.
         return epoch_in(position) == self.epoch != epoch_in(last)
 
 
 class HeldChannel:
-    """The messages of a group that one channel does not get yet, since its history is being read."""
+    """Messages of a group that are withheld from one channel while its history is being read."""
 
     def __init__(self) -> None:
         self.users = 0
         self.messages: deque[tuple[str | None, StoredMessage]] = deque()
         self.bytes = 0
-        #: What was read, if it was.
+        #: What was read, if anything.
         self.range: ReadRange | None = None
         self.read: set[str] = set()
 
     def was_read(self, after: str, history: History) -> None:
-        """Called with what is not to come again: what is behind a position."""
+        """Called with the history after a position: its messages must not be delivered again."""
         read = ReadRange(after, history.position)
         if self.range is not None:
-            # By two who resume at the same time.
+            # Two callers resume at the same time.
             read = ReadRange(min(after, self.range.after), max(read.to, self.range.to))
         self.range = read
         self.read.update(message[FIELD] for message in history.messages)
 
     def put(self, position: str | None, message: Message, capacity: int) -> int:
-        """Hold one more message; return how many gave way, the oldest first."""
+        """Hold one more message. Returns how many were dropped for it, the oldest first."""
         stored = StoredMessage(message, math.inf, False)
         self.messages.append((position, stored))
         self.bytes += stored.size
@@ -180,6 +180,6 @@ class HeldChannel:
         return count
 
     def clear(self) -> None:
-        """Throw away what is held."""
+        """Discard all held messages."""
         self.messages.clear()
         self.bytes = 0

@@ -1,10 +1,10 @@
 """
-The Pub/Sub layer: the semantics of send, receive, groups and flush on Redis Pub/Sub. Thin; it opens no socket, and
-lays out no bytes.
+The Pub/Sub layer: the semantics of send, receive, groups and flush on Redis Pub/Sub. A thin module: it opens no socket
+and defines no wire format.
 
-One message, from send to receive: ``send`` has the codec make a payload, picks the shard, and passes both to its
-``publisher``, whose batch leaves with the tick's one write. In each subscribed process, the ``subscriber`` passes it
-from the socket to ``loop``, which decodes it and puts it into the channel's mailbox, where ``receive`` waits.
+The path of a message: ``send`` has the codec make a payload, picks the shard, and passes both to its ``publisher``,
+whose batch leaves in the tick's single write. In each subscribed process, the ``subscriber`` passes the payload from
+the socket to ``loop``, which decodes it and puts it into the channel's mailbox, where ``receive`` waits.
 
 Rules and names are those of ``channels_redis.pubsub`` 4.3 and of the Channels layer specification
 (https://channels.readthedocs.io/en/stable/channel_layer_spec.html).
@@ -55,7 +55,7 @@ logger = logging.getLogger("channels_redis_fast")
 
 T = TypeVar("T")
 
-#: Messages that may wait for a consumer where no option says otherwise: a bound for memory, not for traffic.
+#: How many messages may wait for a consumer if no option says otherwise. It bounds memory, not traffic.
 DEFAULT_CAPACITY = 10_000
 
 
@@ -64,19 +64,19 @@ class RedisPubSubChannelLayer(RedisLayer):
     """
     A channel layer on Redis Pub/Sub, wire-compatible with ``channels_redis.pubsub.RedisPubSubChannelLayer`` 4.3.
 
-    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; more than one are shards.
-    ``prefix``: str in front of the Redis channels of groups and new channels. ``on_disconnect``, ``on_reconnect``:
-    types of the messages that the channels of this process get when a subscribing connection is lost, and when all
-    subscriptions are acknowledged again: on a cluster only the channels that are cut off themselves or through a
-    group, on shards all of them. ``symmetric_encryption_keys``: list of str or bytes.
-    ``serializer_format``: a name in ``serializers.registry``.
+    ``hosts``: list of URIs, ``(host, port)`` pairs or dicts of redis-py keywords; several hosts are shards. ``prefix``:
+    str that begins the Redis channels of groups and the names of new channels. ``on_disconnect``, ``on_reconnect``:
+    types of the messages that channels of this process get when a subscribing connection is lost, and when all
+    subscriptions are acknowledged again. On a cluster only affected channels get them (cut off themselves or through a
+    group), on shards all channels do. ``symmetric_encryption_keys``: list of str or bytes. ``serializer_format``: a
+    name in ``serializers.registry``.
     Messages that wait in this process for a consumer are bounded by ``capacity`` and ``channel_capacity`` (a number;
     the oldest are dropped) and by ``expiry`` (seconds; None: no limit).
     ``sync_hub`` and ``sync_timeout``: as on the core layer. ``sharded``: whether to use sharded Pub/Sub (SPUBLISH and
-    SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, and so channels_redis, does not reach sharded Pub/Sub, nor the
-    other way round. By default only clusters use it, and they always do. ``history``, ``on_drain``: as on the core
-    layer. ``lease``: seconds that the lease of each process lasts, which tells live processes from dead ones; None for
-    no leases. ``presence``: as on the core layer.
+    SSUBSCRIBE, Redis 7.0 or newer). Plain Pub/Sub, which channels_redis uses, and sharded Pub/Sub do not reach each
+    other's subscribers. By default only clusters use sharded Pub/Sub, and they always do. ``history``, ``on_drain``: as
+    on the core layer. ``lease``: duration in seconds of each process' lease, which tells live processes from dead ones;
+    None for no leases. ``presence``: as on the core layer.
 
     Raises ``TypeError`` or ``ValueError`` naming the wrong option.
     """
@@ -88,7 +88,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     without_effect = ("group_expiry", "random_prefix_length")
     choose_codec = staticmethod(choose_payload)
 
-    #: Seconds that a channel, its groups and its mailbox outlive a cancelled receive.
+    #: Seconds for which a channel, its groups and its mailbox are kept after a cancelled receive.
     grace = 10.0
 
     def __init__(
@@ -149,9 +149,9 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def send(self, channel: str, message: Message) -> None:
         """
-        Send a message to a channel. A process that is not subscribed at this moment misses it.
+        Send a message to a channel. A process that is not subscribed at that moment misses it.
 
-        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None.
+        A message is a dict or, as in channels_redis, anything else that the serializer accepts, except None.
 
         Raises the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the
         host.
@@ -167,12 +167,12 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def send_many(self, messages: Iterable[tuple[str, Message]]) -> None:
         """
-        Send ``(channel, message)`` pairs, in order and all at once: what a batch can hold leaves in one for each shard.
+        Send ``(channel, message)`` pairs in order and at once. As many as fit leave in one batch for each shard.
 
-        What ``send`` would refuse without asking a server is refused before anything is sent. Then each message is
-        sent whether or not the others succeed, and the first error, in their order, is raised.
+        What ``send`` would refuse without asking a server is refused before anything is sent. After that each message
+        is sent regardless of the others, and the first error, in the order of the messages, is raised.
         """
-        # In the caller's loop, whichever way the call takes: an iterator is the caller's code.
+        # Consumed in the caller's loop even if the call goes through the hub: an iterator is the caller's code.
         await self._send_many(list(messages))
 
     @routed
@@ -195,13 +195,13 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def receive(self, channel: str) -> Message:
         """
-        Wait for the next message of a channel and return it. Of several receivers the first gets it.
+        Wait for the next message of a channel and return it. With several receivers, the one that came first gets it.
 
-        The first receive on a channel that was not made by ``new_channel`` here subscribes to it. A channel whose
-        receive was cancelled goes on listening for ``grace`` seconds.
+        The first receive on a channel that ``new_channel`` did not create here subscribes to it. A channel whose
+        receive was cancelled keeps listening for ``grace`` seconds.
 
-        Raises ``redis.exceptions.ConnectionError`` naming the host if it cannot subscribe; later outages are
-        waited out.
+        Raises ``redis.exceptions.ConnectionError`` naming the host if it cannot subscribe; it waits through later
+        outages.
         """
         state = self._loops[get_running_loop()]
         if state.abandoned:
@@ -223,12 +223,12 @@ class RedisPubSubChannelLayer(RedisLayer):
         return coming.take()
 
     def _reader(self, channel: str) -> Reader:
-        """Return what stands for ``receive`` on a channel."""
+        """Return a reader that replaces ``receive`` on a channel."""
         return Reader(get_running_loop(), self._loops, channel, self._stats)
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """
-        Return the name of a new channel, subscribed: what is sent to it from now on is not missed.
+        Return the name of a new channel that is already subscribed: nothing sent to it from now on is missed.
 
         Raises ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -240,10 +240,10 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def group_add(self, group: str, channel: str) -> None:
         """
-        Add a channel of this process to a group; what is sent to the group from now on is not missed.
+        Add a channel of this process to a group; nothing sent to the group from now on is missed.
 
-        Raises ``RuntimeError`` for a channel that does not live in this process,
-        ``redis.exceptions.ConnectionError`` naming the host.
+        Raises ``RuntimeError`` for a channel that does not live in this process; ``redis.exceptions.ConnectionError``
+        naming the host.
         """
         name = self._group_channel(group)
         stream = None if self._histories is None else self._histories.find(group, name.encode())
@@ -253,11 +253,11 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Add a channel of this process to a group, and return what was sent to the group since a position.
 
-        None for ``since`` returns all that is kept.
-        What the channel receives from now on follows that: nothing is missing between the two, and nothing comes twice;
-        messages that exclude the channel are in neither.
-        ``complete`` is True only if it is proven that nothing is missing behind ``since``; see ``History``. When this
-        raises, or is cancelled, the channel may be in the group, as after ``group_add``.
+        If ``since`` is None, returns everything that is kept.
+        What the channel receives from now on follows directly: nothing is missing between the two, and nothing is
+        duplicated. Messages that exclude the channel are in neither.
+        ``complete`` is True only if it is proven that nothing is missing after ``since``; see ``History``. If this
+        raises or is cancelled, the channel may be in the group, as after ``group_add``.
 
         Raises ``RuntimeError`` for a group without a history, or a channel that does not live in this process,
         ``TypeError`` for a wrong argument, ``redis.exceptions.ConnectionError`` naming the host.
@@ -272,9 +272,9 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def group_discard(self, group: str, channel: str) -> None:
         """
-        Remove a channel from a group; nothing happens if it is not in it, nor if it does not live in this process.
+        Remove a channel from a group. Does nothing if it is not a member or does not live in this process.
 
-        Raises ``TypeError`` for a name of a group that is not text.
+        Raises ``TypeError`` for a group name that is not text.
         """
         name, state = self._group_channel(group), self._home(channel)
         if state is None:
@@ -296,15 +296,16 @@ class RedisPubSubChannelLayer(RedisLayer):
         """
         Send a message to all channels of a group, in all processes.
 
-        A message is a dict, or as in channels_redis whatever else the serializer takes, but for None. To a group with
-        a history it is a dict, and its receivers find its position in it under ``__position__``.
+        A message is a dict or, as in channels_redis, anything else that the serializer accepts, except None. For a
+        group with a history it must be a dict, and receivers find its position in it under ``__position__``.
 
-        ``exclude``: names of channels that do not get it, such as that of its sender. They travel in the message, a
-        dict, under ``__exclude__``: processes of channels_redis give it to all of their channels, with that key.
+        ``exclude``: names of channels that do not get the message, such as its sender's. They travel in the message,
+        which must be a dict, under ``__exclude__``. Processes of channels_redis deliver it to all of their channels,
+        including that key.
 
-        Raises ``TypeError`` where ``exclude`` is no iterable of names, or goes with a message that is no dict; the
-        serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host;
-        ``redis.exceptions.ResponseError`` where the server refuses scripts, which a history needs.
+        Raises ``TypeError`` if ``exclude`` is not an iterable of names, or is used with a message that is not a dict;
+        the serializer's error for a value that it cannot pack; ``redis.exceptions.ConnectionError`` naming the host;
+        ``redis.exceptions.ResponseError`` if the server refuses scripts, which a history needs.
         """
         name = self._group_channel(group)
         if exclude is not None:
@@ -318,19 +319,19 @@ class RedisPubSubChannelLayer(RedisLayer):
             loop = get_running_loop()
             state = self._router.get(loop) or await self._router.find(loop)
             if state is None:
-                # What it excludes is in the message by now.
+                # The message already contains the names that it excludes.
                 await self._router.through_hub(_group_send(self, group, message))
                 return
             payload = self._payload(message, "group", group)
             await state.publishers[self._shard_of(name, self.ring_size)].publish(name.encode(), payload)
         self._stats.group_sends += 1
 
-    # A look inside.
+    # Introspection.
 
     @property
     def groups(self) -> Mapping[str, KeysView[str]]:
         """
-        The groups with members in the running event loop, by Redis channel, and their channels: live and read-only.
+        The groups with members in the running event loop, by Redis channel, and their channels. Live and read-only.
 
         As on ``channels_redis``; ``_get_group_channel_name`` gives the Redis channel. Raises ``RuntimeError`` without a
         running event loop.
@@ -341,7 +342,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     @property
     def channels(self) -> Mapping[str, WaitingMessages]:
         """
-        The channels that live in the running event loop, each with ``qsize()`` and ``empty()``: live and read-only.
+        The channels that live in the running event loop, each with ``qsize()`` and ``empty()``. Live and read-only.
 
         As on ``channels_redis``. Raises ``RuntimeError`` without a running event loop.
         """
@@ -358,7 +359,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         raise NotImplementedError(_NO_MEMBERS.format("group_count"))
 
     async def group_channels(self, group: str) -> list[str]:
-        """Raise ``NotImplementedError``, for the reason of ``group_count``."""
+        """Raise ``NotImplementedError``, for the same reason as ``group_count``."""
         raise NotImplementedError(_NO_MEMBERS.format("group_channels"))
 
     async def channel_depth(self, channel: str) -> int:
@@ -380,11 +381,11 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     async def flush(self) -> None:
         """
-        Make the layer of this event loop like new: no groups, no messages, no sockets.
+        Reset the layer of this event loop to its initial state: no groups, no messages, no sockets.
 
-        A receive that waits goes on waiting, and its channel is subscribed again at once. A layer with ``history``
-        deletes the histories of its groups on all shards, and raises ``redis.exceptions.ConnectionError`` naming the
-        host, or ``ResponseError`` when SCAN or UNLINK is refused; without, it asks no server.
+        A waiting receive keeps waiting, and its channel is subscribed again at once. A layer with ``history`` deletes
+        the histories of its groups on all shards, and raises ``redis.exceptions.ConnectionError`` naming the host, or
+        ``ResponseError`` if SCAN or UNLINK is refused. Without ``history`` it asks no server.
         """
         state = self._loops.get(get_running_loop())
         if state is None:
@@ -400,11 +401,13 @@ class RedisPubSubChannelLayer(RedisLayer):
 
     @routed
     async def _delete(self, start: bytes, group_of: Callable[[bytes, bytes], bytes | None]) -> None:
-        """Delete all keys that begin with ``start``; ``group_of``: says of which group a key of a prefix is."""
+        """
+        Delete all keys that begin with ``start``. ``group_of`` returns the group that a key of a prefix belongs to.
+        """
         prefix = self.prefix.encode()
 
         def is_of_core(key: bytes) -> bool:
-            """Return whether a key is of a group of a core layer that has the same prefix."""
+            """Return whether a key belongs to a group of a core layer with the same prefix."""
             group_key = group_of(prefix, key)
             return group_key is not None and group_key.startswith(prefix + b":group:")
 
@@ -412,13 +415,13 @@ class RedisPubSubChannelLayer(RedisLayer):
             await unlink_all(shard_commands, start, is_of_core)
 
     async def close_pools(self) -> None:
-        """Close all sockets of the layer. They are opened again when needed, at once where channels live."""
+        """Close all sockets of the layer. They are reopened when needed: at once if any channels live here."""
         await self._loops.disconnect()
 
     # Internals.
 
     def after_fork(self) -> None:
-        """In a forked child: leave the parent's sockets alone, and a lock that a thread of the parent may hold."""
+        """In a forked child: abandon the parent's sockets, and a lock that a thread of the parent may hold."""
         self._limits = self._make_room()
         super().after_fork()
 
@@ -431,7 +434,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             if loop is here:
                 state.start_drain(drain)
             else:
-                # A loop that is closed receives nothing.
+                # A closed loop receives nothing.
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(state.start_drain, drain)
 
@@ -450,7 +453,7 @@ class RedisPubSubChannelLayer(RedisLayer):
     async def _live(self, state: PubSubLoop, channel: str) -> None:
         if self._leases is not None:
             self._keep_lease()
-        # More than once, if a flush comes between the acknowledgement and this task's next step.
+        # Repeats if a flush comes between the acknowledgement and this task's next step.
         while channel not in state.channels:
             acknowledged = state.open(channel)
             if acknowledged is not None:
@@ -461,7 +464,7 @@ class RedisPubSubChannelLayer(RedisLayer):
                     raise
 
     async def _record(self, name: str, stream: Stream, message: Message) -> None:
-        """Send a message to a group with a history, and keep it there."""
+        """Send a message to a group with a history, and record it there."""
         loop = get_running_loop()
         state = self._router.get(loop) or await self._router.find(loop)
         if state is None:
@@ -490,7 +493,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             and self._histories is None
             and self.max_message_size is None
         ):
-            # The usual ones: what follows comes to this.
+            # Fast path for the usual messages, with the same result as the code below.
             try:
                 return encode(message, None, 0)
             except Exception as error:
@@ -501,7 +504,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         if payload is None:
             raise TypeError(f"a message must not be None (message for {kind} {name})")
         if self._histories is not None and isinstance(payload, dict):
-            # It may have one of another message.
+            # The message may contain the position of another one.
             message = without_position(message)
         return self._packed(message, kind, name)
 
@@ -521,7 +524,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         if not isinstance(payload, dict):
             if self._histories is not None and self._histories.find(group, self._group_channel(group).encode()):
                 self._check_recorded(group, payload)
-            # Only the serializer knows whether it takes this.
+            # Only the serializer knows whether it accepts this type.
             self._payload(message, "group", group)
 
     def _check_excluded(self, channel: str) -> None:
@@ -537,7 +540,7 @@ class RedisPubSubChannelLayer(RedisLayer):
         return excluded
 
     def _group(self, group: str) -> tuple[CommandConnection | SlotQueue, bytes]:
-        """Return the connection and the Redis channel of a group, which stands for its key."""
+        """Return the connection and the Redis channel of a group. The Redis channel takes the place of a key."""
         name = self._group_channel(group)
         key = name.encode()
         return self._loops[get_running_loop()].commands[self._shard_of(name, self.ring_size)].at(key), key
@@ -562,13 +565,13 @@ class RedisPubSubChannelLayer(RedisLayer):
         return self._get_group_channel_name(group)
 
     def _get_group_channel_name(self, group: str) -> str:
-        """Return the Redis channel of a group. By this name since channels_redis has it, and code overrides it."""
+        """Return the Redis channel of a group. The name is that of channels_redis, and user code overrides it."""
         return f"{self.prefix}__group__{group}"
 
     async def _at_home(
         self, caller: str, group: str, channel: str, make: Callable[[PubSubLoop], Coroutine[Any, Any, T]]
     ) -> T:
-        """Do something with a group and a channel in the event loop that the channel lives in."""
+        """Run a coroutine for a group and a channel in the event loop that the channel lives in."""
         state = self._home(channel)
         try:
             if state is None:
@@ -584,7 +587,7 @@ class RedisPubSubChannelLayer(RedisLayer):
             ) from None
 
     def _home(self, channel: str) -> PubSubLoop | None:
-        """Return the loop that a channel lives in: this one if it does, else another that runs."""
+        """Return the loop that a channel lives in: this one if possible, else another running one."""
         here = self._loops.get(get_running_loop())
         if channel in (here.channels if here is not None else {}):
             return here
@@ -629,11 +632,11 @@ class RedisPubSubChannelLayer(RedisLayer):
         return state
 
     def _is_specific(self, channel: str) -> bool:
-        """Return whether a channel's name is one that ``new_channel`` gives, here or in channels_redis."""
+        """Return whether a channel's name looks like one from ``new_channel``, here or in channels_redis."""
         return channel.startswith(self.prefix) and _UNIQUE.search(channel) is not None
 
 
-#: What is unique in the name of a specific channel.
+#: The unique part of the name of a specific channel.
 _UNIQUE = re.compile(r"[0-9a-f]{32}\Z")
 
 _NO_MEMBERS = (
@@ -647,15 +650,16 @@ def _require_text(kind: str, name: object) -> None:
         raise TypeError(f"a {kind} name must be a string, not {type(name).__name__}")
 
 
-# What the hub runs: the methods as they are here, since a wrapper that somebody assigns to the class has run already.
+# What the hub runs: the original methods, since a wrapper that somebody assigned to the class has already run.
 _send, _group_send = RedisPubSubChannelLayer.send, RedisPubSubChannelLayer.group_send
 
 
 class RedisPubSubLoopLayer(RedisPubSubChannelLayer):
     """
-    A Pub/Sub layer by the name that ``channels_redis`` has for its part in one event loop.
+    A Pub/Sub layer under the name that ``channels_redis`` uses for its per-loop part.
 
-    Here every layer serves any number of loops. ``channel_layer``: whose ``serialize`` and ``deserialize`` are used.
+    Here every layer serves any number of loops. ``channel_layer``: the layer whose ``serialize`` and ``deserialize``
+    are used.
     """
 
     def __init__(self, *args: Any, channel_layer: Any = None, **options: Any) -> None:

@@ -1,11 +1,11 @@
 """
-What a Pub/Sub layer has in one event loop: connections by shard, the channels and groups that live here, and who
+The state of a Pub/Sub layer in one event loop: connections by shard, the channels and groups that live here, and who
 gets a published message.
 
-A channel belongs to the loop in which it was made or first received on, until its receiver has left and the grace
-time is over. Knows Redis channels only as the names of channels and groups, and messages only to hand them out;
-names and shards come from ``pubsub``, the sockets are the ``subscriber``'s and the command connection's. What groups
-with a history miss is the ``recovery``'s.
+A channel belongs to the loop in which it was created or first received on, until its receiver has left and the grace
+time is over. Knows Redis channels only as the names of channels and groups, and messages only to deliver them. Names
+and shards come from ``pubsub``; the sockets belong to the ``subscriber`` and the command connection; ``recovery``
+handles what groups with a history miss.
 """
 
 from __future__ import annotations
@@ -71,28 +71,29 @@ class PubSubLoop:
         self.loop = loop
         self.process = Process()
         self.boxes = Mailboxes(limits)
-        #: The groups of each channel that lives here, and the channels of each group; groups by Redis channel.
+        #: The groups of each channel that lives here, and the channels of each group. Groups are identified by Redis
+        #: channel.
         self.channels: dict[str, set[str]] = {}
         self.groups: dict[str, dict[str, None]] = {}
         self._leases = leases
         self._presences = presences
-        #: The events of presence that were received here; None without presence.
+        #: The presence events that were received here; None without presence.
         self._seen = None if presences is None else SeenEvents()
         self._limits = limits
         self._stats: Stats = limits.stats
         self._codec = codec
-        #: Whether a message is what the compiled function makes of a payload, with nothing to be looked at.
+        #: Whether the compiled function alone decodes a payload, and the message needs no inspection.
         self._is_plain = codec.is_plain and presences is None
         self._shard_of = shard_of
         self._grace = grace
-        #: The channels whose receiver has left, and when they are dropped.
+        #: Channels whose receiver has left, with the timer that drops each of them.
         self.leaving: dict[str, asyncio.TimerHandle] = {}
         #: Receives that the garbage collector has ended; see ``left_later``.
         self.abandoned: deque[tuple[str, Waiter[Message]]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._is_specific = is_specific
-        #: Since this process is being drained: who was told, the general channels that lived here then, and what those
-        #: who came to others wait for.
+        #: Set when this process is being drained: who was told, the general channels that lived here at that time, and
+        #: the futures that later receivers on general channels wait for.
         self._drain: Drain | None = None
         self._stopped: set[str] = set()
         self._never: set[asyncio.Future[None]] = set()
@@ -100,7 +101,7 @@ class PubSubLoop:
         self.waker = Waker(loop)
         self._stalls = StallDetector(loop, limits.stats)
         stats = self._stats
-        #: For groups with a history: what records their messages, and what reads those that were missed.
+        #: For groups with a history: records their messages, and reads those that were missed.
         recording = FillingRecorder if codec.is_plain else ProposingRecorder
         self.recorder: Recorder = recording(dialect, self.waker, stats)
         self.recovery: Recovery | None = None
@@ -112,7 +113,8 @@ class PubSubLoop:
             scripts = (self.recorder.script, history_scripts.READ_ONLY)
         if presences is not None:
             scripts = (*scripts, CHANGE)
-        #: By shard: the command connection, what gathers the messages, and the subscriptions. A cluster is one shard.
+        #: By shard: the command connection, the publisher that batches messages, and the subscriptions. A cluster is
+        #: one shard.
         self.commands: list[CommandConnection | Cluster]
         self.publishers: list[Publisher | ClusterPublisher]
         self._subscribers: list[Subscriber | ClusterSubscriber]
@@ -134,16 +136,16 @@ class PubSubLoop:
 
     def open(self, channel: str) -> asyncio.Future[None] | None:
         """
-        Make a channel belong to this loop. Returns None if its subscription is acknowledged, else the future of that.
+        Make a channel belong to this loop. Returns None if its subscription is acknowledged, else a future of that.
 
         If awaiting the future raises, call ``not_opened``.
         """
-        # First of all: a name that cannot be written in UTF-8 must not stay.
+        # Do this first: a name that cannot be encoded in UTF-8 must not be stored.
         name = channel.encode()
         self.check_process()
         if self._drain is not None and not self._is_specific(channel):
             never: asyncio.Future[None] = self.loop.create_future()
-            # Nothing else keeps it, and so the task that waits.
+            # Nothing else holds a reference to the future, and through it to the waiting task.
             self._never.add(never)
             never.add_done_callback(self._never.discard)
             return never
@@ -153,14 +155,14 @@ class PubSubLoop:
         return self._subscribers[self._shard_of(channel)].subscribe(name)
 
     def check_process(self) -> None:
-        """Raise ``redis.exceptions.ConnectionError`` in a forked process that goes on with its parent's event loop."""
+        """Raise ``redis.exceptions.ConnectionError`` in a forked process that still uses its parent's event loop."""
         if self.process.number != current_number[0]:
             inherited = self.commands[0].inherited()
             if inherited is not None:
                 raise inherited
 
     def not_opened(self, channel: str, error: BaseException) -> None:
-        """Called when a subscription failed, or its caller was cancelled."""
+        """Called when a subscription has failed, or its caller was cancelled."""
         if isinstance(error, Exception):
             self._drop(channel)
             self.boxes.fail_waiters(error, channel)
@@ -185,15 +187,15 @@ class PubSubLoop:
             self.left(channel, waiter)
 
     def left(self, channel: str, waiter: Waiter[Message]) -> None:
-        """Called when a receiver has gone. The message it was given is kept; the channel too, for the grace time."""
+        """Called when a receiver has left. Its message is kept, and its channel too, for the grace time."""
         self.boxes.abandon(channel, waiter)
         self._leave(channel)
 
     def left_later(self, channel: str, waiter: Waiter[Message]) -> None:
         """
-        ``left``, for a receive that the garbage collector ends: in the middle of anything, in any thread.
+        ``left``, for a receive that the garbage collector ends: at any point in the code, in any thread.
 
-        It is done before anything else happens to a mailbox, or in the next step of this loop.
+        It is processed before anything else happens to a mailbox, or in the next iteration of this loop.
         """
         self.abandoned.append((channel, waiter))
         try:
@@ -202,21 +204,21 @@ class PubSubLoop:
             logger.debug("The event loop of channel %r was closed before its receiver", channel)
 
     def clear_abandoned(self) -> None:
-        """Handle the receives that ``left_later`` has recorded."""
+        """Process the receives that ``left_later`` has recorded."""
         for channel, waiter in take_abandoned(self.abandoned):
             self.left(channel, waiter)
 
     def gone(self, channel: str) -> None:
-        """Called when nobody reads a channel any more, whatever became of the last receive."""
+        """Called when nobody reads a channel any more, regardless of how the last receive ended."""
         if channel not in self.leaving:
             self._leave(channel)
 
-    # The end of the process.
+    # Draining the process.
 
     def start_drain(self, drain: Drain) -> None:
-        """Receive nothing new on general channels, and have the specific ones told. May be called again."""
+        """Receive nothing new on general channels, and notify the specific ones. May be called again."""
         is_new, self._drain = self._drain is None, drain
-        # The layer was collected, and this will be soon.
+        # The layer has been collected; this object will be soon.
         with contextlib.suppress(ReferenceError):
             if is_new:
                 for channel in [channel for channel in self.channels if not self._is_specific(channel)]:
@@ -225,18 +227,19 @@ class PubSubLoop:
 
     def is_received_on(self, drain: Drain | None) -> bool:
         """
-        Return whether somebody waits on a specific channel; with ``drain``, or handles its last message. For any
-        thread.
+        Return whether somebody waits on a specific channel or, with ``drain``, handles its last message. Thread-safe.
         """
         if self._drain is None and self.channels:
-            # It has not come to that yet.
+            # The drain has not reached this loop yet.
             return True
         if drain is None:
             return any(channel not in self._stopped for channel in list(self.boxes.waiting))
         return any(channel not in self.leaving and channel not in self._stopped for channel in list(self.channels))
 
     def _stop(self, channel: str) -> None:
-        """Subscribe a general channel no longer. What it has is received, and who waits goes on waiting."""
+        """
+        Unsubscribe a general channel. Its remaining messages are still received, and waiting receives keep waiting.
+        """
         self._stopped.add(channel)
         for group in list(self.channels[channel]):
             self.leave_group(group, channel)
@@ -252,7 +255,7 @@ class PubSubLoop:
 
     async def join(self, group: str, channel: str, stream: Stream | None = None) -> None:
         """
-        Add a channel to a group; returns when the group's subscription is acknowledged.
+        Add a channel to a group. Returns when the group's subscription is acknowledged.
 
         ``stream``: the group's history, if it has one.
 
@@ -268,7 +271,7 @@ class PubSubLoop:
         self.channels[channel].add(group)
         started = None if stream is None or self.recovery is None else self.recovery.follow(group, stream)
         if started is not None:
-            # When it is done the group is subscribed, whoever still waits for that.
+            # Shared with other callers: when it is done, the group is subscribed, whoever is still waiting.
             await asyncio.shield(started)
             if channel not in self.groups.get(group, ()):
                 return
@@ -284,7 +287,7 @@ class PubSubLoop:
 
     async def resume(self, group: str, channel: str, stream: Stream, asked: Asked) -> History:
         """
-        Add a channel to a group, and return what the group was sent since a position; the channel gets what follows.
+        Add a channel to a group. Returns what the group was sent since a position; the channel receives what follows.
 
         Raises ``LookupError`` like ``join``.
         """
@@ -296,7 +299,7 @@ class PubSubLoop:
             return history
 
     def leave_group(self, group: str, channel: str) -> None:
-        """Remove a channel from a group. With its last member here the group's subscription ends."""
+        """Remove a channel from a group. The group's subscription ends with its last member here."""
         members = self.groups.get(group)
         if members is None or channel not in members:
             return
@@ -314,21 +317,21 @@ class PubSubLoop:
             self._outages.left(channel)
 
     def connections(self) -> list[Closable]:
-        """Return all connections, those without a socket too."""
+        """Return all connections, including those without a socket."""
         return [*self.commands, *self._subscribers]
 
-    # What the recovery asks for.
+    # Used by the recovery.
 
     def ways_to(self, group: str) -> tuple[Any, Subscriber | ClusterSubscriber]:
-        """Return what leads to the server of a group: for commands, and for its subscription."""
+        """Return the ways to the server of a group: for commands, and for its subscription."""
         shard = self._shard_of(group)
         return self.commands[shard].at(group.encode()), self._subscribers[shard]
 
     def decode(self, name: str, payload: bytes) -> Message | None:
         """
-        Return the message of a payload; None for an event that was received before.
+        Return the message of a payload; None for an event that has already been received.
 
-        One that cannot be decoded is counted and logged, and None is returned.
+        A payload that cannot be decoded is counted and logged, and None is returned.
         """
         try:
             _, message = self._codec.decode(payload)
@@ -341,13 +344,13 @@ class PubSubLoop:
         return message
 
     def deliver(self, target: str | list[str], message: Message, sent_at: float = 0.0) -> None:
-        """Give a message to a channel, or to several. ``sent_at``: as in ``Mailboxes.deliver``."""
+        """Deliver a message to one or several channels. ``sent_at``: as in ``Mailboxes.deliver``."""
         deliveries: list[Delivery] = [(target, message)]
         self._stats.deliveries += self.boxes.deliver(deliveries, self.waker, sent_at)
         if self.boxes.stored:
             self._plan_sweep()
 
-    # Coming and going.
+    # Clearing and closing.
 
     def clear(self) -> None:
         """Forget all groups and messages, and the channels that no receive or subscription waits for."""
@@ -361,11 +364,11 @@ class PubSubLoop:
                 self._drop(channel)
 
     async def disconnect(self) -> None:
-        """Close the sockets, and subscribe on new ones to what lives here."""
+        """Close the sockets, and subscribe the names that live here on new ones."""
         try:
             await self._close()
         finally:
-            # Also when all tasks of the loop are cancelled: what lives here goes on waiting.
+            # Even if all tasks of the loop are cancelled: the channels that live here keep waiting.
             for connection in self.commands:
                 connection.resume()
             for subscriber in self._subscribers:
@@ -373,7 +376,7 @@ class PubSubLoop:
         await asyncio.gather(*(subscriber.resume() for subscriber in self._subscribers))
 
     async def retire(self) -> None:
-        """Close for good, since the event loop closes."""
+        """Close permanently, because the event loop is closing."""
         self._stalls.close()
         self.boxes.drop_waiters(self.loop)
         if self.recovery is not None:
@@ -389,7 +392,7 @@ class PubSubLoop:
         await self._close()
         for connection in self.commands:
             connection.give_up()
-        # What was handed in while the others closed may have begun to open a socket.
+        # A request that was submitted while the others closed may have begun to open a socket.
         await self._close_commands()
 
     async def _close(self) -> None:
@@ -407,7 +410,7 @@ class PubSubLoop:
 
     def _grace_is_over(self, channel: str) -> None:
         self.leaving.pop(channel, None)
-        # The layer was collected, and this will be soon.
+        # The layer has been collected; this object will be soon.
         with contextlib.suppress(ReferenceError):
             if not self._is_needed(channel):
                 self._drop(channel)
@@ -452,13 +455,13 @@ class PubSubLoop:
             self.deliver(members, message)
 
     def _hand_in(self, channel: str, payload: bytes) -> bool:
-        """Do with a payload what ``decode`` and ``deliver`` do, for the usual ones; return whether it was one."""
+        """For the usual payloads, do what ``decode`` and ``deliver`` do. Return whether this was one of them."""
         limits = self._limits
         try:
             address, message = decode(payload, 0)
             if address is not None:
                 return False
-            # Not measured: when it was sent is not in it.
+            # The latency is not measured: the payload does not say when it was sent.
             grown = self.boxes.hand_in(channel, message, self.waker, limits.capacity_of, limits.expiry, False)
         except Exception:
             return False

@@ -1,14 +1,13 @@
 """
 Which channels of an event loop are notified when subscriptions are lost, and when they are acknowledged again.
 
-On a ring of servers a whole shard is lost, and every channel may get messages through it. On a cluster single names are
-lost: those of channels, and those of groups, whose members are affected. Knows channels and groups by name; the caller
-passes in how to notify them.
+On a ring of servers a whole shard is lost, which affects every channel. On a cluster single names are lost: channels,
+and groups, whose members are then affected. Knows channels and groups by name. The caller passes in how to notify them.
 
 Rules kept here:
 
-- A channel is notified of each loss that affects it, and once when nothing of it is lost any more.
-- A channel that was not affected is not notified, unless it has missed something for good.
+- A channel is notified of each loss that affects it, and once when none of its subscriptions is lost any more.
+- A channel that was not affected is not notified, unless it has missed something permanently.
 - A group whose missed messages are being read counts as lost.
 """
 
@@ -22,17 +21,17 @@ Lost = int | str
 
 
 class Notify(Protocol):
-    """Sends channels a message of a type; ``is_complete``: whether they have got all that they missed."""
+    """Sends channels a message of a type. ``is_complete``: whether they have got everything that they missed."""
 
     def __call__(self, channels: Iterable[str], kind: str, is_complete: bool = True, /) -> None: ...
 
 
 class Outages:
     """
-    What is lost now, and which channels were notified.
+    What is lost at present, and which channels have been notified.
 
-    ``channels``: the groups of each channel, ``groups``: the channels of each group, both as they are at any time.
-    ``notify`` sends the messages.
+    ``channels``: the groups of each channel. ``groups``: the channels of each group. Both are live. ``notify`` sends
+    the messages.
     """
 
     def __init__(
@@ -48,17 +47,17 @@ class Outages:
         self._notify = notify
         self._on_disconnect = on_disconnect
         self._on_reconnect = on_reconnect
-        #: What is lost now. Names of a shard that is not lost are those that its server refuses.
+        #: What is lost at present. A lost name on a shard that is not lost is one that its server refuses.
         self._lost_shards: set[int] = set()
         self._lost_names: set[str] = set()
-        #: The channels that were notified of a loss, and not yet that it is over.
+        #: Channels that were notified of a loss, but not yet of its end.
         self._notified: set[str] = set()
-        #: Groups whose missed messages are being read, and the channels that lack some and were not notified of that.
+        #: Groups whose missed messages are being read; channels that lack some and were not notified of that yet.
         self._recovering: set[str] = set()
         self._incomplete: set[str] = set()
 
     def lost(self, what: Iterable[Lost]) -> None:
-        """Called with the names whose subscriptions were lost, all at once."""
+        """Called with the names whose subscriptions were lost at the same time."""
         what = list(what)
         for lost in what:
             if isinstance(lost, int):
@@ -71,7 +70,7 @@ class Outages:
             self._notify(affected, self._on_disconnect)
 
     def back(self, what: Iterable[Lost], without: Iterable[str] = ()) -> None:
-        """Called with the names that are subscribed again; ``without``: those of them that are not."""
+        """Called with the names that are subscribed again. ``without``: names among them that are not."""
         what = list(what)
         self._lost_names.update(without)
         self._lost_shards.difference_update(what)
@@ -79,11 +78,11 @@ class Outages:
         self._look(self._affected(what))
 
     def recovering(self, group: str) -> None:
-        """Called when a group is subscribed again, and what it has missed is to be read."""
+        """Called when a group is subscribed again, before its missed messages are read."""
         self._recovering.add(group)
 
     def recovered(self, group: str, is_complete: bool) -> None:
-        """Called when the members of a group have got what they missed, or as much of it as there was."""
+        """Called when the members of a group have got the messages that they missed, as far as these were available."""
         self._recovering.discard(group)
         members = list(self._groups.get(group, ()))
         if not is_complete:
@@ -92,7 +91,7 @@ class Outages:
         self._look(members)
 
     def ended(self, name: str) -> None:
-        """Called when no receiver here wants a name any more."""
+        """Called when no receiver in this loop wants a name any more."""
         self._recovering.discard(name)
         self._incomplete.discard(name)
         self._lost_names.discard(name)

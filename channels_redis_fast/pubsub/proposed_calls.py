@@ -1,14 +1,14 @@
 """
-Messages to groups with a history that are made together with a position, which their sender proposes (encryption, JSON,
-a site's own serializer). Knows streams and Redis channels, no layer.
+Messages to groups with a history that are packed together with a position, which their sender proposes (encryption,
+JSON, custom serializers). Knows streams and Redis channels. Does not know a layer.
 
 Rules kept here:
 
-- Each message is a call of its own, among all others that leave in the same tick; it is done only if the one before it
-  to the same group is.
-- What was not done waits, and goes in one call when all calls to the group have been answered. Nothing that is sent to
-  the group meanwhile overtakes it.
-- A message that cannot be made, or that is refused too often, fails for its sender, and for nobody else.
+- Each message is a call of its own, among all others that leave in the same tick. It takes effect only if the one
+  before it to the same group did.
+- Messages that were not recorded wait, and go in a single call when all calls to the group have been answered. Nothing
+  sent to the group meanwhile overtakes them.
+- A message that cannot be packed, or that is refused too often, fails for its sender only.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from ..subscriptions.dialect import Dialect
 from . import scripts
 from .publisher import MAX_BYTES, MakeRequest
 
-#: Makes what is published of a message; whatever it raises is the sender's.
+#: Packs a message for publishing. Its exceptions are raised at the sender.
 Encode = Callable[[Message], bytes]
 
-#: What the script says where nothing was done: it is another's turn, and the message before it was not recorded.
+#: The script's replies if it did nothing: it is another sender's turn; the message before it was not recorded.
 NOT_ITS_TURN, NOT_YET = -1, -2
 
 
 class Outlet(Protocol):
-    """What hands requests to the server of a Redis channel, in order."""
+    """Submits requests to the server of a Redis channel, in order."""
 
-    #: The request that was handed in last, if more may join it, and nothing was handed in behind it.
+    #: The last submitted request, if more messages may join it and nothing was submitted after it.
     last: Pending | None
 
     def submit(self, channel: bytes, make: MakeRequest, is_joined: bool = False) -> None:
-        """Hand in a request of its own. ``is_joined``: whether more may join it."""
+        """Submit a request of its own. ``is_joined``: whether more messages may join it."""
 
 
 class Proposed(NamedTuple):
@@ -73,11 +73,11 @@ class ProposingRecorder:
         self.waker = waker
         self.stats = stats
         self.proposer = Proposer()
-        #: By stream, the groups to which something is on its way.
+        #: By stream: the groups with messages on their way.
         self.groups: dict[bytes, ProposedGroup] = {}
 
     def send(self, outlet: Outlet, channel: bytes, stream: Stream, message: Message, encode: Encode) -> Waiter[None]:
-        """Record and publish one message. The waiter raises redis-py's errors, and what ``encode`` does."""
+        """Record and publish one message. The waiter raises redis-py's errors and those of ``encode``."""
         group = self.groups.get(stream.key)
         if group is None:
             group = self.groups[stream.key] = ProposedGroup(self, outlet, channel, stream)
@@ -87,36 +87,36 @@ class ProposingRecorder:
 
 
 class ProposedGroup:
-    """The messages of one event loop to one group; exists while there are any."""
+    """The messages of one event loop to one group. Exists while there are any."""
 
     def __init__(self, recorder: ProposingRecorder, outlet: Outlet, channel: bytes, stream: Stream) -> None:
         self.recorder = recorder
         self.channel = channel
         self.stream = stream
         self.contest = Contest(stream.group, recorder.waker.loop.time)
-        #: The call that was written last and is not answered.
+        #: The last written call, while it is not answered.
         self.last: ProposedCall | None = None
         self._outlet = outlet
-        #: Calls that are not over.
+        #: Number of calls that are not finished.
         self._calls = 0
-        #: What was not done, and what was sent since.
+        #: Messages that were not recorded, and those that were sent afterwards.
         self._returned: deque[Proposed] = deque()
         self._held: deque[Proposed] = deque()
         self._is_pausing = False
 
     def send(self, proposed: Proposed) -> None:
-        """Send a message after those that wait."""
+        """Send a message, after those that wait."""
         if self._returned or self._held or self._is_pausing:
             self._held.append(proposed)
         else:
             self._submit([proposed])
 
     def not_taken(self, rest: list[Proposed]) -> None:
-        """Called with what a call was too small for."""
+        """Called with the messages that did not fit into a call."""
         self._held.extendleft(reversed(rest))
 
     def ended(self, call: ProposedCall, rest: list[Proposed]) -> None:
-        """Called when a call is over, with what it has not done and is to be tried again."""
+        """Called when a call is finished, with the messages that it did not record and that are to be retried."""
         if self.last is call:
             self.last = None
         self._calls -= 1
@@ -145,7 +145,7 @@ class ProposedGroup:
 
 
 class ProposedCall(ScriptCall):
-    """Messages to one group, each with the position that is proposed for it."""
+    """Messages to one group, each with its proposed position."""
 
     __slots__ = ("_before", "_group", "_is_over", "_messages", "_was_written", "entry")
 
@@ -154,9 +154,9 @@ class ProposedCall(ScriptCall):
         self._group = group
         self._messages = messages
         self._was_written = self._is_over = False
-        #: The call whose messages go ahead of these.
+        #: The call whose messages come before these.
         self._before: ProposedCall | None = None
-        #: The last ID that it proposes.
+        #: The last ID that this call proposes.
         self.entry: Entry = (0, 0)
 
     def arguments(self, server: ServerIdentity) -> list[Any]:
@@ -252,7 +252,7 @@ class ProposedCall(ScriptCall):
             dialect = self._group.recorder.dialect
             error = dialect.explain(dialect.publish, error, f"Redis at {self._way.dialer.label}")
         for proposed in messages:
-            # One for each: a traceback grows on an exception that is raised in several tasks.
+            # A separate exception for each: its traceback grows each time it is raised, if several tasks share it.
             proposed.fail(type(error)(*error.args))
 
     def _end(self, rest: list[Proposed]) -> None:

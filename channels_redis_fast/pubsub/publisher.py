@@ -1,7 +1,7 @@
 """
-Publishing, gathered: the messages of one tick for one shard are PUBLISH (or SPUBLISH) commands in one write.
+Batched publishing: the messages of one tick for one shard are PUBLISH (or SPUBLISH) commands in one write.
 
-Knows Redis channels and payloads, and on a cluster the slots of channels; not what is in a payload.
+Knows Redis channels and payloads, and the slots of channels on a cluster. Does not know what is in a payload.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ..connection.requests import Pending
 from ..hot import PublishCommands, PublishGatherer, Waiter, Waker
 from ..subscriptions.dialect import PLAIN, SHARDED, Dialect
 
-#: Bytes of payloads after which a batch takes no more, so that no write holds much more than one payload beyond this.
+#: A batch with this many bytes of payloads takes no more, so that a write exceeds this by little more than one payload.
 MAX_BYTES = 1_000_000
 
-#: Channels of a cluster whose slot is remembered.
+#: How many channels of a cluster have their slot queue cached.
 MAX_REMEMBERED = 10_000
 
 #: Makes a request, given the way to its server.
@@ -33,18 +33,18 @@ MakeRequest = Callable[["CommandConnection | SlotQueue"], Pending]
 
 
 class BatchOwner(Protocol):
-    """What fills batches, or sends the messages of one again by themselves."""
+    """Fills batches, or resends single messages of a batch."""
 
     def seal(self, batch: PublishBatch, /) -> None:
-        """Take no more messages into a batch that is being written, or never will be."""
+        """Add no more messages to a batch that is being written, or never will be."""
 
 
 class PublishBatch(PublishCommands):
     """
-    Commands that publish and leave together; each has a waiter of its own.
+    PUBLISH commands that leave together, each with a waiter of its own.
 
-    Those that a server would not carry out are written again by themselves, in their order. ``queues``: on a cluster
-    the queue that has counted each message; empty where there are none.
+    Commands that a server did not carry out are written again individually, in their order. ``queues``: on a cluster,
+    the queue that has counted each message; empty elsewhere.
     """
 
     __slots__ = ("_dialect", "_not_done", "_publisher", "connection")
@@ -56,7 +56,7 @@ class PublishBatch(PublishCommands):
         super().__init__()
         self._publisher = publisher
         self._dialect = dialect
-        #: Positions of messages that were answered, and not carried out.
+        #: Positions of messages that were answered but not carried out.
         self._not_done: list[int] = []
         self.connection = connection
 
@@ -90,7 +90,7 @@ class PublishBatch(PublishCommands):
         fail(self.waiters, error)
 
     def _unanswered(self) -> list[int]:
-        """Return the positions of the messages that were not answered, or not carried out."""
+        """Return the positions of the messages that were not answered or not carried out."""
         return [*self._not_done, *range(self.answered, len(self.messages))]
 
     def _keep_unanswered(self) -> None:
@@ -102,7 +102,7 @@ class PublishBatch(PublishCommands):
 
 
 class NodeBatch(PublishBatch, Reclaimable):
-    """Commands that publish on the channels of one server of a cluster; each is on its channel's queue."""
+    """Publish commands for the channels of one server of a cluster. Each belongs to its channel's queue."""
 
     __slots__ = ()
 
@@ -135,7 +135,7 @@ class NodeBatch(PublishBatch, Reclaimable):
         super()._keep_unanswered()
 
     def _alone(self, position: int) -> PublishBatch:
-        """Return one of the messages as a request of its own."""
+        """Return one of the messages as a separate request."""
         batch = PublishBatch(self._publisher, self.queues[position], self._dialect)
         batch.messages.append(self.messages[position])
         batch.waiters.append(self.waiters[position])
@@ -146,8 +146,8 @@ class Publisher(PublishGatherer):
     """
     Fills the batches of one connection in one event loop.
 
-    ``publish`` is the gatherer's: it adds one message to the tick's batch; its waiter raises redis-py's errors. On a
-    cluster it is given the queue of the channel's slot, which has counted the message.
+    ``publish`` is inherited from the gatherer: it adds one message to the tick's batch, and its waiter raises
+    redis-py's errors. On a cluster it is passed the queue of the channel's slot, which has counted the message.
     """
 
     def __init__(
@@ -161,12 +161,12 @@ class Publisher(PublishGatherer):
         self._connection = connection
         self._dialect = dialect
         self._batch_class = batch_class
-        #: What was handed in last, if more may join it.
+        #: The last submitted request, if more messages may join it.
         self.last: Pending | None = None
 
     def submit(self, channel: bytes, make: MakeRequest, is_joined: bool = False) -> None:
         """
-        Hand in a request that publishes by itself: behind what was handed in before, and ahead of what comes.
+        Submit a request that does its own publishing: after everything submitted before, and ahead of everything later.
 
         ``is_joined``: whether its owner is going to look for it in ``last``.
         """
@@ -187,19 +187,20 @@ class Publisher(PublishGatherer):
 
 class ClusterPublisher:
     """
-    Publishes on a cluster in one event loop: a ``Publisher`` for each server. Stands where a single server has one.
+    Publishes on a cluster in one event loop, with a ``Publisher`` for each server. Takes the place of a single server's
+    publisher.
 
-    What a server did not do goes on by itself, through the queue of its slot, which keeps the order of the slot.
+    What a server did not carry out is resent through the queue of its slot, which keeps the order within the slot.
     """
 
-    #: Requests go to several servers, and come back from them: none is known to be the last.
+    #: Requests go to several servers and may be returned by them, so none is known to be the last.
     last: Pending | None = None
 
     def __init__(self, cluster: Cluster, waker: Waker) -> None:
         self._cluster = cluster
         self._waker = waker
         self._publishers: dict[Node, Publisher] = {}
-        #: The queues of channels that were published on.
+        #: The queues of channels that have been published on.
         self._queues: dict[bytes, SlotQueue] = {}
         cluster.follow(self._forget_servers)
 
@@ -220,7 +221,7 @@ class ClusterPublisher:
         return publisher.publish(channel, payload, queue)
 
     def submit(self, channel: bytes, make: MakeRequest, is_joined: bool = False) -> None:
-        """Do what ``Publisher.submit`` does, on the way to the channel's server."""
+        """Do what ``Publisher.submit`` does, through the queue of the channel's slot."""
         slot = slot_of(channel)
         queue = self._cluster.queue(slot)
         request = make(queue)
@@ -236,9 +237,9 @@ class ClusterPublisher:
         return queue
 
     def seal(self, batch: PublishBatch, /) -> None:
-        """Called for a message that goes alone: no other is ever put beside it."""
+        """Called for a message that is sent alone. Does nothing: no other message ever joins it."""
 
     def _forget_servers(self) -> None:
-        """Called when slots have changed hands: let go of servers that have none any more."""
+        """Called when slots have moved: forget servers that no longer have any."""
         primaries = set(self._cluster.primaries())
         self._publishers = {node: publisher for node, publisher in self._publishers.items() if node in primaries}

@@ -1,8 +1,8 @@
 """
-The messages of one subscribed channel, one claim for each: what ``RedisPubSubChannelLayer.receive`` does, without a
-coroutine.
+The messages of one subscribed channel, with one claim for each: the equivalent of ``RedisPubSubChannelLayer.receive``
+without a coroutine.
 
-For consumers, who wait for other things as well. Knows the layer; nothing of who reads.
+For consumers, which wait for other things as well. Knows the layer. Does not know who reads.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Reader:
         self._loops = loops
         self._channel = channel
         self._stats = stats
-        #: Of the last claim.
+        #: The state that the last claim was made in.
         self._state: PubSubLoop | None = None
 
     def claim(self) -> Waiter[Message] | None:
-        """Return the waiter for the next message; None for a channel that has to be subscribed to first."""
+        """Return the waiter for the next message; None for a channel that has to be subscribed first."""
         state = self._state = self._loops[self._loop]
         channel = self._channel
         if channel not in state.channels:
@@ -44,7 +44,7 @@ class Reader:
         return coming
 
     def take(self, coming: Waiter[Message]) -> Message:
-        """Return the message that came. Raises what ended the wait instead."""
+        """Return the message that came, or raise what ended the wait."""
         if not coming.has_result():
             self.abandon(coming)
         else:
@@ -52,22 +52,22 @@ class Reader:
         return coming.take()
 
     def abandon(self, coming: Waiter[Message]) -> None:
-        """End a wait. What it was given and nobody took goes to the next receiver, or back."""
+        """End a wait. A message that was given to it and not taken goes to the next receiver, or back."""
         assert self._state is not None
         self._state.left(self._channel, coming)
 
     def abandon_later(self, coming: Waiter[Message]) -> None:
-        """``abandon``, for a wait that the garbage collector ends: in the middle of anything, in any thread."""
+        """``abandon``, for a wait that the garbage collector ends: at any point in the code, in any thread."""
         assert self._state is not None
         self._state.left_later(self._channel, coming)
 
     def leave(self) -> None:
-        """Called when nothing more is read."""
+        """Called when no more messages will be read."""
         if self._state is not None:
             self._state.gone(self._channel)
 
     def leave_later(self) -> None:
-        """``leave``, where the garbage collector ends what read: in the middle of anything, in any thread."""
+        """``leave``, for a reader that the garbage collector ends: at any point in the code, in any thread."""
         if self._state is not None:
             # The loop may be closed.
             with contextlib.suppress(RuntimeError):

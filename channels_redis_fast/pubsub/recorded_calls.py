@@ -1,8 +1,8 @@
 """
-Publishing to groups with a history, where messages are our msgpack: a script adds the position, records and publishes,
-the messages of one tick to one group together. Knows streams and Redis channels, no layer.
+Publishing to groups with a history, for messages in our own msgpack: a script adds the position, records and publishes.
+The messages of one tick to one group go together. Knows streams and Redis channels. Does not know a layer.
 
-What takes other messages is in ``proposed_calls``. Of one event loop's messages to a group none overtakes another.
+``proposed_calls`` handles other messages. Messages from one event loop to a group never overtake each other.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Recorder(Protocol):
         """
         Record and publish one message. The waiter raises redis-py's errors.
 
-        What ``encode`` raises, either this raises or the waiter does.
+        Exceptions of ``encode`` are raised either here or by the waiter.
         """
 
 
 class FillingRecorder:
-    """A ``Recorder`` for messages to which a script adds their positions."""
+    """A ``Recorder`` for messages into which a script fills their positions."""
 
     def __init__(self, dialect: Dialect, waker: Waker, stats: Stats) -> None:
         self.script = scripts.filled(dialect)
@@ -53,7 +53,7 @@ class FillingRecorder:
         self._waker = waker
 
     def send(self, outlet: Outlet, channel: bytes, stream: Stream, message: Message, encode: Encode) -> Waiter[None]:
-        """Do what a ``Recorder`` does."""
+        """Record and publish one message; see ``Recorder.send``."""
         body = encode(message)
         waiter: Waiter[None] = self._waker.waiter()
         last = outlet.last
@@ -65,7 +65,7 @@ class FillingRecorder:
 
 
 class RecordedCall(ScriptCall):
-    """Messages on their way to one group; each has a waiter, which raises redis-py's errors."""
+    """Messages on their way to one group, each with a waiter that raises redis-py's errors."""
 
     __slots__ = ("_channel", "_recorder", "_stream", "_waiters")
 
@@ -102,7 +102,7 @@ class RecordedCall(ScriptCall):
 
 
 class FilledBatch(RecordedCall):
-    """Messages whose positions the script adds; each is our msgpack, a map."""
+    """Messages into which the script fills positions. Each is a map in our own msgpack."""
 
     __slots__ = ("_is_open", "_messages", "_size")
 
@@ -112,17 +112,17 @@ class FilledBatch(RecordedCall):
         super().__init__(recorder, way, channel, stream, waiter)
         self._messages: list[Any] = []
         self._size = 0
-        #: Whether it has not been written.
+        #: Whether it has not been written yet.
         self._is_open = True
         self._put(body)
 
     def takes(self, stream: Stream) -> bool:
-        """Return whether one more message to a group has a place in it."""
+        """Return whether there is room for one more message to a group."""
         has_room = self._size < MAX_BYTES and len(self._waiters) < MAX_MESSAGES
         return self._is_open and self._stream is stream and has_room
 
     def add(self, body: bytes, waiter: Waiter[None]) -> None:
-        """Take one more message."""
+        """Add one more message."""
         self._put(body)
         self._waiters.append(waiter)
 
@@ -137,7 +137,7 @@ class FilledBatch(RecordedCall):
     def done(self, reply: Any) -> None:
         self._is_open = False
         super().done(reply)
-        # Its outlet has it until there is another.
+        # The outlet keeps a reference to this batch until there is another.
         self._messages.clear()
 
     def _put(self, body: bytes) -> None:

@@ -1,17 +1,20 @@
 """
 What the groups with a history of one event loop miss while they are not subscribed, and how they get it.
 
-Of each such group with members here it is known which message was the last. When the group is subscribed again, what
-is published from then on is held, the stream is read behind the last message, and what was missed goes to the members,
-before what is held. Who reads a history for one channel (``group_resume``) has that channel's messages held alone.
-Knows groups by their Redis channel, and messages by their positions; not how they are subscribed, nor who receives.
+For each such group with members here the last message is known. When the group is subscribed again, newly published
+messages are held, the stream is read from after the last message, and the members get the missed messages, then the
+held ones. While a history is read for one channel (``group_resume``), only the messages for that channel are held.
+Knows groups by their Redis channel, and messages by their positions. Does not know how groups are subscribed or who
+receives.
 
 Rules kept here:
 
-- The last message of a group is known before it is subscribed, or its first recovery is not complete.
-- A subscription that is acknowledged again had a gap, whyever; one more during a recovery has the stream read again.
-- The members get each message once and in order: what is both held and read comes once, in the stream's place.
-- A recovery is complete only if each part of it is, as the server says to which the group is subscribed.
+- The last message of a group is known before the group is subscribed; otherwise its first recovery is not complete.
+- A subscription that is acknowledged again had a gap, whatever the reason. If that happens during a recovery, the
+  stream is read once more.
+- The members get each message once and in order. A message that is both held and read comes once, at its place in the
+  stream.
+- A recovery is complete only if each part of it is, according to the server at which the group is subscribed.
 - Held messages are bounded: the excess is discarded, and read from the stream.
 """
 
@@ -37,34 +40,34 @@ from .outages import Outages
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Streams that are read at the same time, and messages in one reply: what a process takes in at once is bounded.
+#: Streams that are read concurrently, and messages in one reply. They bound what a process takes in at once.
 MAX_READS, PAGE = 8, 1000
 
-#: Messages that are held for one group.
+#: How many messages are held for one group.
 MAX_HELD = 10_000
 
-#: How often a recovery begins to hold anew, because too much came, before it goes on without what it has thrown away.
+#: How often a recovery may start holding again because too many messages came. After that, what it discards is missing.
 MAX_OVERFLOWS = 5
 
 
 class Groups(Protocol):
-    """The event loop, as far as its groups are concerned."""
+    """The groups of the event loop."""
 
     #: The channels of each group.
     groups: dict[str, dict[str, None]]
 
     def ways_to(self, group: str) -> tuple[Any, GroupSubscriber]:
-        """Return what leads to the server of a group: for commands, and for its subscription."""
+        """Return the ways to the server of a group: for commands, and for its subscription."""
 
     def decode(self, name: str, payload: bytes) -> Message | None:
-        """Return the message of a payload, None for what holds none."""
+        """Return the message of a payload; None for one without a message."""
 
     def deliver(self, target: list[str], message: Message, sent_at: float = ...) -> None:
-        """Give a message to channels. ``sent_at``: as in ``Mailboxes.deliver``."""
+        """Deliver a message to channels. ``sent_at``: as in ``Mailboxes.deliver``."""
 
 
 class Recovery:
-    """The groups with a history of one event loop."""
+    """The groups with a history in one event loop."""
 
     def __init__(
         self,
@@ -81,31 +84,31 @@ class Recovery:
         self._outages = outages
         self._limits = limits
         self._copy: Callable[[Message], Message] = limits.copy or clone
-        #: Groups whose stream is to be read, and how many are being read.
+        #: Groups whose stream is to be read, and how many streams are being read.
         self._waiting: deque[FollowedGroup] = deque()
         self._reading = 0
         self._held_bytes = 0
         self._holds: dict[str, dict[str, HeldChannel]] = {}
 
-    # Members that come and go.
+    # Membership.
 
     def follow(self, name: str, stream: Stream) -> asyncio.Future[None] | None:
         """
-        Called when a channel joins a group. The group is subscribed when its newest position was read.
+        Called when a channel joins a group. The group is subscribed once its newest position has been read.
 
-        Returns the future of that, None if it is done.
+        Returns a future of that, or None if it is done.
         """
         followed = self.groups.get(name)
         if followed is None:
             followed = FollowedGroup(name, stream, *self._here.ways_to(name), self._loop.create_future())
             self.groups[name] = followed
-            # Before it is subscribed: what comes on the subscription is behind this.
+            # Read before subscribing: everything that the subscription brings comes after this position.
             reading = self._histories.ask(followed.way, stream, Asked.newest(stream.digest))
             reading.add_done_callback(partial(self._start, followed))
         return None if followed.started.done() else followed.started
 
     def forget(self, name: str) -> None:
-        """Called when a group has no member here any more."""
+        """Called when a group has no members here any more."""
         followed = self.groups.pop(name, None)
         if followed is not None:
             self._throw_away(followed)
@@ -144,12 +147,12 @@ class Recovery:
         if acknowledged is None:
             followed.subscribed()
         else:
-            # Those who joined wait for it themselves.
+            # Callers who joined wait for it themselves.
             acknowledged.add_done_callback(ignore)
         if not followed.started.done():
             followed.started.set_result(None)
 
-    # What the subscription brings.
+    # Messages from the subscription.
 
     def acknowledged(self, name: str) -> None:
         """Called when a group is subscribed, before anything that is published from then on."""
@@ -173,14 +176,14 @@ class Recovery:
             self._read_later(followed)
 
     def takes(self, name: str, payload: bytes) -> bool:
-        """Take what was published to a group; return whether it is one of these."""
+        """Take a published payload if its group has a history. Return whether it does."""
         followed = self.groups.get(name)
         if followed is None:
             return False
         message = self._here.decode(name, payload)
         if message is None:
             return True
-        # As in channels_redis, others may send what is no dict.
+        # As in channels_redis, others may send messages that are not dicts.
         position = message.get(FIELD) if isinstance(message, dict) else None
         if not belongs(position, followed.stream.digest):
             position = None
@@ -191,7 +194,7 @@ class Recovery:
         return True
 
     def _was_read(self, followed: FollowedGroup, position: str) -> bool:
-        """Return whether a message was read before it came."""
+        """Return whether a message had been read before it arrived."""
         read = followed.read
         if read is None:
             return False
@@ -202,7 +205,7 @@ class Recovery:
         return False
 
     def _give(self, followed: FollowedGroup, position: str | None, message: Message, is_read: bool = False) -> None:
-        """Give a message to the members; ``is_read``: it comes from the stream."""
+        """Deliver a message to the members. ``is_read``: whether it comes from the stream."""
         name = followed.name
         channels = list(self._here.groups[name])
         if isinstance(message, dict) and EXCLUDED in message:
@@ -213,7 +216,7 @@ class Recovery:
                 channel for channel in channels if self._may_have(followed, channel, position, message, is_read)
             ]
         if channels:
-            # What is read is as old as the outage, or the client's absence, and says nothing about the way here.
+            # The age of a message that was read is that of the outage or of the client's absence, not its latency.
             sent_at = 0.0 if position is None or is_read else followed.sent_at(position)
             self._here.deliver(channels, message, sent_at)
         if position is not None and followed.is_behind(position):
@@ -222,7 +225,7 @@ class Recovery:
     def _may_have(
         self, followed: FollowedGroup, channel: str, position: str | None, message: Message, is_read: bool
     ) -> bool:
-        """Return whether a channel is to get a message now; what is to wait is held."""
+        """Return whether a channel should get a message now. A message that has to wait is held."""
         read = followed.resumed.get(channel)
         if read is not None and position is not None:
             if read.covers(position) or (is_read and position[ENTRY] <= read.to[ENTRY]):
@@ -240,7 +243,7 @@ class Recovery:
             self._limits.undeliverable(channel, error)
         return False
 
-    # What is held.
+    # Held messages.
 
     def _hold(self, followed: FollowedGroup, position: str | None, message: Message, size: int) -> None:
         followed.held_bytes += size
@@ -257,7 +260,7 @@ class Recovery:
                 followed.again = True
             else:
                 followed.is_whole = False
-            # The stream has the others.
+            # All others are in the stream.
             lost = len(followed.unplaced) + sum(len(held.before) for held in followed.held)
             self._limits.stats.dropped += lost
             self._throw_away(followed)
@@ -270,9 +273,9 @@ class Recovery:
 
     def _release(self, followed: FollowedGroup, before: str | None) -> bool:
         """
-        Give the members what is held and comes before a position, or all.
+        Deliver the held messages up to a position, or all of them.
 
-        Returns whether the message at that position was held as well; it is not any more.
+        Returns whether the message at that position was held too. It is then no longer held, and was not delivered.
         """
         held = followed.held
         while held and (before is None or held[0].position <= before):
@@ -285,7 +288,7 @@ class Recovery:
                 self._give(followed, first.position, first.message)
         return False
 
-    # What is read.
+    # Messages read from the stream.
 
     def _read_later(self, followed: FollowedGroup) -> None:
         self._waiting.append(followed)
@@ -318,7 +321,7 @@ class Recovery:
         self._read_next()
 
     def _take(self, followed: FollowedGroup, since: str, history: History) -> bool:
-        """Give the members what was read; return whether there may be more."""
+        """Deliver what was read to the members. Return whether there may be more."""
         followed.is_whole = followed.is_whole and followed.is_proven(history)
         for message in history.messages:
             position = message[FIELD]
@@ -347,7 +350,7 @@ class Recovery:
 
     @contextlib.contextmanager
     def holding(self, name: str, channel: str) -> Iterator[HeldChannel]:
-        """Hold what a group has for one of its channels; in the end it gets what was not read."""
+        """Hold a group's messages for one of its channels. In the end it gets those that were not read."""
         holds = self._holds.setdefault(name, {})
         hold = holds.setdefault(channel, HeldChannel())
         hold.users += 1

@@ -1,7 +1,7 @@
 """
-What Lua does for the Pub/Sub layer: record a message in its group's history and publish it. Text only, no I/O.
+The Lua scripts of the Pub/Sub layer: they record a message in its group's history and publish it. Text only, no I/O.
 
-Both are done in one script, so that positions rise in the order in which messages are published.
+One script does both, so that positions rise in the order in which messages are published.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from ..history.placement import ENTRY_IN_LUA
 from ..history.scripts import RECORD, TURNS
 from ..subscriptions.dialect import Dialect
 
-#: KEYS: the stream. ARGV: the Redis channel; what ``append`` takes; and for each message the header of its map with one
-#: entry more, where what is behind the header begins in the message as it is kept, the first byte being 1, and the
+#: KEYS: the stream. ARGV: the Redis channel; the arguments of ``append``; and for each message: the header of its map
+#: with one more entry, the index (from 1) at which the part after the header begins in the stored message, and the
 #: message.
 _FILLED = (
     RECORD
@@ -40,9 +40,9 @@ return wrong and {done, wrong} or done
 """
 )
 
-#: KEYS: the stream, the turn. ARGV: the Redis channel; what ``append`` takes; by whom; the ID that was proposed by the
-#: same sender just before, if that is not known to be recorded, else empty: where it is not, this has to wait for it;
-#: and for each message the ID that is proposed for it, and the message with that position in it.
+#: KEYS: the stream, the turn. ARGV: the Redis channel; the arguments of ``append``; the sender; the ID that the same
+#: sender proposed just before, or empty if that one is known to be recorded (if it is not recorded, these messages must
+#: wait for it); and for each message: its proposed ID, and the message with that position in it.
 _PROPOSED = (
     RECORD
     + TURNS
@@ -75,19 +75,20 @@ return wrong and {done, wrong} or done
 
 def filled(dialect: Dialect) -> Script:
     """
-    Return the script that fills positions in, for messages that are our msgpack.
+    Return the script that fills in positions, for messages in our own msgpack.
 
-    It returns how many were published; where that is not all, with what was wrong with the next one.
+    The script returns how many messages were published. If that is not all, it also returns what was wrong with the
+    next one.
     """
     return Script(_FILLED.replace("PUBLISH", dialect.publish.decode()).replace("ENTRY", ENTRY_IN_LUA))
 
 
 def proposed(dialect: Dialect) -> Script:
     """
-    Return the script for messages that their sender has put positions in.
+    Return the script for messages into which their sender has put positions.
 
-    It returns how many were published; where that is not all, with what was wrong with the next one: the stream's
-    newest ID, if its own was not above that, or an error. It returns -1 where it is another's turn, and -2 where what
-    goes ahead of them was not recorded.
+    The script returns how many messages were published. If that is not all, it also returns what was wrong with the
+    next one: the stream's newest ID, if the proposed ID was not above it, or an error. It returns -1 if it is another
+    sender's turn, and -2 if the messages before these were not recorded.
     """
     return Script(_PROPOSED.replace("PUBLISH", dialect.publish.decode()))

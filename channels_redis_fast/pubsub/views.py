@@ -1,6 +1,6 @@
-"""What lives in an event loop, for code that counts with `layer.groups` and `layer.channels` as on channels_redis.
+"""The contents of an event loop, for code that counts with `layer.groups` and `layer.channels` as on channels_redis.
 
-Live and read-only. Knows names and how much waits; neither messages nor sockets.
+Live and read-only. Knows names and the number of waiting messages. Does not know messages or sockets.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ class GroupsView(Mapping[str, KeysView[str]]):
 
 
 class WaitingMessages:
-    """How many messages wait for the receiver of one channel: the part of ``asyncio.Queue`` that only looks."""
+    """How many messages wait for the receiver of one channel: the read-only part of ``asyncio.Queue``."""
 
     def __init__(self, depth: Callable[[str], int], channel: str) -> None:
         self._depth = depth
         self._channel = channel
 
     def qsize(self) -> int:
-        """Return the number of messages that wait, without those that have expired."""
+        """Return the number of waiting messages, not counting expired ones."""
         return self._depth(self._channel)
 
     def empty(self) -> bool:
-        """Return whether no message waits."""
+        """Return whether no message is waiting."""
         return not self.qsize()
 
 
 class ChannelsView(Mapping[str, WaitingMessages]):
-    """The channels that live in this event loop, and what waits for the receiver of each."""
+    """The channels that live in this event loop, and the number of messages that wait for each receiver."""
 
     def __init__(self, channels: Mapping[str, object], depth: Callable[[str], int]) -> None:
         self._channels = channels

@@ -1,1 +1,1 @@
-"""Subscriptions of one event loop, on a server or a cluster, kept in line with what is wanted. Knows no layer."""
+"""Subscriptions of one event loop, on a server or a cluster, kept equal to what is wanted. Knows no layer."""

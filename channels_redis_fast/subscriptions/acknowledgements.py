@@ -1,5 +1,5 @@
 """
-The futures of subscriptions that a server has not acknowledged yet. Knows names, and no server.
+The futures of subscriptions that a server has not acknowledged yet. Knows names. Does not know servers.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from ..connection.futures import fail
 
 
 class Acknowledgements:
-    """The futures of an event loop that wait for names, by name."""
+    """The futures of an event loop that wait for the acknowledgement of names, by name."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
-        #: Since when names are awaited, the oldest first.
+        #: When the wait for each name began, the oldest first.
         self._since: dict[bytes, float] = {}
-        #: Done when a server could not be reached since ``wait_for`` was called.
+        #: Done when a server could not be reached after ``wait_for`` was called.
         self._attempt: asyncio.Future[None] | None = None
 
     def future(self, name: bytes) -> asyncio.Future[None]:
-        """Return a future that is done when ``name`` is acknowledged, or no longer wanted."""
+        """Return a future that is done when ``name`` is acknowledged or no longer wanted."""
         future: asyncio.Future[None] = asyncio.Future(loop=self._loop)
         waiting = self._waiting.get(name)
         if waiting is None:
@@ -56,20 +56,20 @@ class Acknowledgements:
             self.fail(name, error)
 
     def oldest(self) -> float | None:
-        """Return since when the longest wait lasts, in the time of the loop; None without waits."""
+        """Return when the longest current wait began, in loop time; None without waits."""
         return next(iter(self._since.values()), None)
 
     def overdue(self, since: float) -> list[bytes]:
-        """Return the names whose waits began then or earlier."""
+        """Return the names whose waits began at that time or earlier."""
         return list(takewhile(lambda name: self._since[name] <= since, self._since))
 
-    # All that is wanted, on new sockets.
+    # Resubscribing everything on new sockets.
 
     async def wait_for(self, futures: Sequence[asyncio.Future[None] | None]) -> None:
         """
-        Return when all those futures are done, or a server could not be reached at the first attempt.
+        Return when all of these futures are done, or when a server could not be reached at the first attempt.
 
-        ``futures``: None for what is acknowledged. Raises none of their errors.
+        ``futures``: None stands for a name that is already acknowledged. Does not raise the errors of the futures.
         """
         waiting = [future for future in futures if future is not None]
         if waiting:
@@ -78,6 +78,6 @@ class Acknowledgements:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
     def attempt_failed(self) -> None:
-        """Called when a server could not be reached: the attempts go on, but ``wait_for`` does not wait for them."""
+        """Called when a server could not be reached: attempts continue, but ``wait_for`` does not wait for them."""
         if self._attempt is not None and not self._attempt.done():
             self._attempt.set_result(None)

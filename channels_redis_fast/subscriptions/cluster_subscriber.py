@@ -1,24 +1,25 @@
 """
-The sharded subscriptions of a Redis Cluster in one event loop: each name at the server that has its slot now.
+The sharded subscriptions of a Redis Cluster in one event loop: each name at the server that currently has its slot.
 
-Takes the place that a ``Subscriber`` has on a single server. Has a ``NodeSubscriber`` for each server with a wanted
-name, and decides to which a name belongs, again and again: when a server answers that a slot is not its own (MOVED, or
-a ``sunsubscribe`` that nobody asked for), when the cluster's map has changed, and when a server cannot be reached. A
-wait for an acknowledgement lasts through all of that. Knows names and their slots; which server has a slot is the
-cluster's to know, what a name stands for and what is in a message is not known here.
+Takes the place of a single server's ``Subscriber``. Has a ``NodeSubscriber`` for each server with a wanted name. It
+decides again where a name belongs when a server answers that a slot is not its own (MOVED, or an unsolicited
+``sunsubscribe``), when the cluster's map has changed, and when a server cannot be reached. A wait for an
+acknowledgement continues through all of that. Knows names and their slots. Does not know which server has a slot (the
+cluster does), what a name stands for, or what is in a message.
 
 Rules kept here:
 
-- A name is wanted at one server at a time, and what any other sends about it is ignored: no message comes twice.
-- A map does not take a slot back to the server that it has just come from: servers hear of a failover one after the
-  other, the demoted one goes on to take subscriptions, and it passes on what the new one has sent already.
-- What goes to one server in one tick leaves in one write, as one command for each slot.
-- A slot that moves is no outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``, or the
-  old one turns out to have been gone by then, or to have stood still before. What is published at the new one before
-  that is missed: what comes in one round trip to each of the two, as a rule.
-- What a lost server had acknowledged is lost until it is acknowledged again, there or where its slots have gone.
-  What is published meanwhile is missed, as Pub/Sub has it.
-- Nobody waits longer for an acknowledgement than an answer may take, while no server can be asked for it.
+- A name is wanted at one server at a time, and anything that another server sends about it is ignored, so no message is
+  delivered twice.
+- A map does not return a slot to the server that it has just left. Servers hear of a failover one after the other; the
+  demoted one still accepts subscriptions, and forwards messages that the new one has already sent.
+- Everything for one server in one tick leaves in one write, as one command for each slot.
+- A slot that moves is not an outage, unless its names are not acknowledged at the new server within ``MOVE_TIME``, or
+  the old server turns out to have been gone by then or to have stood still before. Messages published at the new server
+  before the acknowledgement are missed: usually those of one round trip to each of the two.
+- What a lost server had acknowledged is lost until it is acknowledged again, there or at the servers that have its
+  slots now. Messages published meanwhile are missed, as usual in Pub/Sub.
+- While no server can be asked for a name, a wait for its acknowledgement lasts no longer than an answer may take.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from .gaps import MOVE_TIME, SubscriptionGaps
 from .node_subscriber import LEARNING_TIME, Names, NodeSubscriber
 from .resumption import Resumable
 
-#: Seconds between two looks at what waits, while something does.
+#: Seconds between checks of waiting names, while there are any.
 LOOK_INTERVAL = 0.1
 
 
 class Place:
-    """A slot with names that are wanted, and where these are subscribed."""
+    """A slot with wanted names, and where these are subscribed."""
 
     __slots__ = ("home", "left", "left_at", "names", "redirections", "slot", "trouble")
 
@@ -54,10 +55,10 @@ class Place:
         self.slot = slot
         self.names: dict[bytes, None] = {}
         self.home: NodeSubscriber | None = None
-        #: Where they were before, and since when they are not.
+        #: Where the names were subscribed before, and when they were moved from there.
         self.left: NodeSubscriber | None = None
         self.left_at = 0.0
-        #: How often in a row servers have said that the slot is not there, and what was said last.
+        #: How often in a row servers have said that the slot is not there, and the last such reply.
         self.redirections = 0
         self.trouble: Exception | None = None
 
@@ -66,9 +67,9 @@ class ClusterSubscriber(Resumable):
     """
     All sharded subscriptions in one event loop.
 
-    ``on_message`` takes the name and the payload of each message. ``on_lost`` takes the names that were cut off and
-    ``on_back`` those that are acknowledged again, each name once for each time. ``on_subscribed`` takes each name
-    each time that it was acknowledged, also when nobody was cut off.
+    ``on_message`` takes the name and the payload of each message. ``on_lost`` takes the names that were cut off, and
+    ``on_back`` those that are acknowledged again; each name once for each outage. ``on_subscribed`` takes a name each
+    time it is acknowledged, even if it was not cut off.
     """
 
     def __init__(
@@ -87,15 +88,15 @@ class ClusterSubscriber(Resumable):
         self._places: dict[int, Place] = {}
         self._acknowledgements = Acknowledgements(cluster.loop)
         self._gaps = SubscriptionGaps(cluster.loop, on_lost, on_back)
-        #: Servers that are asked to end subscriptions whose slots have moved: since when, on which socket, which.
+        #: Servers asked to end subscriptions whose slots have moved: since when, on which socket, and which names.
         self._left: dict[NodeSubscriber, tuple[float, Link | None, list[bytes]]] = {}
         self._watch: asyncio.TimerHandle | None = None
-        #: Slots whose server is to be asked for again, and when that is.
+        #: Slots whose server is to be looked up again, and the timer for that.
         self._unplaced: dict[int, None] = {}
         self._pauses = delays()
         self._retry: asyncio.TimerHandle | None = None
         self._doubt: asyncio.TimerHandle | None = None
-        #: The timer that looks at the map again for slots which it has given back too soon.
+        #: The timer that checks the map again for slots that it returned too soon.
         self._returning: asyncio.TimerHandle | None = None
         self._mapping: asyncio.Future[list[Any]] | None = None
         self._is_outdated = False
@@ -103,15 +104,15 @@ class ClusterSubscriber(Resumable):
 
     @property
     def is_open(self) -> int:
-        """How many sockets there are."""
+        """The number of sockets."""
         return sum(subscriber.is_open for subscriber in self._subscribers.values())
 
     def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
         """
-        Want a name. Returns None if the server that has it has acknowledged it, else the future of that.
+        Request a name. Returns None if the server that has it has acknowledged it, else a future of that.
 
-        The future raises ``redis.exceptions.ConnectionError`` naming a host, and what a server says that refuses the
-        name. The name stays wanted then: another caller that subscribed it may still want it.
+        The future raises ``redis.exceptions.ConnectionError`` naming a host, and the error with which a server refuses
+        the name. The name then stays wanted: another caller that subscribed it may still want it.
         """
         slot = slot_of(name)
         place = self._places.get(slot)
@@ -128,19 +129,19 @@ class ClusterSubscriber(Resumable):
         return self._acknowledgements.future(name)
 
     def unsubscribe(self, name: bytes) -> None:
-        """No longer want a name. Waits for its acknowledgement end."""
+        """Stop wanting a name. Waits for its acknowledgement end."""
         home = self._forget(name)
         if home is not None:
             home.unwant(name)
         self._acknowledgements.settle(name)
 
     def server_of(self, name: bytes) -> ServerIdentity:
-        """Return who the server is that has a name, as far as it is known."""
+        """Return the identity of the server at which a name is subscribed, as far as it is known."""
         place = self._places.get(slot_of(name))
         return UNKNOWN if place is None or place.home is None else place.home.server_of(name)
 
     def renew(self, name: bytes) -> None:
-        """Open the connection anew on which a name is subscribed, since its server is not what it was."""
+        """Reopen the connection on which a name is subscribed, because its server's identity has changed."""
         place = self._places.get(slot_of(name))
         if place is not None and place.home is not None:
             place.home.renew(name)
@@ -150,11 +151,11 @@ class ClusterSubscriber(Resumable):
         return self._acknowledgements.is_awaited(name)
 
     def wanted(self) -> Collection[bytes]:
-        """Return the names that are to be subscribed."""
+        """Return the names that should be subscribed."""
         return [name for place in self._places.values() for name in place.names]
 
     async def stop(self) -> None:
-        """Close the sockets; what is wanted stays wanted."""
+        """Close the sockets. What is wanted stays wanted."""
         for timer in (self._watch, self._retry, self._doubt, self._returning):
             if timer is not None:
                 timer.cancel()
@@ -169,7 +170,7 @@ class ClusterSubscriber(Resumable):
 
     aclose = stop
 
-    # What the connections report.
+    # Reported by the connections.
 
     def acknowledged(self, subscriber: NodeSubscriber, name: bytes) -> None:
         """Called when a server has acknowledged a name."""
@@ -186,22 +187,23 @@ class ClusterSubscriber(Resumable):
             self._on_subscribed(name)
 
     def taken(self, subscriber: NodeSubscriber, name: bytes) -> None:
-        """Called when a server has ended a subscription by itself; it was asked for again if it was wanted."""
+        """Called when a server has ended a subscription by itself. If still wanted, it was already requested again."""
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
         if subscriber.stood_still():
-            # Its slots were elsewhere meanwhile, and what was published there is missed.
+            # Its slots were elsewhere meanwhile, and what was published there has been missed.
             self._gaps.missed(name)
         else:
             self._gaps.begin(name)
         self._cluster.doubt()
         if self._doubt is None:
-            # A demoted server takes subscriptions on, and those that are asked for the map may not know better yet.
+            # A demoted server accepts subscriptions, and the servers that are asked for the map may not know better
+            # yet.
             self._doubt = self.loop.call_later(MAP_INTERVAL, self._doubt_again)
 
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
-        """Called when a slot is not at a server that was asked for names in it."""
+        """Called when a server that was asked for names in a slot does not have the slot."""
         place = self._places.get(slot)
         answer = str(error)
         if isinstance(error, MovedError):
@@ -219,25 +221,25 @@ class ClusterSubscriber(Resumable):
             self._put_later(place)
 
     def forbidden(self, subscriber: NodeSubscriber, name: bytes, error: Exception) -> None:
-        """Called when a server refuses a name. The server is asked again after a pause, unless the name is unwanted."""
+        """Called when a server refuses a name. It is asked again after a pause, unless the name is no longer wanted."""
         place = self._places.get(slot_of(name))
         if place is not None and place.home is subscriber and name in place.names:
             self._acknowledgements.fail(name, error)
 
     def lost(self, names: Names) -> None:
-        """Called when a connection was lost, and what was acknowledged on it."""
+        """Called when a connection was lost, with the names that were acknowledged on it."""
         self._gaps.lost(names)
         self._cluster.doubt()
 
     def troubled(self) -> None:
-        """Called when a server could not be reached, is silent, or was away: its slots may be elsewhere."""
+        """Called when a server could not be reached, is silent, or was away. Its slots may be elsewhere."""
         self._acknowledgements.attempt_failed()
         self._cluster.doubt()
 
     # Where names belong.
 
     def _put(self, place: Place) -> None:
-        """Want the names of a slot where the slot is, as far as is known."""
+        """Request the names of a slot at the server that has the slot, as far as is known."""
         node = self._cluster.owner(place.slot)
         if node is None:
             if self._cluster.is_mapped:
@@ -254,11 +256,11 @@ class ClusterSubscriber(Resumable):
             self._leave(old, place.names)
         for name in place.names:
             if home.want(name) and home is not old:
-                # The server had it before, and the UNSUBSCRIBE was not written yet.
+                # The server still has it from before: the UNSUBSCRIBE has not been written yet.
                 self.acknowledged(home, name)
 
     def _leave(self, old: NodeSubscriber, names: Iterable[bytes]) -> None:
-        """No longer want names at a server, since they are wanted at another."""
+        """Stop wanting names at a server, since they are wanted at another."""
         stood_still = old.stood_still()
         for name in names:
             if old.has(name):
@@ -290,7 +292,7 @@ class ClusterSubscriber(Resumable):
         return subscriber
 
     def _forget(self, name: bytes) -> NodeSubscriber | None:
-        """Forget a name; return where it was wanted."""
+        """Forget a name. Return the connection on which it was wanted."""
         self._gaps.forget(name)
         slot = slot_of(name)
         place = self._places.get(slot)
@@ -305,7 +307,7 @@ class ClusterSubscriber(Resumable):
 
     def _ask_for_map(self) -> None:
         if self._mapping is None:
-            # Any slot's way is known when the map is.
+            # The way to any slot is known once the map is.
             self._mapping = self._cluster.queue(0).call((b"PING",), repeatable=True)
             self._mapping.add_done_callback(self._asked_for_map)
 
@@ -321,7 +323,7 @@ class ClusterSubscriber(Resumable):
             self._put_later(place)
 
     def _map_changed(self) -> None:
-        # Perhaps many times in a tick: once for each slot that moves.
+        # May be called many times in a tick: once for each slot that moves.
         if not self._is_outdated:
             self._is_outdated = True
             self.loop.call_soon(self._put_all)
@@ -330,7 +332,7 @@ class ClusterSubscriber(Resumable):
         self._is_outdated = False
         for place in self._places.values():
             node = self._cluster.owner(place.slot)
-            # A slot that two servers attribute to each other is not tried again at once, however often the map changes.
+            # If two servers attribute a slot to each other, it is not retried at once, however often the map changes.
             if node is None or place.slot in self._unplaced:
                 continue
             if place.home is None or (place.home.node.address != node.address and not self._comes_back(place, node)):
@@ -338,7 +340,9 @@ class ClusterSubscriber(Resumable):
         self._let_go()
 
     def _comes_back(self, place: Place, node: Node) -> bool:
-        """Return whether the map gives a slot to the server that it has just left, and where it is it is served."""
+        """
+        Return whether the map gives a slot back to the server that it has just left, while its new server serves it.
+        """
         home, left = place.home, place.left
         if home is None or left is None or left.node.address != node.address:
             return False
@@ -355,7 +359,7 @@ class ClusterSubscriber(Resumable):
         self._map_changed()
 
     def _let_go(self) -> None:
-        """Close the connections to servers that have no slots."""
+        """Close the connections to servers without slots."""
         primaries = {node.address for node in self._cluster.primaries()}
         for address, subscriber in list(self._subscribers.items()):
             if address not in primaries and not subscriber.is_wanted and subscriber not in self._left:
@@ -366,7 +370,7 @@ class ClusterSubscriber(Resumable):
         self._doubt = None
         self._cluster.doubt()
 
-    # What waits, and what was lost.
+    # Overdue waits, and lost names.
 
     def _keep_watch(self) -> None:
         if self._watch is None:
@@ -389,7 +393,7 @@ class ClusterSubscriber(Resumable):
             self._let_go()
 
     def _were_lost(self, names: Names) -> None:
-        """Called when a server that has given up names was gone by then, since an unknown time."""
+        """Called when a server that was asked to give up names turns out to be gone, since an unknown time."""
         places = [(name, self._places.get(slot_of(name))) for name in names]
         wanted = [(name, place.home) for name, place in places if place is not None and name in place.names]
         self._gaps.lost([name for name, _ in wanted])

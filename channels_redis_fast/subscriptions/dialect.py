@@ -1,9 +1,9 @@
 """
-The commands of Redis Pub/Sub, plain and sharded, the names of what the server pushes, and what its refusals mean.
+The commands of plain and sharded Redis Pub/Sub, the names of its push messages, and the meaning of its refusals.
 
 Plain Pub/Sub is what channels_redis uses. Sharded Pub/Sub (https://redis.io/docs/latest/develop/pubsub/, Redis 7.0)
-differs on one server only in these names; messages of one kind do not reach subscribers of the other. Opens nothing,
-and knows no layer.
+differs on one server only in these names; messages of one kind do not reach subscribers of the other. Opens nothing.
+Knows no layer.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from redis.exceptions import BusyLoadingError, MasterDownError, NoPermissionErro
 
 
 def passes(error: Exception) -> bool:
-    """Return whether an error of a server is temporary: it is busy, or loads its data."""
+    """Return whether a server's error is temporary: the server is busy, or is loading its data."""
     return isinstance(error, (BusyLoadingError, MasterDownError)) or str(error).startswith("BUSY ")
 
 
 class Dialect(NamedTuple):
-    """One kind of Pub/Sub: its commands, and how the server calls what it pushes."""
+    """One kind of Pub/Sub: its commands, and the server's names for its push messages."""
 
-    #: The layer's option that asks for this kind.
+    #: The layer's option that selects this kind.
     option: str | None
     publish: bytes
     subscribe: bytes
@@ -31,7 +31,7 @@ class Dialect(NamedTuple):
     unsubscribed: bytes
 
     def explain(self, command: bytes, error: Exception, label: str) -> Exception:
-        """Return the error to raise for one that a server answered; ``label``: which server that was."""
+        """Return the error to raise for an error reply. ``label``: the server that sent it."""
         if self.option is None:
             return error
         text, name = str(error), command.decode()

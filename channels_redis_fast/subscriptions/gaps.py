@@ -1,8 +1,8 @@
 """
 Names that have lost their subscription: which of these gaps are reported, and when they end.
 
-A gap that begins because a slot moves is reported when it lasts longer than ``MOVE_TIME``, one that begins because a
-connection was lost at once. Knows names; not where they are subscribed, nor who receives on them.
+A gap that begins because a slot moves is reported if it lasts longer than ``MOVE_TIME``; one that begins because a
+connection was lost is reported at once. Knows names. Does not know where they are subscribed or who receives on them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-#: Seconds that a name may be without a subscription while its slot moves, before that counts as an outage.
+#: Seconds that a name may be without a subscription while its slot moves, before this counts as an outage.
 MOVE_TIME = 1.0
 
-#: Seconds between two looks at what moves.
+#: Seconds between checks of moving names.
 _INTERVAL = 0.1
 
 
@@ -33,24 +33,25 @@ class SubscriptionGaps:
         self._loop = loop
         self._on_lost = on_lost
         self._on_back = on_back
-        #: Since when names move, the oldest first; names that were reported lost; and those that are back.
+        #: When each moving name began to move, the oldest first; names that were reported lost; and names that are
+        #: back.
         self._moving: dict[bytes, float] = {}
         self._lost: set[bytes] = set()
         self._back: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
-        #: Names that are reported together, and when.
+        #: Names that are reported together, and the timer for that.
         self._missed: dict[bytes, None] = {}
         self._report: asyncio.TimerHandle | None = None
 
     def begin(self, name: bytes) -> None:
-        """Called when a name has lost its subscription for a short while, as it seems."""
+        """Called when a name has lost its subscription, apparently for a short time."""
         if name not in self._lost:
             self._moving.setdefault(name, self._loop.time())
             if self._timer is None:
                 self._timer = self._loop.call_later(_INTERVAL, self._look)
 
     def lost(self, names: Iterable[bytes]) -> None:
-        """Called when names have lost their subscription, all at once."""
+        """Called when names have lost their subscription at the same time."""
         lost = [name for name in names if name not in self._lost]
         self._lost.update(lost)
         for name in lost:
@@ -60,10 +61,10 @@ class SubscriptionGaps:
 
     def missed(self, name: bytes) -> None:
         """
-        Called when a name has lost its subscription, and what was published on it before is missed for certain.
+        Called when a name has lost its subscription, and messages published on it before that were certainly missed.
 
-        That is reported even if the name is subscribed again at once: together with the other names of which that is
-        true in the next moment, since a channel and its groups are reported together.
+        This is reported even if the name is subscribed again at once. It is reported together with other such names of
+        the next moment, since a channel and its groups should be reported together.
         """
         self.begin(name)
         self._missed[name] = None
@@ -80,7 +81,7 @@ class SubscriptionGaps:
             self._back.append(name)
 
     def forget(self, name: bytes) -> None:
-        """Called when a name is not wanted any more."""
+        """Called when a name is no longer wanted."""
         self._moving.pop(name, None)
         self._missed.pop(name, None)
         self._lost.discard(name)
@@ -111,5 +112,5 @@ class SubscriptionGaps:
 
     def _report_back(self) -> None:
         back, self._back = self._back, []
-        # What was lost again in the meantime is reported when that is over.
+        # Names that were lost again in the meantime are reported when that is over.
         self._on_back([name for name in back if name not in self._lost])

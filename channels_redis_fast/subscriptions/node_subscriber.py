@@ -1,8 +1,8 @@
 """
 The subscribing connection to one server of a cluster.
 
-A ``Subscriber`` that takes names of many slots, and reports to its owner those that the server does not have. Knows the
-slots of names, and how a server answers that it does not have one; not which server does.
+A ``Subscriber`` that takes names of many slots, and reports names whose slots the server does not have to its owner.
+Knows the slots of names, and how a server answers that it does not have a slot. Does not know which server does.
 """
 
 from __future__ import annotations
@@ -20,38 +20,37 @@ from .subscriber import Sent, Subscriber
 
 Names = Sequence[bytes]
 
-#: Seconds of silence after which a server is asked with PING: often enough to notice that it stood still as long as a
-#: failover takes.
+#: Seconds of silence after which a server is sent a PING: often enough to notice a standstill as long as a failover.
 PING_INTERVAL = 1.0
 
-#: Seconds that a server may take to answer a PING before it counts as standing still: what the least
-#: ``cluster-node-timeout`` that is in use leaves of the time until a replica is promoted, less ``PING_INTERVAL``.
+#: Seconds that a server may take to answer a PING before it counts as standing still: the time until a replica is
+#: promoted at the smallest ``cluster-node-timeout`` in use, minus ``PING_INTERVAL``.
 STILL_TIME = 0.5
 
-#: Seconds in which a server that goes on learns that its slots are elsewhere.
+#: Seconds within which a server that resumes after a standstill learns that its slots are elsewhere.
 LEARNING_TIME = 5.0
 
 
 class SubscriptionListener(Protocol):
-    """What a ``NodeSubscriber`` reports to."""
+    """Takes the reports of a ``NodeSubscriber``."""
 
     def acknowledged(self, subscriber: NodeSubscriber, name: bytes) -> None:
         """Called when a server has acknowledged a name."""
 
     def taken(self, subscriber: NodeSubscriber, name: bytes) -> None:
-        """Called when a server has ended a subscription by itself; it was asked for again if it was wanted."""
+        """Called when a server has ended a subscription by itself. If still wanted, it was already requested again."""
 
     def redirected(self, subscriber: NodeSubscriber, slot: int, error: Exception) -> None:
-        """Called when a slot is not at a server that was asked for names in it."""
+        """Called when a server that was asked for names in a slot does not have the slot."""
 
     def forbidden(self, subscriber: NodeSubscriber, name: bytes, error: Exception) -> None:
-        """Called when a server refuses a name. The server is asked again after a pause, unless the name is unwanted."""
+        """Called when a server refuses a name. It is asked again after a pause, unless the name is no longer wanted."""
 
     def lost(self, names: Names) -> None:
-        """Called when a connection was lost, and what was acknowledged on it."""
+        """Called when a connection was lost, with the names that were acknowledged on it."""
 
     def troubled(self) -> None:
-        """Called when a server could not be reached, is silent, or was away: its slots may be elsewhere."""
+        """Called when a server could not be reached, is silent, or was away. Its slots may be elsewhere."""
 
 
 class NodeSubscriber(Subscriber):
@@ -60,40 +59,40 @@ class NodeSubscriber(Subscriber):
     def __init__(self, node: Node, owner: SubscriptionListener, on_message: Callable[[bytes, bytes], None]) -> None:
         super().__init__(node.dialer, node.loop, node.stats, self._message, lambda: None, _nothing, _nothing, SHARDED)
         self._ping_interval = min(self._ping_interval, PING_INTERVAL)
-        #: When the server has last begun to answer again after it had stood still.
+        #: When the server last resumed answering after a standstill.
         self._stood_still_at = float("-inf")
         self.node = node
-        #: Why the server could not be reached, as long as it cannot.
+        #: Why the server cannot be reached, as long as it cannot.
         self.trouble: Exception | None = None
         self._owner = owner
         self._deliver = on_message
 
     @property
     def is_wanted(self) -> bool:
-        """Whether any name is wanted here."""
+        """Whether any name is wanted at this server."""
         return bool(self._wanted)
 
     def is_asking_for(self, names: Names) -> bool:
-        """Return whether the server has been asked about any of these names, and has not answered."""
+        """Return whether the server has been asked about any of these names and has not answered."""
         return any(name in self._outstanding for name in names)
 
     def is_at_work(self) -> bool:
-        """Return whether the server has acknowledged something as recently as an answer may take."""
+        """Return whether the server's last acknowledgement is no older than an answer may take."""
         return self.loop.time() - self._acknowledged_at <= self.answer_timeout
 
     def stood_still(self) -> bool:
-        """Return whether the server does not answer, or did not a moment ago: its slots may have been elsewhere."""
+        """Return whether the server does not answer, or did not until recently. Its slots may have been elsewhere."""
         now = self.loop.time()
         is_still = self.link is not None and self._pinged > self.link.last_activity and now - self._pinged > STILL_TIME
         return is_still or now - self._stood_still_at < LEARNING_TIME
 
     def overdue(self, name: bytes) -> Exception | None:
-        """Return what to raise where this server did not acknowledge a name in time, if it is the one to blame."""
+        """Return the error for a name that was not acknowledged in time; None if this server is not to blame."""
         return self._overdue(name) if name in self._refused or name in self._outstanding else None
 
     def opened(self) -> None:
         if self.trouble is not None:
-            # As a replica it takes subscriptions, too, and would not say that there is a better place.
+            # A replica accepts subscriptions too, and would not say that there is a better place.
             self.trouble = None
             self._owner.troubled()
         super().opened()
@@ -110,8 +109,8 @@ class NodeSubscriber(Subscriber):
             self._owner.lost(lost)
 
     def _message(self, name: bytes, payload: bytes) -> None:
-        # What comes before the last command about a name is answered belongs to an earlier subscription. The name was
-        # at another server since, from which the same may have come: after a failover both have it for a moment.
+        # Anything before the reply to the last command about a name belongs to an earlier subscription. The name has
+        # been at another server since, which may have sent the same: after a failover both have it for a moment.
         if name in self._wanted and name not in self._outstanding:
             self._deliver(name, payload)
 
@@ -123,8 +122,8 @@ class NodeSubscriber(Subscriber):
             yield from super()._batches(some)
 
     def _may_answer(self, sent: Sent, error: Exception) -> bool:
-        # The server has ended a subscription at the same time as it was asked to, and does not have the slot any more:
-        # then it says both, and the first was taken for the answer.
+        # If the server ends a subscription while the command to end it is on its way, and no longer has the slot, it
+        # reports both, and the first report was taken for the answer.
         return not isinstance(error, MovedError) or error.slot_id == slot_of(sent.names[0])
 
     def _denied(self, sent: Sent, error: Exception) -> None:
@@ -140,7 +139,7 @@ class NodeSubscriber(Subscriber):
             self._owner.redirected(self, slot_of(sent.names[0]), error)
 
     def _taken(self, name: bytes) -> None:
-        # Asked again, it says where the slot is now.
+        # The server's answer to the new request says where the slot is now.
         super()._taken(name)
         self._owner.taken(self, name)
 
@@ -165,4 +164,4 @@ class NodeSubscriber(Subscriber):
 
 
 def _nothing(names: Names) -> None:
-    """Names are reported one by one to the owner: each may be at another server by now."""
+    """Do nothing: names are reported to the owner one by one, since each may be at another server by now."""

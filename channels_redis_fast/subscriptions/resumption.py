@@ -1,4 +1,4 @@
-"""Subscribing again on new sockets to all that is wanted. Knows names, and no server."""
+"""Resubscribing everything that is wanted on new sockets. Knows names. Does not know servers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .acknowledgements import Acknowledgements
 
 
 class Resumable(abc.ABC):
-    """What has subscriptions that outlive its sockets."""
+    """A base for classes whose subscriptions outlive their sockets."""
 
     _acknowledgements: Acknowledgements
 
     @abc.abstractmethod
     def wanted(self) -> Collection[bytes]:
-        """Return the names that are to be subscribed."""
+        """Return the names that should be subscribed."""
 
     @abc.abstractmethod
     def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
-        """Want a name. Returns None if it is acknowledged, else the future of that."""
+        """Request a name. Returns None if it is acknowledged, else a future of that."""
 
     def reopen(self) -> None:
         """Begin to open sockets again after ``stop``, if anything is wanted."""
@@ -34,7 +34,7 @@ class Resumable(abc.ABC):
         """
         Open sockets again after ``stop``, if anything is wanted.
 
-        Returns when all of that is acknowledged, or a server cannot be reached at the first attempt; the attempts go
-        on then.
+        Returns when everything is acknowledged, or when a server cannot be reached at the first attempt; further
+        attempts then continue.
         """
         await self._acknowledgements.wait_for([self.subscribe(name) for name in list(self.wanted())])

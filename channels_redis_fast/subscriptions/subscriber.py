@@ -1,23 +1,23 @@
 """
 One shard's subscriptions in one event loop: what is subscribed is kept equal to what is wanted.
 
-Names are wanted and no longer wanted; once a tick the difference goes out as one SUBSCRIBE and one UNSUBSCRIBE of
-many names, for plain or for sharded Pub/Sub. A caller that wants a name can wait until the server has acknowledged
-it. Messages go straight from the socket to ``on_message``. Knows Redis channels by name; not whose they
-are, nor what is in a message.
+Names are requested and given up. Once a tick the difference is sent as one SUBSCRIBE and one UNSUBSCRIBE of many names,
+for plain or sharded Pub/Sub. A caller that requests a name can wait until the server has acknowledged it. Messages go
+straight from the socket to ``on_message``. Knows Redis channels by name. Does not know whose they are or what is in a
+message.
 
 Rules kept here:
 
-- A subscription counts as acknowledged when every command about its name has been acknowledged, so that none is on
-  its way to end it.
-- After a loss everything wanted is subscribed again, in batches; ``on_back`` is called when the server has answered
-  all of it, with the names that it refuses.
-- What is wanted stays wanted when the server refuses it, and is asked for again after a pause. ``on_found`` takes the
-  names that ``on_back`` had reported as refused and that are acknowledged after all.
-- A wait ends at once with a refusal, but for a temporary one (a busy or loading server): that is waited out.
-- No wait is longer than an answer may take while the server acknowledges nothing, whatever else it sends; a connection
-  on which nothing is acknowledged for so long is dropped.
-- Reading is never paused: the server would close a subscriber that falls behind. Mailboxes drop instead.
+- A subscription counts as acknowledged when every command about its name has been acknowledged, so that no command to
+  end it is on its way.
+- After a loss everything wanted is subscribed again, in batches. ``on_back`` is called when the server has answered all
+  of it, with the names that it refuses.
+- A name that the server refuses stays wanted, and is requested again after a pause. ``on_found`` takes the names that
+  ``on_back`` had reported as refused and that have been acknowledged after all.
+- A refusal ends a wait at once, except for a temporary one (a busy or loading server), which is waited out.
+- While the server acknowledges nothing, no wait is longer than an answer may take, whatever else the server sends. A
+  connection on which nothing is acknowledged for that long is dropped.
+- Reading is never paused: the server would close a subscriber that falls behind. Mailboxes drop messages instead.
 - A silent connection is probed with PING, and dropped if it stays silent.
 """
 
@@ -46,20 +46,20 @@ from .resumption import Resumable
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Names in one SUBSCRIBE, so that a server that resubscribes thousands stays responsive in between.
+#: Names in one SUBSCRIBE. With smaller commands, a server that resubscribes thousands of names stays responsive.
 MAX_NAMES = 1000
 
-#: Refused names that are asked for again in a second, since a refusal for one of them makes each a command of its own.
+#: Refused names that are requested again per second. One refusal among them makes each name a command of its own.
 REPEATS_PER_SECOND = 5000
 
-#: Names in one line of the log.
+#: Names in one log line.
 NAMES_IN_LOG = 3
 
 PING = b"PING"
 
 
 class Sent(NamedTuple):
-    """A command that was not yet acknowledged, and for which of its names."""
+    """A command that has not been acknowledged yet, and the names for which it has not."""
 
     command: bytes
     names: deque[bytes]
@@ -69,8 +69,8 @@ class Subscriber(Connection, Resumable):
     """
     The subscribing connection of one shard.
 
-    ``on_message`` takes the name and the payload of each message. ``on_subscribed`` takes each name each time that it
-    was acknowledged, before anything that is published on it then, and before ``on_back`` and ``on_found`` tell of it.
+    ``on_message`` takes the name and the payload of each message. ``on_subscribed`` takes a name each time it is
+    acknowledged: before anything that is published on it then, and before ``on_back`` and ``on_found`` report it.
     """
 
     link_class = PushLink
@@ -96,46 +96,46 @@ class Subscriber(Connection, Resumable):
         self._on_back = on_back
         self._on_found = on_found
         self._on_subscribed = on_subscribed
-        #: Names that are to be subscribed.
+        #: Names that should be subscribed.
         self._wanted: dict[bytes, None] = {}
-        #: Names whose last command on this socket was SUBSCRIBE; and by name the commands not yet acknowledged.
+        #: Names whose last command on this socket was SUBSCRIBE; and, by name, the number of unacknowledged commands.
         self._subscribed: set[bytes] = set()
         self._outstanding: dict[bytes, int] = {}
-        #: The commands on this socket that are not yet acknowledged, oldest first.
+        #: The unacknowledged commands on this socket, oldest first.
         self._sent: deque[Sent] = deque()
-        #: Names whose difference between the two is to be looked at.
+        #: Names for which wanted and subscribed have to be compared.
         self._changed: dict[bytes, None] = {}
         self._acknowledgements = Acknowledgements(loop)
-        #: Names that the server refuses, and of these the ones that are to be asked for again when the pause is over.
+        #: Names that the server refuses, and those of them that are to be requested again after the pause.
         self._refused: set[bytes] = set()
         self._pausing: dict[bytes, None] = {}
         self._pauses = delays()
         self._pause: asyncio.TimerHandle | None = None
         #: Refused names that ``on_back`` has reported.
         self._missing: set[bytes] = set()
-        #: Refusals to be logged: names by command and the server's error.
+        #: Refusals to be logged: names by command and server error.
         self._complaints: dict[tuple[bytes, str], list[bytes]] = {}
         self._scheduled = False
         self._was_lost = False
         self._watch: asyncio.TimerHandle | None = None
         self._pinged = 0.0
-        #: Seconds of silence after which the server is asked with PING.
+        #: Seconds of silence after which the server is sent a PING.
         self._ping_interval = self.answer_timeout / 2
-        #: When the server has answered a command last, or was given one while it owed no answer.
+        #: When the server last answered a command, or was sent one while it owed no answer.
         self._answered_at = 0.0
-        #: When it has acknowledged a name last.
+        #: When it last acknowledged a name.
         self._acknowledged_at = 0.0
         self._silence = OverdueCheck()
-        #: The timer that looks for waits that last too long.
+        #: The timer that checks for waits that have lasted too long.
         self._patience: asyncio.TimerHandle | None = None
         self._delay = OverdueCheck()
 
     def subscribe(self, name: bytes) -> asyncio.Future[None] | None:
         """
-        Want a name. Returns None if the server has acknowledged it, else the future of that.
+        Request a name. Returns None if the server has acknowledged it, else a future of that.
 
-        The future raises ``redis.exceptions.ConnectionError`` naming the host. The name stays wanted then:
-        another caller that subscribed it may still want it.
+        The future raises ``redis.exceptions.ConnectionError`` naming the host. The name then stays wanted: another
+        caller that subscribed it may still want it.
         """
         if self.want(name):
             return None
@@ -145,7 +145,7 @@ class Subscriber(Connection, Resumable):
         return future
 
     def want(self, name: bytes) -> bool:
-        """Want a name. Returns whether the server has acknowledged it."""
+        """Request a name. Returns whether the server has acknowledged it."""
         self._wanted[name] = None
         if self.has(name):
             return True
@@ -154,12 +154,12 @@ class Subscriber(Connection, Resumable):
         return False
 
     def unsubscribe(self, name: bytes) -> None:
-        """No longer want a name. Waits for its acknowledgement end."""
+        """Stop wanting a name. Waits for its acknowledgement end."""
         self._acknowledgements.settle(name)
         self.unwant(name)
 
     def unwant(self, name: bytes) -> None:
-        """No longer want a name. Waits for its acknowledgement go on."""
+        """Stop wanting a name. Waits for its acknowledgement continue."""
         self._wanted.pop(name, None)
         self._refused.discard(name)
         self._pausing.pop(name, None)
@@ -171,11 +171,11 @@ class Subscriber(Connection, Resumable):
         return name in self._subscribed and name not in self._outstanding
 
     def server_of(self, name: bytes) -> ServerIdentity:
-        """Return who the server is that has a name, as far as it is known."""
+        """Return the identity of the server at which a name is subscribed, as far as it is known."""
         return UNKNOWN if self.link is None else self.link.identity
 
     def renew(self, name: bytes) -> None:
-        """Open the connection anew on which a name is subscribed, since its server is not what it was."""
+        """Reopen the connection on which a name is subscribed, because its server's identity has changed."""
         if self.link is not None:
             self.leave_server(self.link)
 
@@ -184,18 +184,18 @@ class Subscriber(Connection, Resumable):
         return self._acknowledgements.is_awaited(name)
 
     def wanted(self) -> Collection[bytes]:
-        """Return the names that are to be subscribed."""
+        """Return the names that should be subscribed."""
         return self._wanted
 
     async def stop(self) -> None:
-        """Close the socket; what is wanted stays wanted."""
+        """Close the socket. What is wanted stays wanted."""
         for timer in (self._watch, self._patience):
             if timer is not None:
                 timer.cancel()
         self._watch = self._patience = None
         await self.aclose()
 
-    # What the connection reports.
+    # Reported by the connection.
 
     def opened(self) -> None:
         assert isinstance(self.link, PushLink)
@@ -208,7 +208,7 @@ class Subscriber(Connection, Resumable):
         self._report_back()
 
     def writable(self) -> None:
-        """Nothing waits for room here."""
+        """Do nothing: no command here waits until the socket takes more."""
 
     def refused(self, error: Exception) -> bool:
         self._acknowledgements.attempt_failed()
@@ -256,7 +256,7 @@ class Subscriber(Connection, Resumable):
             link.write(assemble(commands), [])
 
     def _commands(self, command: bytes, names: Sequence[bytes]) -> Iterator[Command]:
-        """Yield ``command`` for all those names, and expect the answers."""
+        """Yield ``command`` for all these names, and register the expected answers."""
         for some in self._batches(names):
             self._expect(Sent(command, deque(some)))
             yield [command, *some]
@@ -269,7 +269,7 @@ class Subscriber(Connection, Resumable):
         self._sent.append(sent)
 
     def _batches(self, names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-        """Yield the names for one command after the other."""
+        """Yield the names of one command after the other."""
         for start in range(0, len(names), MAX_NAMES):
             yield names[start : start + MAX_NAMES]
 
@@ -294,7 +294,7 @@ class Subscriber(Connection, Resumable):
                 self._denied(sent, reply)
 
     def _answered(self, command: bytes, name: bytes) -> bool:
-        """Take the confirmation of a command for a name. Returns False if there was no such command."""
+        """Process the confirmation of a command for a name. Returns False if there was no such command."""
         sent = self._sent[0] if self._sent else None
         if sent is None or sent.command != command or name not in sent.names:
             return False
@@ -316,7 +316,7 @@ class Subscriber(Connection, Resumable):
         return True
 
     def _denied(self, sent: Sent, error: Exception) -> None:
-        """Called when a whole command was refused."""
+        """Called when a whole command has been refused."""
         command, names = sent
         is_more = command == self._dialect.subscribe
         if is_more and len(names) > 1 and isinstance(error, NoPermissionError) and self.link is not None:
@@ -356,7 +356,7 @@ class Subscriber(Connection, Resumable):
             self._write()
 
     def _complain(self, command: bytes, names: Sequence[bytes], error: str) -> None:
-        """Have the first refusal of names logged: one line for all of a tick, however many."""
+        """Log the first refusal of names: one line for all refusals of a tick."""
         if not self._complaints:
             self.loop.call_soon(self._log_complaints)
         self._complaints.setdefault((command, error), []).extend(names)
@@ -412,10 +412,10 @@ class Subscriber(Connection, Resumable):
             self._pause.cancel()
             self._pause = None
 
-    # What takes too long.
+    # Timeouts.
 
     def _check_patience(self) -> None:
-        """Fail the waits that last too long, unless the server is acknowledging other names."""
+        """Fail the waits that have lasted too long, unless the server is acknowledging other names."""
         self._patience = None
         oldest, now = self._acknowledgements.oldest(), self.loop.time()
         if oldest is None:
@@ -428,7 +428,7 @@ class Subscriber(Connection, Resumable):
         self._patience = self.loop.call_later(max(left, LAST_READ), self._check_patience)
 
     def _overdue(self, name: bytes) -> Exception:
-        """Return what to raise where the server has not acknowledged a name in time."""
+        """Return the error for a name that the server has not acknowledged in time."""
         if self.link is None:
             return ConnectionError(f"Redis at {self.dialer.label}: no connection for {self.answer_timeout:g} s")
         what = "refused" if name in self._refused else "not acknowledged"
