@@ -1,4 +1,4 @@
-"""The Django app of the live page. It has no models and no static files, and no templates of the site's engine."""
+"""The Django app of the live page. It has no models, no templates and no static files: the page brings its own."""
 
 from __future__ import annotations
 
