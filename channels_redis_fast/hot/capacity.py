@@ -18,7 +18,7 @@ class CapacityTable:
     own `capacity`.
 
     Raises TypeError for a pattern that is neither a str nor has a `match` method, and for a capacity that is not an
-    int;
+    int; ValueError for a negative capacity. The text begins with the name of the option.
     """
 
     __slots__ = ("_rules", "default")

@@ -125,7 +125,8 @@ def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, M
     The channel is a str (one receiver), a list (the members of a group on this key) or None (a general channel).
 
     Keys may be any hashable values. Raises the errors of `msgpack.unpackb` for bytes that are not msgpack; ValueError
-    if they are not a map, if the channel is neither a str nor a non-empty list of strings,
+    if they are not a map, if the channel is neither a str nor a non-empty list of strings, and for a
+    negative prefix length.
     """
     if prefix_length < 0:
         raise ValueError(f"a prefix has no negative length: {prefix_length}")
