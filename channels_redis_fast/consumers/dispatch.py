@@ -85,7 +85,7 @@ class DirectDispatch(channels_consumer.AsyncConsumer):  # type: ignore[misc]
         Raises ``ValueError`` with Channels' text for a message without a type, with a leading underscore, or without
         a handler.
         """
-        # ``install`` puts this function into Channels' own class, so only the mixin branch may use this class.
+        # ``install`` puts this function into Channels' own class, so it uses nothing of this class except in the mixin.
         if self._sync:
             await super().dispatch(message)
             return

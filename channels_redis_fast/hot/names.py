@@ -57,7 +57,7 @@ def shard(value: str | bytes, ring_size: int) -> int:
     """The shard, from 0 to `ring_size` - 1, that a name lives on.
 
     The rule is `channels_redis`' `_consistent_hash`: the low 12 bits of the CRC-32 of the UTF-8 name, divided in double
-    arithmetic. Integer division would give other shards, from a ring of 186 on.
+    arithmetic. Integer division would give other shards; the smallest ring for which it does has 186.
 
     Raises ValueError for a ring of less than one shard, UnicodeEncodeError for lone surrogates.
     """

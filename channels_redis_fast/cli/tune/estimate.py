@@ -56,7 +56,7 @@ def share_of(hits: Sequence[float], z: float = Z95) -> tuple[float, float, float
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest of sorted numbers that is not below such a share. Raises ``ValueError`` if there is none."""
+    """Return the smallest of sorted numbers that this share does not exceed. Raises ``ValueError`` if there is none."""
     if not ordered:
         raise ValueError("nothing to take a quantile of")
     return ordered[min(max(math.ceil(share * len(ordered)), 1), len(ordered)) - 1]

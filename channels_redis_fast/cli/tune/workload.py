@@ -71,7 +71,7 @@ class Workload:
 
     @property
     def tolerance(self) -> float:
-        """The permitted delay of a send in seconds: it then still comes within the same message's work, or nearly so."""
+        """The permitted delay of a send in seconds: it then still falls into the same message's work, or nearly so."""
         return max(SOON, self.service_time / 2)
 
     def utilisation(self, service_time: float | None = None) -> float:
