@@ -1,5 +1,5 @@
 """
-The Django app: registers the system checks of ``checks``, and does what the setting CHANNELS_REDIS_FAST asks for.
+The Django app: registers the system checks of ``checks``, and applies the setting CHANNELS_REDIS_FAST.
 
 ``CHANNELS_REDIS_FAST = {"CONSUMERS": "direct"}`` gives every consumer of the site the dispatch of ``consumers``.
 ``LIVE_ACCESS`` and ``LIVE_MAX_KEYS`` are for the live page (``live``).
@@ -20,7 +20,7 @@ from .checks import check_consumers, check_deployment, check_layers
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: The settings of CHANNELS_REDIS_FAST by their defaults.
+#: The settings in CHANNELS_REDIS_FAST and their defaults.
 DEFAULTS: dict[str, Any] = {"CONSUMERS": "channels", "LIVE_ACCESS": "staff", "LIVE_MAX_KEYS": 10_000}
 
 
@@ -35,27 +35,27 @@ class ChannelsRedisFastConfig(AppConfig):  # type: ignore[misc]
 
     def ready(self) -> None:
         """
-        Have ``manage.py check`` look at CHANNEL_LAYERS, and give consumers the dispatch that the settings ask for.
+        Register the system checks, and give consumers the dispatch that the settings ask for.
 
-        Raises ``ImproperlyConfigured`` for a setting or a value in CHANNELS_REDIS_FAST that is unknown.
+        Raises ``ImproperlyConfigured`` for an unknown setting or value in CHANNELS_REDIS_FAST.
         """
         register(check_layers)
         register(check_deployment, deploy=True)
         register(check_consumers)
         if read_settings()["CONSUMERS"] == "direct":
-            # Imported only where a site asks for it.
+            # Imported only if a site asks for it.
             from .consumers import install  # noqa: PLC0415
 
             try:
                 install()
             except RuntimeError as error:
-                # Slower is better than down.
+                # A slower site is better than one that is down.
                 self.refused = str(error)
                 logger.warning("%s", error)
 
 
 def read_settings() -> dict[str, Any]:
-    """Return CHANNELS_REDIS_FAST with its defaults. Raises ``ImproperlyConfigured`` naming what is unknown in it."""
+    """Return CHANNELS_REDIS_FAST with its defaults. Raises ``ImproperlyConfigured`` naming anything unknown in it."""
     given: Any = getattr(settings, "CHANNELS_REDIS_FAST", {})
     if not isinstance(given, dict):
         raise ImproperlyConfigured(f"CHANNELS_REDIS_FAST must be a dict, not {type(given).__name__}.")
@@ -78,7 +78,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-#: By name: whether a value is right, and what is.
+#: By name: a function that checks a value, and a description of correct values.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "CONSUMERS": (("channels", "direct").__contains__, "'channels' or 'direct'"),
     "LIVE_ACCESS": (_is_access, "'staff', 'superuser' or the dotted path of a function that takes a user"),

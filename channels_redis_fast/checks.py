@@ -1,9 +1,9 @@
 """
 Django system checks of CHANNEL_LAYERS, for errors and likely problems, and of the consumers' dispatch.
 
-They look at settings alone and connect to nothing. ``manage.py check`` runs them where ``channels_redis_fast`` is in
-INSTALLED_APPS; ``check_layers()`` can be called without. Only aliases whose backend is a layer of this package are
-looked at, and no message repeats a password or a key.
+They read only the settings and connect to nothing. ``manage.py check`` runs them if ``channels_redis_fast`` is in
+INSTALLED_APPS; ``check_layers()`` can be called without that. They examine only aliases whose backend is a layer of
+this package, and no message repeats a password or a key.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .connection.hosts import HostOptions, host_label, is_cluster
 from .memory import InMemoryChannelLayer
 from .options import DOCS
 
-#: Characters of an encryption key below which it can be guessed.
+#: An encryption key with fewer characters than this can be guessed.
 MIN_KEY_LENGTH = 32
 
-#: Environment variables in which hosts of applications put the address of a Redis server.
+#: Environment variables in which hosting providers put the address of a Redis server.
 URL_VARIABLES = ("REDIS_URL", "REDIS_TLS_URL", "REDISCLOUD_URL", "VALKEY_URL")
 
 LOCAL = ("localhost", "::1", "")
@@ -59,7 +59,7 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         try:
             layer = backend(**_with_effect(backend, config))
         except Exception as error:
-            # One link, to all of it, however many layers are wrong.
+            # Only the first error has the link, however many layers are wrong.
             is_first = not any(message.id == "channels_redis_fast.E001" for message in messages)
             messages.append(
                 Error(
@@ -87,7 +87,7 @@ def check_layers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """
-    Return what ``manage.py check --deploy`` says in addition about CHANNEL_LAYERS.
+    Return the additional messages of ``manage.py check --deploy`` about CHANNEL_LAYERS.
 
     | id | |
     |---|---|
@@ -131,7 +131,7 @@ def check_consumers(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
 
 
 def _configured() -> Iterator[tuple[str, type[LimitedLayer], dict[str, Any]]]:
-    """Give the aliases whose backend is a layer of this package, with class and CONFIG."""
+    """Yield the aliases whose backend is a layer of this package, with class and CONFIG."""
     configured = getattr(settings, "CHANNEL_LAYERS", None)
     for alias, setting in configured.items() if isinstance(configured, dict) else ():
         backend = _backend(setting)
@@ -143,7 +143,7 @@ def _backend(setting: Any) -> type[LimitedLayer] | None:
     try:
         backend = import_string(setting["BACKEND"])
     except Exception:
-        # Whatever a site's module may raise. Channels reports that itself, and better.
+        # A site's module may raise anything. Channels reports that itself, with a better message.
         return None
     return backend if isinstance(backend, type) and issubclass(backend, LimitedLayer) else None
 
@@ -200,7 +200,7 @@ def _check_layer(alias: str, layer: LimitedLayer, config: dict[str, Any]) -> Ite
                 "old key, and remove that once all old messages have expired.",
                 id="channels_redis_fast.W001",
             )
-    # The default is what channels_redis has, and what servers' own limits on a WebSocket's life go by.
+    # The default is that of channels_redis, and servers' own limits on a WebSocket's lifetime match it.
     session_age = settings.SESSION_COOKIE_AGE
     group_expiry = getattr(layer, "group_expiry", None) if "group_expiry" in _with_effect(type(layer), config) else None
     if group_expiry is not None and group_expiry < session_age:
@@ -247,14 +247,14 @@ def _check_orders(layers: dict[str, RedisLayer]) -> Iterator[CheckMessage]:
 
 
 def _place(host: HostOptions) -> str:
-    """Name a shard: two databases of one server are two."""
+    """Name a shard: two databases of one server are two shards."""
     parts = urlsplit(host.get("address") or "")
     path = "" if parts.scheme == "unix" else parts.path.strip("/")
     return f"{host_label(host)}/{dict(parse_qsl(parts.query)).get('db') or path or host.get('db') or 0}"
 
 
 def _servers(host: HostOptions, layer: RedisLayer) -> list[HostOptions]:
-    """Return how the servers that a host names are connected to: itself, if it is no cluster."""
+    """Return the connection options of a host's servers: the host itself, unless it is a cluster."""
     if not is_cluster(host):
         return [host]
     seeds = Seeds(host, "hosts[0]", layer.layer_name)
@@ -262,13 +262,13 @@ def _servers(host: HostOptions, layer: RedisLayer) -> list[HostOptions]:
 
 
 def is_encrypted(host: HostOptions) -> bool:
-    """Return whether a host is connected to with TLS."""
+    """Return whether connections to a host use TLS."""
     is_tls = isinstance(kind := host.get("connection_class"), type) and issubclass(kind, SSLConnection)
     return bool(host.get("ssl")) or is_tls or str(host.get("address", "")).startswith("rediss:")
 
 
 def is_plain(host: HostOptions) -> bool:
-    """Return whether bytes go to another machine as they are."""
+    """Return whether bytes go to another machine unencrypted."""
     if "path" in host or is_encrypted(host):
         return False
     if "master_name" in host:
@@ -284,7 +284,7 @@ def _is_local(name: str) -> bool:
 
 
 def has_password(host: HostOptions) -> bool:
-    """Return whether a host is connected to with a password, or with what a provider says."""
+    """Return whether connections to a host use a password, or a credential provider."""
     if any(host.get(name) for name in ("password", "credential_provider")):
         return True
     parts = urlsplit(host.get("address") or "")

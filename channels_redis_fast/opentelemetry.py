@@ -1,24 +1,25 @@
 """
-OpenTelemetry spans for messages; of the extra ``[otel]``.
+OpenTelemetry spans for messages. Needs the extra ``[otel]``.
 
     from channels_redis_fast.opentelemetry import ChannelsRedisFastInstrumentor
 
     ChannelsRedisFastInstrumentor().instrument()
 
-``opentelemetry-instrument`` does that by itself. A send is a PRODUCER span; the handler of a consumer that the message
-reaches is a CONSUMER span with a link to it, in another process too. Names and attributes are those of OpenTelemetry's
-semantic conventions for messaging (https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/).
+``opentelemetry-instrument`` does that automatically. A send is a PRODUCER span. The handler of a consumer that the
+message reaches is a CONSUMER span with a link to it, also in another process. Names and attributes are those of
+OpenTelemetry's semantic conventions for messaging
+(https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/).
 
-Methods of the layers, and the functions in which consumers wait for their messages, are replaced while this is on; as
-long as it is not, nothing of it runs. Knows what a layer is called with, not what it does.
+While this is on, methods of the layers, and the functions in which consumers wait for their messages, are replaced;
+while it is off, none of it runs. Knows how a layer is called. Does not know what it does.
 
 Rules kept here:
 
-- A message carries the context of its span in keys of its own (``TRACEPARENT``, ``TRACESTATE``) as W3C Trace Context
-  writes it, whatever propagators are configured. They are taken out before a consumer, or who calls ``receive``, has
-  the message; the caller's message is never changed.
-- A receive on behalf of a consumer leaves them in, since the consumer's span needs them.
-- A context that cannot be read costs no message: there is a span without a link.
+- A message carries the context of its span under keys of its own (``TRACEPARENT``, ``TRACESTATE``) in the format of W3C
+  Trace Context, whatever propagators are configured. The keys are removed before a consumer, or a caller of
+  ``receive``, gets the message. The caller's message is never changed.
+- A receive for a consumer leaves them in, since the consumer's span needs them.
+- A context that cannot be read loses no message: the span just has no link.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ __all__ = ["ChannelsRedisFastInstrumentor"]
 #: The keys under which a message carries the context of the span that sent it.
 TRACEPARENT, TRACESTATE = "__traceparent__", "__tracestate__"
 
-#: What the conventions call things.
+#: Names defined by the conventions.
 SYSTEM = "messaging.system"
 OPERATION_NAME, OPERATION_TYPE = "messaging.operation.name", "messaging.operation.type"
 DESTINATION, IS_ANONYMOUS = "messaging.destination.name", "messaging.destination.anonymous"
@@ -68,10 +69,10 @@ MESSAGE_COUNT = "messaging.batch.message_count"
 SERVER_ADDRESS, SERVER_PORT = "server.address", "server.port"
 FUNCTION, ERROR_TYPE = "code.function.name", "error.type"
 
-#: The type of a message, by which Channels finds its handler. The conventions have nothing of the kind.
+#: The type of a message, which tells Channels its handler. The conventions have no such attribute.
 MESSAGE_TYPE = "channels.message.type"
 
-#: How the name of a channel ends that ``new_channel`` made: too many differ for the name of a span.
+#: The end of a channel name that ``new_channel`` made: there are too many of them for the name of a span.
 _UNIQUE = re.compile(r"[0-9a-f]{32}\Z")
 
 #: W3C Trace Context, by the header's names.
@@ -81,7 +82,7 @@ _HEADERS = {TRACEPARENT: "traceparent", TRACESTATE: "tracestate"}
 Message = dict[str, Any]
 Dispatch = Callable[[Message], Awaitable[None]]
 
-#: Whether what is received in this context goes to a consumer, whose span needs what the message carries.
+#: Whether a message received in this context goes to a consumer, whose span needs the keys that the message carries.
 _is_for_consumer: ContextVar[bool] = ContextVar("channels_redis_fast.opentelemetry.is_for_consumer", default=False)
 
 
@@ -89,12 +90,12 @@ class ChannelsRedisFastInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
     Turns spans for the messages of all layers of this package on (``instrument``) and off (``uninstrument``).
 
-    ``instrument`` takes a ``tracer_provider``; by default it is the global one. To be called when the process begins:
-    a consumer whose client connected before has no spans, and finds the context in its messages.
+    ``instrument`` accepts a ``tracer_provider``; the default is the global one. Call it when the process starts: a
+    consumer whose client connected earlier has no spans, and sees the context keys in its messages.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return what has to be installed: the Channels that this package itself needs."""
+        """Return the required packages: the version of Channels that this package itself needs."""
         return ("channels >= 4.2.2",)
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -108,16 +109,16 @@ class ChannelsRedisFastInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 class Tracing:
-    """What is replaced while spans are made, and what makes them."""
+    """Replaces functions while spans are on, and makes the spans."""
 
     def __init__(self) -> None:
-        #: None while there are to be no spans. Consumers that are connected outlive a change.
+        #: None while spans are off. Consumers stay connected across a change.
         self.tracer: Tracer | None = None
-        #: Owner, name, what was there and what is there now.
+        #: Owner, name, the original and the replacement.
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
     def replace(self) -> None:
-        """Put our functions in the place of those that messages go through."""
+        """Replace the functions that messages go through with ours."""
         received = []
         for layer in (RedisChannelLayer, RedisPubSubChannelLayer):
             self._wrap(layer, "send", _sending("send"))
@@ -126,27 +127,27 @@ class Tracing:
             self._wrap(layer, "group_resume", _reading)
             received.append(self._wrap(layer, "receive", _receiving))
         self._wrap(HistoryMethods, "group_history", _reading)
-        # A consumer's own receive is never called where its mailbox can be read, and ours is as good as the original.
+        # A consumer's own receive is never called if its mailbox can be read, and ours is as good as the original.
         self._put(sources, "READ", (*sources.READ, *received))
         self._wrap(direct_dispatch, "dispatch_all", _dispatching)
         self._wrap(channels_consumer, "await_many_dispatch", _dispatching)
         self._wrap(Worker, "listener", _listening)
 
     def restore(self) -> None:
-        """Put back what was there. What another package has put over ours stays, and finds nothing to do here."""
+        """Restore the originals. If another package has replaced ours, its function stays, and ours does nothing."""
         while self._replaced:
             owner, name, original, ours = self._replaced.pop()
             if vars(owner).get(name) is ours:
                 setattr(owner, name, original)
 
     def is_on(self) -> bool:
-        """Whether there are to be spans here."""
+        """Whether spans are made in this context."""
         return self.tracer is not None and is_instrumentation_enabled()
 
     def producing(
         self, layer: RedisLayer, operation: str, destination: str | None, **more: Any
     ) -> contextlib.AbstractContextManager[None]:
-        """Return the span of a send, to be in."""
+        """Return the span of a send, as a context manager."""
         attributes = {
             OPERATION_NAME: operation,
             OPERATION_TYPE: "send",
@@ -159,21 +160,21 @@ class Tracing:
     def processing(
         self, handler: Dispatch, message: Message, links: Sequence[Link]
     ) -> contextlib.AbstractContextManager[None]:
-        """Return the span of a consumer's handler, to be in; linked to the send of the message."""
-        # A SyncConsumer's dispatch is a partial, as what goes to a thread is in asgiref.
+        """Return the span of a consumer's handler, as a context manager; it links to the send of the message."""
+        # A SyncConsumer's dispatch is a partial, as is everything that asgiref runs in a thread.
         consumer = handler.args[0] if isinstance(handler, functools.partial) else getattr(handler, "__self__", None)
         kind = message.get("type")
         scope = getattr(consumer, "scope", None) or {}
-        # Of a worker, which receives for the consumer.
+        # A worker receives for the consumer.
         channel = scope.get("channel") if scope.get("type") == "channel" else getattr(consumer, "channel_name", None)
         attributes = {OPERATION_NAME: "process", OPERATION_TYPE: "process", **_destination(channel), **_type(message)}
         if consumer is not None and isinstance(kind, str):
             attributes[FUNCTION] = f"{_name_of(type(consumer))}.{kind.replace('.', '_')}"
-        # A channel is one connection's, and its name says nothing; what is done with the message, its type says.
+        # A channel belongs to one connection, so its name says nothing; the type says what is done with the message.
         return self._span(f"process {kind}", SpanKind.CONSUMER, attributes, links)
 
     def received(self, channel: str, message: Message, links: Sequence[Link]) -> None:
-        """Make a span for a message that somebody received who is no consumer."""
+        """Make a span for a message that was received outside of a consumer."""
         attributes = {
             OPERATION_NAME: "receive",
             OPERATION_TYPE: "receive",
@@ -202,7 +203,7 @@ class Tracing:
             try:
                 yield
             except StopConsumer:
-                # How a consumer ends.
+                # The usual way for a consumer to end.
                 raise
             except Exception as error:
                 span.record_exception(error)
@@ -223,7 +224,7 @@ class Tracing:
 _tracing = Tracing()
 
 
-# What stands in the place of the originals.
+# The replacements.
 
 
 def _sending(operation: str) -> Callable[[Any], Any]:
@@ -236,7 +237,7 @@ def _sending(operation: str) -> Callable[[Any], Any]:
             with _tracing.producing(self, operation, group, **_type(message)):
                 await original(self, group, _with_context(message), **more)
 
-        # Callers may name the arguments.
+        # Both exist because callers may pass the arguments by name.
         return send if operation == "send" else group_send
 
     return make
@@ -300,12 +301,12 @@ def _listening(original: Any) -> Any:
 
 @contextlib.contextmanager
 def _receives(for_consumer: bool) -> Iterator[None]:
-    """Say for whom what is received in this context is."""
+    """Set whether messages received in this context are for a consumer."""
     token = _is_for_consumer.set(for_consumer)
     try:
         yield
     finally:
-        # The garbage collector ends coroutines in other contexts.
+        # The garbage collector may end coroutines in another context.
         with contextlib.suppress(ValueError):
             _is_for_consumer.reset(token)
 
@@ -314,20 +315,20 @@ def _receives(for_consumer: bool) -> Iterator[None]:
 
 
 def _with_context(message: Message) -> Message:
-    """Return a message that carries the context of the current span; the message itself where there is none."""
+    """Return a message that carries the context of the current span, or the message itself if there is none."""
     if not isinstance(message, dict) or not _tracing.is_on():
-        # What is no dict the layer refuses, or takes as it is.
+        # The layer refuses what is not a dict, or takes it as it is.
         return message
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
     if not carrier:
         return message
-    # By ``items``, as serializers do: a subclass of dict may show others there than it holds.
+    # Through ``items``, as serializers do: a subclass of dict may return other values there.
     return {**dict(message.items()), **{key: carrier[name] for key, name in _HEADERS.items() if name in carrier}}
 
 
 def _take_context(message: Any) -> Sequence[Link] | None:
-    """Take the context out of a message; return the link to the span that sent it, None for one that has no context."""
+    """Remove the context from a message; return a link to the span that sent it, or None if it has no context."""
     if not isinstance(message, dict) or TRACEPARENT not in message:
         return None
     carrier = {name: message.pop(key, None) for key, name in _HEADERS.items()}
@@ -346,7 +347,7 @@ def _destination(name: Any) -> dict[str, Any]:
 
 
 def _short(name: Any) -> str:
-    """Return what stands for a channel or a group in the name of a span."""
+    """Return what the name of a span calls a channel or a group."""
     if not isinstance(name, str):
         return ""
     return "(anonymous)" if _UNIQUE.search(name) else name
@@ -361,12 +362,12 @@ def _name_of(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-#: By layer, where it leads to.
+#: By layer, the address of its server.
 _servers: weakref.WeakKeyDictionary[RedisLayer, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def _server(layer: RedisLayer) -> dict[str, Any]:
-    """Return where a layer with one host leads to; with several it depends on the channel."""
+    """Return the address of a layer with one host; with several hosts, it depends on the channel."""
     found = _servers.get(layer)
     if found is None:
         found = _servers[layer] = {}

@@ -1,5 +1,5 @@
 """
-The counters and measurements of layers for Prometheus; of the extra ``[prometheus]``.
+The counters and measurements of layers for Prometheus. Needs the extra ``[prometheus]``.
 
     from channels.layers import get_channel_layer
     from prometheus_client import REGISTRY
@@ -7,12 +7,12 @@ The counters and measurements of layers for Prometheus; of the extra ``[promethe
 
     REGISTRY.register(Collector(get_channel_layer()))
 
-Reads ``layer.stats()`` when somebody scrapes, in whatever thread that happens, and asks Redis nothing. Knows what the
-counters are called there and here, not what counts them.
+Reads ``layer.stats()`` at each scrape, in whatever thread that happens, and sends nothing to Redis. Knows the counters'
+names there and here. Does not know what counts them.
 
-These are numbers of one process, and each process has to be scraped: at a port of its own, or through a push gateway.
-prometheus_client's multiprocess mode (PROMETHEUS_MULTIPROC_DIR) writes its own metrics to files and takes no custom
-collectors, so these are missing there. A forked child goes on counting from its parent's numbers.
+The numbers are those of one process, and each process has to be scraped: at its own port, or through a push gateway.
+prometheus_client's multiprocess mode (PROMETHEUS_MULTIPROC_DIR) writes its own metrics to files and does not support
+custom collectors, so these numbers are missing there. A forked child continues counting from its parent's numbers.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ GAUGES = {
     "mailbox_messages": "Messages in this process that nobody has received yet.",
 }
 
-#: The name and the text of each histogram of ``Stats``, and the bounds of its buckets. There is one of ``round_trips``
-#: for each server, which the label ``server`` names.
+#: The name and the text of each histogram of ``Stats``, and the bounds of its buckets. There is one ``round_trips``
+#: histogram for each server, which the label ``server`` names.
 HISTOGRAMS = {
     "lag": ("lag_seconds", "Time from a send to its receive.", SECONDS),
     "round_trips": ("round_trip_seconds", "Time from a command to its answer.", SECONDS),
@@ -79,16 +79,16 @@ HISTOGRAMS = {
     "batch_messages": ("batch_messages", "Messages of one batch written to Redis.", MESSAGES),
 }
 
-#: Of the buckets in seconds, those that are told: each is a time series of its own.
+#: The buckets in seconds that are exported: each one is a separate time series.
 TOLD = frozenset(step * 10.0**power for power in range(-4, 2) for step in (1, 2.5, 5))
 
-#: The number of ``stats()`` that is told apart by patterns of group names, and what it counts.
+#: The number in ``stats()`` that is broken down by patterns of group names, and what it counts.
 PRESENT, OCCUPANCY = "present", "Channels of this process that are present in groups."
 
 #: A glob, or a compiled pattern.
 Pattern = str | re.Pattern[str]
 
-#: Where the metric has another name: Prometheus wants the unit at the end, with nothing behind it but ``_total``.
+#: Metrics with another name: Prometheus wants the unit at the end, followed only by ``_total``.
 METRICS = {"bytes_received": "received_bytes", "bytes_sent": "sent_bytes"}
 
 
@@ -97,9 +97,9 @@ class Collector:
     A custom collector of prometheus_client for one layer or, with ``add``, several.
 
     ``layer``: a layer of this package; ``alias``: its name in CHANNEL_LAYERS, the label ``alias``. The label ``layer``
-    is ``core``, ``pubsub`` or ``memory``. One registry takes one collector, since metrics of one name have to
-    come together: further layers are added to it. ``groups``: globs or compiled patterns of group names, which are the
-    label ``groups`` of the metric ``occupancy``; a group counts for the first that matches, and for none otherwise.
+    is ``core``, ``pubsub`` or ``memory``. Use one collector for each registry and add further layers to it, since
+    metrics with one name have to come together. ``groups``: globs or compiled patterns of group names, which become the
+    label ``groups`` of the metric ``occupancy``. A group counts for the first pattern that matches, or for none.
 
     Raises ``TypeError`` for a layer of another package, which has no counters.
     """
@@ -110,23 +110,23 @@ class Collector:
 
     def add(self, layer: LimitedLayer, alias: str, groups: Iterable[Pattern] = ("*",)) -> None:
         """
-        Have one more layer's counters in the same metrics.
+        Add another layer's counters to the same metrics.
 
-        Raises ``TypeError`` as the constructor does, ``ValueError`` for an alias that is there already.
+        Raises ``TypeError`` like the constructor, ``ValueError`` if the alias has already been added.
         """
         if not isinstance(layer, LimitedLayer):
             raise TypeError(f"'{alias}' is not a layer of channels_redis_fast but a {type(layer).__name__}.")
         if alias in self._layers:
             raise ValueError(f"This collector already has a layer '{alias}'.")
-        # A new dict: a scrape in another thread may be going through the old one.
+        # A new dict: a scrape in another thread may be iterating over the old one.
         self._layers = {**self._layers, alias: (layer, _Patterns(groups))}
 
     def describe(self) -> Iterator[Metric]:
-        """Give the metrics without values, by which a registry knows them."""
+        """Yield the metrics without values, which tell a registry their names."""
         yield from _families().values()
 
     def collect(self) -> Iterator[Metric]:
-        """Give the metrics with the values of this moment."""
+        """Yield the metrics with their current values."""
         families = _families()
         for alias, (layer, patterns) in self._layers.items():
             labels = (alias, layer.layer_name)
@@ -147,7 +147,7 @@ class Collector:
 
 
 def _add(family: Any, labels: Sequence[str], histogram: Histogram, bounds: Sequence[float]) -> None:
-    """Add a histogram to a metric: by bound, how many values are not above it."""
+    """Add a histogram to a metric: for each bound, how many values are not above it."""
     total, counts = histogram.total, list(accumulate(histogram.counts()))
     pairs = zip(bounds, counts, strict=False)
     buckets = [(f"{bound}", count) for bound, count in pairs if bounds is not SECONDS or bound in TOLD]
@@ -155,7 +155,7 @@ def _add(family: Any, labels: Sequence[str], histogram: Histogram, bounds: Seque
 
 
 def _families() -> dict[str, Any]:
-    """Return new metrics by the name that ``stats()`` has for them."""
+    """Return new metrics by their names in ``stats()``."""
     families: dict[str, Any] = {}
     for kind, names in (CounterMetricFamily, COUNTERS), (GaugeMetricFamily, GAUGES):
         for name, text in names.items():
@@ -168,16 +168,16 @@ def _families() -> dict[str, Any]:
 
 
 class _Patterns:
-    """Patterns of group names, and what is counted by them: one number for each, however many groups there are."""
+    """Patterns of group names, and the counts by pattern: one number for each, however many groups there are."""
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         patterns = list(patterns)
         self._texts = [pattern if isinstance(pattern, str) else pattern.pattern for pattern in patterns]
-        # They mean what they mean in ``channel_capacity``; a capacity here is a place in the list.
+        # They mean what they mean in ``channel_capacity``; a capacity here is an index into the list.
         self._table = CapacityTable({pattern: place for place, pattern in enumerate(patterns)}, len(patterns))
 
     def counted(self, by_group: dict[str, int]) -> dict[str, int]:
-        """Return the numbers of groups by the text of the first pattern that matches them."""
+        """Return the groups' counts, added up by the text of the first pattern that matches."""
         counts: Counter[int] = Counter()
         for group, count in by_group.items():
             counts[self._table.lookup(group)] += count

@@ -1,9 +1,9 @@
 """
 Message formats: the registry, msgpack, JSON, and Fernet encryption around either.
 
-The public names and their meaning are those of ``channels_redis.serializers``, so that a serializer written
-for it works here unchanged. Knows nothing of channels, Redis or the event loop; the compiled shortcut for
-exactly these classes is taken in ``codec.py``.
+The public names and their meaning are those of ``channels_redis.serializers``, so a serializer written for it works
+here unchanged. Knows nothing of channels, Redis or the event loop. ``codec.py`` has the compiled shortcut for exactly
+these classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ try:
 except ImportError:
     Fernet = MultiFernet = None  # type: ignore[assignment,misc]
 
-#: Seconds that a token may be older than the message expiry before it is refused, as in channels_redis.
+#: Seconds that a token may be older than the message expiry before it is rejected, as in channels_redis.
 CLOCK_TOLERANCE = 10
 
 _NO_CRYPTOGRAPHY = (
@@ -37,7 +37,7 @@ def unpack(message: bytes, **options: Any) -> Any:
     """
     Return what ``msgpack.packb`` packed; ``options`` are those of ``msgpack.unpackb``.
 
-    Unlike that with its defaults it takes keys that are neither text nor bytes, as ``packb`` does.
+    Unlike ``unpackb`` with its defaults, it accepts keys that are neither text nor bytes, as ``packb`` does.
     """
     options.setdefault("strict_map_key", False)
     return msgpack.unpackb(message, **options)
@@ -49,14 +49,13 @@ class SerializerDoesNotExist(KeyError):
 
 class BaseMessageSerializer(abc.ABC):
     """
-    Base of serializers: subclasses give ``as_bytes`` and ``from_bytes``.
+    Base of serializers: subclasses define ``as_bytes`` and ``from_bytes``.
 
-    ``symmetric_encryption_keys``: a list of str or bytes; the first encrypts, all decrypt.
-    ``random_prefix_length``: bytes put in front, outside the encryption, so that equal messages are distinct
-    members of a sorted set (see ``hot.next_prefix``). ``expiry``: message lifetime in seconds; tokens older than
-    that are refused.
+    ``symmetric_encryption_keys``: a list of str or bytes; the first encrypts, all decrypt. ``random_prefix_length``:
+    bytes put in front, outside the encryption, so that equal messages are distinct members of a sorted set (see
+    ``hot.next_prefix``). ``expiry``: message lifetime in seconds; older tokens are rejected.
 
-    Raises ``ValueError`` when the keys are not a list, or ``cryptography`` is not installed.
+    Raises ``ValueError`` if the keys are not a list, or ``cryptography`` is not installed.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class BaseMessageSerializer(abc.ABC):
         return MultiFernet([self.make_fernet(key) for key in keys])
 
     def make_fernet(self, key: str | bytes) -> Fernet:
-        """Make the Fernet of one key: SHA-256 of its UTF-8 bytes, base64-encoded."""
+        """Make the Fernet for one key: from the SHA-256 of its UTF-8 bytes, base64-encoded."""
         if Fernet is None:
             raise ValueError(_NO_CRYPTOGRAPHY)
         if isinstance(key, str):
@@ -94,18 +93,18 @@ class BaseMessageSerializer(abc.ABC):
 
     @abc.abstractmethod
     def from_bytes(self, message: bytes, *args: Any, **kwargs: Any) -> Any:
-        """Return the message that ``as_bytes`` made these bytes of."""
+        """Return the message from the bytes that ``as_bytes`` returned."""
 
     def serialize(self, message: Any) -> bytes:
-        """Return the message as stored in Redis: random prefix, then the body, encrypted when there are keys."""
+        """Return the message as stored in Redis: random prefix, then the body, encrypted if there are keys."""
         return self.seal(self.as_bytes(message))
 
     def deserialize(self, message: bytes) -> Any:
-        """Return the message of stored bytes. Raises what ``from_bytes`` or the decryption raises."""
+        """Return the message from stored bytes. Raises what ``from_bytes`` or the decryption raises."""
         return self.from_bytes(self.unseal(message))
 
     def seal(self, body: bytes) -> bytes:
-        """Encrypt a body when there are keys, and put the random prefix in front."""
+        """Encrypt a body if there are keys, and put the random prefix in front."""
         if self.crypter is not None:
             body = self.crypter.encrypt(body)
         return next_prefix(self.random_prefix_length) + body if self.random_prefix_length > 0 else body
@@ -119,7 +118,7 @@ class BaseMessageSerializer(abc.ABC):
 
 
 class JSONSerializer(BaseMessageSerializer):
-    """``json.dumps`` in UTF-8, which RFC 8259 section 8.1 asks for between systems."""
+    """``json.dumps`` in UTF-8, which RFC 8259 section 8.1 requires between systems."""
 
     def as_bytes(self, message: Any, *args: Any, **kwargs: Any) -> bytes:
         """Return the message as JSON text in UTF-8; further arguments are those of ``json.dumps``."""
@@ -129,24 +128,24 @@ class JSONSerializer(BaseMessageSerializer):
 
 
 class MsgPackSerializer(BaseMessageSerializer):
-    """``msgpack.packb`` with its defaults, and what reads all that it writes."""
+    """``msgpack.packb`` with its defaults, and a reader for everything that it writes."""
 
     as_bytes = staticmethod(msgpack.packb)
     from_bytes = staticmethod(unpack)
 
 
 class SerializersRegistry:
-    """Serializer classes by format name; what ``serializer_format`` names is looked up here."""
+    """Serializer classes by format name; the option ``serializer_format`` is looked up here."""
 
     def __init__(self) -> None:
         self._registry: dict[Any, type[Any]] = {}
 
     def register_serializer(self, format: Any, serializer_class: type[Any]) -> None:
         """
-        Register a class under a format name, in place of the one that had it.
+        Register a class under a format name, replacing any previous one.
 
-        Raises ``AssertionError`` unless it is a class that derives from ``BaseMessageSerializer`` or has
-        ``serialize`` and ``deserialize``.
+        Raises ``AssertionError`` unless it is a class that derives from ``BaseMessageSerializer`` or has ``serialize``
+        and ``deserialize``.
         """
         if not (
             isinstance(serializer_class, type)
@@ -179,8 +178,9 @@ def make_serializer(format: Any, **options: Any) -> Any:
     """
     Make the serializer that a layer's option ``serializer_format`` names.
 
-    Raises ``ValueError`` or ``TypeError`` naming the option. No ``KeyError``, which ``SerializerDoesNotExist`` is:
-    ``channels.layers.get_channel_layer`` takes one for a layer that is not configured, and returns None.
+    Raises ``ValueError`` or ``TypeError`` naming the option. It raises no ``KeyError``, which
+    ``SerializerDoesNotExist`` is: ``channels.layers.get_channel_layer`` would take it for a layer that is not
+    configured, and return None.
     """
     try:
         return registry.get_serializer(format, **options)

@@ -1,8 +1,8 @@
 """
 Which deployment a command is about: the options that all commands share, and the layers that follow from them.
 
-A deployment is an alias of a Django project's CHANNEL_LAYERS, or the URLs of ``--hosts`` or ``--cluster``. Makes
-layers; opens nothing, and does not know what a command does with them. Errors name the option or the alias, never a
+A deployment is an alias in a Django project's CHANNEL_LAYERS, or the URLs of ``--hosts`` or ``--cluster``. Creates
+layers. Opens nothing, and does not know what a command does with them. Errors name the option or the alias, never a
 password.
 """
 
@@ -23,10 +23,10 @@ from ..core import RedisChannelLayer
 from ..options import DOCS
 from ..pubsub import RedisPubSubChannelLayer
 
-#: What ``--layer`` names.
+#: The values of ``--layer``.
 LAYERS: dict[str, type[RedisLayer]] = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 
-#: The backends of channels_redis, and the layers here that see the same in Redis.
+#: The backends of channels_redis, and the layers here that use the same data in Redis.
 TWINS: dict[tuple[str, str], type[RedisLayer]] = {
     ("channels_redis.core", "RedisChannelLayer"): RedisChannelLayer,
     ("channels_redis.pubsub", "RedisPubSubChannelLayer"): RedisPubSubChannelLayer,
@@ -42,11 +42,11 @@ class UsageError(Exception):
 @dataclass(frozen=True)
 class Deployment:
     """
-    Where a command looks.
+    The deployment that a command works on.
 
-    ``name``: how it is called in output and errors; ``alias``: its name in CHANNEL_LAYERS, None for URLs;
-    ``backend`` and ``options``: class and keywords of its layers; ``is_twin``: whether the project itself uses
-    channels_redis, and the layers made here are of the same wire.
+    ``name``: its name in output and errors; ``alias``: its name in CHANNEL_LAYERS, None for URLs; ``backend`` and
+    ``options``: class and keywords of its layers; ``is_twin``: whether the project itself uses channels_redis, and the
+    layers created here use the same wire format.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Deployment:
 
     def make_layer(self, **changes: Any) -> RedisLayer:
         """
-        Return a new layer of this deployment, unconnected; ``changes`` are options in place of its own.
+        Return a new, unconnected layer of this deployment; ``changes`` override its options.
 
-        Two of them are to Redis what two processes are. Raises ``UsageError`` for options that are wrong, an empty host
-        among them.
+        To Redis, two such layers are like two processes. Raises ``UsageError`` for wrong options, including an empty
+        host.
         """
         try:
             layer = self.backend(**{**self.options, **changes})
         except Exception as error:
-            # Whatever a site's own class may raise.
+            # A site's own class may raise anything.
             text = f"{self.name}: {self.backend.__name__} cannot be made: {error}"
             raise UsageError(f"{text.rstrip()} The options are described at {DOCS}") from error
         if layer.unset_host is not None:
@@ -79,7 +79,7 @@ class Deployment:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which deployment is meant."""
+    """Add the options that select a deployment."""
     group = parser.add_argument_group("deployment", "a Django project's channel layer, or servers by their URLs")
     group.add_argument("--settings", metavar="MODULE", help="settings of the project (default: DJANGO_SETTINGS_MODULE)")
     group.add_argument("--alias", help=f"name of the layer in CHANNEL_LAYERS (default: {DEFAULT_ALIAS})")
@@ -100,8 +100,8 @@ def find(arguments: argparse.Namespace) -> Deployment:
     """
     Return the deployment that the options name.
 
-    Raises ``UsageError`` for options that contradict each other, settings that cannot be read, an alias that is not
-    there, a backend that is neither of this package nor of channels_redis.
+    Raises ``UsageError`` for options that contradict each other, settings that cannot be read, an alias that does not
+    exist, and a backend that is neither of this package nor of channels_redis.
     """
     named = next((name for name in ("hosts", "cluster") if getattr(arguments, name) is not None), None)
     if named is not None:
@@ -143,7 +143,7 @@ def _from_settings(module: str | None, alias: str) -> Deployment:
     options = {option: value for option, value in config.items() if option not in backend.without_effect}
     hosts = options.get("hosts")
     if hosts is not None and not isinstance(hosts, (str, bytes, Mapping)):
-        # Several layers are made of it.
+        # Several layers are created from it.
         options["hosts"] = list(hosts) if hasattr(hosts, "__iter__") else hosts
     return Deployment(name, alias, backend, options, is_twin)
 
@@ -159,7 +159,7 @@ def _read_settings(module: str | None) -> Any:
     if not module:
         raise UsageError("Which deployment? Use --settings, DJANGO_SETTINGS_MODULE, --hosts or --cluster.")
     if os.getcwd() not in sys.path:
-        # As with manage.py: the project lies where the command is run.
+        # As with manage.py: the project is where the command is run.
         sys.path.insert(0, os.getcwd())
     try:
         import django  # noqa: PLC0415 - a project of its own
@@ -173,7 +173,7 @@ def _read_settings(module: str | None) -> Any:
 
 
 def _ready_settings(module: str | None) -> Any:
-    """Return Django's settings if a project is set up already, as by ``manage.py``, and no other is asked for."""
+    """Return Django's settings if a project is already set up, as by ``manage.py``, and no other is requested."""
     apps = sys.modules.get("django.apps")
     if apps is None or not apps.apps.ready:
         return None
@@ -186,7 +186,7 @@ def _backend(name: str, dotted: str) -> tuple[type[RedisLayer], bool]:
     module_name, _, class_name = dotted.rpartition(".")
     twin = TWINS.get((module_name, class_name))
     if twin is not None:
-        # Without importing it: it need not be installed where this runs.
+        # Without importing it: it need not be installed here.
         return twin, True
     try:
         backend = getattr(importlib.import_module(module_name), class_name)
@@ -204,6 +204,6 @@ def _backend(name: str, dotted: str) -> tuple[type[RedisLayer], bool]:
 
 
 def _checked(deployment: Deployment) -> Deployment:
-    """Refuse wrong options here, before a command has begun."""
+    """Reject wrong options here, before a command has begun."""
     deployment.make_layer()
     return deployment

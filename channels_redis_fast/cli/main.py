@@ -2,8 +2,8 @@
 The frame of the command line: picks the command, and turns any error into one line and an exit code.
 
 Exit codes: 0, all is well; 1, the command found a problem, failed, or was interrupted; 2, wrong usage or settings, or
-an extra is missing; 141, the reader of its output has left. A command is imported when it is the one asked for, and
-without the extra: ``--help`` needs none. Does not know what a command does, nor where a deployment comes from.
+an extra is missing; 141, the reader of its output has gone. A command is imported only when it is requested, and
+without the extra: ``--help`` does not need it. Does not know what a command does, nor where a deployment comes from.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ COMMANDS = {
 
 PROGRAM = "channels-redis-fast"
 
-#: What the extras bring, and which of them is told to install: ``[tune]`` has all that ``tune`` needs.
+#: The packages that the extras provide, and the extra to install for each: ``[tune]`` has all that ``tune`` needs.
 EXTRAS = {"rich": "cli", "matplotlib": "tune"}
 
-#: The exit code of a command whose reader has left, as in ``inspect --watch | head``: what a shell has for SIGPIPE.
+#: The exit code of a command whose reader has gone, as in ``inspect --watch | head``: a shell's code for SIGPIPE.
 PIPE_CLOSED = 141
 
-#: Characters of a line where output does not go to a terminal, which would say how wide it is.
+#: The line width in characters if the output does not go to a terminal, which would tell its width.
 WIDTH = 120
 
 _NO_LAST_RESORT = logging.NullHandler()
@@ -51,7 +51,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^\s'\"]*(?=@)|(?<=[?&]password=)[^\s'\"&]*"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run the command that ``argv`` (without the program's name; None: that of the process) asks for.
+    Run the command that ``argv`` asks for (without the program's name; None: the process' own arguments).
 
     Returns the exit code. Raises ``SystemExit`` for ``--help``, ``--version`` and wrong usage, as argparse does.
     """
@@ -66,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(run: Callable[[], int], program: str, command: str, is_debugged: bool = False) -> int:
     """
-    Return what ``run`` returns, or the exit code of the error that it raised, which is one line on standard error.
+    Return what ``run`` returns. If it raises, print one line on standard error and return the error's exit code.
 
-    ``program``: how that line begins; ``command``: the one that is run, for which an extra may be missing;
-    ``is_debugged``: whether a traceback comes with the line. ``SystemExit`` passes.
+    ``program``: the beginning of that line; ``command``: the command that is run, for which an extra may be missing;
+    ``is_debugged``: whether to print a traceback too. ``SystemExit`` passes through.
     """
 
     def failed(message: str, code: int) -> int:
@@ -78,7 +78,7 @@ def guarded(run: Callable[[], int], program: str, command: str, is_debugged: boo
         print(f"{program}: {without_credentials(message)}", file=sys.stderr)
         return code
 
-    # A command reports in its own output what a layer logs; a project's own handlers still get it.
+    # A command reports what a layer logs in its own output; a project's own handlers still get it.
     logging.getLogger("channels_redis_fast").addHandler(_NO_LAST_RESORT)
     try:
         with _terminate_as_interrupt(), _flushed():
@@ -86,7 +86,7 @@ def guarded(run: Callable[[], int], program: str, command: str, is_debugged: boo
     except KeyboardInterrupt:
         return failed("Interrupted.", 1)
     except BrokenPipeError:
-        # The reader of the pipe has left. Python would complain once more when it flushes at the end.
+        # The reader of the pipe has gone. Python would complain again when it flushes at the end.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
@@ -103,12 +103,12 @@ def guarded(run: Callable[[], int], program: str, command: str, is_debugged: boo
 
 
 def without_credentials(text: str) -> str:
-    """Return a text with what stands before the host of a URL, and a password behind it, left out."""
+    """Return a text without the part before the host in URLs, and without passwords in their queries."""
     return _CREDENTIALS.sub("***", text)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Repeats no password when it complains of an argument that may be a URL."""
+    """Repeats no password in an error about an argument that may be a URL."""
 
     def error(self, message: str) -> NoReturn:
         super().error(without_credentials(message))
@@ -126,7 +126,7 @@ def _parse(given: list[str]) -> tuple[Any, argparse.Namespace]:
     modules: dict[str, Any] = {}
     for name in (chosen,) if chosen is not None else COMMANDS:
         if chosen is None and not {"-h", "--help"} & set(given):
-            # The version, or wrong usage: the names are enough.
+            # For the version, or for wrong usage, the names are enough.
             commands.add_parser(name)
             continue
         module = modules[name] = importlib.import_module(COMMANDS[name])
@@ -165,7 +165,7 @@ def make_console(**options: Any) -> Any:
 
 @contextlib.contextmanager
 def _flushed() -> Iterator[None]:
-    """Flush standard output at the end, while an error of it can still be handled."""
+    """Flush standard output at the end, while its errors can still be handled."""
     try:
         yield
     except SystemExit:
@@ -177,14 +177,14 @@ def _flushed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, so that a command cleans up behind itself then too."""
+    """Make SIGTERM act like Ctrl-C, so that a command cleans up after itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(*_: object) -> None:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            # As in the background of a script, where SIGTERM would do nothing.
+            # In the background of a script, for example, where SIGTERM would otherwise do nothing.
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 

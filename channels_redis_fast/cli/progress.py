@@ -1,5 +1,5 @@
 """
-The progress of a command that takes a while: one line on standard error, and none where that is no terminal.
+The progress of a long command: one line on standard error, or none if that is not a terminal.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import Any
 
 def bar(*columns: Any) -> Any:
     """
-    Return rich's ``Progress``, to be used as a context: a description, a bar, and what is given behind it.
+    Return rich's ``Progress``, to be used as a context manager: a description, a bar, and the given columns after it.
 
-    Without ``columns`` that is the time left, from the speed so far. Raises ``ModuleNotFoundError`` without rich.
+    Without ``columns``, it shows the time left at the speed so far. Raises ``ModuleNotFoundError`` without rich.
     """
     from rich.console import Console  # noqa: PLC0415 - of the extra
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415

@@ -1,9 +1,9 @@
 """
 Tables that fit the width of the terminal: columns are left out by rank, and no word or number is ever broken.
 
-``Column`` says what its cells hold, and so what may be done to them: numbers and words stay whole, names are shortened
-in their middle, sentences are wrapped between words. A ``FittingTable`` is laid out when it is printed, and says below
-which columns it had to leave out. Knows nothing of what the tables are of.
+``Column`` says what its cells hold, and so how they may be changed: numbers and words stay whole, names are shortened
+in the middle, sentences are wrapped between words. A ``FittingTable`` is laid out when it is printed, and says below
+which columns it had to leave out. Knows nothing of what the tables contain.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-#: Cells between two columns.
+#: The number of cells between two columns.
 GAP = 2
 
-#: Cells that a name keeps while there is a column to leave out; below that, and not below ``SHORTEST``, it is shortened
-#: only when nothing else is left to do.
+#: The number of cells that a name keeps as long as there is a column to leave out. Only when there is none left, it is
+#: shortened further, down to ``SHORTEST``.
 NAME, SHORTEST = 24, 8
 
-#: Cells in which a sentence can be read. A column of sentences is as wide as its longest word, if there is room; should
-#: there be none, words that are longer than the column are shortened like names.
+#: The number of cells in which a sentence can be read. If there is room, a column of sentences is as wide as its
+#: longest word; if not, words that are longer than the column are shortened like names.
 SENTENCE = 20
 
 ELLIPSIS = "\u2026"
@@ -38,7 +38,7 @@ class Kind(Enum):
     NUMBER = "number"
     #: Left-aligned, never broken.
     WORD = "word"
-    #: Left-aligned; its middle is left out where there is no room for it.
+    #: Left-aligned; shortened in the middle if there is no room.
     NAME = "name"
     #: Left-aligned, wrapped between words.
     SENTENCE = "sentence"
@@ -49,9 +49,9 @@ class Column:
     """
     A column of a table.
 
-    ``title``: its heading, wrapped between words where that saves room; a column without a title is not shown when all
-    of its cells are empty. ``rank``: the column of the highest rank is left out first, the rightmost of several; one of
-    rank 0 is never left out.
+    ``title``: its heading, wrapped between words if that saves room; a column without a title is not shown if all of
+    its cells are empty. ``rank``: the column with the highest rank is left out first, the rightmost of several; a
+    column of rank 0 is never left out.
     """
 
     title: str
@@ -62,10 +62,10 @@ class Column:
 @dataclass
 class FittingTable:
     """
-    A table that is laid out for the width it is printed at; a renderable of rich.
+    A table that is laid out for the width at which it is printed; a renderable of rich.
 
-    ``remedy``: where the columns that do not fit can be seen, for the line below the table. ``has_head``: whether the
-    titles of the columns are shown.
+    ``remedy``: where to see the columns that do not fit, for the line below the table. ``has_head``: whether the
+    columns' titles are shown.
     """
 
     title: str | None
@@ -75,13 +75,13 @@ class FittingTable:
     has_head: bool = True
 
     def add(self, *cells: str | Text) -> None:
-        """Add a row, a cell for each column. A ``str`` is taken as it is, without rich's markup."""
+        """Add a row, one cell for each column. A ``str`` is taken literally, without rich's markup."""
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
         self.rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the title, the columns for which there is room, and what was left out."""
+        """Yield the title, the columns that fit, and what was left out."""
         if self.title is not None:
             yield Text(self.title, style="bold")
         measured = [_Measured(column, [row[number] for row in self.rows]) for number, column in enumerate(self.columns)]
@@ -94,14 +94,14 @@ class FittingTable:
 
 
 class _Measured:
-    """A column with the cells that it needs, wants and gets."""
+    """A column with the numbers of cells that it needs, wants and gets."""
 
     def __init__(self, column: Column, cells: Sequence[Text]) -> None:
         self.column = column
         self.cells = cells
         self.is_void = not column.title and not any(cell.plain for cell in cells)
         widest = max((cell.cell_len for cell in cells), default=0)
-        #: With neither cell nor title wrapped or shortened.
+        #: The width with neither cells nor title wrapped or shortened.
         self.natural = max(widest, cell_len(column.title))
         heading = _longest_word(column.title)
         if column.kind is Kind.NAME:
@@ -114,7 +114,7 @@ class _Measured:
         self.width = self.least
 
     def narrow(self, wanted: int) -> int:
-        """Give up so many cells for want of room, or as many as can be spared; return how many."""
+        """Give up this many cells, or as many as can be spared, for lack of room; return how many."""
         if self.column.kind is Kind.NAME:
             floor = max(SHORTEST, _longest_word(self.column.title))
         elif self.column.kind is Kind.SENTENCE:
@@ -135,7 +135,7 @@ def _total(columns: Sequence[_Measured]) -> int:
 
 
 def _choose(columns: Sequence[_Measured], room: int) -> tuple[list[_Measured], list[_Measured]]:
-    """Return the columns to show, each as narrow as it may be, and those to leave out, in their order."""
+    """Return the columns to show, each as narrow as possible, and those to leave out, both in order."""
     shown = list(columns)
     while _total(shown) > room:
         last = max(range(len(shown)), key=lambda number: (shown[number].column.rank, number), default=None)
@@ -148,7 +148,7 @@ def _choose(columns: Sequence[_Measured], room: int) -> tuple[list[_Measured], l
 
 
 def _widen(columns: Sequence[_Measured], room: int) -> None:
-    """Give the room that is left: to names and sentences evenly, then to titles that fit in one line."""
+    """Distribute the remaining room: to names and sentences evenly, then to titles that fit in one line."""
     left = room - _total(columns)
     flexible = [each for each in columns if each.column.kind in (Kind.NAME, Kind.SENTENCE)]
     while left > 0 and (wanting := [each for each in flexible if each.width < each.natural]):
@@ -189,7 +189,7 @@ def shorten(name: str, width: int) -> str:
     if cell_len(name) <= width:
         return name
     room = max(width - 1, 0)
-    # From the end, one by one: characters of two cells are not cut.
+    # From the end, one by one, so that characters of two cells are not cut.
     tail = ""
     for character in reversed(name):
         if cell_len(character + tail) > room // 2:

@@ -1,10 +1,10 @@
-"""Numbers as people read them: sizes, durations, counted things. Knows nothing of what they are of."""
+"""Formats numbers for people: sizes, durations, counts. Knows nothing of what they mean."""
 
 from __future__ import annotations
 
 
 def size(count: int | None) -> str:
-    """Return a number of bytes, ``?`` for one that is not known."""
+    """Return a number of bytes as text, ``?`` if it is unknown."""
     if count is None:
         return "?"
     number, unit = float(count), "B"
@@ -16,7 +16,7 @@ def size(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time, ``-`` for none."""
+    """Return a duration as text, ``-`` for None."""
     if seconds is None:
         return "-"
     if seconds < 1:
@@ -27,10 +27,10 @@ def duration(seconds: float | None) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return so many of something whose plural ends with ``s``."""
+    """Return a count with its noun, whose plural ends with ``s``."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def known(number: int | None) -> str:
-    """Return a number, ``?`` for one that is not known."""
+    """Return a number as text, ``?`` if it is unknown."""
     return "?" if number is None else f"{number:,}"

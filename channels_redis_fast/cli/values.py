@@ -1,8 +1,8 @@
 """
 Values as people write them, in flags and in files: times, sizes, shares, rates, counts.
 
-A bare number is taken only where it can mean one thing. Each reader raises ``ValueError`` with what it takes and what
-it got; ``argument`` makes it a type of argparse.
+A bare number is accepted only where it can mean only one thing. Each reader raises ``ValueError`` with what it accepts
+and what it got; ``argument`` makes it an argparse type.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNITS_OF_TIME = {
 _UNITS_OF_SIZE = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1024, "m": 10**6, "mb": 10**6, "mib": 1 << 20}
 _UNITS_OF_RATE = {"": 1.0, "/s": 1.0, "/min": 1 / 60, "/m": 1 / 60, "/h": 1 / 3600}
 
-#: Bytes beyond which a message is not one any more that a channel layer is for.
+#: The largest size in bytes of a message that a channel layer is meant for.
 MOST_BYTES = 64_000_000
 
 
@@ -39,9 +39,9 @@ def seconds(value: object) -> float:
 
 def seconds_within(least: float, most: float) -> Callable[[object], float]:
     """
-    Return what reads a time in these limits, in seconds. It raises ``ValueError``.
+    Return a reader for a time within these limits, in seconds. It raises ``ValueError``.
 
-    A bare number is seconds: for options whose name or metavar says so.
+    A bare number means seconds: for options whose name or metavar says so.
     """
 
     def read(value: object) -> float:
@@ -63,9 +63,9 @@ def size(value: object) -> int:
 
 def share(value: object) -> float:
     """
-    Return a part such as ``"0.1%"`` or ``0.001``, below 1. Raises ``ValueError``.
+    Return a share such as ``"0.1%"`` or ``0.001``, below 1. Raises ``ValueError``.
 
-    A bare 1 may be meant as 1 % or as all, so from there on the sign is required.
+    A bare 1 may mean 1 % or all, so from 1 on the percent sign is required.
     """
     found = _measured(value, {"": 1.0, "%": 0.01}, "a share such as 0.1%")
     if found < 1:
@@ -76,15 +76,15 @@ def share(value: object) -> float:
 
 
 def rate(value: object) -> float:
-    """Return a rate such as ``40``, ``"40/s"`` or ``"600/min"``, a second. Raises ``ValueError``."""
+    """Return a rate such as ``40``, ``"40/s"`` or ``"600/min"`` per second. Raises ``ValueError``."""
     return _measured(value, _UNITS_OF_RATE, "a rate such as 40, 40/s or 600/min")
 
 
 def count(least: int, most: int | None = None) -> Callable[[object], int]:
-    """Return what reads a whole number in these limits. It raises ``ValueError``."""
+    """Return a reader for a whole number within these limits. It raises ``ValueError``."""
 
     def read(value: object) -> int:
-        # A point in a text may separate thousands.
+        # A point in a text may be a thousands separator.
         if not isinstance(value, (int, float)) and re.fullmatch(r"\s*\d+\s*", str(value)) is None:
             raise ValueError(f"a whole number, not {value!r}")
         found = _measured(value, {"": 1.0}, "a whole number")
@@ -99,7 +99,7 @@ def count(least: int, most: int | None = None) -> Callable[[object], int]:
 
 
 def one_of(*choices: str) -> Callable[[object], str]:
-    """Return what takes one of these words. It raises ``ValueError``."""
+    """Return a reader that accepts one of these words. It raises ``ValueError``."""
 
     def read(value: object) -> str:
         if value not in choices:
@@ -110,7 +110,7 @@ def one_of(*choices: str) -> Callable[[object], str]:
 
 
 def argument(read: Callable[[object], Any]) -> Callable[[str], Any]:
-    """Return a reader as argparse wants it: with errors that it shows."""
+    """Return a reader as an argparse type: argparse shows its errors."""
 
     def typed(text: str) -> Any:
         try:
@@ -122,7 +122,7 @@ def argument(read: Callable[[object], Any]) -> Callable[[str], Any]:
 
 
 def _measured(value: object, units: Mapping[str, float], what: str) -> float:
-    """Read a number with one of the units behind it; ``""`` among them allows one without."""
+    """Read a number followed by one of the units; ``""`` among them allows a number without a unit."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if "" in units and math.isfinite(value) and value >= 0:
             return float(value)

@@ -1,1 +1,1 @@
-"""Sockets: opening them, requests and their replies, reconnecting after a loss. Knows no channel and no message."""
+"""Opens sockets, sends requests and reads their replies, reconnects after a loss. Knows no channel and no message."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-#: Seconds between attempts: doubled from the first to the last, with jitter.
+#: The first and the longest delay between attempts, in seconds. The delay doubles each time, with jitter.
 BACKOFF_FIRST, BACKOFF_LAST = 0.01, 0.8
 
 
 def delays() -> Iterator[float]:
-    """Yield the seconds between attempts."""
+    """Yield the delays between attempts, in seconds."""
     delay = BACKOFF_FIRST
     while True:
         yield delay * random.uniform(0.5, 1.0)

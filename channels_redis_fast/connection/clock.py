@@ -1,13 +1,13 @@
 """
-What a server's clock says, as seen from this process: the offset of its Unix time to the monotonic clock. No I/O.
+A server's clock as seen from this process: the offset between its Unix time and the monotonic clock. No I/O.
 
-Servers stamp messages, and this process receives them; comparing the two clocks tells how long a message was on its
-way. TIME is asked for on an open socket, when somebody needs it, and again after ``RENEW`` seconds.
+Servers stamp messages, and this process receives them. Comparing the two clocks shows how long a message was in
+transit. TIME is sent on an open socket when somebody needs it, and again after ``RENEW`` seconds.
 
 Rules kept here:
 
-- A more precise reading is not replaced by a less precise one, unless it is old: clocks drift, and are set.
-- A server that does not tell its time is not asked again on that socket.
+- A less precise reading does not replace a more precise one, unless that is old: clocks drift, and they get adjusted.
+- A server that refuses TIME is not asked again on that socket.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-#: Seconds after which the time is asked for again.
+#: Seconds after which TIME is sent again.
 RENEW = 60.0
 
-#: By how much two clocks may drift apart, as a share of the time that passes.
+#: How far two clocks may drift apart, as a fraction of the elapsed time.
 DRIFT = 1e-4
 
 
 class ServerClock:
-    """The clock of the server that a socket leads to."""
+    """The clock of the server at the other end of a socket."""
 
     __slots__ = ("_doubt", "_due", "_read_at", "offset")
 
     def __init__(self) -> None:
-        #: Seconds to add to ``time.monotonic()`` for the server's Unix time; None as long as that is unknown.
+        #: Seconds to add to ``time.monotonic()`` to get the server's Unix time; None while unknown.
         self.offset: float | None = None
         self._due = 0.0
-        #: By how many seconds it may be wrong, when it was read.
+        #: The maximum error of the offset, in seconds, when it was read.
         self._doubt = 0.0
         self._read_at = 0.0
 
     def is_due(self, now: float) -> bool:
-        """Whether TIME is to be asked for; ``now``: monotonic."""
+        """Whether it is time to send TIME; ``now``: monotonic."""
         return now >= self._due
 
     def ask(self, now: float) -> ClockReading:
-        """Return what takes the reply to a TIME that is written now."""
+        """Return the object that takes the reply to a TIME command written now."""
         self._due = now + RENEW
         return ClockReading(self, now)
 
     def began(self, stamp: bytes | float) -> float:
         """
-        Return when, on the monotonic clock, the server's clock showed ``stamp`` (Unix time in seconds).
+        Return the monotonic time at which the server's clock showed ``stamp`` (Unix time in seconds).
 
-        0.0 if that is not known.
+        0.0 if that is unknown.
         """
         if self.offset is None:
             return 0.0
@@ -58,7 +58,7 @@ class ServerClock:
             return 0.0
 
     def read(self, reply: Any, asked_at: float, now: float) -> None:
-        """Take the reply to a TIME, in which the server's clock was read at some moment between these two."""
+        """Take the reply to TIME. The server read its clock at some moment between ``asked_at`` and ``now``."""
         try:
             unix = int(reply[0]) + int(reply[1]) / 1_000_000
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
@@ -72,7 +72,7 @@ class ServerClock:
 
 
 class ClockReading:
-    """A TIME on the wire."""
+    """A TIME command on the wire."""
 
     __slots__ = ("_asked_at", "_clock")
 
@@ -84,4 +84,4 @@ class ClockReading:
         self._clock.read(reply, self._asked_at, monotonic())
 
     def lost(self, error: Exception) -> None:
-        """The next socket has a clock of its own."""
+        """Do nothing: the next socket has a clock of its own."""

@@ -1,9 +1,8 @@
 """
-The command connection: everything that is not a blocking wait, of all coroutines of a loop, on one socket.
+The command connection: one socket for everything that is not a blocking wait, shared by all coroutines of a loop.
 
-A ``Request`` is one or more commands and the future of their replies. ``CommandConnection`` collects the
-requests of one tick of the event loop, has them assembled into one buffer and writes it once. Knows no
-channel and no message.
+A ``Request`` is one or more commands and the future for their replies. ``CommandConnection`` collects the requests of
+one tick of the event loop, assembles them into one buffer and writes it once. Knows no channel and no message.
 """
 
 from __future__ import annotations
@@ -32,21 +31,22 @@ from .script import Script
 #: Messages in one batch of sends: a script's ``unpack`` fails near 4,000 values.
 MAX_MESSAGES = 1000
 
-#: A batch of so many messages does not wait for the end of the tick, so that the server works while the process goes
-#: on; each further one of the tick may be twice as large. Measured: twice as many sends with 64 or 256 coroutines on an
-#: idle machine. On one where all processors are busy anyway, 64 would cost a tenth less with 50 senders and receivers.
+#: A batch of this many messages does not wait for the end of the tick, so that the server works while the process
+#: continues. Each further batch in the same tick may be twice as large. Measured on an idle machine: twice as many
+#: sends with 64 or 256 coroutines. On a machine whose processors are all busy, 64 would cost a tenth less with 50
+#: senders and receivers.
 EARLY = 32
 
-#: Requests assembled into one buffer, and bytes of them after which it takes no more: so that a socket that cannot keep
-#: up is noticed between two buffers, and few bytes lie in memory twice.
+#: The limits for one buffer: the number of requests, and the number of bytes after which it takes no more. They let the
+#: connection notice between two buffers that a socket cannot keep up, and keep few bytes in memory twice.
 MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
-#: Seconds without a byte after which the end of a connection is looked for before a write. A loop that goes round has
-#: read it by then; one that was busy, or did not run, has not.
+#: Seconds of silence after which a write first checks whether the connection has ended. A loop that runs freely has
+#: already read the end by then; one that was busy or stopped has not.
 QUIET = 0.01
 
-#: Seconds without a byte after which a PING goes ahead, and how long its answer may take: whatever lies between (NAT, a
-#: load balancer) may have forgotten the connection, and says nothing.
+#: Seconds of silence after which a PING is sent first, and how long its answer may take. Something in between (NAT, a
+#: load balancer) may have forgotten the connection without saying so.
 SILENCE, PROBE_TIMEOUT = 30.0, 1.0
 
 
@@ -54,17 +54,17 @@ class Keeper(Protocol):
     """Prepares a server before requests are written to it."""
 
     def opened(self, connection: CommandConnection) -> bool:
-        """Called when a socket is there; return whether requests wait until ``release`` is called."""
+        """Called when a socket has been opened; return whether requests wait until ``release`` is called."""
 
     def lost(self, connection: CommandConnection) -> None:
-        """Called when a socket is gone."""
+        """Called when a socket has been lost."""
 
     def is_wanted(self, connection: CommandConnection) -> bool:
-        """Return whether the connection is to come back though no request waits for it."""
+        """Return whether the connection should reconnect even if no request waits for it."""
 
 
 class _Expected:
-    """A written command: knows its request and its connection until the reply is there."""
+    """A written command. Holds its request and its connection until the reply arrives."""
 
     __slots__ = ("_connection", "_request")
 
@@ -105,7 +105,7 @@ class _Last:
 
 
 class _Probe:
-    """A PING after a long silence; the commands behind it wait for its reply."""
+    """A PING after a long silence. The commands behind it wait for its reply."""
 
     __slots__ = ("_connection",)
 
@@ -116,11 +116,11 @@ class _Probe:
         self._connection.is_alive()
 
     def lost(self, error: Exception) -> None:
-        """The next socket needs no PING: it is new."""
+        """Do nothing: the next socket is new and needs no PING."""
 
 
 class _Ignored:
-    """A written command whose reply is of no interest."""
+    """A written command whose reply is ignored."""
 
     def resolve(self, reply: Any) -> None:
         pass
@@ -142,31 +142,31 @@ class CommandConnection(Connection):
         self._unwritten: deque[Pending] = deque()
         self._repeat: list[Pending] = []
         self._scheduled = False
-        #: What ends the wait for the answer to a PING, as long as one is waited for.
+        #: The timeout of a PING; None while no PING is unanswered.
         self._probe: asyncio.TimerHandle | None = None
-        #: What is done on a new socket ahead of the requests, which wait meanwhile.
+        #: Prepares each new socket before the requests are written, which wait meanwhile.
         self.keeper: Keeper | None = None
         self._is_held = False
         self._clock = ServerClock()
-        #: When a server first answered that it is not the one to talk to, and when one last did.
+        #: When a server first refused to carry out a command in this outage, and when one last did.
         self._not_done_since = self._not_done_last = float("-inf")
 
     @property
     def in_flight(self) -> int:
-        """How many commands were written and not yet answered."""
+        """The number of commands that were written and not yet answered."""
         return 0 if self.link is None else len(self.link.in_flight)
 
     @property
     def identity(self) -> ServerIdentity:
-        """Who its server is, as far as that is known."""
+        """The identity of its server, as far as it is known."""
         return UNKNOWN if self.link is None else self.link.identity
 
     @property
     def clock(self) -> ServerClock:
         """
-        The clock of its server, as far as that is known; read again now and then by who asks for it.
+        The clock of its server, as far as it is known. Accessing this property sends TIME when a new reading is due.
 
-        Nothing is read where there is no socket, so none is opened for this.
+        It does not open a socket: without one, nothing is read.
         """
         link = self.link
         now = monotonic()
@@ -175,36 +175,36 @@ class CommandConnection(Connection):
         return self._clock
 
     def at(self, key: bytes) -> CommandConnection:
-        """Return the way to the server that has a key. There is one here; a cluster has more."""
+        """Return the connection to the server that holds a key. There is one here; a cluster has more."""
         return self
 
     def announce(self, key: bytes) -> None:
         """Announce that a key has messages. Does nothing here: receivers on a single server wait in Redis."""
 
     async def servers(self) -> Sequence[CommandConnection]:
-        """Return the ways to all servers."""
+        """Return the connections to all servers."""
         return [self]
 
     def call(self, *commands: Command, repeatable: bool = False, raises: bool = True) -> asyncio.Future[list[Any]]:
         """
-        Write commands side by side with whatever else leaves in this tick.
+        Write commands together with everything else that leaves in this tick.
 
-        The future gives their replies in order, or raises ``redis.exceptions.ConnectionError`` naming the host; if
-        it ``raises``, the first error reply too.
+        The future returns their replies in order, or raises ``redis.exceptions.ConnectionError`` naming the host. If
+        ``raises`` is true, it also raises the first error reply.
         """
         future: asyncio.Future[list[Any]] = self.loop.create_future()
         self.submit(Request(commands, future, repeatable, raises))
         return future
 
     def submit(self, request: Pending) -> None:
-        """Hand a request in; it is written at the end of this tick, or when there is a socket that takes it."""
+        """Queue a request. It is written at the end of this tick, or as soon as a socket can take it."""
         self._unwritten.append(request)
         if not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._write)
 
     def submit_urgent(self, request: Pending) -> None:
-        """Hand in a request whose caller waits for the answer: where nothing is under way, it is written at once."""
+        """Queue a request whose caller waits for the answer. It is written at once if nothing is in flight."""
         if self._scheduled or self._unwritten or self._repeat or self.in_flight:
             self.submit(request)
         else:
@@ -212,13 +212,13 @@ class CommandConnection(Connection):
             self._write()
 
     def write_now(self) -> None:
-        """Write what was handed in without waiting for the end of the tick."""
+        """Write what was submitted without waiting for the end of the tick."""
         self._write()
 
     def opened(self) -> None:
         assert self.link is not None
-        # Loaded ahead of the first call on every connection, so that no call comes back to be repeated
-        # behind later ones. A server that forbids SCRIPT gets the text with the call.
+        # Scripts are loaded on every connection before the first call, so that no call has to be repeated behind later
+        # ones. A server that forbids SCRIPT gets the text with the call.
         loads: list[Command] = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
         if loads:
             self.link.write(assemble(loads), [_Ignored() for _ in loads])
@@ -228,7 +228,7 @@ class CommandConnection(Connection):
         self._write()
 
     def release(self) -> None:
-        """Write what has waited for the keeper."""
+        """Write the requests that waited for the keeper."""
         if self._is_held:
             self._is_held = False
             self._write()
@@ -245,9 +245,9 @@ class CommandConnection(Connection):
 
     def unanswered(self, request: Pending, error: Exception) -> None:
         """
-        Keep what may be repeated for the next connection, fail the rest: it may have happened.
+        Keep a repeatable request for the next connection and fail any other, since it may have been carried out.
 
-        What loses one connection after the other fails when it has done so for as long as an answer may take.
+        A request that loses one connection after another fails once this has gone on for as long as an answer may take.
         """
         now = self.loop.time()
         if request.repeatable and (not request.first_lost or now - request.first_lost < self.answer_timeout):
@@ -257,29 +257,29 @@ class CommandConnection(Connection):
             request.fail(error)
 
     def unexpected(self, request: Pending, reply: Any, cause: Exception) -> UnexpectedReply:
-        """Fail a request because its reply makes no sense. Return the error that the socket is dropped with."""
+        """Fail a request because its reply makes no sense. Return the error to drop the socket with."""
         error = cause if isinstance(cause, UnexpectedReply) else UnexpectedReply.to("a command", reply)
         request.fail(UnexpectedReply(f"{self.dialer.label}: {error}"))
         return error
 
     def repeat(self, request: Pending) -> None:
-        """Write a request again, before everything that was not yet written."""
+        """Write a request again, before everything that has not been written yet."""
         if not self._repeat or self._repeat[-1] is not request:
             self._repeat.append(request)
 
     def not_done(self, request: Pending, error: Exception) -> None:
         """
-        Keep the next command of a request, which the server would not carry out, for the next connection.
+        Keep the next command of a request for the next connection, because the server refused to carry it out.
 
-        Its other commands have replies of their own. Where servers have said so for as long as an answer may take, the
-        error is its reply; at once where the host is not what the option ``hosts`` says.
+        Its other commands get replies of their own. Once servers have refused for as long as an answer may take, the
+        error becomes the reply. It becomes the reply at once if the host is not what the option ``hosts`` says.
         """
         if error.__class__ in CLUSTER_ONLY:
             self._answer(request, self.is_in_cluster())
             return
         now = self.loop.time()
         if now - self._not_done_last > self.answer_timeout + 2 * BACKOFF_LAST:
-            # Longer than any pause between attempts: this is a new outage.
+            # The gap is longer than any pause between attempts, so this is a new outage.
             self._not_done_since = now
         self._not_done_last = now
         if now - self._not_done_since > self.answer_timeout:
@@ -290,7 +290,7 @@ class CommandConnection(Connection):
         self.look_again(error)
 
     def leave_server(self, link: Link) -> None:
-        # The answers on their way are waited for: a send without one raises.
+        # Wait for the answers that are on their way: a send without an answer raises.
         link.leave(ConnectionError("the primary has moved"))
 
     def is_alive(self) -> None:
@@ -309,9 +309,9 @@ class CommandConnection(Connection):
 
     async def aclose(self) -> None:
         """
-        Write what was handed in, wait for the answers, close the socket.
+        Write what was submitted, wait for the answers, close the socket.
 
-        What is handed in meanwhile waits for ``resume``.
+        Requests submitted meanwhile wait for ``resume``.
         """
         if self._unwritten and self._opening is not None:
             await asyncio.wait([self._opening], timeout=CLOSE_TIMEOUT)
@@ -327,7 +327,7 @@ class CommandConnection(Connection):
             self.closing = self.is_over
 
     def resume(self) -> None:
-        """Open a socket again after ``aclose``, if something was handed in meanwhile."""
+        """Open a socket again after ``aclose``, if requests were submitted meanwhile."""
         if self._unwritten:
             self.connect()
 
@@ -359,7 +359,7 @@ class CommandConnection(Connection):
         link = self.link
         if self._repeat and link is not None:
             if link.in_flight:
-                # Their answers may say that they have to be repeated too, and nothing may come in between.
+                # Their answers may say that these have to be repeated too, and nothing may come in between.
                 return
             self._put_first()
         if not self._unwritten or self.closing:
@@ -369,9 +369,9 @@ class CommandConnection(Connection):
             return
         if not at_once:
             if self._probe is not None or link.is_ending():
-                # This is called again when that is over.
+                # ``_write`` is called again when that is over.
                 return
-            # What is written to a socket that is dead may have happened.
+            # What is written to a dead socket may or may not have been carried out, so check first.
             silence = self.loop.time() - link.last_activity
             if silence >= QUIET and not self._is_fit(link, silence):
                 return
@@ -395,12 +395,13 @@ class CommandConnection(Connection):
             if size >= MAX_BYTES_PER_WRITE or count == MAX_REQUESTS_PER_WRITE:
                 break
         if not commands:
-            # None of them could be made, which their senders know by now.
+            # No request produced a command; their senders have already been told why.
             return
         try:
             data = assemble(commands)
         except Exception as error:
-            # One of them holds something that cannot be written, so repeating them is no use. The error says which.
+            # One of the commands holds something that cannot be written, so repeating them is no use. The error says
+            # which.
             for command in expected:
                 command.cannot_be_written(error)
             return
@@ -408,10 +409,10 @@ class CommandConnection(Connection):
 
     def _is_fit(self, link: Link, silence: float) -> bool:
         """
-        Whether a socket from which nothing was heard for so many seconds may be written to now.
+        Whether a socket that has been silent for this many seconds may be written to now.
 
-        Otherwise ``_write`` is called again: when what lies unread has been read, which may be the end of the
-        connection; or when the server has answered a PING, or has not.
+        If not, ``_write`` is called again: after unread bytes have been read (they may be the end of the connection),
+        or after the PING was answered or timed out.
         """
         if link.has_unread():
             self._scheduled = True

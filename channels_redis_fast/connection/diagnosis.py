@@ -1,8 +1,8 @@
 """
-Why a server drops connections, or is silent, before it has answered anything: it speaks TLS, or does not, or is in
+Why a server drops connections or stays silent before its first answer: it does or does not speak TLS, or it is in
 protected mode.
 
-Connects without a user and a password. Knows how servers greet a connection; not what asks, nor for what.
+Connects without a user and a password. Knows how servers greet a connection. Does not know who asks, nor why.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from .resolver import resolve
 
-#: Seconds that a server has to send something by itself, and for a TLS handshake.
+#: How long a server has to send something unprompted, and how long a TLS handshake may take, in seconds.
 WORD_TIMEOUT, HANDSHAKE_TIMEOUT = 0.25, 1.0
 
 
 async def diagnose(host: str, port: int, tls: bool) -> str | None:
-    """Return what is wrong and what to do about it, None if that cannot be seen. ``tls``: whether we spoke TLS."""
+    """Return what is wrong and how to fix it, or None if nothing can be seen. ``tls``: whether we spoke TLS."""
     with contextlib.suppress(OSError, asyncio.TimeoutError, EOFError):
         if tls:
             if (await _word(host, port, b"PING\r\n"))[:1] in (b"+", b"-"):
@@ -39,7 +39,7 @@ async def diagnose(host: str, port: int, tls: bool) -> str | None:
 
 
 async def _word(host: str, port: int, said: bytes = b"") -> bytes:
-    """Return what a server sends by itself, or in reply to a line."""
+    """Return what a server sends unprompted, or in reply to a line."""
     async with _opened(host, port, None) as (reader, writer):
         writer.write(said)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -56,7 +56,7 @@ async def _speaks_tls(host: str, port: int) -> bool:
         async with _opened(host, port, anybody):
             return True
     except ssl.SSLError as error:
-        # It wants a certificate, or a newer version; what is no TLS at all has a name of its own.
+        # The server wants a certificate or a newer version. The absence of TLS has its own error name.
         return "WRONG_VERSION_NUMBER" not in str(error)
 
 

@@ -1,4 +1,4 @@
-"""A helper for futures and waiters that several modules use. Knows nothing of what they stand for."""
+"""Helpers for futures and waiters that several modules use. Do not know what the futures stand for."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..hot import Waiter
 
 
 def fail(futures: Iterable[asyncio.Future[Any] | Waiter[Any]], error: Exception) -> None:
-    """Let each future that is not done raise an error like ``error``."""
+    """Make each future that is not done raise an error like ``error``."""
     for future in futures:
         if not future.done():
-            # One for each: a traceback grows on an exception that is raised in several tasks.
+            # A new exception for each: the traceback of one that is raised in several tasks would grow.
             future.set_exception(type(error)(*error.args))
 
 
 def ignore(future: asyncio.Future[Any]) -> None:
-    """Retrieve the outcome of a future that nobody awaits; asyncio would log its error otherwise."""
+    """Retrieve the result of a future that nobody awaits; otherwise asyncio would log its error."""
     if not future.cancelled():
         future.exception()

@@ -1,9 +1,9 @@
 """
-The ``hosts`` option: what a user may write, checked and brought into one form.
+The ``hosts`` option: checks what a user wrote and converts it to one form.
 
-Knows the shapes that ``channels_redis`` documents (URIs, pairs, dicts, Sentinel dicts), that of a cluster, and how to
-name a host in a log line without its password. Opens nothing and does not know redis-py; redis-py decides which
-connection keywords exist (``connection.Dialer`` asks it when the layer is made).
+Knows the shapes that ``channels_redis`` documents (URIs, pairs, dicts, Sentinel dicts), the shape of a cluster, and how
+to name a host in a log line without its password. Opens nothing and does not know redis-py. redis-py decides which
+connection keywords exist (``connection.Dialer`` asks it when the layer is created).
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ HostOptions = dict[str, Any]
 DEFAULT_HOST = "redis://localhost:6379"
 SCHEMES = ("redis", "rediss", "unix")
 
-#: A host's name or address with or without a port, and nothing that a password could be part of.
+#: A host name or address with or without a port, and nothing that could be part of a password.
 _PLACE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
-#: Keywords that say where a server is without ``host`` and ``port``.
+#: Keywords that locate a server without ``host`` and ``port``.
 _OTHER_WAYS = frozenset({"address", "path", "master_name"})
 
 
 def decode_hosts(hosts: Any) -> list[HostOptions]:
     """
-    Bring the ``hosts`` option into a list of redis-py keyword dicts, one for each shard.
+    Convert the ``hosts`` option to a list of redis-py keyword dicts, one for each shard.
 
-    A URI becomes ``{"address": uri}`` and a pair ``{"host": host, "port": port}``; a dict is copied. Of a cluster,
-    ``{"cluster": [...], **keywords}``, the servers in the list are brought into that form. It is the only host.
-    ``None`` and empty sequences mean ``redis://localhost:6379``, as in channels_redis 4.3. A host that is itself empty
-    is kept as it is (``unset`` has the rules), and so are others in the list.
+    A URI becomes ``{"address": uri}`` and a pair ``{"host": host, "port": port}``; a dict is copied. For a cluster,
+    ``{"cluster": [...], **keywords}``, the servers in the list are converted to that form. A cluster must be the only
+    host. ``None`` and empty sequences mean ``redis://localhost:6379``, as in channels_redis 4.3. A host that is itself
+    empty is kept as it is (``unset`` has the rules), also beside others in the list.
 
-    What redis-py would refuse, or channels_redis forgets, and what can be meant in one way only, is left out with a
-    line in the log: keywords of TLS (``ssl_*``) for a connection without it, and what follows the port in a pair.
+    What redis-py would refuse or channels_redis ignores, and what can have only one meaning, is omitted and logged: TLS
+    keywords (``ssl_*``) for a connection without TLS, and items after the port in a pair.
 
-    Raises ``ValueError`` when ``hosts`` is one string in place of a list, ``TypeError`` or ``ValueError``
-    naming ``hosts`` and the position of the entry that is not a host.
+    Raises ``ValueError`` if ``hosts`` is a string instead of a list. Raises ``TypeError`` or ``ValueError`` naming
+    ``hosts`` and the position of an entry that is not a host.
     """
     if isinstance(hosts, (str, bytes)):
         text = hosts.decode("utf-8", "replace") if isinstance(hosts, bytes) else hosts
@@ -113,7 +113,7 @@ def _decode_pair(entry: Sequence[Any], where: str) -> HostOptions:
     host, port, *others = entry
     options = _decode_place({"host": host, "port": port}, where)
     if others:
-        # Not what they are: a password may be among them.
+        # Only their types: a password may be among them.
         logger.warning(
             "Option %s: what follows host and port (%s) has no effect on %s, as in channels_redis. Keywords go into a "
             "dict: {'host': ..., 'port': ..., ...}",
@@ -138,7 +138,7 @@ def _decode_dict(entry: Mapping[Any, Any], where: str) -> HostOptions:
     if ("master_name" in options) != ("sentinels" in options):
         raise ValueError(f"{where}: 'sentinels' and 'master_name' belong together; one of them is missing.")
     if not _OTHER_WAYS.isdisjoint(options):
-        # Settings of which one of several ways is filled in.
+        # Settings that have a key for each way and fill in only one.
         options = {
             name: value for name, value in options.items() if name not in ("host", "port") or not is_unset(value)
         }
@@ -149,7 +149,7 @@ def _decode_place(options: HostOptions, where: str) -> HostOptions:
     decoded = dict(options)
     if "host" in options:
         decoded["host"] = _decode_name(options["host"], where)
-    # The port of an empty host is empty as well, as a rule.
+    # If the host is empty, the port usually is too.
     if "port" in options and not (is_unset(options["port"]) and is_unset(options.get("host", "localhost"))):
         decoded["port"] = _decode_port(options["port"], where)
     for name, types in (("path", (str, bytes, os.PathLike)), ("master_name", (str, bytes))):
@@ -160,7 +160,7 @@ def _decode_place(options: HostOptions, where: str) -> HostOptions:
 
 
 def _without_tls(options: HostOptions, where: str) -> HostOptions:
-    """Leave out, and log, the TLS keywords of a host that is plainly without TLS: redis-py would fail with them."""
+    """Omit and log the TLS keywords of a host that clearly has no TLS: redis-py would fail with them."""
     if not _is_plainly_plain(options):
         return options
     names: dict[str, None] = {}
@@ -179,7 +179,7 @@ def _without_tls(options: HostOptions, where: str) -> HostOptions:
 
 
 def _strip_tls(options: HostOptions, names: dict[str, None]) -> HostOptions:
-    """Return a host or a server without keywords of TLS, in its URI too; add their names to ``names``."""
+    """Return a host or a server without TLS keywords, also in its URI; add their names to ``names``."""
     names.update(dict.fromkeys(name for name in options if name.startswith("ssl_")))
     kept = {name: value for name, value in options.items() if not name.startswith("ssl_")}
     if "address" in kept and not is_unset_address(kept["address"]):
@@ -193,10 +193,10 @@ def _strip_tls(options: HostOptions, names: dict[str, None]) -> HostOptions:
 
 
 def _is_plainly_plain(options: HostOptions) -> bool:
-    """Return whether a host says that it is without TLS: by a scheme, or by ``ssl`` that is False."""
+    """Return whether a host says that it has no TLS: with a scheme, or with ``ssl`` set to False."""
     if options.get("ssl") or "connection_class" in options:
         return False
-    # Of a cluster the first URI stands for all servers.
+    # In a cluster, the first URI stands for all servers.
     addresses = [server.get("address") for server in options.get("cluster", [options]) if "address" in server]
     if addresses:
         return not is_unset_address(addresses[0]) and urlsplit(addresses[0]).scheme != "rediss"
@@ -220,7 +220,7 @@ def _decode_cluster(options: HostOptions, where: str) -> None:
 
 
 def _decode_server(server: Any, where: str) -> HostOptions:
-    # Decoded once before, as ``layer.hosts`` gives it.
+    # It may already be decoded, as in ``layer.hosts``.
     if isinstance(server, Mapping) and set(server) not in ({"address"}, {"host", "port"}):
         raise TypeError(
             f"{where} must be a URI or a (host, port) pair; what is for all servers stands beside 'cluster'."
@@ -240,7 +240,7 @@ def _decode_address(address: Any, where: str) -> str | None:
         parts = urlsplit(address)
         parts.port  # noqa: B018  the attribute is what validates the port
     except ValueError:
-        # Not urllib's text, which repeats parts of the URI: a misread password may be among them.
+        # Not urllib's text, which repeats parts of the URI: part of a misread password may be among them.
         raise ValueError(
             f"{where}: the URI cannot be read. Is something in the password not percent-encoded?"
         ) from None
@@ -250,9 +250,9 @@ def _decode_address(address: Any, where: str) -> str | None:
         )
     database = parts.path.strip("/")
     if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
-        # redis-py leaves it out, and uses database 0. What is there may be a misplaced password, so it is not shown.
+        # redis-py ignores it and uses database 0. It may be a misplaced password, so it is not shown.
         raise ValueError(f"{where}: what follows the host in a URI is the number of a database, and here it is none.")
-    # The data path speaks RESP2, and in redis-py a query option wins over the keyword that says so.
+    # The data path speaks RESP2, and in redis-py a query option overrides the keyword that sets it.
     query = [(name, value) for name, value in _query(parts.query) if name != "protocol"]
     if len(query) == len(_query(parts.query)):
         return address
@@ -260,7 +260,7 @@ def _decode_address(address: Any, where: str) -> str | None:
 
 
 def _is_pair(entries: list[Any]) -> bool:
-    """Return whether a list of hosts is a host's name and port, without the list that these belong into."""
+    """Return whether a list of hosts is really one host's name and port, without the enclosing list."""
     if len(entries) != 2 or not isinstance(entries[0], str) or not _PLACE.fullmatch(entries[0]):
         return False
     port = entries[1]
@@ -269,10 +269,10 @@ def _is_pair(entries: list[Any]) -> bool:
 
 def _suggest(text: str, is_alone: bool = False) -> str:
     """
-    Return the sentence that says what was meant, with a space before it.
+    Return the sentence that says what was meant, with a leading space.
 
-    ``is_alone``: whether the text is in place of the list. Nothing but a plain name and a port is repeated: elsewhere
-    a password may be.
+    ``is_alone``: whether the text stands in place of the list. Only a plain name and port are repeated: anything else
+    may contain a password.
     """
     if text.split("://", 1)[0] in SCHEMES and "://" in text:
         meant = f"{text.split('://', 1)[0]}://..."

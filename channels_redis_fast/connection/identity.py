@@ -1,8 +1,8 @@
 """
-Which process of a server a socket leads to, and what its clock says. No I/O.
+Which server process a socket leads to, and what its clock says. No I/O.
 
 A server that has restarted, or a replica that was promoted, is another process: what was known of its data may no
-longer hold. It is asked for in the greeting of a new socket, and is valid as long as that socket.
+longer be true. The identity is read in the greeting of a new socket and is valid as long as that socket.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from typing import Any, NamedTuple
 
 class ServerIdentity(NamedTuple):
     """
-    A server's process, and its life as a primary. Both IDs: 40 hex digits, empty where the server does not tell them.
+    A server's process, and its current term as a primary.
 
-    ``replication_id``: another one each time that it becomes a primary.
+    Both IDs have 40 hex digits, and are empty if the server does not tell them. ``replication_id``: a new one each time
+    that the server becomes a primary.
     """
 
     run_id: bytes = b""
     replication_id: bytes = b""
-    #: Seconds to add to ``time.monotonic()`` for the server's Unix time; None where it does not tell that.
+    #: Seconds to add to ``time.monotonic()`` to get the server's Unix time; None if the server does not tell it.
     clock: float | None = None
-    #: When the process was started, as this machine's Unix time, within two seconds; 0.0 where its run id is not known.
+    #: When the process was started, as this machine's Unix time, within two seconds; 0.0 if its run id is not known.
     started: float = 0.0
 
     def microseconds(self) -> int:
-        """Return the server's Unix time in microseconds, or this machine's where the server does not tell its own."""
+        """Return the server's Unix time in microseconds, or this machine's if the server does not tell its own."""
         return int(1_000_000 * (time.time() if self.clock is None else time.monotonic() + self.clock))
 
 
-#: What is known of a server that was not asked.
+#: The identity of a server that was not asked.
 UNKNOWN = ServerIdentity()
 
 
 def identify(server: Any, replication: Any, clock: Any) -> ServerIdentity:
-    """Return who a server is by its replies to INFO server, INFO replication and TIME; None for what it refused."""
+    """Return a server's identity from its replies to INFO server, INFO replication and TIME; None for a refused one."""
     try:
         offset: float | None = int(clock[0]) + int(clock[1]) / 1_000_000 - time.monotonic()
     except (IndexError, KeyError, TypeError, ValueError):
@@ -46,15 +47,15 @@ def identify(server: Any, replication: Any, clock: Any) -> ServerIdentity:
 
 
 def started_at(server: Any) -> float:
-    """Return when a server was started (this machine's Unix time), by its reply to INFO server; now if it is silent."""
+    """Return when a server was started (this machine's Unix time), from its INFO server; now if it does not say."""
     uptime = field_of(server, b"uptime_in_seconds")
     return time.time() - (int(uptime) if uptime.isdigit() else 0)
 
 
 def field_of(info: Any, name: bytes) -> bytes:
-    """Return a field of what INFO answers, an empty one if it is not there."""
+    """Return a field of an INFO reply, or an empty one if it is missing."""
     if isinstance(info, str):
-        # Where a site's options have redis-py decode replies.
+        # If a site's options tell redis-py to decode replies.
         info = info.encode()
     if isinstance(info, bytes):
         for line in info.splitlines():

@@ -1,8 +1,8 @@
 """
-The values of a host's connection keywords: checked when the layer is made, by name, and text brought into its type.
+The values of a host's connection keywords: checked by name when the layer is created, and converted from text.
 
-redis-py takes most values unchecked and fails with them at the first call, or misreads them. Knows the keywords whose
-values can be wrong in that way; redis-py decides which keywords exist.
+redis-py accepts most values unchecked and fails with them at the first call, or misreads them. Knows the keywords whose
+values can be wrong in that way. redis-py decides which keywords exist.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 def decode_keywords(options: dict[str, Any], where: str) -> dict[str, Any]:
     """
-    Return a host's keywords with values of the right types: numbers and truth values may be text.
+    Return a host's keywords with values of the right types. Numbers and booleans may be given as text.
 
     Raises ``TypeError`` or ``ValueError`` naming ``where`` and the keyword.
     """
@@ -30,7 +30,7 @@ def decode_keywords(options: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _seconds(value: Any, what: str) -> float | None:
-    """A duration; None is redis-py's way to say that there is no limit, and ours to say the default."""
+    """Decode a duration. None means no limit to redis-py and the default to us."""
     if value is None:
         return None
     number = _number(value, what)

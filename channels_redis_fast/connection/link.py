@@ -1,15 +1,15 @@
 """
-One live socket: writing commands, pairing replies with them in order, detecting that no more replies come.
+One live socket: writes commands, matches replies to them in order, and detects that no more replies come.
 
-A ``Dialer`` opens a socket with redis-py and hands it over; from there on bytes go from ``Link.write`` to the
-socket and from the socket through hiredis to the ``Answerable`` objects that come with each write. Knows no channel and
-no message, and no other socket.
+A ``Dialer`` opens a socket with redis-py and hands it over. From then on, bytes go from ``Link.write`` to the socket,
+and from the socket through hiredis to the ``Answerable`` objects that come with each write. Knows no channel and no
+message, and no other socket.
 
 Rules kept here:
 
 - Replies resolve in the order of the commands, and an error in handling one does not affect the others.
-- An idle connection is never dropped, only one whose answer is overdue. Bytes that move, in either direction, count as
-  activity; time in which this process did not run does not count as silence; and the size of a reply is bounded.
+- Only a connection whose answer is overdue is dropped, never an idle one. Bytes that move, in either direction, count
+  as activity; time in which this process did not run does not count as silence; and the size of a reply is bounded.
 """
 
 from __future__ import annotations
@@ -40,19 +40,18 @@ from .overdue import LAST_READ, OverdueCheck
 from .replies import UnexpectedReply, reply_error
 from .round_trips import Answerable, TimedCommand
 
-#: Commands that may be written and unanswered on one connection; more wait their turn in the process.
+#: The maximum number of unanswered commands on one connection; further commands wait in the process.
 MAX_IN_FLIGHT = 4096
 
-#: Bytes that one reply may have (Redis' own limit for a string is 512 MB), and those that have to come each second of
-#: one that takes longer than an answer may.
+#: The maximum size of one reply in bytes (Redis' own limit for a string is 512 MB), and the minimum number of bytes per
+#: second for a reply that takes longer than an answer may.
 MAX_REPLY = 640 * 1024 * 1024
 MIN_REPLY_RATE = 1000
 
-#: Bytes that a reply of one line (a status, an error, a number) may have: hiredis looks through all of it
-#: for each chunk.
+#: The maximum size in bytes of a one-line reply (a status, an error, a number): hiredis scans all of it for each chunk.
 MAX_LINE = 1024 * 1024
 
-#: How often, in the time that an answer may take, a connection is looked at.
+#: How many times a connection is checked within the time that an answer may take.
 LOOKS = 4
 
 Command = tuple[Any, ...] | list[Any]
@@ -61,9 +60,10 @@ _MORE = object()
 
 
 class Link(asyncio.Protocol):
-    """One live socket, from take-over to loss. ``on_lost`` is called once, with the reason."""
+    """One live socket, from takeover to loss. ``on_lost`` is called once, with the reason."""
 
-    #: What takes each reply, where they answer no commands; else the oldest command that waits for one has it.
+    #: Takes each reply on a connection where replies do not answer commands; otherwise the oldest unanswered command
+    #: does.
     on_push: Callable[[Any], None] | None = None
 
     def __init__(
@@ -76,11 +76,11 @@ class Link(asyncio.Protocol):
     ) -> None:
         self.in_flight: deque[Answerable] = deque()
         self.writable = True
-        #: Why nothing more is to be written.
+        #: Why nothing more may be written; None while it may.
         self.leaving: Exception | None = None
-        #: Where it leads, of a host that may move.
+        #: The server that it leads to, for a host that may move.
         self.server = ""
-        #: Who the server is, if that was asked.
+        #: The server's identity, if it was asked for.
         self.identity = UNKNOWN
         self.closed = loop.create_future()
         self._loop = loop
@@ -89,18 +89,18 @@ class Link(asyncio.Protocol):
         self._on_writable = on_writable
         self._on_lost = on_lost
         self._reader = hiredis.Reader(replyError=reply_error, notEnoughData=_MORE)
-        #: Loop time when bytes came last, or when waiting for them began.
+        #: Loop time at which bytes last came, or waiting for them began.
         self.last_activity = loop.time()
-        #: Bytes of a reply that is not whole yet, and when they began to come.
+        #: Bytes of an incomplete reply, and when they began to come.
         self._partial = 0
         self._begun = 0.0
-        #: Whether the next byte begins a reply, and whether the reply that has begun is known to be one line.
+        #: Whether the next byte begins a reply, and whether the current reply is known to be one line.
         self._at_start = False
         self._is_line = False
-        #: Where the times from a command to its reply are counted, and from which loop time on the next is timed.
+        #: Counts the round trips, and the loop time from which the next one is timed.
         self._round_trips: Histogram | None = None
         self._time_next = math.inf
-        #: Bytes written, and how many of them had left and had not at the last look.
+        #: Bytes written; of these, how many had left and how many had not at the last check.
         self._written = self._gone = self._unsent = 0
         self._watch: asyncio.TimerHandle | None = None
         self._overdue = OverdueCheck()
@@ -111,11 +111,11 @@ class Link(asyncio.Protocol):
         self.is_ending: Callable[[], bool] = _yes
 
     def attach(self, writer: asyncio.StreamWriter) -> None:
-        """Take the socket over from a stream; its reader has to be empty, as it is after a handshake."""
-        # Both are kept as long as the socket: a collected StreamWriter closes its transport.
+        """Take a socket over from a stream, whose reader has to be empty, as it is after a handshake."""
+        # Both are kept as long as the socket: a StreamWriter that is garbage-collected closes its transport.
         self._writer = writer
         self._transport = writer.transport
-        # The transport's own, since each write asks.
+        # The transport's own method, because each write calls it.
         self.is_ending = self._transport.is_closing
         self._transport.set_protocol(self)
         # The stream protocol may have paused reading; nobody else would resume it.
@@ -123,7 +123,7 @@ class Link(asyncio.Protocol):
             self._transport.resume_reading()
 
     def write(self, data: bytes, requests: Sequence[Answerable]) -> None:
-        """Write commands; ``requests`` has one entry for each reply they will get, in order."""
+        """Write commands; ``requests`` has one entry for each expected reply, in order."""
         if not self.in_flight:
             self.last_activity = self._loop.time()
             self._at_start = True
@@ -138,7 +138,7 @@ class Link(asyncio.Protocol):
         self._transport.write(data)
 
     def time_commands(self, round_trips: Histogram) -> None:
-        """Count how long commands take from now on, those of one write in ``SAMPLE_INTERVAL`` seconds at most."""
+        """Time commands from now on, in at most one write every ``SAMPLE_INTERVAL`` seconds."""
         self._round_trips = round_trips
         self._time_next = 0.0
 
@@ -148,7 +148,7 @@ class Link(asyncio.Protocol):
         return [TimedCommand(requests[0], self._round_trips), *requests[1:]]
 
     def has_unread(self) -> bool:
-        """Whether the kernel has something that was not read yet: bytes, or the end of the connection."""
+        """Whether the kernel holds something unread: bytes, or the end of the connection."""
         sock = self._transport.get_extra_info("socket")
         if sock is None:
             return False
@@ -156,7 +156,7 @@ class Link(asyncio.Protocol):
         return descriptor >= 0 and bool(_readable(descriptor))
 
     def close(self) -> None:
-        """Close gracefully: what was written is still sent."""
+        """Close gracefully: data that was written is still sent."""
         self._transport.close()
 
     def abort(self, reason: Exception) -> None:
@@ -166,7 +166,7 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def leave(self, reason: Exception) -> None:
-        """Write nothing more, and drop the socket when all that was written has been answered."""
+        """Write nothing more, and drop the socket when everything that was written has been answered."""
         self.leaving = reason
         if not self.in_flight:
             self.abort(reason)
@@ -183,7 +183,7 @@ class Link(asyncio.Protocol):
             if reply is _MORE and not self._is_within_bounds(data):
                 return
             while reply is not _MORE:
-                # What follows the last whole reply is at most what came with it.
+                # The bytes after the last complete reply are at most those that came with it.
                 self._partial = 0
                 try:
                     if push is not None:
@@ -193,7 +193,7 @@ class Link(asyncio.Protocol):
                     else:
                         self.abort(ConnectionError(f"an unexpected reply: {reprlib.repr(reply)}"))
                 except UnexpectedReply as error:
-                    # Nothing that comes behind it on this socket can be trusted to belong to whom it is given.
+                    # Later replies on this socket may no longer match the commands.
                     self.abort(error)
                     return
                 except Exception as error:
@@ -228,7 +228,7 @@ class Link(asyncio.Protocol):
         self._on_lost(self._reason or error)
 
     def _is_within_bounds(self, data: bytes) -> bool:
-        """Count bytes that made no reply whole; return False, and drop the socket, where they are too many."""
+        """Count bytes that completed no reply; if they are too many, drop the socket and return False."""
         if not self._partial:
             self._begun = self.last_activity
             self._is_line = self._at_start and data[:1] in (b"+", b"-", b":")
@@ -239,7 +239,7 @@ class Link(asyncio.Protocol):
         return self._partial <= limit
 
     def drips(self, now: float) -> bool:
-        """Whether a reply has begun and comes so slowly that it counts as none."""
+        """Whether a reply has begun and comes so slowly that it counts as missing."""
         return self._partial > 0 and now - self._begun > self._answer_timeout + self._partial / MIN_REPLY_RATE
 
     def _look_in(self, seconds: float) -> None:
@@ -248,7 +248,7 @@ class Link(asyncio.Protocol):
     def _check_answers(self) -> None:
         self._watch = None
         if not self.in_flight:
-            # The next write begins to count anew.
+            # The next write starts counting anew.
             self._unsent = 0
             self._overdue.reset()
             return
@@ -264,7 +264,7 @@ class Link(asyncio.Protocol):
             self._look_in(LAST_READ if is_overdue else min(left, self._answer_timeout / LOOKS))
 
     def _has_sent_more(self) -> bool:
-        """Whether some of what had not left at the last look has left since."""
+        """Whether some of the bytes that were unsent at the last check have been sent since."""
         was_unsent, had_gone = self._unsent, self._gone
         self._unsent = unsent_bytes(self._transport)
         self._gone = self._written - self._unsent
@@ -275,7 +275,7 @@ class PushLink(Link):
     """A live socket on which the server pushes messages: each reply goes to ``on_push``."""
 
     def write(self, data: bytes, requests: Sequence[Answerable]) -> None:
-        """Write commands. No reply is matched to them: the subscriber checks by itself whether the server is alive."""
+        """Write commands. No reply is matched to them: the subscriber checks for itself whether the server is alive."""
         self._stats.bytes_sent += len(data)
         self._transport.write(data)
 
@@ -287,15 +287,15 @@ def _yes() -> bool:
 def _readable(descriptor: int) -> Any:
     if not hasattr(select, "poll"):
         return select.select([descriptor], [], [], 0)[0]
-    # No select: it takes no descriptor above 1,023.
+    # Not select(), which accepts no descriptor above 1,023.
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return poll.poll(0)
 
 
 def unsent_bytes(transport: Any) -> int:
-    """Return how many bytes of a socket the peer has not acknowledged: those in the process, and in the kernel."""
-    # TLS in asyncio writes to a transport of its own, and counts only what it has not yet handed to that.
+    """Return how many bytes of a socket the peer has not acknowledged: in the process and in the kernel."""
+    # TLS in asyncio writes to a transport of its own, and counts only the bytes that it has not yet passed to that one.
     below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
     waiting = sum(some.get_write_buffer_size() for some in (transport, below) if some is not None)
     sock = transport.get_extra_info("socket")

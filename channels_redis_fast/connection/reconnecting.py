@@ -1,14 +1,14 @@
 """
-A connection that reconnects: when it opens a socket, when it tries again, and how it closes.
+A connection that reconnects: when it opens a socket, when it retries, and how it closes.
 
-``CommandConnection`` (``commands.py``), the receivers' pumps and the subscribers say what is written to the socket and
-what an open or a lost one means to them. Knows no command, no channel and no message.
+``CommandConnection`` (``commands.py``), the receivers' pumps and the subscribers decide what is written to the socket,
+and what to do when it was opened or lost. Knows no command, no channel and no message.
 
 Rules kept here:
 
-- There is at most one socket, or one attempt to open one. Attempts back off, with jitter, and so do connections that
-  are lost soon after they were opened.
-- When a socket is lost, all that waited for a reply on it is failed before the connection acts on the loss.
+- There is at most one socket, or one attempt to open one. Attempts back off, with jitter. So do connections that are
+  lost soon after they were opened.
+- When a socket is lost, everything that waits for a reply on it is failed before the connection acts on the loss.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from .backoff import BACKOFF_LAST, delays
 from .dialer import Dialer
 from .link import Link
 
-#: Seconds that closing may wait for a server that does not answer.
+#: How long closing may wait for a server that does not answer, in seconds.
 CLOSE_TIMEOUT = 1.0
 
-#: A socket that lived shorter than so many seconds has had a short life: the first pause after one.
+#: A socket that lived for less than this many seconds is short-lived. Also the first pause after such a socket.
 BACKOFF_SOON = 0.05
 
 
 class Connection(abc.ABC):
-    """A connection that comes back: at most one socket to one host, in one event loop."""
+    """A reconnecting connection: at most one socket to one host, in one event loop."""
 
     link_class: type[Link] = Link
 
-    #: What this connection is for, as the server's CLIENT LIST shows it.
+    #: The connection's purpose, as shown by the server's CLIENT LIST.
     role: str
 
     def __init__(self, dialer: Dialer, loop: asyncio.AbstractEventLoop, stats: Stats) -> None:
@@ -51,23 +51,23 @@ class Connection(abc.ABC):
         self.link: Link | None = None
         self.answer_timeout = dialer.answer_timeout
         self.closing = False
-        #: Whether there will be no other socket.
+        #: Whether there will be no further socket.
         self.is_over = False
         self._process = Process()
         self._opening: asyncio.Task[None] | None = None
         self._lost_at: float | None = None
         self._opened_at = 0.0
-        #: How many sockets in a row were lost soon after they were opened.
+        #: How many sockets in a row were short-lived.
         self._short_lives = 0
         dialer.watch(self)
 
     @abc.abstractmethod
     def opened(self) -> None:
-        """Called when a socket was opened."""
+        """Called when a socket has been opened."""
 
     @abc.abstractmethod
     def writable(self) -> None:
-        """Called when the socket takes more, or commands have been answered."""
+        """Called when the socket can take more data, or commands have been answered."""
 
     @abc.abstractmethod
     def refused(self, error: Exception) -> bool:
@@ -78,7 +78,7 @@ class Connection(abc.ABC):
         """Called when the socket is gone, after every command on it has been failed or kept."""
 
     def inherited(self) -> ConnectionError | None:
-        """Return what to raise in a forked process that goes on with its parent's event loop, None elsewhere."""
+        """Return the error to raise in a forked process that uses its parent's event loop; None elsewhere."""
         return None if self._process.number == current_number[0] else self._process.error(self.dialer.label)
 
     @property
@@ -92,9 +92,9 @@ class Connection(abc.ABC):
         return self._opening is not None
 
     def connect(self) -> None:
-        """Begin to open a socket, unless there is one or an attempt is under way."""
+        """Start opening a socket, unless there is one or an attempt is in progress."""
         if self.link is None and self._opening is None and not self.closing:
-            # An empty context: the connection outlives the request in which it is first needed.
+            # An empty context: the connection outlives the request that first needs it.
             context = contextvars.Context()
             self._opening = context.run(self.loop.create_task, self._open())
             self._opening.add_done_callback(self._opening_is_over, context=context)
@@ -114,7 +114,7 @@ class Connection(abc.ABC):
                     await asyncio.wait([link.closed], timeout=CLOSE_TIMEOUT)
                 finally:
                     if not link.closed.done():
-                        # Also when this is cancelled: nothing is left half closed.
+                        # Also when this is cancelled, so that nothing is left half closed.
                         link.leaving = ConnectionError("closing")
                         link.abort(link.leaving)
                 await link.closed
@@ -122,27 +122,27 @@ class Connection(abc.ABC):
             self.closing = self.is_over
 
     def look_again(self, error: Exception) -> None:
-        """Leave a server that answered that it is no primary, or not ready."""
+        """Leave a server that answered that it is not a primary, or not ready."""
         if isinstance(error, exceptions.ReadOnlyError):
             self.dialer.asks_role = True
         if self.link is not None:
-            # The answers on their way say what else was not done.
+            # The answers that are on their way may report other commands that were not carried out.
             self.link.leave(error)
 
     def is_in_cluster(self) -> ConnectionError:
-        """Return what to raise where the host turns out to be a server of a cluster."""
+        """Return the error to raise if the host turns out to be a node of a cluster."""
         return ConnectionError(
             f"{self.dialer.label} is a node of a Redis Cluster: in the option 'hosts', write "
             "{'cluster': [" + repr(f"redis://{self.dialer.label}") + "]}"
         )
 
     def moved(self) -> None:
-        """Called when the host's primary is another server; what is connected to the old one leaves it."""
+        """Called when another server has become the host's primary. Connections to the old one leave it."""
         if self.link is not None and self.link.server != self.dialer.primary:
             self.leave_server(self.link)
 
     def leave_server(self, link: Link) -> None:
-        """Drop the socket to a server that is no primary any more."""
+        """Drop the socket to a server that is no longer a primary."""
         link.abort(ConnectionError("the primary has moved"))
 
     def trouble_lasts(self) -> bool:
@@ -153,7 +153,7 @@ class Connection(abc.ABC):
         try:
             for delay in delays():
                 if self._short_lives:
-                    # A server that takes connections only to drop them is not asked again at once.
+                    # A server that accepts connections only to drop them is not retried at once.
                     pause = min(BACKOFF_SOON * 2.0 ** min(self._short_lives - 1, 10), BACKOFF_LAST)
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 link = self.link_class(self.loop, self.answer_timeout, self.stats, self.writable, self._lost)
@@ -161,7 +161,7 @@ class Connection(abc.ABC):
                     await self.dialer.dial(link, self.role)
                 except (RedisError, OSError, ValueError) as error:
                     if isinstance(error, exceptions.BusyLoadingError) and self._lost_at is None:
-                        # It is there and will be ready: the same as if it had been there before.
+                        # The server exists and will be ready, so treat it like one that was connected before.
                         self._lost_at = time.monotonic()
                     if not self.refused(error):
                         return
@@ -169,7 +169,7 @@ class Connection(abc.ABC):
                 else:
                     break
         except asyncio.CancelledError:
-            # All tasks of the loop were cancelled; what waits for this socket may be no task.
+            # All tasks of the loop were cancelled; whatever waits for this socket may not be a task.
             if not self.closing:
                 self.loop.call_soon(self.after_loss)
             raise

@@ -1,5 +1,5 @@
 """
-What is handed to a connection: one or more commands that leave together, and what takes their replies.
+What is submitted to a connection: one or more commands that leave together, and the object that takes their replies.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from .replies import UnexpectedReply
 
 
 class Pending(Protocol):
-    """Commands that were handed in, and what takes their replies."""
+    """Commands that were submitted, and the object that takes their replies."""
 
-    #: Whether doing them twice is the same as once, so that they survive the loss of a connection.
+    #: Whether the commands may be carried out twice without harm, so that they survive the loss of a connection.
     repeatable: bool
 
     def commands(self, server: ServerIdentity) -> Sequence[Command]:
         """
-        Return the commands to write to a server, just before they are: those that were not carried out yet.
+        Return the commands that were not carried out yet; called just before they are written to a server.
 
-        What is ``repeatable`` may give all of them again.
+        A ``repeatable`` request may return all of its commands again.
         """
 
-    #: Loop time when a connection was first lost under it; 0.0 before.
+    #: Loop time at which a connection was first lost while this was in flight; 0.0 before.
     first_lost: float
 
     def reply(self, reply: Any) -> bool:
         """
-        Take the next reply; return whether all the commands have to be written again.
+        Take the next reply; return whether all commands have to be written again.
 
-        Whatever it raises means that its commands cannot have such a reply.
+        An exception raised here means that the command cannot have such a reply.
         """
 
     def not_done(self) -> None:
-        """Take the next reply, which says that its command was not carried out: it is to be written again."""
+        """Take the next reply, which says that its command was not carried out and has to be written again."""
 
     def fail(self, error: Exception) -> None:
-        """Called when no more replies will come; perhaps more than once."""
+        """Called when no more replies will come, possibly more than once."""
 
 
-#: Stands for the reply to a command that a server would not carry out.
+#: Stands for the reply to a command that a server did not carry out.
 _NOT_DONE = object()
 
 
@@ -58,7 +58,7 @@ def _is_scan(reply: Any) -> bool:
     return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], bytes) and are_strings(reply[1])
 
 
-#: What the replies to commands look like, if they are no errors.
+#: Checks for the replies to commands, errors aside.
 _REPLIES: dict[bytes, Callable[[Any], bool]] = {
     **dict.fromkeys(
         (b"ZADD", b"ZREM", b"ZREMRANGEBYSCORE", b"ZCARD", b"ZCOUNT", b"EXPIRE", b"UNLINK", b"SPUBLISH", b"HLEN"),
@@ -73,10 +73,10 @@ _REPLIES: dict[bytes, Callable[[Any], bool]] = {
 
 class Exchange(abc.ABC):
     """
-    Commands that leave together, and replies that are taken together, when the last has come.
+    Commands that leave together, and replies that are handled together once the last one has come.
 
-    Commands that a server did not carry out are written again: all of them where that is ``repeatable``, else those
-    alone.
+    Commands that a server did not carry out are written again: all commands if they are ``repeatable``, otherwise only
+    those.
     """
 
     __slots__ = ("_again", "_commands", "_not_done", "_replies", "first_lost", "repeatable")
@@ -84,7 +84,7 @@ class Exchange(abc.ABC):
     def __init__(self, commands: Sequence[Command], repeatable: bool) -> None:
         self._commands = commands
         self._replies: list[Any] = []
-        #: How many of the replies are ``_NOT_DONE``, and the positions of those commands that were written again.
+        #: How many of the replies are ``_NOT_DONE``, and the positions of the commands that were written again.
         self._not_done = 0
         self._again: deque[int] = deque()
         self.repeatable = repeatable
@@ -92,11 +92,11 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def is_over(self) -> bool:
-        """Whether nobody wants the replies any more."""
+        """Whether nobody needs the replies any more."""
 
     @abc.abstractmethod
     def finish(self, replies: list[Any], error: Exception | None) -> None:
-        """Take all the replies in order, and the first error reply among them. To be ignored when ``is_over``."""
+        """Take all replies in order, and the first error reply among them. Has no effect when ``is_over``."""
 
     @abc.abstractmethod
     def abort(self, error: Exception) -> None:
@@ -108,7 +108,7 @@ class Exchange(abc.ABC):
             self._not_done = 0
             self._again.clear()
         elif self._replies:
-            # What was carried out is not repeated, nor anything whose caller has already got an error.
+            # Neither commands that were carried out nor commands whose caller already got an error are repeated.
             missing = [] if self.is_over() else [at for at, reply in enumerate(self._replies) if reply is _NOT_DONE]
             self._again = deque(missing)
             return [self._commands[at] for at in missing]
@@ -144,9 +144,9 @@ class Exchange(abc.ABC):
 
 class Request(Exchange):
     """
-    Commands that leave together, and one future for all their replies.
+    Commands that leave together, with one future for all their replies.
 
-    ``raises``: whether the first error reply is what the future raises, or one reply among the others.
+    ``raises``: whether the future raises the first error reply; otherwise it is one reply among the others.
     """
 
     __slots__ = ("_raises", "future")

@@ -1,5 +1,5 @@
 """
-Looking host names up in threads of their own, since those of the event loop's default executor may all be busy.
+Resolves host names in dedicated threads, since those of the event loop's default executor may all be busy.
 
 Knows redis-py's connections as far as what they connect to.
 """
@@ -17,9 +17,9 @@ from typing import Any
 
 async def resolve(host: str, port: int) -> list[str]:
     """
-    Return the addresses of a host, in the order in which they are to be tried.
+    Return the addresses of a host, in the order in which to try them.
 
-    Raises ``socket.gaierror`` for a name that is not known.
+    Raises ``socket.gaierror`` for an unknown name.
     """
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(host)
@@ -41,21 +41,21 @@ async def resolve(host: str, port: int) -> list[str]:
             answer = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             answer = error
-        # A loop that has closed meanwhile wants no answer.
+        # A loop that has been closed meanwhile needs no answer.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, answer)
 
     try:
-        # No executor: its threads would have to be replaced in a forked child, and waited for at exit.
+        # Not an executor: its threads would have to be replaced in a forked child and joined at exit.
         threading.Thread(target=look_up, name="channels_redis_fast-resolver", daemon=True).start()
     except RuntimeError:
-        # This process can have no more threads.
+        # This process cannot start another thread.
         return [host]
     return list(dict.fromkeys(str(entry[4][0]) for entry in await found))
 
 
 def resolve_apart(connection: Any) -> None:
-    """Have a connection of redis-py's look its host up here when it connects, if it connects to a host."""
+    """Make a redis-py connection resolve its host here when it connects, if it connects to a host."""
     connect, arguments = getattr(connection, "_connect", None), getattr(connection, "_connection_arguments", None)
     if connect is None or arguments is None or not isinstance(getattr(connection, "host", None), str):
         return
@@ -63,7 +63,7 @@ def resolve_apart(connection: Any) -> None:
     def at(address: str) -> dict[str, Any]:
         given = dict(arguments())
         if given.get("ssl"):
-            # Of the name, which the certificate is for.
+            # The certificate is for the name, not for the address.
             given.setdefault("server_hostname", connection.host)
         return {**given, "host": address}
 
@@ -81,6 +81,6 @@ def resolve_apart(connection: Any) -> None:
 
 
 def release(connection: Any) -> None:
-    """Undo ``resolve_apart``, by which a connection refers to itself."""
+    """Undo ``resolve_apart``, which makes a connection refer to itself."""
     for name in ("_connect", "_connection_arguments"):
         vars(connection).pop(name, None)

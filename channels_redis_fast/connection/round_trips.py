@@ -1,4 +1,4 @@
-"""Timing a command from the write to the reply. Knows who waits for the reply, and neither command nor socket."""
+"""Times a command from the write to the reply. Knows what takes the reply. Does not know the command or the socket."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Answerable(Protocol):
 
 
 class TimedCommand:
-    """A command on the wire that is timed, in the place of who waits for its reply."""
+    """A command on the wire that is timed; it wraps the object that waits for the reply."""
 
     __slots__ = ("_began", "_histogram", "_request")
 
     def __init__(self, request: Answerable, histogram: Histogram) -> None:
         self._request = request
         self._histogram = histogram
-        # Loop time may stand still for long.
+        # Not loop time, which may stand still for long.
         self._began = monotonic()
 
     def resolve(self, reply: Any) -> None:

@@ -1,9 +1,8 @@
 """
-Calls of Lua scripts: by EVALSHA, by EVAL if the server does not know the script, and not at all if it refuses
-scripts.
+Calls Lua scripts: with EVALSHA, with EVAL if the server does not know the script, and not at all if it refuses scripts.
 
-An ACL without ``@scripting``, or a server without Lua, refuses both commands; its dialer remembers that. The caller
-says what to do instead of a script. Knows no key and no message.
+An ACL without ``@scripting``, or a server without Lua, refuses both commands; the dialer remembers that. The caller
+decides what to do instead of a script. Knows no key and no message.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .identity import ServerIdentity
 from .link import Command
 from .script import Script
 
-#: Proxies and hosted servers have words of their own, and some do not name the command.
+#: Proxies and hosted servers use wordings of their own, and some do not name the command.
 _REFUSAL = re.compile(
     r"(NOPERM|ERR (unknown|unsupported|disabled) command)\b.*\beval(sha)?\b|ERR (unsupported|disabled) command\W*$",
     re.IGNORECASE,
@@ -28,21 +27,21 @@ _REFUSAL = re.compile(
 
 
 class Way(Protocol):
-    """What leads to the server that runs a script."""
+    """The connection to the server that runs a script."""
 
     @property
     def dialer(self) -> Dialer:
-        """What connects to it."""
+        """The dialer that connects to the server."""
 
 
 def no_scripts(way: Way, error: Exception | None, option: str) -> ResponseError:
-    """Return what is raised where a server runs no scripts, which an option needs."""
+    """Return the error to raise if a server runs no scripts and an option needs them."""
     said = "" if error is None else f": {error}"
     return ResponseError(f"Redis at {way.dialer.label} refuses EVAL, which the option '{option}' needs{said}")
 
 
 class ScriptCall(abc.ABC):
-    """One call of a script. Subclasses say what its reply means, and what takes its place where scripts are refused."""
+    """One call of a script. Subclasses define what its reply means, and what to do instead if scripts are refused."""
 
     __slots__ = ("_script", "_way", "_with_text", "first_lost")
 
@@ -56,7 +55,7 @@ class ScriptCall(abc.ABC):
 
     @abc.abstractmethod
     def arguments(self, server: ServerIdentity) -> list[Any]:
-        """Return the number of keys, the keys and the arguments, just before they are written to a server."""
+        """Return the number of keys, the keys and the arguments; called just before they are written to a server."""
 
     @abc.abstractmethod
     def done(self, reply: Any) -> None:
@@ -65,9 +64,9 @@ class ScriptCall(abc.ABC):
     @abc.abstractmethod
     def refused(self, error: ResponseError | None) -> None:
         """
-        Called when the server runs no scripts, and has not done anything.
+        Called when the server runs no scripts and has done nothing.
 
-        ``error``: what it answered; None where it was not asked, since it has refused before.
+        ``error``: the server's answer; None if it was not asked because it has refused before.
         """
 
     def commands(self, server: ServerIdentity) -> Sequence[Command]:
@@ -80,7 +79,8 @@ class ScriptCall(abc.ABC):
         try:
             return (head + self.arguments(server),)
         except Exception as error:
-            # What a site's own code raises (a serializer, say) is not for the requests that are written beside it.
+            # An error from a site's own code (a serializer, say) must not affect the requests that are written with
+            # this one.
             self.done(error)
             return ()
 
@@ -89,7 +89,8 @@ class ScriptCall(abc.ABC):
             is_refusal = _REFUSAL.match(str(reply)) is not None
             dialer = self._way.dialer
             if not self._with_text and (is_refusal or isinstance(reply, NoScriptError)):
-                # A script that the server has forgotten (SCRIPT FLUSH, a new primary) is sent once more with its text.
+                # The server has forgotten the script (SCRIPT FLUSH, a new primary), so it is sent once more with its
+                # text.
                 self._with_text = True
                 dialer.only_script_texts = is_refusal
                 return True
@@ -101,7 +102,7 @@ class ScriptCall(abc.ABC):
         return False
 
     def not_done(self) -> None:
-        # A call is one command, and the next time it is written as it was.
+        # A call is one command, and it is written again unchanged.
         return
 
     def fail(self, error: Exception) -> None:

@@ -1,9 +1,9 @@
 """
-Hosts whose address is empty, as when an environment variable is not set.
+Hosts with an empty address, as when an environment variable is not set.
 
-A layer can be created with one, since settings are also read where no server is needed (``collectstatic``, the build
-of an image). It cannot be used: every call, and ``manage.py check``, says which host it is. Knows decoded hosts;
-never shows anything of them but the empty part.
+A layer can be created with one, since settings are also read where no server is needed (``collectstatic``, building an
+image). It cannot be used: every call, and ``manage.py check``, says which host it is. Knows decoded hosts. Never shows
+anything of them except the empty part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-#: What checks the keywords of a host that is empty, in place of the address that it does not have.
+#: Replaces the missing address of an empty host while its keywords are checked.
 _STAND_IN: dict[str, Any] = {"host": "localhost", "port": 6379}
 
 
@@ -22,12 +22,12 @@ def is_unset(value: Any) -> bool:
 
 
 def is_unset_address(address: Any) -> bool:
-    """Return whether a URI is None, blank, or one whose host or port is the text ``None`` (of an f-string)."""
+    """Return whether a URI is None, blank, or has the text ``None`` (from an f-string) as its host or port."""
     return is_unset(address) or (isinstance(address, str) and _has_none(address))
 
 
 def unset_part(host: dict[str, Any], where: str) -> str | None:
-    """Return a sentence that says what is empty in a decoded host, by ``where`` it stands; None if nothing is."""
+    """Return a sentence that says what is empty in a decoded host, found at ``where``; None if nothing is."""
     for place, name, value in _empty_parts(host):
         return (
             f"Option {where}{place}: the {name} is empty ({value}), so there is no Redis server to connect to. "
@@ -37,14 +37,14 @@ def unset_part(host: dict[str, Any], where: str) -> str | None:
 
 
 def stand_in(host: dict[str, Any]) -> dict[str, Any]:
-    """Return a decoded host with something in place of what is empty, for a check of its other keywords."""
+    """Return a decoded host with its empty parts filled in, so that its other keywords can be checked."""
     if not any(_empty_parts(host)):
         return host
     if "cluster" in host:
         servers = [server for server in host["cluster"] if not any(_empty_parts(server))]
         return {**host, "cluster": servers or [_STAND_IN]}
     if "address" in host:
-        # Nobody knows yet whether the address would be one of TLS.
+        # It is not known yet whether the address would use TLS.
         return {name: value for name, value in host.items() if name != "address" and not name.startswith("ssl_")}
     if "master_name" in host:
         return {**host, "master_name": "unset", "sentinels": [(_STAND_IN["host"], _STAND_IN["port"])]}
@@ -54,7 +54,7 @@ def stand_in(host: dict[str, Any]) -> dict[str, Any]:
 
 
 def _empty_parts(host: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield the place within a host, the name and the value of each part that is needed and empty."""
+    """Yield the place within a host, the name and the value of each required part that is empty."""
     if "cluster" in host:
         for index, server in enumerate(host["cluster"]):
             for _, name, value in _empty_parts(server):
@@ -70,7 +70,7 @@ def _empty_parts(host: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         if is_unset(host["sentinels"]) or not host["sentinels"]:
             yield "", "list of sentinels", repr(host["sentinels"])
         elif isinstance(host["sentinels"], (tuple, list)):
-            # What is no list is redis-py's to refuse, too.
+            # redis-py refuses what is not a list.
             yield from _empty_sentinels(host["sentinels"])
     elif "path" in host:
         if is_unset(host["path"]):
@@ -85,7 +85,7 @@ def _empty_sentinels(sentinels: Any) -> Iterator[tuple[str, str, str]]:
         if is_unset(sentinel):
             yield place, "address", repr(sentinel)
         elif isinstance(sentinel, (tuple, list)):
-            # What is no pair is redis-py's to refuse.
+            # redis-py refuses what is not a pair.
             for name, value in zip(("host", "port"), sentinel, strict=False):
                 if is_unset(value):
                     yield place, name, repr(value)

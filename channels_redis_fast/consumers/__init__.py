@@ -1,9 +1,10 @@
 """
-The last mile, from the channel layer to the browser: Channels' consumers with a direct dispatch.
+The last step, from the channel layer to the browser: Channels' consumers with direct dispatch.
 
 A site imports its base classes from here instead of from Channels, or calls ``install()``, and keeps everything else.
-Works with any channel layer, and with none; but ``Resumable`` and ``ResumableEvents``, whose clients miss nothing
-across a reconnect, need a layer of this package with the option ``history``, and ``Drainable`` one with ``on_drain``.
+Works with any channel layer, and without one. Exceptions: ``Resumable`` and ``ResumableEvents``, whose clients miss
+nothing across a reconnect, need a layer of this package with the option ``history``, and ``Drainable`` needs one with
+``on_drain``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Direct dispatch for all consumers of a site, including those of other packages: ``install`` and ``uninstall``.
 
-Methods of Channels' own classes are replaced, and only if each is the code that this package was written against. If
-one is unknown, because a release changed it or another package replaced it, it may do something else: then nothing is
+It replaces methods of Channels' own classes, and only if each is the code that this package was written against. If one
+is unknown, because a release changed it or another package replaced it, it may do something else; then nothing is
 replaced.
 """
 
@@ -22,7 +22,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from .disconnect import http_disconnect, websocket_disconnect
 from .dispatch import DirectDispatch
 
-#: What is replaced: class, name of the method, ours.
+#: What is replaced: the class, the name of the method, and our method.
 METHODS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (AsyncConsumer, "__call__", DirectDispatch.__call__),
     (AsyncConsumer, "dispatch", DirectDispatch.dispatch),
@@ -30,7 +30,7 @@ METHODS: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (AsyncHttpConsumer, "http_disconnect", http_disconnect),
 )
 
-#: SHA-256 of the source of what is replaced, and of what that calls: the same from Channels 4.2.2 to 4.3.2.
+#: SHA-256 of the source of each replaced method, and of what they call: the same from Channels 4.2.2 to 4.3.2.
 KNOWN = {
     "AsyncConsumer.__call__": "e52238720872dbc3f854519bc971aa7eb41553e63c8729081549ce42465ee419",
     "AsyncConsumer.dispatch": "39f34e7d4fb0f6552de4ade665b943fe78137379702af6b58c79a14c49a75520",
@@ -86,6 +86,6 @@ def _is_known(function: Callable[..., Any]) -> bool:
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
-        # Not a function any more, or no source beside the bytecode.
+        # Not a function any more, or only bytecode without source.
         return False
     return KNOWN.get(function.__qualname__) == hashlib.sha256(source.encode()).hexdigest()

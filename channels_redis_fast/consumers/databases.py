@@ -1,11 +1,11 @@
 """
 When a consumer's dispatch has to check the database connections of the async ORM.
 
-Channels goes to a thread before every handler, ``await aclose_old_connections()``, so that no handler meets a
-connection that is too old or broken. That thread is the one in which ``sync_to_async`` runs the ORM's queries, and
-nearly always there is nothing to close in it; the hop there and back costs 100 us. Here the hop happens exactly
-when it would act on a connection: this module knows the connections that were opened in the thread, by Django's
-``connection_created`` signal, and reads from them what ``close_if_unusable_or_obsolete`` would.
+Before every handler, Channels hops to a thread, ``await aclose_old_connections()``, so that no handler gets a
+connection that is too old or broken. It is the thread in which ``sync_to_async`` runs the ORM's queries. Nearly always
+there is nothing to close in it, and the hop there and back costs 100 us. Here the hop happens only if it would act on a
+connection: Django's ``connection_created`` signal tells this module which connections were opened in the thread, and it
+reads from them what ``close_if_unusable_or_obsolete`` would.
 
 Which thread that is follows from the caller's context, by the rule of ``asgiref.sync.SyncToAsync.__call__``; the first
 hop to each executor finds it out. With a version of asgiref that this module does not know, every message hops, as in
@@ -28,7 +28,7 @@ from django.db.backends.signals import connection_created
 
 
 class ConnectionThread:
-    """A thread that hops reach, and the connection wrappers opened in it. Only that thread adds to it."""
+    """A thread that hops reach, and the connection wrappers opened in it. Only that thread adds to them."""
 
     __slots__ = ("wrappers",)
 
@@ -36,15 +36,15 @@ class ConnectionThread:
         self.wrappers: list[weakref.ref[Any]] = []
 
     def add(self, wrapper: Any) -> None:
-        """Learn of a connection wrapper; once is enough, however often it connects."""
+        """Register a connection wrapper; once is enough, however often it connects."""
         known = [known for known in self.wrappers if known() is not None]
         if all(ref() is not wrapper for ref in known):
-            # Replaced in one go: an event loop's thread may be reading it.
+            # Replaced in one step: an event loop's thread may be reading the list.
             self.wrappers = [*known, weakref.ref(wrapper)]
 
     def has_stale(self) -> bool:
-        """Return whether ``close_old_connections`` would do something in this thread. For any thread."""
-        # One list, once: the thread may replace it meanwhile.
+        """Return whether ``close_old_connections`` would do anything in this thread. Thread-safe."""
+        # The attribute is read once: the thread may replace the list meanwhile.
         return any(is_stale(ref()) for ref in self.wrappers)
 
 
@@ -52,14 +52,14 @@ def is_stale(wrapper: Any) -> bool:
     """
     Return whether ``close_if_unusable_or_obsolete`` would act on a connection wrapper, or have it checked.
 
-    These are its conditions, read without calling anything of the wrapper, since this is not its thread.
+    These are its conditions. They are read without calling any method of the wrapper, since this is not its thread.
     """
     if wrapper is None or wrapper.connection is None:
         return False
     return bool(
         wrapper.errors_occurred
         or (wrapper.close_at is not None and time.monotonic() >= wrapper.close_at)
-        # The hop has the next query check the connection first.
+        # After the hop, the next query checks the connection first.
         or (wrapper.health_check_enabled and wrapper.health_check_done)
         or wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]
     )
@@ -70,7 +70,7 @@ _thread_sensitive_context = SyncToAsync.thread_sensitive_context.get
 #: In a thread that hops reach: its ``ConnectionThread``.
 _here = threading.local()
 
-#: By executor of asgiref: the thread that it runs in.
+#: By asgiref's executor: the thread in which it runs.
 _threads: weakref.WeakKeyDictionary[Any, ConnectionThread] = weakref.WeakKeyDictionary()
 
 os.register_at_fork(after_in_child=_threads.clear)
@@ -86,7 +86,7 @@ connection_created.connect(_on_connection_created, dispatch_uid="channels_redis_
 
 
 def _look_around() -> ConnectionThread:
-    """Return the ``ConnectionThread`` of the calling thread, with what was opened in it before this package looked."""
+    """Return the ``ConnectionThread`` of the calling thread, including connections opened before the first call."""
     thread: ConnectionThread | None = getattr(_here, "thread", None)
     if thread is None:
         thread = _here.thread = ConnectionThread()
@@ -96,22 +96,22 @@ def _look_around() -> ConnectionThread:
 
 
 def _executor() -> Any:
-    """Return the executor in which ``sync_to_async`` would run a function; None if it has yet to be made."""
+    """Return the executor in which ``sync_to_async`` would run a function; None if it does not exist yet."""
     current = getattr(AsyncToSync.executors, "current", None)
     if current:
         return current
     context = _thread_sensitive_context(None)
     if context:
         return SyncToAsync.context_to_thread_executor.get(context)
-    # Of asyncio.run inside of async_to_sync: the thread that waits for it.
+    # For asyncio.run inside async_to_sync: the thread that waits for it.
     return AsyncToSync.loop_thread_executors.get(asyncio.get_running_loop(), SyncToAsync.single_thread_executor)
 
 
 class StaleConnections:
     """
-    What one consumer knows of the connections that its handlers may meet.
+    What one consumer knows about the connections that its handlers may use.
 
-    Belongs to the consumer's task. Its executor can only change with a ``ThreadSensitiveContext`` that is entered.
+    Belongs to the consumer's task. The executor can change only when a ``ThreadSensitiveContext`` is entered.
     """
 
     __slots__ = ("_context", "_thread")
@@ -121,17 +121,17 @@ class StaleConnections:
         self._thread: ConnectionThread | None = None
 
     def exist(self) -> bool:
-        """Return whether ``close`` has something to do."""
+        """Return whether ``close`` has anything to do."""
         thread = self._thread
         return (
             thread is None
             or self._context is not _thread_sensitive_context(None)
-            # Looked at from here, since most often there are none.
+            # Checked inline first, since usually there are none.
             or (bool(thread.wrappers) and thread.has_stale())
         )
 
     async def close(self) -> None:
-        """Do as Channels does before each handler, and learn in which thread that is."""
+        """Do what Channels does before each handler, and remember in which thread that is."""
         context = _thread_sensitive_context(None)
         try:
             executor = _executor()
@@ -144,7 +144,7 @@ class StaleConnections:
         if thread is None:
             thread = _threads[executor] = await sync_to_async(_look_around)()
         if thread.has_stale():
-            # By its name: the test tools of Channels replace what it calls.
+            # Looked up by name: Channels' test tools replace the function.
             await db.aclose_old_connections()
         self._thread, self._context = thread, context
 
@@ -157,7 +157,7 @@ async def close_stale_connections(consumer: Any) -> None:
 
 
 def stale_connections(consumer: Any) -> StaleConnections:
-    """Return what a consumer knows of its connections."""
+    """Return what a consumer knows about its connections."""
     try:
         found: StaleConnections = consumer.__dict__["_stale_connections"]
     except KeyError:

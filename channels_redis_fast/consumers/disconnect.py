@@ -1,7 +1,8 @@
 """
-The end of a connection in Channels' generic consumers, where they hop to the thread of the database once more.
+The end of a connection in Channels' generic consumers, where they hop to the database thread once more.
 
-``websocket_disconnect`` and ``http_disconnect`` as in Channels 4.2 and 4.3, except for when they hop (``databases``).
+``websocket_disconnect`` and ``http_disconnect`` are those of Channels 4.2 and 4.3, except for when they hop
+(``databases``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ async def http_disconnect(self: Any, message: Message) -> None:
     raise StopConsumer()
 
 
-#: By name of the handler: the one of Channels, and ours.
+#: By name of the handler: Channels' function and ours.
 DISCONNECTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "websocket_disconnect": (AsyncWebsocketConsumer.websocket_disconnect, websocket_disconnect),
     "http_disconnect": (AsyncHttpConsumer.http_disconnect, http_disconnect),

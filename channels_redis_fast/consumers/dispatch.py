@@ -1,8 +1,8 @@
 """
-``DirectDispatch``: what Channels' ``AsyncConsumer`` does with messages, at a fraction of the cost.
+``DirectDispatch``: does with messages what Channels' ``AsyncConsumer`` does, at a fraction of the cost.
 
 Its two methods are ``AsyncConsumer.__call__`` and ``AsyncConsumer.dispatch`` of Channels 4.2 and 4.3, except for two
-things: how it waits for messages (``sources``), and when a hop to the thread of the database connections precedes a
+things: how it waits for messages (``sources``), and when it hops to the thread of the database connections before a
 handler (``databases``).
 """
 
@@ -20,7 +20,7 @@ from .databases import stale_connections
 from .disconnect import DISCONNECTS
 from .sources import Message, dispatch_all
 
-#: Types of messages whose handler's name is remembered.
+#: How many message types' handler names are remembered.
 MAX_NAMES = 1024
 
 _names: dict[str, str] = {}
@@ -38,10 +38,10 @@ class DirectDispatch(channels_consumer.AsyncConsumer):  # type: ignore[misc]
     Makes a consumer class of another package fast: ``class Feed(DirectDispatch, TheirConsumer)``.
 
     If their class overrides ``__call__`` or ``dispatch``, put the mixin last, ``class Feed(TheirConsumer,
-    DirectDispatch)``, so that theirs is called first. With a ``SyncConsumer``, handlers stay in Channels' thread.
+    DirectDispatch)``, so that their method is called first. With a ``SyncConsumer``, handlers stay in Channels' thread.
 
-    Raises ``TypeError`` when the class is created, if it is not an ``AsyncConsumer``, or if one of its methods would
-    be skipped.
+    Raises ``TypeError`` when the class is created, if it is not an ``AsyncConsumer``, or if one of its methods would be
+    skipped.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -65,10 +65,10 @@ class DirectDispatch(channels_consumer.AsyncConsumer):  # type: ignore[misc]
                 setattr(cls, name, direct)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Be the application of one connection: receive messages and dispatch them until ``StopConsumer``."""
+        """Serve as the application of one connection: receive messages and dispatch them until ``StopConsumer``."""
         self.scope = scope
         receives = [receive]
-        # Looked up where Channels does.
+        # Looked up where Channels looks it up.
         self.channel_layer = channels_consumer.get_channel_layer(self.channel_layer_alias)
         if self.channel_layer is not None:
             self.channel_name = await self.channel_layer.new_channel()
@@ -85,7 +85,7 @@ class DirectDispatch(channels_consumer.AsyncConsumer):  # type: ignore[misc]
         Raises ``ValueError`` with Channels' text for a message without a type, with a leading underscore, or without
         a handler.
         """
-        # ``install`` puts this function into Channels' own class, so nothing of this one is used but in the mixin.
+        # ``install`` puts this function into Channels' own class, so it uses nothing of this class except in the mixin.
         if self._sync:
             await super().dispatch(message)
             return

@@ -17,10 +17,10 @@ from .sources import Message
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: The code of a WebSocket whose server restarts (IANA's registry of close codes).
+#: The close code of a WebSocket whose server restarts (IANA's registry of close codes).
 SERVICE_RESTART = 1012
 
-#: In its place where the server refuses it, as Daphne does with all codes between 1000 and 3000.
+#: Used instead if the server refuses that code, as Daphne does with all codes between 1000 and 3000.
 PRIVATE_RESTART = 4012
 
 
@@ -29,30 +29,31 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
     Makes a consumer's clients leave when its layer is drained: ``class Feed(Drainable, AsyncJsonWebsocketConsumer)``.
 
     Needs the layer's option ``on_drain``, with any type. For WebSocket consumers, including synchronous ones, and for
-    ``ResumableEvents``; a consumer of another kind is ended.
+    ``ResumableEvents``. A consumer of any other kind is ended.
     """
 
-    #: Whether a client is closed at once, and told after how many seconds to come back. If False, it stays for that
-    #: long, and is closed then: for clients that know nothing of this, and servers that do not send reasons.
+    #: Whether a client is closed at once and told after how many seconds to come back. If False, it stays for that long
+    #: and is closed then: for clients that do not support this, and servers that do not send close reasons.
     leaves_at_once = True
 
     _leaving: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Be the application of one connection."""
+        """Serve as the application of one connection."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             layer = getattr(self, "channel_layer", None)
             if isinstance(layer, RedisLayer) and hasattr(self, "channel_name"):
-                # One that ends in a handler leaves no receive that is cancelled. In no loop it was collected.
+                # A consumer that ends in a handler has no receive to cancel. Without a running loop, it was
+                # garbage-collected.
                 with contextlib.suppress(RuntimeError):
                     layer._left(self.channel_name)
             if self._leaving is not None:
                 self._leaving.cancel()
 
     async def dispatch(self, message: Message) -> None:
-        """Call the handler of a message: ``drain`` for the one of the option ``on_drain``."""
+        """Call the handler of a message, or ``drain`` for a message of the type that ``on_drain`` sets."""
         kind = message.get("type")
         if kind is not None and kind == getattr(self.channel_layer, "on_drain", None):
             after = message.get("after", 0.0)
@@ -67,7 +68,7 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
         Called when the client has to leave. Can be overridden, in a synchronous consumer by a synchronous method.
 
         ``message["after"]`` is the number of seconds after which the client should come back. Closes a WebSocket with
-        the code 1012 and these seconds as the reason; sends an event stream these seconds as ``retry``, and ends it.
+        the code 1012 and these seconds as the reason. Sends these seconds to an event stream as ``retry``, and ends it.
         """
         after = float(message["after"])
         close = getattr(self, "close", None)
@@ -77,7 +78,7 @@ class Drainable(AsyncConsumer):  # type: ignore[misc]
             return self._end_events(after)
         if not self._sync:
             return self._close(close, f"{after:.3f}")
-        # A client that has gone is told of by the server as well.
+        # The server also reports a client that has gone.
         with contextlib.suppress(OSError, RuntimeError):
             try:
                 close(code=SERVICE_RESTART, reason=f"{after:.3f}")

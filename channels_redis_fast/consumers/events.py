@@ -16,7 +16,7 @@ from .recovery import RecoveringConsumer
 from .since import Since
 from .sources import Message
 
-#: What ends a line in the format of event streams (WHATWG HTML, section 9.2.5).
+#: Line endings in the format of event streams (WHATWG HTML, section 9.2.5).
 _LINE_END = re.compile("\r\n|\r|\n")
 
 
@@ -35,16 +35,16 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
     #: The groups that every client is in.
     groups: Iterable[str] = ()
 
-    #: Seconds between comments, by which proxies and servers see that the connection is alive; None for none.
+    #: Seconds between comments, which show proxies and servers that the connection is alive; None for no comments.
     heartbeat: float | None = 15.0
 
-    #: Milliseconds after which a browser reconnects; None for its own choice.
+    #: Milliseconds after which a browser reconnects; None for the browser's own choice.
     retry: int | None = None
 
     _heart: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Be the application of one connection."""
+        """Serve as the application of one connection."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -54,8 +54,9 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
 
     async def handle(self, body: bytes) -> None:
         """
-        Called with the request. Override it to check ``scope``, ``join`` groups, and then ``accept`` or refuse with
-        ``send_response``.
+        Called with the request.
+
+        Override it to check ``scope``, ``join`` groups, and then ``accept`` or refuse with ``send_response``.
         """
         await self.accept()
 
@@ -65,12 +66,12 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
             headers=[
                 (b"content-type", b"text/event-stream; charset=utf-8"),
                 (b"cache-control", b"no-store"),
-                # nginx would wait for more of it.
+                # Otherwise nginx would buffer the response.
                 (b"x-accel-buffering", b"no"),
                 *headers,
             ]
         )
-        # Servers send the headers with the first of the body.
+        # Servers send the headers with the first part of the body.
         await self.send_body(b":\n\n" if self.retry is None else b"retry: %d\n\n" % self.retry, more_body=True)
         self._accepted()
         if self.heartbeat is not None:
@@ -83,9 +84,9 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
 
     async def send_event(self, data: str, event: str | None = None) -> None:
         """
-        Send an event; from a handler of a group message, with the positions of all groups as its ``id``.
+        Send an event. In a handler of a group message, its ``id`` holds the positions of all groups.
 
-        ``event``: its type, ``message`` if None. Raises ``ValueError`` for a type of several lines.
+        ``event``: its type, ``message`` if None. Raises ``ValueError`` if the type has several lines.
         """
         lines = []
         if event is not None:
@@ -100,15 +101,19 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
 
     async def missed(self, group: str) -> None:
         """
-        Called when the client may have missed messages of a group that cannot be recovered, so that it has to reload
-        the group's state. Sends an event ``missed`` with ``{"group": group}``. Can be overridden.
+        Called when the client may have missed messages of a group that cannot be recovered.
+
+        The client then has to reload the group's state. Sends an event ``missed`` with ``{"group": group}``. Can be
+        overridden.
         """
         await self.send_event(json.dumps({"group": group}), "missed")
 
     async def resumed(self, group: str, position: str, complete: bool) -> None:
         """
-        Called when a group was joined and its missed messages have been handled, so that the client has an ``id``
-        from the start. Sends an event ``resumed`` with ``{"group": group, "complete": complete}``. Can be overridden.
+        Called when a group was joined and its missed messages have been handled.
+
+        This gives the client an ``id`` from the start. Sends an event ``resumed`` with ``{"group": group, "complete":
+        complete}``. Can be overridden.
 
         ``complete``: whether the client has everything after the position that it sent.
         """
@@ -122,7 +127,7 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
             raise StopConsumer
 
     async def http_request(self, message: Message) -> None:
-        """Called with each part of the request: join the groups in ``groups``, call ``handle``, go on if accepted."""
+        """Called with each part of the request: join the groups, call ``handle``, and continue if it accepted."""
         self.body.append(message.get("body", b""))
         if message.get("more_body"):
             return
@@ -149,7 +154,7 @@ class ResumableEvents(RecoveringConsumer, AsyncHttpConsumer):  # type: ignore[mi
             await self.disconnect()
 
     async def _beat(self, seconds: float) -> None:
-        # A client that has gone is told of by the server as well.
+        # The server also reports a client that has gone.
         with contextlib.suppress(OSError, RuntimeError):
             while True:
                 await asyncio.sleep(seconds)

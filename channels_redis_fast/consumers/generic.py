@@ -1,4 +1,4 @@
-"""Channels' asynchronous consumer classes with direct dispatch, under the names that they have there."""
+"""Channels' asynchronous consumer classes with direct dispatch, under the same names."""
 
 from __future__ import annotations
 

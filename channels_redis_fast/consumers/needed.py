@@ -9,10 +9,10 @@ from channels.exceptions import InvalidChannelLayerError
 
 def layer_with(consumer: Any, method: str, option: str, without: str) -> Any:
     """
-    Return a consumer's channel layer, which has a ``method`` by an ``option``.
+    Return a consumer's channel layer, which has a ``method`` if its ``option`` is set.
 
-    Raises ``InvalidChannelLayerError`` where there is no layer, and ``RuntimeError`` for another layer, which has
-    ``without``.
+    Raises ``InvalidChannelLayerError`` if there is no layer, and ``RuntimeError`` if the layer lacks the method;
+    ``without`` is what it has instead.
     """
     layer = consumer.channel_layer
     if layer is None:

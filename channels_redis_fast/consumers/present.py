@@ -21,10 +21,10 @@ class Present(AsyncConsumer):  # type: ignore[misc]
     Makes the user of a consumer present: ``class Chat(Present, AsyncJsonWebsocketConsumer)``.
 
     ``enter`` joins a group and makes the user present there; ``exit`` ends both, and so does the end of the consumer,
-    whatever causes it. Several consumers of one user are one presence. To combine it with ``Resumable`` or
+    whatever causes it. Several consumers of one user count as one presence. To combine it with ``Resumable`` or
     ``ResumableEvents``, put it in front of them.
 
-    Needs a layer of this package with the option ``presence``; an error says so when a client enters.
+    Needs a layer of this package with the option ``presence``; otherwise an error says so when a client enters.
     """
 
     _entered: dict[str, None]
@@ -40,7 +40,7 @@ class Present(AsyncConsumer):  # type: ignore[misc]
         """
         Return who is present, or None for somebody who is counted and not named. Can be overridden.
 
-        By default this is the primary key of ``scope["user"]``, an int or converted to a str, and None for a user who
+        By default this is the primary key of ``scope["user"]``, as an int or converted to a str, or None for a user who
         has not logged in.
         """
         user = self.scope.get("user")
@@ -52,11 +52,11 @@ class Present(AsyncConsumer):  # type: ignore[misc]
         """
         Join a group, and make the user present in it.
 
-        ``info``: what others see of the user, anything that the layer's serializer takes; that of the user's latest
-        channel counts. Raises ``RuntimeError`` where the layer has no presence, redis-py's errors.
+        ``info``: what others see of the user, anything that the layer's serializer accepts; the value of the user's
+        latest channel counts. Raises ``RuntimeError`` if the layer has no presence, and redis-py's errors.
         """
         layer = layer_with(self, "presence_join", "presence", "none")
-        # First of all: what is begun has to be ended, however far it came.
+        # Recorded first: whatever has begun has to be undone, however far it came.
         self._entered[group] = None
         if isinstance(self, RecoveringConsumer):
             await self.join(group)
@@ -65,7 +65,7 @@ class Present(AsyncConsumer):  # type: ignore[misc]
         await layer.presence_join(group, self.channel_name, self.presence_user(), info)
 
     async def exit(self, group: str) -> None:
-        """Leave a group that was entered; nothing happens if it was not. Raises redis-py's errors."""
+        """Leave a group that was entered; does nothing if it was not. Raises redis-py's errors."""
         if group not in self._entered:
             return
         await self.channel_layer.presence_leave(group, self.channel_name)
@@ -76,13 +76,13 @@ class Present(AsyncConsumer):  # type: ignore[misc]
         self._entered.pop(group, None)
 
     async def presence_join(self, event: Message) -> None:
-        """Called when a user, possibly this one, has come to a group that was entered. Can be overridden."""
+        """Called when a user, possibly this one, has come to an entered group. Can be overridden."""
 
     async def presence_leave(self, event: Message) -> None:
-        """Called when a user has left a group that was entered. Can be overridden."""
+        """Called when a user has left an entered group. Can be overridden."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Be the application of one connection."""
+        """Serve as the application of one connection."""
         self._entered = {}
         try:
             await super().__call__(scope, receive, send)
@@ -91,7 +91,8 @@ class Present(AsyncConsumer):  # type: ignore[misc]
             self._entered.clear()
             raise
         finally:
-            # Here, since an error in a handler or a server that shuts down ends a consumer without a farewell.
+            # Here, since an error in a handler or a server that shuts down ends a consumer without a disconnect
+            # message.
             if self._entered:
                 await self._exit_all()
 

@@ -1,5 +1,5 @@
 """
-What a consumer has to do so that its client misses nothing across a reconnect, whatever its protocol.
+Makes sure that a consumer's client misses nothing across a reconnect, whatever its protocol.
 
 A client sends the positions up to which it has seen its groups (``since``). A group is joined and read from there in
 one step (``group_resume``), and missed messages go through the consumer's own handlers.
@@ -7,9 +7,10 @@ one step (``group_resume``), and missed messages go through the consumer's own h
 Rules kept here:
 
 - Missed messages come in order, after the client was accepted and before newer messages of that group.
-- Handlers run one at a time, in the consumer's own task, through its ``dispatch``: one that joins a group ends first.
+- Handlers run one at a time, in the consumer's own task, through its ``dispatch``. A handler that joins a group ends
+  before the missed messages are handled.
 - Nothing comes twice: a message that the history had at the join is dropped if the channel delivers it too.
-- A client that may have missed something is told before it gets anything newer of that group.
+- A client that may have missed something is told so before it gets anything newer of that group.
 """
 
 from __future__ import annotations
@@ -28,42 +29,42 @@ from .needed import layer_with
 from .since import Since
 from .sources import STREAK, Message
 
-#: Messages of a group that are held for a client that is not accepted yet, beside those that it has missed.
+#: How many messages of a group are held for a client that is not accepted yet, in addition to those that it missed.
 MAX_HELD = 1000
 
-#: The position of the message for whose handler this code runs: in the consumer's task, or in one that it has started.
+#: The position of the message whose handler this code runs for: in the consumer's task, or in one that it has started.
 _handled: ContextVar[str | None] = ContextVar("channels_redis_fast.consumers.handled", default=None)
 
 
 class JoinedGroup:
-    """A group that a consumer has joined, and what its client has got of it."""
+    """A group that a consumer has joined, and what its client has received of it."""
 
     __slots__ = ("_has_moved", "_of_other_epochs", "_room", "_tip", "complete", "held", "name", "position")
 
     def __init__(self, name: str, since: str, history: History, complete: bool) -> None:
         self.name = name
-        #: The newest position that the client was given, or had.
+        #: The newest position that the client was given, or already had.
         self.position = since
-        #: Until then it is what the client says, which may be ahead of what there is.
+        #: Until this is True, the position is the client's claim, which may be ahead of what exists.
         self._has_moved = False
         self.complete = complete
-        #: What is to be handled before anything newer; None once that is done.
+        #: Messages to handle before anything newer; None once that is done.
         self.held: deque[Message] | None = deque(history.messages)
         self._room = len(history.messages) + MAX_HELD
         self._tip = history.position
-        # What an earlier life of the server wrote does not compare with the tip.
+        # Positions from an earlier run of the server cannot be compared with the tip.
         self._of_other_epochs = {
             message[FIELD] for message in history.messages if not same_epoch(message[FIELD], self._tip)
         }
 
     def is_repeat(self, position: str) -> bool:
-        """Return whether the history at the join had a message that the channel brings."""
+        """Return whether a message that the channel delivers was already in the history at the join."""
         if position <= self._tip and same_epoch(position, self._tip):
             return True
         return bool(self._of_other_epochs) and position in self._of_other_epochs
 
     def hold(self, message: Message) -> None:
-        """Keep a message until the client is accepted."""
+        """Hold a message until the client is accepted."""
         assert self.held is not None
         if len(self.held) < self._room:
             self.held.append(message)
@@ -71,7 +72,7 @@ class JoinedGroup:
             self.complete = False
 
     def advance(self, position: str) -> None:
-        """Called with the position of a message that the client is given. On a ring one may overtake another."""
+        """Called with the position of a message that the client is given. On a ring, one may overtake another."""
         if position > self.position or not self._has_moved or not same_epoch(position, self.position):
             self.position = position
             self._has_moved = True
@@ -85,7 +86,7 @@ class JoinedGroup:
 
 
 class Recovery:
-    """The state of one consumer: its groups by what positions say of them, and what is being handled."""
+    """The state of one consumer: its groups by the digest in their positions, and what is being handled."""
 
     __slots__ = ("behind", "groups", "is_accepted", "is_closed", "position", "replayed", "since", "task")
 
@@ -94,24 +95,24 @@ class Recovery:
         #: The consumer's own task, in which its handlers run.
         self.task = asyncio.current_task()
         self.groups: dict[str, JoinedGroup] = {}
-        #: The groups of which something is held, in the order in which they were joined.
+        #: The groups with held messages, in the order in which they were joined.
         self.behind: deque[JoinedGroup] = deque()
         self.is_accepted = False
         self.is_closed = False
-        #: That of the message that is being handled. What runs for it has this very object in its context: a task that
-        #: a handler left behind has that of an earlier message, and another consumer's has its own.
+        #: The position of the message that is being handled. Code that runs for it has this very object in its context.
+        #: A task that a handler left behind has the one of an earlier message, and another consumer's task has its own.
         self.position: str | None = None
-        #: The position of the message that is being handled, where it is one that was held.
+        #: The position of the message that is being handled, if it was held.
         self.replayed: str | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether the client can be sent something."""
+        """Whether something can be sent to the client."""
         return self.is_accepted and not self.is_closed
 
 
 class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
-    """What ``Resumable`` and ``ResumableEvents`` have in common."""
+    """The common base of ``Resumable`` and ``ResumableEvents``."""
 
     _recovery: Recovery | None = None
 
@@ -169,7 +170,8 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         Called at each join: return the position after which the client gets what it missed. Can be overridden.
 
         ``since`` is the position that the client sent, None if it sent none. Return a later one to withhold what was
-        sent before the client was a member, an earlier one to give it more, or None for what is sent from now on.
+        sent before the client was a member, an earlier one to give it more, or None to give it only what is sent from
+        now on.
         """
         return since
 
@@ -215,18 +217,18 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
             await self._catch_up(recovery)
 
     def _since(self) -> Since:
-        """Return the positions that the client brought along."""
+        """Return the positions that the client sent."""
         raise NotImplementedError
 
     def _position_of_frame(self) -> str | None:
-        """Return the position that a frame sent now has to carry; None for what is sent for no message."""
+        """Return the position that a frame sent now has to carry; None if it is sent for no message."""
         recovery = self._recovery
         if recovery is None or recovery.position is None or _handled.get() is not recovery.position:
             return None
         return recovery.position
 
     async def _catch_up(self, recovery: Recovery) -> None:
-        """Handle what is held, one group after the other."""
+        """Handle the held messages, one group after another."""
         while recovery.behind and recovery.is_open:
             group = recovery.behind[0]
             if group.held is not None and not group.complete:
@@ -255,13 +257,13 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
     async def _missed_in_all(self, recovery: Recovery) -> None:
         for group in list(recovery.groups.values()):
             if group.held is not None:
-                # It is told when it gets to this group.
+                # The client is told when its held messages are handled.
                 group.complete = False
             elif recovery.is_open:
                 await self.missed(group.name)
 
     async def _leave_all(self, but: Iterable[str] = ()) -> None:
-        """Leave what was joined with ``join``, and send nothing more."""
+        """Leave the groups joined with ``join``, and send nothing more."""
         recovery = self._recovery
         if recovery is None:
             return
@@ -282,5 +284,5 @@ class RecoveringConsumer(AsyncConsumer):  # type: ignore[misc]
         return getattr(self.channel_layer, "on_reconnect", None)
 
     def _layer(self) -> Any:
-        """Return the channel layer. Raises what says why it has no histories."""
+        """Return the channel layer. Raises an error that says why it has no histories."""
         return layer_with(self, "group_resume", "history", "no histories")

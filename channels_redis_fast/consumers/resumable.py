@@ -17,20 +17,21 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
     Makes a WebSocket consumer's clients miss nothing: ``class Feed(Resumable, AsyncJsonWebsocketConsumer)``.
 
     A client that comes back with ``?since=POSITION``, once for each group, or with ``?since={"group": "POSITION"}``,
-    gets what it missed in the groups in ``groups`` and in those that the consumer joins with ``join``, through the
-    consumer's handlers. Each frame that a handler of a group message sends carries the message's position.
+    gets what it missed in the groups in ``groups`` and in those that the consumer joins with ``join``. Missed messages
+    go through the consumer's handlers. Each frame that a handler of a group message sends carries the message's
+    position.
 
-    Needs a layer with the option ``history`` for these groups; an error says so when a client connects.
+    Needs a layer with the option ``history`` for these groups; otherwise an error says so when a client connects.
     """
 
     groups: Any
 
-    #: The key of a frame's position. The value that a frame has there already gives way.
+    #: The key of a frame's position. A value that the frame already has under it is replaced.
     position_key = "position"
 
     async def websocket_connect(self, message: Message) -> None:
         """Called when a client connects: join the groups in ``groups``, call ``connect``."""
-        # Channels would join them without asking for what was missed. What ``connect`` adds to the list stays.
+        # Channels would join them without asking for what was missed. Groups that ``connect`` adds to the list stay.
         groups, self.groups = self.groups, []
         try:
             for group in groups:
@@ -85,7 +86,7 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
             return text
         if self.position_key in content:
             if content[self.position_key] == position:
-                # By a ``send_json`` that ends here.
+                # Added by a ``send_json`` that ends up here.
                 return text
             return json.dumps({**content, self.position_key: position})
         start = text.rstrip()[:-1]
@@ -97,16 +98,19 @@ class Resumable(RecoveringConsumer, AsyncWebsocketConsumer):  # type: ignore[mis
 
     async def missed(self, group: str) -> None:
         """
-        Called when the client may have missed messages of a group that cannot be recovered, so that it has to reload
-        the group's state. Sends ``{"type": "missed", "group": group}``. Can be overridden.
+        Called when the client may have missed messages of a group that cannot be recovered.
+
+        The client then has to reload the group's state. Sends ``{"type": "missed", "group": group}``. Can be
+        overridden.
         """
         await self._tell({"type": "missed", "group": group})
 
     async def resumed(self, group: str, position: str, complete: bool) -> None:
         """
-        Called when a group was joined and its missed messages have been handled, so that the client has a position
-        from the start. Sends ``{"type": "resumed", "group": group, "complete": complete}`` together with the
-        position, like every frame that is sent here. Can be overridden.
+        Called when a group was joined and its missed messages have been handled.
+
+        This gives the client a position from the start. Sends ``{"type": "resumed", "group": group, "complete":
+        complete}`` together with the position, like every frame that is sent here. Can be overridden.
 
         ``complete``: whether the client has everything after the position that it sent.
         """

@@ -13,22 +13,22 @@ from urllib.parse import parse_qsl
 
 from ..history.positions import Position
 
-#: Positions that one client may bring along, and bytes of the query or header in which they stand.
+#: The maximum number of positions that one client may send, and the maximum size of the query or header in bytes.
 MAX_POSITIONS = 100
 MAX_BYTES = 16_384
 
 
 class Since:
-    """Up to where a client has seen the groups that it was in."""
+    """The positions up to which a client has seen its groups."""
 
     __slots__ = ("_by_digest", "_by_group", "_is_whole")
 
     def __init__(self) -> None:
-        #: Of those that came without a group's name, by what they say of their group.
+        #: Positions sent without a group's name, by the digest of the group that they contain.
         self._by_digest: dict[str, str] = {}
-        #: Of those that came with one: as they came.
+        #: Positions sent with a group's name, unparsed.
         self._by_group: dict[str, object] = {}
-        #: False when something was not understood, which may have been a position of any group.
+        #: False if something was not understood, which may have been a position of any group.
         self._is_whole = True
 
     @classmethod
@@ -47,7 +47,7 @@ class Since:
 
     @classmethod
     def from_event_id(cls, header: bytes) -> Since:
-        """Return the positions of a ``Last-Event-ID``, which commas separate."""
+        """Return the positions in a ``Last-Event-ID``, separated by commas."""
         since = cls()
         if len(header) > MAX_BYTES:
             since._is_whole = False
@@ -59,7 +59,8 @@ class Since:
         """
         Return the position that the client has of a group, and forget it.
 
-        None if it has none. The second value is False if it may have had one that was not understood.
+        The position is None if there is none. The second value is False if there may have been one that was not
+        understood.
         """
         if group in self._by_group:
             text = self._by_group.pop(group)
@@ -80,7 +81,7 @@ class Since:
             self._is_whole = False
             return
         for group, position in positions.items():
-            # A client that has no position of a group yet may say so.
+            # A client may say that it has no position of a group yet.
             if position is not None and self._has_room():
                 self._by_group[group] = position
 
@@ -90,7 +91,7 @@ class Since:
             if position is None:
                 self._is_whole = False
             elif self._has_room():
-                # Of two the older one: what is behind the newer one may then come twice, and nothing is missed.
+                # Of two positions, the older one: messages after it may then come twice, but none is missed.
                 known = self._by_digest.get(position.group)
                 self._by_digest[position.group] = str(position) if known is None else min(known, str(position))
 

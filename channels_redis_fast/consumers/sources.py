@@ -1,15 +1,15 @@
 """
-Waiting for a consumer's messages: the client's, and those of its channel.
+Waits for a consumer's messages: the client's, and those of its channel.
 
 Channels has a task for each receive, and ``asyncio.wait`` over both. Here the consumer's own task waits on one object
 (``Gate``), which the first source with a message opens:
 
-- a receive that nobody here wrote (the server's, a middleware's, another layer's) keeps a task of its own, since it
-  may ask for its task or be cancelled by a timeout;
+- a foreign receive (the server's, a middleware's, another layer's) keeps its own task, since it may look up its task or
+  be cancelled by a timeout;
 - a receive of this package's layers does neither. The gate watches its mailbox, which costs neither a task nor a
   coroutine.
 
-Rules kept here, all of them Channels': one message at a time; each source in order, and in turn with the other; the
+Rules kept here, all of them Channels': one message at a time; each source in order, alternating with the other; the
 next receive of a source starts when its last message has been dispatched; at the end both are cancelled and awaited.
 """
 
@@ -30,18 +30,18 @@ from ..pubsub import RedisPubSubChannelLayer
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-#: Receives that a reader of their layer can stand for.
+#: The ``receive`` methods that a reader of their layer can replace.
 READ = (RedisChannelLayer.receive, RedisPubSubChannelLayer.receive, InMemoryChannelLayer.receive)
 
-#: Messages that are dispatched in a row, if they are there and no handler waits, before other tasks have a turn.
+#: How many available messages are dispatched in a row, if no handler waits, before other tasks get a turn.
 STREAK = 16
 
-#: What a source gives while it has nothing.
+#: What a source returns while it has no message.
 NOTHING: Any = object()
 
 
 class Reader(Protocol):
-    """What reads a channel of one of our layers, a message at a time: the ``reader`` of each."""
+    """Reads a channel of one of our layers, one message at a time: the ``reader`` of each layer."""
 
     def claim(self) -> Waiter[Message] | None: ...
 
@@ -57,7 +57,7 @@ class Reader(Protocol):
 
 
 class Source:
-    """Where messages come from, one receive at a time, each in a task of its own."""
+    """A source of messages, one receive at a time, each in its own task."""
 
     __slots__ = ("_gate", "_receive", "_task")
 
@@ -83,18 +83,18 @@ class Source:
         return self._task is not None and not self._task.done()
 
     def cancel(self) -> None:
-        """Begin to end the receive."""
+        """Start cancelling the receive."""
         if self._task is not None:
             self._task.cancel()
 
     async def end(self) -> None:
-        """Wait until the receive has ended. Raises what it raises then, if that is no cancellation."""
+        """Wait until the receive has ended. Raises what it raises then, unless it is a cancellation."""
         if self._task is not None:
             with contextlib.suppress(CancelledError):
                 await self._task
 
     def abandon(self) -> None:
-        """End the receive without waiting, where nothing can be awaited any more."""
+        """End the receive without waiting, when nothing can be awaited any more."""
         # The loop may be closed.
         with contextlib.suppress(RuntimeError):
             Source.cancel(self)
@@ -104,7 +104,7 @@ class Source:
 
 
 class MailboxSource(Source):
-    """A channel of one of our layers. Only where a layer has to wait before it can read is there a task."""
+    """A channel of one of our layers. It has a task only if the layer has to wait before it can read."""
 
     __slots__ = ("_coming", "_reader")
 
@@ -153,7 +153,7 @@ class MailboxSource(Source):
 
 async def dispatch_all(receives: list[Receive], dispatch: Callable[[Message], Awaitable[None]]) -> NoReturn:
     """
-    Await messages from all of the sources and dispatch them one at a time, until something raises.
+    Await messages from all sources and dispatch them one at a time, until something raises.
 
     Raises what a receive or the dispatch raises.
     """

@@ -1,6 +1,6 @@
 """
-The end of a process that serves a site, and its workers: ``drain_on_sigterm`` for ``asgi.py``, and what the management
-command ``channels_worker`` runs. Works with any channel layer; only those of this package can be drained.
+The end of a process that serves a site, and its workers: ``drain_on_sigterm`` for ``asgi.py``, and the worker that the
+management command ``channels_worker`` runs. Works with any channel layer; only those of this package can be drained.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-``drain_on_sigterm``: the ASGI application of a site, whose layers are drained before its server shuts down.
+``drain_on_sigterm``: the ASGI application of a site whose layers are drained before its server shuts down.
 
-The server's own handling of SIGTERM begins when the layers are drained, or their time is over. Knows ASGI and Channels'
-layers; not which server it is, but for ``hypercorn``'s workers.
+The server's own handling of SIGTERM begins when the layers have been drained, or their time is over. Knows ASGI and
+Channels' layers. Does not know which server it runs in, except for ``hypercorn``'s workers.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def drain_on_sigterm(application: Application, over: float = 20.0) -> DrainedApp
     """
     Return an ASGI application whose process, on SIGTERM, drains its channel layers and then lets the server shut down.
 
-    For ``asgi.py``: ``application = drain_on_sigterm(ProtocolTypeRouter(...))``. ``over``: seconds that this may
-    take; choose less than the time after which the sender of the signal kills the process. The server accepts
-    connections in the meantime. A second SIGTERM goes to the server at once.
+    For ``asgi.py``: ``application = drain_on_sigterm(ProtocolTypeRouter(...))``. ``over``: the maximum number of
+    seconds for draining; choose less than the time after which the sender of the signal kills the process. The server
+    accepts connections in the meantime. A second SIGTERM goes to the server at once.
 
     Raises ``TypeError`` or ``ValueError`` if ``over`` is not a number of seconds.
     """
@@ -38,7 +38,7 @@ def drain_on_sigterm(application: Application, over: float = 20.0) -> DrainedApp
 
 
 class DrainedApplication:
-    """What ``drain_on_sigterm`` returns; ``application`` is what it was given."""
+    """The result of ``drain_on_sigterm``; ``application`` is the wrapped application."""
 
     def __init__(self, application: Application, over: float) -> None:
         self.application = application
@@ -70,13 +70,13 @@ class DrainedApplication:
             await self.application(scope, receive, send)
 
     async def drain(self) -> None:
-        """Drain all channel layers that this process uses. For the second caller, wait until that is done."""
+        """Drain all channel layers that this process uses. A second call waits until the first is done."""
         if self._draining is None or self._draining.get_loop() is not asyncio.get_running_loop():
             self._draining = asyncio.ensure_future(self._drain())
         await asyncio.shield(self._draining)
 
     async def _work(self, scope: Any, receive: Any, send: Any) -> None:
-        """Run what does the jobs of a worker, one after the other: it runs unless it waits for one."""
+        """Run the application that does a worker's jobs one by one. It counts as running unless it waits for a job."""
         handler = HANDLERS.begin()
 
         async def receive_job() -> Any:
@@ -100,7 +100,7 @@ class DrainedApplication:
         asyncio.ensure_future(self.drain()).add_done_callback(self._drained)
 
     def _drained(self, draining: asyncio.Future[None]) -> None:
-        # However it ended: the process is to end as well.
+        # Whatever the outcome, the process has to end too.
         if not draining.cancelled() and draining.exception() is not None:
             logger.error("The channel layers were not drained", exc_info=draining.exception())
         self._signal.release()

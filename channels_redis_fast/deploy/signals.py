@@ -1,16 +1,16 @@
 """
-SIGTERM, held back until something has been done, and then passed on to its recipient.
+Holds SIGTERM back until something has been done, and then passes it on to its recipient.
 
-ASGI servers take it in one of two ways, and each may be set up before or after the application is imported:
+ASGI servers handle it in one of two ways, and may set either up before or after they import the application:
 
-- ``signal.signal`` (uvicorn, also as a worker of gunicorn; daphne): the handler that was there is called later.
-- ``loop.add_signal_handler`` (granian, gunicorn's own worker, hypercorn without worker processes): the handler in
-  Python does nothing then. The loop reads the number of the signal from the file descriptor that
-  ``signal.set_wakeup_fd`` names. A pipe of ours takes its place: other signals are passed on at once, SIGTERM when it
-  is released.
+- ``signal.signal`` (uvicorn, also as a worker of gunicorn; daphne): the previous handler is called later.
+- ``loop.add_signal_handler`` (granian, gunicorn's own worker, hypercorn without worker processes): then the
+  Python-level handler does nothing. The loop reads the signal's number from the file descriptor that
+  ``signal.set_wakeup_fd`` names. A pipe of ours replaces it: other signals are passed on at once, SIGTERM when it is
+  released.
 
-  So both are done for every server, and checked with each connection, since some servers run their loop anew after
-  the application has started. Knows signals and file descriptors; not what is done in between.
+  So both are done for every server, and checked with each connection, since some servers restart their loop after the
+  application has started. Knows signals and file descriptors. Does not know what is done in between.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class HeldSignal:
 
     def __init__(self, arrived: Callable[[], None]) -> None:
         self._arrived = arrived
-        #: Set when the process ends without it: then it is not killed by a signal that nobody handles.
+        #: Set when the process ends without the signal, so that a signal that nobody handles does not kill it.
         self.is_ending = False
         self._process = os.getpid()
         self._is_held = False
         self._is_released = False
         self._is_passed_on = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: What there was before: the handler, and the file descriptor of the loop.
+        #: The previous handler, and the previous wakeup file descriptor, which is the loop's.
         self._handler: Callable[[int, FrameType | None], object] | int | None = None
         self._loop_fd = -1
-        #: Where numbers of signals come out, and where they go in.
+        #: The read end and the write end of the pipe for signal numbers.
         self._pipe: tuple[int, int] | None = None
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> bool:
         """
-        Take the signal's way over again, if something has changed it. Returns whether this thread gets signals.
+        Take over the signal again, if something has changed its handling. Return whether this thread gets signals.
 
-        Once it was released, it is left to whoever has set a handler.
+        After a release, the signal is left to whoever has set a handler.
         """
         if threading.current_thread() is not threading.main_thread():
             return False
@@ -68,7 +68,7 @@ class HeldSignal:
         return True
 
     def release(self) -> None:
-        """Let the signal through to whom it is for; in the event loop. The next ones go there by themselves."""
+        """Pass the signal on to its recipient; call this in the event loop. Later signals go there directly."""
         if not self._is_released:
             self._is_released = True
             self._give_back()
@@ -76,7 +76,7 @@ class HeldSignal:
                 self._pass_on(None)
 
     def _leave_parent(self) -> None:
-        """In a forked child: what the parent has set up is the parent's, and this has copies."""
+        """In a forked child: drop our copies of what the parent has set up."""
         handler, pipe = self._handler, self._pipe
         self.__init__(self._arrived)  # type: ignore[misc]
         self._handler = handler
@@ -97,13 +97,13 @@ class HeldSignal:
         assert self._pipe is not None
         before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         if before == -1:
-            # The loop reads no numbers. Our handler in Python runs and wakes it.
+            # The loop does not read numbers. Our Python handler runs and wakes it.
             signal.set_wakeup_fd(-1)
             self._loop_fd = -1
         elif before not in (self._pipe[1], old and old[1]):
             self._loop_fd = before
         if old is not None and old is not self._pipe:
-            # Of a loop that ran before this one in this thread.
+            # The pipe of a loop that ran in this thread before.
             for end in old:
                 os.close(end)
 
@@ -142,16 +142,16 @@ class HeldSignal:
             self._wake_loop(bytes([signal.SIGTERM]))
 
     def _give_back(self) -> None:
-        """Put everything where it was, unless somebody has changed it again."""
+        """Restore the previous handling, unless somebody has changed it again."""
         if signal.getsignal(signal.SIGTERM) == self._take and self._handler is not None and not self.is_ending:
             signal.signal(signal.SIGTERM, self._handler)
         if self._pipe is None or self._loop is None:
             return
         current = signal.set_wakeup_fd(-1)
-        # The loop may have closed its own meanwhile.
+        # The loop may have closed its own descriptor meanwhile.
         with contextlib.suppress(OSError, ValueError):
             signal.set_wakeup_fd(self._loop_fd if current == self._pipe[1] else current, warn_on_full_buffer=False)
-        # What has come until now.
+        # Read what has come until now.
         self._read()
         self._loop.remove_reader(self._pipe[0])
         for end in self._pipe:

@@ -1,15 +1,15 @@
 """
 ``Worker``: does the jobs of general channels, several at once, and ends without losing one.
 
-A job is a message on a general channel. It is done by an application in the scope of Channels' ``runworker``:
-``{"type": "channel", "channel": name}``. A channel has as many instances of the application as jobs may be done at
-once, and each asks for its next job when it has finished the last one; so no job is taken from Redis before somebody
-can do it.
+A job is a message on a general channel. An application does it in the scope of Channels' ``runworker``: ``{"type":
+"channel", "channel": name}``. Each channel has as many instances of the application as jobs may run at once, and each
+instance asks for its next job when it has finished the last one, so no job is taken from Redis before an instance can
+do it.
 
-When told to stop, an instance that waits for a job gets ``StopConsumer`` instead, and what was popped for it goes
-back; an instance that does a job gets it when it asks for the next one. Works with any channel layer; a layer of
-another package may lose what it has popped for a cancelled receive. Knows applications and layers only by their
-protocols.
+When the worker is told to stop, an instance that waits for a job gets ``StopConsumer`` instead, and whatever was popped
+for it is put back; an instance that is doing a job gets it when it asks for the next one. Works with any channel layer;
+a layer of another package may lose what it has popped for a cancelled receive. Knows applications and layers only by
+their protocols.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..drain import HANDLERS
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds until an instance that ended before it asked for a job is followed by another: at first, and at most.
+#: Seconds before an instance that ended without asking for a job is restarted: at first, and at most.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -39,8 +39,8 @@ class Worker:
     """
     Does the jobs of some channels.
 
-    ``concurrency``: jobs of each channel that are done at once at most. ``timeout``: seconds that jobs may take to end
-    once the worker was told to stop; None for as long as they take.
+    ``concurrency``: the maximum number of jobs of each channel at once. ``timeout``: how many seconds jobs may take to
+    end once the worker was told to stop; None for no limit.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Worker:
 
     async def run(self) -> None:
         """
-        Do jobs until ``stop`` is called, and those that have begun to their end.
+        Do jobs until ``stop`` is called, and finish those that have begun.
 
-        Raises what an application raises before it asks for its first job: it cannot do any.
+        Raises what an application raises before it asks for its first job, because it cannot do any.
         """
         tasks = [asyncio.ensure_future(instance.run()) for instance in self._instances]
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -81,12 +81,12 @@ class Worker:
                 task.cancel()
             await asyncio.wait([stopping, *tasks])
             for task in tasks:
-                # Raised already, or of no interest any more.
+                # Already raised, or no longer relevant.
                 if not task.cancelled():
                     task.exception()
 
     def stop(self) -> None:
-        """Take no more jobs; in the event loop. ``run`` returns when those that were begun are done."""
+        """Take no more jobs; call this in the event loop. ``run`` returns when the jobs that have begun are done."""
         self._stopping.set()
 
 
@@ -99,16 +99,16 @@ class Instance:
         self._layer = layer
         self._handler: object = None
         self._is_stopping = False
-        #: Whether this application has ever asked for a job, and whether it did since it was called last.
+        #: Whether this application has ever asked for a job, and whether it has since it was last called.
         self._is_able = False
         self._asked = False
-        #: The task that waits for a job, and whether it was cancelled for there to be none.
+        #: The task that waits for a job, and whether it was cancelled because there will be none.
         self._waiting: asyncio.Task[Any] | None = None
         self._is_interrupted = False
         self._pausing: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Run the application, and again when it has ended, until it is to stop."""
+        """Run the application, and restart it whenever it ends, until it is told to stop."""
         pause = SHORTEST_PAUSE
         while not self._is_stopping:
             self._asked = False
@@ -136,7 +136,7 @@ class Instance:
 
     async def _run_once(self) -> None:
         self._handler = HANDLERS.begin()
-        # Synchronous consumers have a thread each: all of them share one otherwise, and do one job at a time.
+        # Each synchronous consumer gets its own thread. Otherwise all would share one, and do one job at a time.
         async with ThreadSensitiveContext():
             try:
                 with contextlib.suppress(StopConsumer):

@@ -1,13 +1,14 @@
 """
-The last messages of groups, kept in Redis for clients that were away: one stream per group, for layers with
+Keeps the last messages of groups in Redis for clients that were away: one stream per group, for layers with
 ``history``.
 
-The script that reads the group's members records a message, which carries its ``position`` from then on. A client
-that comes back asks for everything after the last position that it has seen, and learns whether it is complete.
+The script that reads the group's members also records the message, which carries its ``position`` from then on. A
+client that comes back asks for everything after the last position that it has seen, and learns whether the result is
+complete.
 
 ``positions`` defines the text of a position and the key of a stream; ``retention`` is the option; ``scripts`` is the
-Lua code; ``streams`` records and reads on behalf of a layer, and ``reading`` interprets what was read. Knows nothing
-of receivers and subscriptions.
+Lua code; ``streams`` records and reads for a layer, and ``reading`` interprets what was read. Knows nothing of
+receivers and subscriptions.
 """
 
 from .positions import FIELD

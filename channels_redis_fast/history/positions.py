@@ -1,9 +1,9 @@
 """
 Positions in the history of a group: their text, and the key of the history. No I/O.
 
-A position is text of fixed width that sorts as its messages do: the stream's entry ID (milliseconds and sequence
-number, as XADD gives them), then which group it belongs to and in which epoch it was written. An epoch is one run of
-a server process: a restart ends it, and so does a failover, since both may have lost the last writes.
+A position is text of fixed width that sorts in the order of the messages: the stream's entry ID (milliseconds and
+sequence number, as given by XADD), then the group that it belongs to and the epoch in which it was written. An epoch is
+one run of a server process. A restart ends it, and so does a failover, since both may have lost the last writes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import NamedTuple
 from ..cluster.slots import key_behind, key_beside
 from ..connection.identity import ServerIdentity
 
-#: The key of a message under which its position is.
+#: The key of a message that holds its position.
 FIELD = "__position__"
 
-#: Characters of a position; what stands in a message until the script knows its position.
+#: The length of a position in characters, and the text that a message holds until the script knows its position.
 WIDTH = 41
 PLACEHOLDER = "0" * WIDTH
 
-#: The epoch of a server that does not tell its run id: nothing is known to be complete there.
+#: The epoch of a server that does not tell its run id: nothing can be proven complete there.
 NO_EPOCH = "0" * 8
 
-#: Where in a position its group and its epoch are, and what sorts as the entries of a stream do.
+#: Where a position holds its group and its epoch, and the part that sorts like the entries of a stream.
 _GROUP, _EPOCH, ENTRY = slice(25, 33), slice(33, WIDTH), slice(0, 24)
 _MILLISECONDS = slice(0, 13)
 
@@ -34,7 +34,7 @@ _FORM = re.compile(r"(\d{13})-(\d{10})-([0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
 
 
 class Position(NamedTuple):
-    """A place in the history of a group. ``group``: a digest of the group's key; ``epoch``: one of a server's life."""
+    """A place in the history of a group. ``group``: a digest of the group's key; ``epoch``: one run of a server."""
 
     milliseconds: int
     number: int
@@ -46,12 +46,12 @@ class Position(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """The ID of the stream's entry."""
+        """The ID of the entry in the stream."""
         return f"{self.milliseconds}-{self.number}"
 
     @classmethod
     def parse(cls, text: str) -> Position | None:
-        """Return the position that a text is, None if it is none."""
+        """Return the position that a text represents, None if it is not one."""
         found = _FORM.fullmatch(text)
         return None if found is None else cls(int(found[1]), int(found[2]), found[3], found[4])
 
@@ -71,12 +71,12 @@ def unix_time(position: str) -> float:
 
 
 def belongs(position: object, group: str) -> bool:
-    """Return whether something has the form of a position of a group, given the group's digest."""
+    """Return whether a value has the form of a position of a group, given the group's digest."""
     return type(position) is str and len(position) == WIDTH and position[_GROUP] == group
 
 
 def group_in(position: str) -> str:
-    """Return what a position says of its group."""
+    """Return the group's digest in a position."""
     return position[_GROUP]
 
 
@@ -86,12 +86,12 @@ def epoch_in(position: str) -> str:
 
 
 def same_epoch(position: str, other: str) -> bool:
-    """Return whether two positions are of one epoch."""
+    """Return whether two positions are in the same epoch."""
     return position[_EPOCH] == other[_EPOCH]
 
 
 def epoch_of(server: ServerIdentity) -> str:
-    """Return the epoch of a server, ``NO_EPOCH`` for one that does not tell its run id."""
+    """Return the epoch of a server, ``NO_EPOCH`` if it does not tell its run id."""
     return _epoch(server.run_id, server.replication_id) if server.run_id else NO_EPOCH
 
 
@@ -101,26 +101,26 @@ def _epoch(run_id: bytes, replication_id: bytes) -> str:
 
 
 def digest_of(group_key: bytes) -> str:
-    """Return what positions of a group say of it."""
+    """Return the group's digest, as positions contain it."""
     return _digest(group_key)
 
 
 def histories_prefix(prefix: bytes) -> bytes:
-    """Return what the keys of all streams of a layer's prefix begin with."""
+    """Return the beginning of the keys of all streams with a layer's prefix."""
     return prefix + b":history:"
 
 
 def history_key(prefix: bytes, group_key: bytes) -> bytes:
     """
-    Return the key of a group's stream, which on a cluster is in the slot of the group's own key.
+    Return the key of a group's stream, which in a cluster is in the slot of the group's own key.
 
-    ``group_key``: the key of the group, or on Pub/Sub its channel.
+    ``group_key``: the key of the group, or its channel on Pub/Sub.
     """
     return key_beside(histories_prefix(prefix), group_key)
 
 
 def turn_key(prefix: bytes, group_key: bytes) -> bytes:
-    """Return the key that says whose turn it is to record in a group's stream, in the slot of that as well."""
+    """Return the key that says whose turn it is to record in a group's stream, in the same slot."""
     return key_beside(prefix + b":turn:", group_key)
 
 
@@ -129,5 +129,5 @@ def _digest(data: bytes) -> str:
 
 
 def group_key_of(prefix: bytes, key: bytes) -> bytes | None:
-    """Return the key of the group whose stream a key is; None for a key that is no stream of this prefix."""
+    """Return the key of the group that a stream's key belongs to; None if it is not a stream of this prefix."""
     return key_behind(histories_prefix(prefix), key)

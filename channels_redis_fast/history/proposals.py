@@ -1,9 +1,9 @@
 """
-IDs of entries that a sender proposes, since it has to encrypt a message together with its position.
+IDs of entries that a sender proposes, because it has to encrypt a message together with its position.
 
-An ID is the server's time in microseconds, followed by a random number; each proposal for a stream is greater than
-the last. A sender that was overtaken is told the newest ID, and gets the turn (``scripts.TURNS``): nobody else
-records until its next proposal, which is greater, has been accepted. Other senders wait, and ask again.
+An ID is the server's time in microseconds, followed by a random number. Each proposal for a stream is greater than the
+last. A sender that was overtaken is told the newest ID and gets the turn (``scripts.TURNS``): nobody else records until
+its next proposal, which is greater, has been accepted. Other senders wait and ask again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from redis.exceptions import ResponseError
 from ..connection.identity import ServerIdentity
 from ..hot import next_prefix
 
-#: Streams of which the last proposal is remembered.
+#: How many streams' last proposals are remembered.
 MAX_STREAMS = 10_000
 
-#: How often a message is made anew for a position that is not taken.
+#: How many positions are proposed for a message before it fails.
 ATTEMPTS = 5
 
-#: Seconds until a sender asks again whose turn it was not, on average; twice as many each further time, up to the
-#: second number; and for how long it asks.
+#: The average delay in seconds before a sender whose turn it was not asks again, doubled each time up to
+#: ``LONGEST_PAUSE``, and how long it keeps asking.
 PAUSE, LONGEST_PAUSE, PATIENCE = 0.002, 0.05, 60.0
 
-#: The numbers behind one millisecond: microseconds, and a random part of each. A position has ten digits for them.
+#: The numbers within one millisecond: microseconds, and a random part of each. A position has ten digits for them.
 _PART = 1_000_000
 _NUMBERS = 10_000_000_000
 
@@ -38,11 +38,11 @@ class Proposer:
     """Proposes IDs for the streams of one layer."""
 
     def __init__(self) -> None:
-        #: By the stream's key, the newest ID known of; the stream used last at the end.
+        #: By the stream's key, the newest ID known; the most recently used stream is last.
         self._newest: OrderedDict[bytes, Entry] = OrderedDict()
 
     def propose(self, key: bytes, server: ServerIdentity) -> Entry:
-        """Return an ID above all that are known of in a stream: milliseconds and number."""
+        """Return an ID above all known ones of a stream: milliseconds and number."""
         milliseconds, microseconds = divmod(server.microseconds(), 1000)
         entry = (milliseconds, microseconds * _PART + random.randrange(_PART))
         newest = self._newest.get(key)
@@ -67,9 +67,9 @@ class Proposer:
 
 class Contest:
     """
-    The messages of one event loop to a group, among those of other senders: what the first of them has come to.
+    Tracks the first message that one event loop sends to a group, while other senders send to the group too.
 
-    ``clock`` gives seconds. ``by``: what the turn is claimed with.
+    ``clock`` returns seconds. ``by``: the text that claims the turn.
     """
 
     __slots__ = ("_attempts", "_clock", "_group", "_since", "_waits", "by", "pause")
@@ -81,14 +81,14 @@ class Contest:
         self.recorded()
 
     def recorded(self) -> None:
-        """Called when the first message is no longer the first."""
+        """Called when another message becomes the first one."""
         self._attempts = self._waits = 0
         self._since = 0.0
         #: Seconds to wait before the next attempt.
         self.pause = 0.0
 
     def overtaken(self) -> ResponseError | None:
-        """Called when its position was not the newest; return what to raise, None to try again."""
+        """Called when its position was not the newest; return the error to raise, None to try again."""
         self._attempts += 1
         self.pause = 0.0
         if self._attempts < ATTEMPTS:
@@ -96,11 +96,11 @@ class Contest:
         return self._give_up(f"{ATTEMPTS} positions that were proposed for it in the group's history were taken")
 
     def not_its_turn(self) -> ResponseError | None:
-        """Called when another sender has the turn; return what to raise, None to try again after the ``pause``."""
+        """Called when another sender has the turn; return the error to raise, None to try again after the ``pause``."""
         now = self._clock()
         if not self._waits:
             self._since = now
-        # At random: of those who wait together, most would come together again.
+        # Random, because senders that wait together would otherwise ask together again.
         self.pause = random.uniform(0, 2 * min(PAUSE * 2 ** min(self._waits, 10), LONGEST_PAUSE))
         self._waits += 1
         if now - self._since < PATIENCE:

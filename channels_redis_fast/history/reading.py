@@ -1,13 +1,14 @@
 """
-Interprets what was read from a stream for each caller: which messages, and whether they are complete.
+Interprets for each caller what was read from a stream: which messages, and whether they are complete.
 
 No I/O. Rules kept here:
 
-- ``complete`` is never True unless it is proven: each entry names its predecessor, beginning with the position that was
-  asked for, and all were written in one epoch, which is the server's now. A message that cannot be read is missing.
+- ``complete`` is never True unless it is proven: each entry names its predecessor, beginning with the requested
+  position, and all entries were written in one epoch, which is the server's current one. A message that cannot be read
+  is missing.
 - A foreign entry does not affect the others.
-- A stream is read and decoded once for all callers that ask at the same time; each of them gets messages of its own,
-  and none that excludes it.
+- A stream is read and decoded once for all callers that ask at the same time. Each of them gets its own copies of the
+  messages, without those that exclude it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .positions import FIELD, NO_EPOCH, Position, epoch_of, position_text
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Milliseconds that no entry has, and that a position has room for.
+#: A number of milliseconds that no entry has and that fits into a position.
 _END = 10**13 - 1
 
 
@@ -56,10 +57,11 @@ def check_arguments(since: object, limit: object) -> None:
 
 class Asked(NamedTuple):
     """
-    What is asked of a history: behind which position, and how many messages. ``valid``: whether it can be proven.
+    What is requested from a history: after which position, and how many messages.
 
-    ``channel``: whom it is for; messages that exclude it are left out. ``for_many``: that there are several of them,
-    and each message is to name those that it excludes, so that who asks obeys that.
+    ``is_valid``: whether the result can be proven complete. ``channel``: the channel that asks; messages that exclude
+    it are omitted. ``for_many``: whether several channels ask, so that each message has to name the channels that it
+    excludes, and the caller has to obey that.
     """
 
     since: Position | None
@@ -71,7 +73,7 @@ class Asked(NamedTuple):
     @classmethod
     def of(cls, digest: str, since: str | None, limit: int | None, channel: str | None = None) -> Asked:
         """
-        Check the arguments of ``group_history``, for a group of which positions have a digest.
+        Check the arguments of ``group_history``, for a group with this digest in its positions.
 
         Raises ``TypeError`` or ``ValueError`` naming a wrong one.
         """
@@ -83,15 +85,15 @@ class Asked(NamedTuple):
 
     @classmethod
     def newest(cls, digest: str) -> Asked:
-        """Return what asks for the newest position, and for no message."""
+        """Return a request for the newest position and no messages."""
         return cls(Position(_END, 0, digest, NO_EPOCH), 1, False)
 
 
 def start_of(asked: list[Asked]) -> str:
     """
-    Return where a script begins to read, as ``scripts.READ`` takes it, so that it has what all of these ask for.
+    Return where a script starts reading, as ``scripts.READ`` takes it, so that the result covers all these requests.
 
-    Several of them have no limit.
+    If there are several, they have no limit.
     """
     if any(each.since is None for each in asked):
         return "" if asked[0].limit is not None else "-"
@@ -100,10 +102,10 @@ def start_of(asked: list[Asked]) -> str:
 
 class Excerpt:
     """
-    A part of a stream, decoded: its entries up to the newest, or so many as there was a limit for.
+    A decoded part of a stream: its entries up to the newest, or as many as the limit allowed.
 
-    ``server``: who the call was made out for; ``newest``: the ID of the stream's newest entry; ``entries``: as
-    ``scripts.READ`` returns them, in the stream's order. Raises ``ValueError`` and the like for what that cannot be.
+    ``server``: the server that the call was made for; ``newest``: the ID of the stream's newest entry; ``entries``: as
+    returned by ``scripts.READ``, in the stream's order. Raises ``ValueError`` and similar errors for impossible values.
     """
 
     def __init__(
@@ -124,25 +126,25 @@ class Excerpt:
         self._newest = newest
         self._ids: list[bytes] = []
         self._epochs: list[bytes] = []
-        #: By entry what it names as its predecessor: the ID and the epoch of that.
+        #: The predecessor that each entry names: its ID and its epoch.
         self._before: list[bytes] = []
-        #: By entry whether it has a message, and that message; None for a mark, and for what cannot be read.
+        #: Whether each entry has a message, and that message; None for a mark, and for a message that cannot be read.
         self._has_body: list[bool] = []
         self._messages: list[Message | None] = []
-        #: By entry, whom its message excludes, where there are some; the message does not say so itself.
+        #: The channels that the message of an entry excludes, if any. The message itself no longer names them.
         self._excluded: dict[int, frozenset[str]] = {}
-        #: The last entry that is not the successor of the one before it here, and the last that proves nothing.
+        #: The last entry that does not follow the one before it here, and the last one that proves nothing.
         self._last_break = self._last_bad = -1
         self._read(entries)
 
     def history(self, asked: Asked, is_last: bool = True) -> History:
-        """Return what one has asked for. Until the last has, messages are copied."""
+        """Return what one caller asked for. Messages are copied for all callers except the last."""
         start, is_cut = self._start(asked)
         since, epoch = asked.since, self._epoch
         is_whole = asked.is_valid and epoch != NO_EPOCH and not is_cut and (since is None or since.epoch == epoch)
         before = b"-" if since is None else f"{since.entry}-{since.epoch}".encode()
         if start == len(self._ids):
-            # Nothing is behind the position only if that is the newest one, of this very epoch.
+            # Nothing comes after the position only if it is the newest one, of the current epoch.
             is_whole = is_whole and before == b"%b-%b" % (self._newest, epoch.encode())
         else:
             is_proven = self._last_bad < start and self._last_break <= start
@@ -158,7 +160,7 @@ class Excerpt:
         return History(messages, position, is_whole)
 
     def _messages_for(self, asked: Asked, start: int) -> list[Message]:
-        """Return the messages from an entry on, but for those that exclude who asks."""
+        """Return the messages from an entry on, except those that exclude the caller."""
         if not self._excluded:
             return [message for message in islice(self._messages, start, None) if message is not None]
         messages: list[Message] = []
@@ -173,7 +175,7 @@ class Excerpt:
         return messages
 
     def _start(self, asked: Asked) -> tuple[int, bool]:
-        """Return the first entry for one who asked, and whether older ones were cut off."""
+        """Return the first entry for a request, and whether older ones were cut off."""
         if asked.since is not None:
             return bisect_right(self._ids, asked.since[:2], key=_numbers), False
         if asked.limit is None:
@@ -191,7 +193,7 @@ class Excerpt:
         bodies: list[bytes | None] = []
         for number, fields in entries:
             if len(fields) == 4 and fields[0] == b"h" and fields[2] == b"m":
-                # As all are, but for marks.
+                # All entries except marks look like this.
                 head, body = fields[1], fields[3]
             else:
                 names = dict(zip(fields[::2], fields[1::2], strict=True))

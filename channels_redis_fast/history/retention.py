@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from .. import options
 from ..hot import CapacityTable
 
-#: Bytes of a history that may be kept where the option does not say it.
+#: The maximum size of a history in bytes if the option does not set it.
 MAX_BYTES = 10_000_000
 
 
 class Retention(NamedTuple):
-    """How many messages of a group are kept at least, for how many seconds of idleness, in how many bytes at most."""
+    """The minimum number of messages kept of a group, for how many idle seconds, and the maximum size in bytes."""
 
     size: int
     ttl: int
@@ -25,20 +25,20 @@ class Retention(NamedTuple):
 
 class RetentionRules:
     """
-    By pattern of group names, in order, how much is kept. The first match counts; a group without one has no history.
+    How much is kept, by pattern of group names, in order. The first match counts; a group without one has no history.
 
-    Raises ``TypeError`` or ``ValueError`` naming the part of the option ``history`` that is wrong.
+    Raises ``TypeError`` or ``ValueError`` naming the wrong part of the option ``history``.
     """
 
     def __init__(self, rules: Mapping[str | re.Pattern[str], Mapping[str, Any]]) -> None:
         self._retentions = [_retention(pattern, rule) for pattern, rule in rules.items()]
-        #: What is kept by pattern, as text.
+        #: The retention for each pattern, as text.
         self.by_pattern = dict(zip(map(_text, rules), self._retentions, strict=True))
-        # Globs and patterns mean what they mean in ``channel_capacity``; a capacity here is a place in the list.
+        # Globs and patterns mean what they mean in ``channel_capacity``; a capacity here is an index into the list.
         self._table = CapacityTable({pattern: place for place, pattern in enumerate(rules)}, len(rules))
 
     def lookup(self, group: str) -> Retention | None:
-        """Return what is kept of a group, None for nothing."""
+        """Return the retention of a group, None if nothing is kept."""
         place = self._table.lookup(group)
         return self._retentions[place] if place < len(self._retentions) else None
 

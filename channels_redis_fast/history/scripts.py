@@ -1,28 +1,28 @@
 """
-What Lua does to the stream of a group: record a message, read from a position. Text only, no I/O.
+What Lua does with the stream of a group: it records a message, or reads from a position. Text only, no I/O.
 
-An entry has a field ``h``, and ``m`` with the message unless the entry is a mark: one is written where somebody asks
+An entry has a field ``h``, and ``m`` with the message unless the entry is a mark. A mark is written when somebody asks
 for the newest position of a stream that has none in this epoch, so that "nothing yet" is a position too. ``h`` reads
-``epoch predecessor total before``: the epoch in which the entry was written; the ID and the epoch of the entry before
-it (``-`` for the first); the bytes of all entries so far, this one among them; and those of the entries that were
-already gone when that was last looked at. What is read from a position on is complete if each entry names the one
-before it as its predecessor (``streams`` looks at that).
+``epoch predecessor total before``: the epoch in which the entry was written; the ID and the epoch of the previous entry
+(``-`` for the first); the size in bytes of all entries so far, including this one; and the size of the entries that
+were already gone when that was last checked. The entries read from a position on are complete if each entry names the
+previous one as its predecessor (``streams`` checks that).
 
-An epoch is what the caller was told when its connection was opened. It ends under an open connection where the server
-follows another one for a while, or gets its first replica: its replication ID tells. Whoever reads is checked, and who
-records in another epoch than that of the newest entry. The answer to a caller of an old epoch is READONLY, that of a
-server which is not the primary that it was taken for: nothing is done, the connection is opened anew, and the call is
-made again with what holds there.
+The epoch is what the caller was told when its connection was opened. It ends while the connection is open if the server
+follows another one for a while, or gets its first replica; its replication ID shows that. The check is made for every
+reader, and for a sender whose epoch is not that of the newest entry. A caller of an old epoch gets READONLY, the answer
+of a server that is not the expected primary: nothing is done, the connection is reopened, and the call is repeated with
+current values.
 
-The ID of a stream's first entry has a random number behind its milliseconds: two streams of one key, of which the first
-was deleted, have no position in common.
+The ID of a stream's first entry has a random number after its milliseconds, so if a stream is deleted and created again
+under the same key, the two have no position in common.
 """
 
 from __future__ import annotations
 
 from ..connection.script import Script
 
-#: Bytes that an entry is taken to have beside its message.
+#: The assumed size of an entry in bytes, in addition to its message.
 OVERHEAD = 100
 
 _NEWEST = """
@@ -66,12 +66,12 @@ local function add(key, last, seed, size, ...)
 end
 """
 
-#: Gives a Lua function ``append(key, state, at, id, body)`` for a script that records messages of one stream. ARGV from
-#: ``at`` on: messages kept; bytes kept; seconds of idleness; the end of the position (digest of the group, epoch), and
-#: behind it the replication ID of that epoch if it is known; a random number for the first entry. ``state``: a table of
-#: what ``newest`` returns, which is kept up to date. ``id``: what the sender proposes, empty for the server to choose.
-#: It returns the position as text; nil and the newest ID where the proposed one is not newer; nil, nil and an error
-#: reply where something is wrong. The time of idleness is for the script to begin: EXPIRE.
+#: Defines a Lua function ``append(key, state, at, id, body)`` for a script that records messages of one stream. ARGV
+#: from ``at`` on: messages kept; bytes kept; idle seconds; the end of the position (digest of the group, epoch),
+#: followed by the replication ID of that epoch if it is known; a random number for the first entry. ``state``: a table
+#: of what ``newest`` returns, which is kept up to date. ``id``: the sender's proposal, empty to let the server choose.
+#: It returns the position as text; nil and the newest ID if the proposed one is not newer; nil, nil and an error reply
+#: if something is wrong. The script itself has to restart the idle time with EXPIRE.
 RECORD = (
     _NEWEST
     + """
@@ -126,11 +126,11 @@ end
 """
 ).replace("OVERHEAD", str(OVERHEAD))
 
-#: Gives Lua functions for a script with messages whose senders propose IDs. Whoever was overtaken gets the turn, for a
-#: second at most: until it has recorded, nobody else may, so that its next proposal is the newest.
-#: ``is_free(turn, by)`` returns whether somebody, known by a text of its own, may record, and whether the turn is its
-#: own; ``claim`` gives it the turn, ``pass_on`` takes it away. The turn is a stream, as those are the commands that a
-#: history needs anyway. What goes wrong with it costs time, and no message.
+#: Defines Lua functions for a script with messages whose senders propose IDs. A sender that was overtaken gets the
+#: turn, for at most a second: until it has recorded, nobody else may, so its next proposal is the newest.
+#: ``is_free(turn, by)`` returns whether a sender, identified by its own text, may record, and whether it holds the
+#: turn; ``claim`` gives it the turn, ``pass_on`` takes the turn away. The turn is a stream, because a history needs
+#: those commands anyway. Errors with the turn cost time, but no message.
 TURNS = """
 local function is_free(turn, by)
   local holder = redis.call('XREVRANGE', turn, '+', '-', 'COUNT', '1')[1]
@@ -148,11 +148,11 @@ local function pass_on(turn)
 end
 """
 
-#: Gives a Lua function ``read(key, at)`` for a script that reads. ARGV from ``at`` on: messages kept; seconds of
-#: idleness; the end of the position and the replication ID, as above; a random number for the first entry; where to
-#: begin; how many messages at most, empty for all. From a beginning as XRANGE takes it these are the oldest, in their
-#: order; where it is empty, the newest and one more, from the newest to the oldest. It returns the ID of the newest
-#: entry, which is of this epoch, and the entries.
+#: Defines a Lua function ``read(key, at)`` for a script that reads. ARGV from ``at`` on: messages kept; idle seconds;
+#: the end of the position and the replication ID, as above; a random number for the first entry; where to begin; the
+#: maximum number of messages, empty for all. If the beginning is one that XRANGE accepts, the result has the oldest
+#: entries, in order. If it is empty, the result has the newest entries and one more, from the newest to the oldest. It
+#: returns the ID of the newest entry, which is of this epoch, and the entries.
 READ = (
     _NEWEST
     + """

@@ -1,10 +1,11 @@
 """
-The histories of a layer's groups: what a script needs to record a message, and reading them.
+The histories of a layer's groups: the arguments that a script needs to record a message, and reading.
 
 Rules kept here:
 
-- Facts about a server are valid for the connection on which they were learnt: calls are built when they are written.
-- A caller that asks for a history for which a call is waiting to be written shares that call.
+- Facts about a server are valid for the connection on which they were learned, so calls are built when they are
+  written.
+- A caller that asks for a history shares a call for it that is still waiting to be written.
 - ``reading`` interprets a reply for each caller.
 """
 
@@ -30,29 +31,29 @@ from .positions import NO_EPOCH, digest_of, epoch_of, history_key, turn_key
 from .reading import Asked, Excerpt, History, start_of
 from .retention import Retention, RetentionRules
 
-#: Histories whose keys are remembered by a layer.
+#: The maximum number of histories whose keys a layer remembers.
 MAX_STREAMS = 10_000
 
-#: Numbers behind the milliseconds of a first entry.
+#: How many numbers there are to follow the milliseconds of a first entry.
 SEEDS = 1_000_000_000
 
-#: Seconds beside the time of idleness: it does not begin anew with each message of a second.
+#: Extra seconds of idle time, because it does not restart with each message within a second.
 SPARE = 1
 
-#: Those who are served by one call: a script's ``unpack`` fails near 4,000 values.
+#: The maximum number of callers that one call serves: a script's ``unpack`` fails near 4,000 values.
 MAX_ASKED = 1_000
 
 
 def _seed() -> int:
-    """Return a number behind the milliseconds of a first entry: no site that seeds ``random`` has it come twice."""
+    """Return a number to follow the milliseconds of a first entry. It does not repeat if a site seeds ``random``."""
     return int.from_bytes(next_prefix(4), "big") % SEEDS
 
 
 class Stream(NamedTuple):
     """
-    The history of one group. ``digest``: what its positions say of the group.
+    The history of one group. ``digest``: identifies the group in its positions.
 
-    ``turn``: the key that says whose turn it is to record, where positions are proposed (``proposals``).
+    ``turn``: the key that says whose turn it is to record if positions are proposed (``proposals``).
     """
 
     group: str
@@ -62,7 +63,7 @@ class Stream(NamedTuple):
     retention: Retention
 
     def read_arguments(self, server: ServerIdentity, start: str, limit: int | None) -> list[Any]:
-        """Return what ``scripts.READ`` takes."""
+        """Return the arguments of ``scripts.READ``."""
         return [
             self.retention.size,
             self.retention.ttl + SPARE,
@@ -73,21 +74,22 @@ class Stream(NamedTuple):
         ]
 
     def append_arguments(self, server: ServerIdentity) -> list[Any]:
-        """Return what ``append`` in ``scripts.RECORD`` takes, for any number of messages."""
+        """Return the arguments of ``append`` in ``scripts.RECORD``, for any number of messages."""
         size, ttl, max_bytes = self.retention
         return [size, max_bytes, ttl + SPARE, self._tail(server), _seed()]
 
     def _tail(self, server: ServerIdentity) -> str:
-        """Return the end of positions, and behind it the replication ID for which they hold."""
+        """Return the end of positions, followed by the replication ID for which they are valid."""
         epoch = epoch_of(server)
         return self.digest + epoch + ("" if epoch == NO_EPOCH else server.replication_id.decode())
 
 
 class ReadCall(ScriptCall):
     """
-    One call of a script that begins with what ``scripts.READ`` takes, for all who ask until it is written.
+    One call of a script whose first arguments are those of ``scripts.READ``, for all callers that ask before it is
+    written.
 
-    ``keys`` and ``arguments``: what the script takes before the stream, and behind the arguments of ``READ``.
+    ``keys`` and ``arguments``: what the script takes before the stream's key, and after the arguments of ``READ``.
     """
 
     __slots__ = ("_arguments", "_askers", "_histories", "_is_open", "_keys", "_server", "_stream")
@@ -113,7 +115,7 @@ class ReadCall(ScriptCall):
         self._server = ServerIdentity()
 
     def add(self, asked: Asked, future: asyncio.Future[History], arguments: Sequence[Any] = ()) -> None:
-        """Serve one more who asks. ``arguments``: what the script takes for that one, behind all others."""
+        """Serve one more caller. ``arguments``: what the script takes for this caller, after all others."""
         self._askers.append((asked, future))
         self._arguments += arguments
         if len(self._askers) >= MAX_ASKED:
@@ -162,7 +164,7 @@ class ReadCall(ScriptCall):
 
 
 class Histories:
-    """The histories of a layer. ``codec``: reads what was kept; whatever it raises means that this cannot be read."""
+    """The histories of a layer. ``codec``: decodes what was kept; any error it raises means that it cannot be read."""
 
     def __init__(self, rules: Mapping[Any, Mapping[str, Any]], prefix: str, codec: Codec, stats: Stats) -> None:
         self._rules = RetentionRules(rules)
@@ -170,16 +172,16 @@ class Histories:
         self.codec = codec
         self._stats = stats
         self._streams: dict[str, Stream | None] = {}
-        #: Calls that are not written yet.
+        #: Calls that have not been written yet.
         self._open: dict[tuple[Any, Script, bytes], ReadCall] = {}
 
     @property
     def retentions(self) -> Mapping[str, Retention]:
-        """What is kept of groups, by their pattern as text."""
+        """The retention of groups, by their pattern as text."""
         return self._rules.by_pattern
 
     def find(self, group: str, group_key: bytes) -> Stream | None:
-        """Return the history of a group, None if it has none. ``group_key``: its key, or on Pub/Sub its channel."""
+        """Return the history of a group, None if it has none. ``group_key``: its key, or its channel on Pub/Sub."""
         try:
             return self._streams[group]
         except KeyError:
@@ -195,7 +197,7 @@ class Histories:
         return stream
 
     def get(self, group: str, group_key: bytes) -> Stream:
-        """``find``. Raises ``RuntimeError`` for a group that has no history."""
+        """Like ``find``. Raises ``RuntimeError`` for a group that has no history."""
         stream = self.find(group, group_key)
         if stream is None:
             raise RuntimeError(f"Group {group!r} has no history: no pattern of the option 'history' matches its name.")
@@ -212,10 +214,10 @@ class Histories:
         of_asker: Sequence[Any] = (),
     ) -> asyncio.Future[History]:
         """
-        Ask for a part of a history; the future raises redis-py's errors.
+        Request a part of a history; the future raises redis-py's errors.
 
         ``way``: the command connection to its server, or the queue of its slot. ``script``: one that reads. ``keys``
-        and ``arguments``: what it takes beside that, and ``of_asker`` what it takes for each who asks.
+        and ``arguments``: its other arguments; ``of_asker``: its arguments for each caller.
         """
         future: asyncio.Future[History] = way.loop.create_future()
         place = (way, script, stream.key)
@@ -231,16 +233,16 @@ class Histories:
         return future
 
     def end(self, way: Any, stream: Stream, script: Script) -> None:
-        """Have nobody else served by a call that is open: what is handed in next is to be ahead of those who come."""
+        """Add no more callers to an open call: what is submitted next must be written before later callers' reads."""
         self._open.pop((way, script, stream.key), None)
 
     def written(self, call: ReadCall, place: tuple[Any, Script, bytes]) -> None:
-        """Called when a call takes nobody else."""
+        """Called when a call accepts no more callers."""
         if self._open.get(place) is call:
             del self._open[place]
 
     def excerpt(self, stream: Stream, server: ServerIdentity, newest: bytes, entries: list[Any]) -> Excerpt:
-        """Return what was read of a stream. Raises ``ValueError`` and the like for what that cannot be."""
+        """Return what was read of a stream. Raises ``ValueError`` and similar errors for impossible values."""
         return Excerpt(stream.group, stream.digest, server, newest, entries, self.codec, self._stats)
 
     async def forget(self, way: Any, stream: Stream) -> None:
@@ -249,5 +251,5 @@ class Histories:
 
 
 def _last(count: int) -> list[bool]:
-    """Return for each of so many whether it is the last."""
+    """Return for each of ``count`` items whether it is the last."""
     return [False] * (count - 1) + [True] * (count > 0)

@@ -1,8 +1,8 @@
-"""The one place that picks the hot path: the compiled modules, or the pure twin.
+"""The one place that chooses the hot path: the compiled modules, or the pure twin.
 
-Compiled, unless `CHANNELS_REDIS_FAST_PURE` is set (to anything but "" and "0") or one of the modules cannot be
-imported. Never a mixture, so that `COMPILED` says all there is to say. Type checkers see the twin, whose signatures are
-the declaration of both.
+The compiled modules are used unless `CHANNELS_REDIS_FAST_PURE` is set (to anything but "" and "0") or one of them
+cannot be imported. There is never a mixture, so `COMPILED` tells everything. Type checkers see the twin, whose
+signatures declare both.
 """
 
 from __future__ import annotations

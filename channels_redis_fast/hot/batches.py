@@ -1,7 +1,7 @@
 """The reference twin of `_ext/batches.pyx`: which message goes into which call, and which waiter gets its outcome.
 
-It knows keys, members and capacities, and the form in which the script takes them; not when a call is written, nor what
-its reply means.
+It knows keys, members and capacities, and the form in which the script takes them. It does not know when a call is
+written, nor what its reply means.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from channels_redis_fast.hot.waiters import _FINISHED, _PENDING, Waiter, Waker
 
 
 class KeyBatch:
-    """Messages for one key, in the order in which they were sent; their capacities and outcomes side by side."""
+    """Messages for one key, in the order in which they were sent, with their capacities and waiters."""
 
     __slots__ = ("batch", "capacities", "key", "members", "waiters")
 
     def __init__(self, key: bytes, batch: Batch, /) -> None:
         self.key = key
-        #: What they leave in, as long as more can go with them.
+        #: The call that they leave in, as long as it accepts more.
         self.batch: Batch | None = batch
         self.members: list[bytes] = []
         self.capacities: list[int] = []
@@ -50,14 +50,14 @@ class Batch:
         self.size = 0
 
     def take(self, batch: KeyBatch, /) -> None:
-        """Take the messages of a key, all of them, into this call."""
+        """Add all messages of a key to this call."""
         self.keys.append(batch)
         self.messages += len(batch.members)
 
     def arguments(self, expiry: int, /) -> list[Any]:
-        """Return what the script takes: the number of keys, the keys, the expiry, and the runs of each key.
+        """Return the script's arguments: the number of keys, the keys, the expiry, and the runs of each key.
 
-        Those are their number, and each as the capacity, the number of messages, and the members.
+        The runs of a key are their number and, for each, the capacity, the number of messages and the members.
         """
         arguments: list[Any] = [len(self.keys)]
         arguments += [batch.key for batch in self.keys]
@@ -67,11 +67,11 @@ class Batch:
         return arguments
 
     def waiters(self) -> list[Waiter[bool]]:
-        """Return the waiters of the messages, in their order."""
+        """Return the waiters of the messages, in order."""
         return [waiter for batch in self.keys for waiter in batch.waiters]
 
     def accept(self) -> None:
-        """Resolve the waiters that are still pending: their messages were taken."""
+        """Resolve the waiters that are still pending: their messages were accepted."""
         for batch in self.keys:
             for waiter in batch.waiters:
                 if waiter._state == _PENDING:
@@ -79,11 +79,11 @@ class Batch:
 
 
 class Gatherer:
-    """Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+    """Fills the batches of one tick after another. The subclass opens batches, and writes large ones early.
 
-    `waker`: of the waiters. `per_key`, `messages`, `keys`, `size`: how many messages of one key, messages, keys and
-    bytes one call may hold. `early`: from how many messages on `_write_early` is called; in a tick in which it was, the
-    next time at twice as many.
+    `waker`: of the waiters. `per_key`, `messages`, `keys`, `size`: the maximum number of messages of one key, of
+    messages, keys and bytes in one call. `early`: the number of messages from which `_write_early` is called; after
+    each such call in a tick, it doubles.
     """
 
     __slots__ = ("_batch", "_early", "_first_early", "_keys", "_max_keys", "_messages", "_per_key", "_size", "_waker")
@@ -95,12 +95,12 @@ class Gatherer:
         self._max_keys = keys
         self._size = size
         self._first_early = self._early = early
-        #: What more messages can still go into.
+        #: The batch of each key that can take more messages.
         self._keys: dict[bytes, KeyBatch] = {}
         self._batch: Batch | None = None
 
     def send(self, key: bytes, member: bytes, capacity: int, /) -> Waiter[bool]:
-        """Add one message to the tick's batch; return the waiter of its outcome."""
+        """Add one message to the tick's batch; return the waiter for its outcome."""
         waiter: Waiter[bool] = Waiter(self._waker)
         batch = self._keys.get(key)
         whole = None if batch is None else batch.batch
@@ -120,7 +120,7 @@ class Gatherer:
         if whole.messages >= self._early:
             early = min(2 * self._early, self._messages)
             self._write_early()
-            # Afterwards: the batch that was just written is not a small one.
+            # Set afterwards: the batch that was just written is not a small one.
             self._early = early
         return waiter
 
@@ -138,7 +138,7 @@ class Gatherer:
         return batch, whole
 
     def seal(self, batch: Batch, /) -> None:
-        """Take no more messages into a batch that is being written, or never will be."""
+        """Add no more messages to a batch that is being written, or never will be."""
         if batch.messages < self._early:
             self._early = self._first_early
         if self._batch is batch:
@@ -146,7 +146,7 @@ class Gatherer:
         for mine in batch.keys:
             if self._keys.get(mine.key) is mine:
                 del self._keys[mine.key]
-            # So that messages go as soon as they are settled, and do not wait for the garbage collector.
+            # Messages are freed as soon as they are settled, instead of waiting for the garbage collector.
             mine.batch = None
 
     def _open(self) -> Batch:
@@ -157,11 +157,10 @@ class Gatherer:
 
 
 class PublishCommands:
-    """Commands that leave together, each with a waiter of its own, which ends when a number answers it.
+    """Commands that leave together, each with its own waiter, which ends when a number is the reply.
 
-    `queues`: one for each message, to be told that it was answered; or empty. `answered`: how many have been, or will
-    not be.
-    `size`: bytes of the payloads that were put in. The subclass takes replies that are no numbers.
+    `queues`: one for each message, to be told that it was answered; or empty. `answered`: how many have been answered,
+    or will not be. `size`: the size in bytes of the payloads. The subclass handles replies that are not numbers.
     """
 
     __slots__ = ("answered", "messages", "queues", "size", "waiters")
@@ -174,7 +173,7 @@ class PublishCommands:
         self.size = 0
 
     def reply(self, reply: Any, /) -> bool:
-        """Take the next reply; return whether all the commands have to be written again, which they never have."""
+        """Take the next reply; return whether all commands have to be written again, which is never the case."""
         if type(reply) is not int:
             return self._take_other(reply)
         at = self.answered
@@ -193,11 +192,11 @@ class PublishCommands:
 
 
 class PublishGatherer:
-    """Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+    """Fills the batches of one tick after another. The subclass opens batches, and writes large ones early.
 
-    `waker`: of the waiters. `word`: the command that publishes. `messages`, `size`: how many messages and bytes of
-    payloads a batch may hold. `early`: from how many messages, or at which size, on `_write_early` is called; in a tick
-    in which it was for their number, the next time at twice as many.
+    `waker`: of the waiters. `word`: the command that publishes. `messages`, `size`: the maximum number of messages and
+    of payload bytes in a batch. `early`: the number of messages from which `_write_early` is called, as it also is from
+    `size` bytes on; after each call in a tick for the number of messages, it doubles.
     """
 
     __slots__ = ("_batch", "_early", "_first_early", "_messages", "_size", "_waker", "_word")
@@ -208,13 +207,14 @@ class PublishGatherer:
         self._messages = messages
         self._size = size
         self._first_early = self._early = early
-        #: What more messages can still go into.
+        #: The batch that can take more messages.
         self._batch: PublishCommands | None = None
 
     def publish(self, channel: bytes, payload: bytes, queue: Any = None, /) -> Waiter[None]:
-        """Add one message to the tick's batch; return the waiter of its outcome.
+        """Add one message to the tick's batch; return the waiter for its outcome.
 
-        `queue`: what is told when it was answered, None for nobody. It is the same for all messages: some, or None.
+        `queue`: the object that is told when the message was answered, or None. Either all messages have one, or none
+        has.
         """
         batch = self._batch
         if batch is None:
@@ -230,22 +230,22 @@ class PublishGatherer:
         return waiter
 
     def _begin_writing(self, batch: PublishCommands) -> None:
-        """Have a batch written before the tick ends; if the socket does not take it, and it is full, end it."""
+        """Write a batch before the tick ends; if the socket does not take it and it is full, close it."""
         early = self._early
         if len(batch.messages) >= early:
             early = min(2 * early, self._messages)
         self._write_early()
-        # Afterwards: the batch that was just written is not a small one.
+        # Set afterwards: the batch that was just written is not a small one.
         self._early = early
         if self._batch is batch and (len(batch.messages) >= self._messages or batch.size >= self._size):
             self._batch = None
 
     def end_batch(self) -> None:
-        """Take no more messages into the batch that is open: what comes now is to be behind something else."""
+        """Add no more messages to the open batch: later ones must come after something else."""
         self._batch = None
 
     def seal(self, batch: PublishCommands, /) -> None:
-        """Take no more messages into a batch that is being written, or never will be."""
+        """Add no more messages to a batch that is being written, or never will be."""
         if self._batch is batch:
             self._batch = None
             if len(batch.messages) < self._early:

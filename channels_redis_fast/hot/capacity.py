@@ -1,6 +1,6 @@
-"""The reference twin of `_ext/capacity.pyx`: which capacity a channel has by the option `channel_capacity`.
+"""The reference twin of `_ext/capacity.pyx`: the capacity of a channel according to the option `channel_capacity`.
 
-It knows names and patterns; not how many messages are waiting.
+It knows names and patterns. It does not know how many messages are waiting.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 
 class CapacityTable:
-    """The `channel_capacity` option: which capacity holds for which channel name.
+    """The `channel_capacity` option: which capacity applies to which channel name.
 
-    `patterns` maps (or pairs) globs, or compiled patterns, to capacities in messages; their order is their precedence.
-    A glob means what `fnmatch.translate` makes of it, matched with case. `default` is the layer's own `capacity`.
+    `patterns` maps globs or compiled patterns to capacities in messages (or is an iterable of such pairs); their order
+    is their precedence. Globs are translated with `fnmatch.translate` and are case-sensitive. `default` is the layer's
+    own `capacity`.
 
-    Raises TypeError for a pattern that is neither a str nor has a `match` method and for a capacity that is not an int;
-    ValueError for a negative capacity. The text begins with the name of the option.
+    Raises TypeError for a pattern that is neither a str nor has a `match` method, and for a capacity that is not an
+    int; ValueError for a negative capacity. The text begins with the name of the option.
     """
 
     __slots__ = ("_rules", "default")
@@ -43,7 +44,7 @@ class CapacityTable:
             self._rules.append((match, int(capacity)))
 
     def lookup(self, channel: str, /) -> int:
-        """The capacity of a channel, in messages: that of the first pattern that matches, else the default."""
+        """The capacity of a channel, in messages: that of the first matching pattern, otherwise the default."""
         for match, capacity in self._rules:
             if match(channel):
                 return capacity

@@ -1,6 +1,6 @@
-"""The reference twin of `_ext/codec.pyx`: the way of plain msgpack messages to bytes and back, all in one place.
+"""The reference twin of `_ext/codec.pyx`: converts plain msgpack messages to bytes and back, all in one place.
 
-It knows how long the prefixes of a layer are; the layout of the bytes is `envelope`'s.
+It knows the prefix length of a layer. The layout of the bytes belongs to `envelope`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from channels_redis_fast.hot.envelope import ORDERED_FROM, Message, decode, encode, frames, pack
 
-#: A message, and the channel or channels that it is for; None when it names none.
+#: The channel or channels that a message is addressed to (None if it names none), and the message.
 Delivery = tuple[str | list[str] | None, Message]
 
 
@@ -18,7 +18,7 @@ class EnvelopeCodec:
 
     __slots__ = ("_prefix_length", "ordered")
 
-    #: `clone` copies what is decoded here.
+    #: None: `clone` copies what is decoded here.
     copy: Callable[[Message], Message] | None = None
 
     def __init__(self, prefix_length: int, /) -> None:
@@ -36,11 +36,11 @@ class EnvelopeCodec:
         return frames(pack(message), channels, self._prefix_length)
 
     def decode(self, member: bytes, /) -> Delivery:
-        """Return the address (None when the member has none) and the message. Raises on what is neither."""
+        """Return the address (None if the member has none) and the message. Raises for a member that is invalid."""
         return decode(member, self._prefix_length)
 
     def decode_all(self, members: Iterable[bytes], /) -> tuple[list[Delivery], list[Exception]]:
-        """Return the deliveries in members, in order, and the errors of those that hold none."""
+        """Return the deliveries in the members, in order, and the errors of the invalid ones."""
         deliveries: list[Delivery] = []
         errors: list[Exception] = []
         for member in members:

@@ -1,6 +1,6 @@
-"""The reference twin of `_ext/envelope.pyx`, `packer.pyx` and `unpacker.pyx`: a message to bytes and back.
+"""The reference twin of `_ext/envelope.pyx`, `packer.pyx` and `unpacker.pyx`: converts a message to bytes and back.
 
-It knows msgpack, the random prefix of a member and the field that names the channel; not keys, nor shards.
+It knows msgpack, the random prefix of a member and the field that names the channel. It does not know keys or shards.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _CHANNEL_FIELD = "__asgi_channel__"
 
 _PACKED_FIELD: bytes = packb(_CHANNEL_FIELD)
 
-# Levels of dict and list that `clone` follows: the decoder builds at most as many as msgpack's stack holds.
+# The nesting levels of dict and list that `clone` follows: the decoder builds at most as many as msgpack's stack holds.
 _MAX_CLONE = 512
 
-# Values that `footprint` looks at: enough to know that a message is large, whatever refers to itself in it.
+# How many values `footprint` looks at: enough to tell that a message is large, even if it refers to itself.
 _MAX_WEIGHED = 1_000_000
 
 _POOL = 4096
 
-#: Bytes from which on a prefix has room to count and to be random.
+#: The number of bytes from which a prefix has room for a count and for randomness.
 ORDERED_FROM = 10
 
 _pool = io.BytesIO()
@@ -36,12 +36,12 @@ _prefixes: Iterator[int] | None = None
 
 
 def next_prefix(length: int, /) -> bytes:
-    """`length` bytes that keep equal messages apart in a sorted set, for every process on it.
+    """`length` bytes that distinguish equal messages in a sorted set, across all processes that use it.
 
     From `ORDERED_FROM` bytes on, the first half (at most 8 bytes) is a big-endian count of the prefixes made in this
-    process, from a random start: members of one score are sorted by their bytes, so those of one process keep the
-    order in which they were made. The rest, and every shorter prefix, is random and never the same bytes twice. It
-    comes from `os.urandom`, never from `random`: seeding that one would make members collide.
+    process, from a random start. Members with one score are sorted by their bytes, so those of one process keep the
+    order in which they were made. The rest, and every shorter prefix, is random and never repeats the same bytes. It
+    comes from `os.urandom`, never from `random`: seeding `random` would make members collide.
 
     Raises ValueError for a negative length.
     """
@@ -52,7 +52,7 @@ def next_prefix(length: int, /) -> bytes:
         return _random(length)
     half = min(length // 2, 8)
     if _prefixes is None:
-        # Below the middle of what the shortest half holds, so that no process ever counts past its end.
+        # Below the middle of the range of the shortest half, so that no process ever counts past its end.
         _prefixes = itertools.count(int.from_bytes(os.urandom(8), "big") % 2**39 + 1)
     return next(_prefixes).to_bytes(half, "big") + _random(length - half)
 
@@ -61,7 +61,7 @@ def _random(length: int) -> bytes:
     global _pool
     if length > _POOL:
         return os.urandom(length)
-    # One C call takes the bytes and moves on, so two threads never get the same ones.
+    # One C call takes the bytes and advances, so two threads never get the same ones.
     taken = _pool.read(length)
     while len(taken) < length:
         _pool = io.BytesIO(os.urandom(_POOL))
@@ -70,14 +70,14 @@ def _random(length: int) -> bytes:
 
 
 def reseed() -> None:
-    """Forget the random bytes in stock and the count. A forked child must, or it goes on with its parent's."""
+    """Forget the stored random bytes and the count. A forked child must do so, or it would continue its parent's."""
     global _pool, _prefixes
     _pool = io.BytesIO()
     _prefixes = None
 
 
 def pack(message: Message, /) -> bytes:
-    """The message as msgpack: the bytes, and the exceptions, of `msgpack.packb(message)`."""
+    """The message as msgpack: the same bytes and exceptions as `msgpack.packb(message)`."""
     packed: bytes = packb(message)
     return packed
 
@@ -85,15 +85,16 @@ def pack(message: Message, /) -> bytes:
 def encode(message: Message, channel: str | None, prefix_length: int) -> bytes:
     """A whole member of a channel's sorted set: a prefix of `prefix_length` bytes (`next_prefix`), then the message.
 
-    `channel` becomes the last entry, `__asgi_channel__`, unless it is None; the message must not have one already. The
-    message is left as it was. Exceptions are those of `msgpack.packb`; ValueError for a negative prefix length.
+    `channel` becomes the last entry, `__asgi_channel__`, unless it is None; the message must not have that entry
+    already. The message is not changed. Exceptions are those of `msgpack.packb`; ValueError for a negative prefix
+    length.
     """
     prefix = next_prefix(prefix_length)
     return prefix + pack(message if channel is None else _with_channel(message, channel))
 
 
 def _with_channel(message: Message, channel: str) -> Message:
-    # Of a subclass of dict what its `items()` says, which is what msgpack packs where no channel is added.
+    # For a subclass of dict, use its `items()`, which is what msgpack packs if no channel is added.
     if type(message) is not dict and isinstance(message, dict):
         message = dict(message.items())
     return {**message, _CHANNEL_FIELD: channel}
@@ -102,16 +103,16 @@ def _with_channel(message: Message, channel: str) -> Message:
 def splice(body: bytes, channel: str | list[str]) -> bytes:
     """A packed message with the entry `__asgi_channel__` added at its end.
 
-    Raises ValueError when the body does not begin like a packed map, or when its map is full.
+    Raises ValueError if the body does not begin like a packed map, or if its map is full.
     """
     header, start = _map_header(body)
     return b"".join((header, body[start:], _PACKED_FIELD, packb(channel)))
 
 
 def frames(body: bytes, channels: list[list[str]], prefix_length: int) -> list[bytes]:
-    """One member per list of channels: a fresh prefix, then the body spliced with that list.
+    """One member for each list of channels: a fresh prefix, then the body spliced with that list.
 
-    Raises what `splice` does; ValueError for a negative prefix length.
+    Raises the same errors as `splice`; ValueError for a negative prefix length.
     """
     header, start = _map_header(body)
     rest = body[start:] + _PACKED_FIELD
@@ -119,13 +120,13 @@ def frames(body: bytes, channels: list[list[str]], prefix_length: int) -> list[b
 
 
 def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, Message]:
-    """What a member holds: the channel it names, if any, and the message without that entry.
+    """The contents of a member: the channel that it names, if any, and the message without that entry.
 
     The channel is a str (one receiver), a list (the members of a group on this key) or None (a general channel).
 
-    Keys may be whatever can be hashed. Raises what `msgpack.unpackb` does on bytes that are no
-    msgpack; ValueError when they are no map, when the channel is neither a str nor a list of them with at least one,
-    and for a negative prefix length.
+    Keys may be any hashable values. Raises the errors of `msgpack.unpackb` for bytes that are not msgpack; ValueError
+    if they are not a map, if the channel is neither a str nor a non-empty list of strings, and for a
+    negative prefix length.
     """
     if prefix_length < 0:
         raise ValueError(f"a prefix has no negative length: {prefix_length}")
@@ -143,14 +144,15 @@ def decode(member: bytes, prefix_length: int) -> tuple[str | list[str] | None, M
 
 
 def round_trip(message: Message, /) -> Message:
-    """A message as a receiver unpacks what was packed of it. Exceptions are those of `encode` and `decode`."""
+    """A message as a receiver would unpack it. Exceptions are those of `encode` and `decode`."""
     return decode(encode(message, None, 0), 0)[1]
 
 
 def clone(message: Any, /) -> Any:
-    """A copy that shares nothing changeable: every exact dict and list is copied, everything else is the same object.
+    """A copy that shares nothing mutable: every exact dict and list is copied, everything else is the same object.
 
-    Enough for what a decoder built, which knows no other containers. A value reached twice is copied twice.
+    This is enough for what a decoder builds, which has no other containers. A value that is reached twice is copied
+    twice.
 
     Raises RecursionError beyond 512 levels.
     """
@@ -171,9 +173,10 @@ def _clone(value: Any, levels: int) -> Any:
 
 
 def footprint(message: Any, /) -> int:
-    """About how many bytes of memory a message takes: that of text, bytes, dicts and lists, and of anything else 32.
+    """Approximately how many bytes of memory a message takes: text, bytes, dicts, lists, and 32 for anything else.
 
-    For a bound on memory, not for anything exact. Follows 512 levels, and looks at a million values or so at most.
+    It is meant for a bound on memory, not for anything exact. It follows 512 levels and looks at about a million values
+    at most.
     """
     return _footprint((message,), _MAX_CLONE, [_MAX_WEIGHED])
 
@@ -201,7 +204,7 @@ def _footprint(values: Iterable[Any], levels: int, left: list[int]) -> int:
 
 
 def _map_header(body: bytes) -> tuple[bytes, int]:
-    """The header for one entry more than a packed map has, and where its entries begin."""
+    """The header for a packed map with one more entry, and where the map's entries begin."""
     if type(body) is not bytes:
         raise TypeError(f"a packed message must be bytes, not {type(body).__name__}")
     first = body[0] if body else 0

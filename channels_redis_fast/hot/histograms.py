@@ -1,6 +1,6 @@
-"""The reference twin of `_ext/histograms.pyx`: how often a measurement was how large, since the start and lately.
+"""The reference twin of `_ext/histograms.pyx`: counts measurements by size, since the start and recently.
 
-It knows numbers and the monotonic clock; not what is measured, nor what is made of it.
+It knows numbers and the monotonic clock. It does not know what is measured, nor how the counts are used.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from math import isnan
 from time import monotonic
 
-#: Seconds that belong together when it is asked what was measured lately, and how many such spans are kept beside the
-#: one that goes on.
+#: The length in seconds of a span, the unit in which recent measurements are counted, and how many spans are kept in
+#: addition to the current one.
 SPAN, SPANS = 10.0, 6
 
 
 class Histogram:
     """Counts measurements by size. `bounds`: the largest value of each bucket, rising; one more bucket is for the rest.
 
-    `count` and `total` are of everything since the start: how many there were, and their sum. Two threads that add at
-    once may lose one of the two where there is no interpreter lock, and break nothing.
+    `count` and `total` cover everything since the start: the number of measurements, and their sum. If two threads add
+    at once without an interpreter lock, one measurement may be lost, but nothing breaks.
 
-    Raises ValueError for bounds that do not rise, or are none.
+    Raises ValueError if the bounds do not rise, or if there are none.
     """
 
     __slots__ = ("_bounds", "_counts", "_largest", "_recent", "_spans", "count", "total")
@@ -34,26 +34,26 @@ class Histogram:
         self.count = 0
         self.total = 0.0
         self._counts = [0] * (len(self._bounds) + 1)
-        # A ring of spans: the number of each, what was counted in it, and the largest value.
+        # A ring of spans: the number of each, its counts, and the largest value.
         self._spans = [-1] * (SPANS + 1)
         self._recent = [[0] * (len(self._bounds) + 1) for _ in range(SPANS + 1)]
         self._largest = [0.0] * (SPANS + 1)
 
     def add(self, value: float, /) -> None:
-        """Count a value; one below 0 counts as 0, and one that is no number does not count."""
+        """Count a value. A value below 0 counts as 0; NaN is not counted."""
         self._put(float(value), monotonic())
 
     def since(self, start: float, /) -> None:
-        """Count the seconds since a moment of the monotonic clock."""
+        """Count the seconds since a moment on the monotonic clock."""
         now = monotonic()
         self._put(now - start, now)
 
     def counts(self) -> list[int]:
-        """Return how many there were in each bucket since the start."""
+        """Return how many measurements there were in each bucket since the start."""
         return list(self._counts)
 
     def recent(self) -> tuple[list[int], float]:
-        """Return how many there were in each bucket in the last minute (or ten seconds more), and the largest."""
+        """Return the counts of each bucket in the last minute (or up to ten seconds more), and the largest value."""
         oldest = int(monotonic() / SPAN) - SPANS
         counts = [0] * len(self._counts)
         largest = 0.0

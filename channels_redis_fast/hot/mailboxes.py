@@ -1,6 +1,7 @@
-"""The reference twin of `_ext/mailboxes.pyx`: who waits for messages of which channel, and what lies there for nobody.
+"""The reference twin of `_ext/mailboxes.pyx`: who waits for messages of which channel, and which messages are stored.
 
-It knows channels by name and messages as dicts and lists; not where messages come from, nor how long they are kept.
+It knows channels by name, and messages as dicts and lists. It does not know where messages come from, nor how long they
+are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from channels_redis_fast.hot.waiters import _FINISHED, _PENDING, Waiter, Waker
 
 
 class Lock:
-    """What `threading.Lock` is, for a `with`."""
+    """The equivalent of `threading.Lock`, for a `with` statement."""
 
     __slots__ = ("_lock",)
 
@@ -32,7 +33,7 @@ class Lock:
         self._lock.acquire()
 
     def release(self) -> None:
-        """Give the lock back. Raises `RuntimeError` if nobody has it."""
+        """Release the lock. Raises `RuntimeError` if nobody holds it."""
         self._lock.release()
 
     def __enter__(self) -> None:
@@ -42,20 +43,20 @@ class Lock:
         self._lock.release()
 
 
-#: Bytes that a mailbox takes with its channel's name, and those of a stored message beside the message itself.
+#: The size in bytes of a mailbox with its channel's name, and of a stored message in addition to the message itself.
 MAILBOX_BYTES, MESSAGE_BYTES = 500, 150
 
 
-#: What a copy of a dict would still share.
+#: Types that a copy of a dict would still share.
 _CONTAINERS = {dict, list}
 
 
 class StoredMessage:
-    """A message in a mailbox, or in those of several channels: `is_shared`, each receiver gets a copy of it.
+    """A message in one mailbox or, if `is_shared`, in those of several channels, where each receiver gets a copy of it.
 
     `deadline`: until when it is kept. `place`: the number of a receiver that was given it and has gone. `sent_at`: when
-    it was sent, if that is measured, else 0. Times are those of the monotonic clock. `holders`: how many mailboxes have
-    it. `size`: about the bytes that it takes.
+    it was sent if that is measured, otherwise 0. Times are monotonic. `holders`: how many mailboxes hold it. `size`:
+    its approximate size in bytes.
     """
 
     __slots__ = ("deadline", "holders", "is_shared", "message", "place", "sent_at", "size")
@@ -75,7 +76,7 @@ class StoredMessage:
 class Mailbox:
     """The messages of a channel that nobody has received yet, oldest first.
 
-    `last_received`: when somebody received on the channel last (monotonic); if never, when the first of these came.
+    `last_received`: when somebody last received on the channel (monotonic); if never, when the first of these came.
     """
 
     __slots__ = ("_messages", "channel", "last_received")
@@ -93,12 +94,13 @@ class Mailbox:
 
 
 class MailboxTable:
-    """The receivers that wait, and the messages that do, by channel.
+    """The waiting receivers and the stored messages, by channel.
 
-    `waiting` has the receiver of a channel or a list of several, first come first served, which their `number` tells
-    too; `stored` has its mailbox; a channel is in either only while there is something. `held` is about the bytes that
-    are stored. All change under the `lock` only. `copy` copies a message to several channels for each of them; without
-    one, `clone` does. `lag` counts how long after they were sent those messages are taken of which that is known.
+    `waiting` has the receiver of a channel, or a list of several in order of arrival, which their `number` also tells.
+    `stored` has its mailbox. A channel is in either one only while there is something. `held` is the approximate number
+    of bytes that are stored. All of them change only under the `lock`. `copy` copies a message to several channels for
+    each of them; without it, `clone` does. `lag` counts the time between sending and taking of messages for which it is
+    known.
     """
 
     __slots__ = ("_claims", "_copy", "_lag", "_lock", "held", "stored", "waiting")
@@ -115,9 +117,9 @@ class MailboxTable:
         self.held = 0
 
     def claim(self, channel: str, waker: Waker, /) -> Waiter[Message]:
-        """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one.
+        """Return the waiter for a channel's next message; it already has the oldest stored message, if there is one.
 
-        The subclass takes what has expired, or is to be copied, in `_take`.
+        The subclass takes messages that have expired, or have to be copied, in `_take`.
         """
         waiter: Waiter[Message] = Waiter(waker)
         with self._lock:
@@ -140,7 +142,7 @@ class MailboxTable:
     def _take_stored(self, channel: str) -> Message | None:
         mailbox = self.stored[channel]
         if not mailbox:
-            # One that somebody else made.
+            # Somebody else made this one.
             raise IndexError("an empty mailbox")
         stored = mailbox._messages[0]
         now = time.monotonic()
@@ -152,17 +154,18 @@ class MailboxTable:
         return self._take(channel)
 
     def keep(self, channels: list[str], stored: StoredMessage, capacity_of: Callable[[str], int], /) -> list[str]:
-        """Put a message into each mailbox on which nobody waits and that has room; return the other channels.
+        """Put a message into each mailbox that has room and on which nobody waits; return the other channels.
 
-        A mailbox has room for one message whatever its capacity is. Where that cannot be told, there is none. What is
-        left of one channel is left as long as the lock is held, so the order stays. The caller holds the lock.
+        A mailbox has room for one message whatever its capacity is. If the capacity cannot be determined, there is no
+        room. A channel that is returned would be returned again as long as the lock is held, so the order is kept. The
+        caller holds the lock.
         """
         left: list[str] = []
         for channel in channels:
             try:
                 has_room = self._has_room(channel, capacity_of)
             except Exception:
-                # The caller asks again, and reports it.
+                # The caller asks again, and reports the error.
                 has_room = False
             if has_room:
                 self.put(channel, stored, False)
@@ -180,10 +183,10 @@ class MailboxTable:
         sent_at: float,
         /,
     ) -> int:
-        """Put deliveries into their mailboxes, from a position on; return that of the first that is left to the caller.
+        """Put deliveries into their mailboxes, from a position on; return the position of the first that is left.
 
-        That is one to several channels, and one that `keep` would leave. Stopping there keeps the order of each
-        channel. `name` is the channel of those that name none. The caller holds the lock.
+        It stops at a delivery to several channels, and at one that `keep` would leave. Stopping there keeps the order
+        of each channel. `name` is the channel of deliveries that name none. The caller holds the lock.
         """
         if at < 0:
             raise IndexError("a position is not negative")
@@ -198,7 +201,7 @@ class MailboxTable:
             try:
                 has_room = self._has_room(channel, capacity_of)
             except Exception:
-                # The caller asks again, and reports it.
+                # The caller asks again, and reports the error.
                 break
             if not has_room:
                 break
@@ -223,12 +226,13 @@ class MailboxTable:
         is_measured: bool = True,
         /,
     ) -> int:
-        """Give a message to the one receiver of a channel, in this loop, or store it where nobody waits and there is
-        room: for one message at least, as in `keep`. Takes the lock.
+        """Give a message to a channel's only receiver, in this loop, or store it if nobody waits and there is room.
 
-        Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. `here` is the
-        waker of the event loop that this is called in; what is stored is kept for `lifetime` seconds. `is_measured`:
-        whether the message is sent now, so that its lag is measured from here. Raises what `capacity_of` does.
+        As in `keep`, there is room for at least one message. Takes the lock.
+
+        Returns the bytes that were stored, 0 if a receiver has it, -1 if it is left to the caller. `here` is the waker
+        of the current event loop. A stored message is kept for `lifetime` seconds. `is_measured`: whether the message
+        is being sent now, so that its lag is measured from here. Raises what `capacity_of` does.
         """
         with self._lock:
             if self._give(channel, _same, message, here):
@@ -247,9 +251,9 @@ class MailboxTable:
             return self.held - before
 
     def put(self, channel: str, stored: StoredMessage, first: bool, /) -> int:
-        """Put a message into the mailbox of a channel, at its end or `first`; return how many are there then.
+        """Put a message into the mailbox of a channel, at its end or `first`; return how many are in it then.
 
-        Before it stay only those that an earlier receiver was given. The caller holds the lock.
+        Only messages that an earlier receiver was given stay in front of it. The caller holds the lock.
         """
         mailbox = self.stored.get(channel)
         if mailbox is None:
@@ -270,7 +274,7 @@ class MailboxTable:
     def pop(self, channel: str, received_at: float = 0.0, /) -> StoredMessage | None:
         """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock.
 
-        `received_at`: that this is done for a receiver, at this moment (monotonic).
+        `received_at`: the current time (monotonic) if this is done for a receiver.
         """
         mailbox = self.stored.get(channel)
         if mailbox is None:
@@ -278,7 +282,7 @@ class MailboxTable:
         if received_at > 0:
             mailbox.last_received = received_at
         if not mailbox:
-            # One that somebody else made.
+            # Somebody else made this one.
             raise IndexError("an empty mailbox")
         stored = mailbox._messages.popleft()
         stored.holders -= 1
@@ -290,7 +294,7 @@ class MailboxTable:
         return stored
 
     def expire(self, now: float, /) -> tuple[int, float | None]:
-        """Throw away what is not kept longer than until now; return how much that was, and when more is due, or None.
+        """Throw away messages whose deadline has passed; return how many, and when the next one is due, or None.
 
         The caller holds the lock.
         """
@@ -312,12 +316,12 @@ class MailboxTable:
         self.held = 0
 
     def line(self, channel: str, /) -> list[Waiter[Message]]:
-        """Return the receivers of a channel, first come first. The caller holds the lock."""
+        """Return the receivers of a channel, in order of arrival. The caller holds the lock."""
         found = self.waiting.get(channel)
         return list(found) if isinstance(found, list) else [] if found is None else [found]
 
     def next_in_line(self, channel: str, /) -> Waiter[Message] | None:
-        """Return the first receiver of a channel and take it out; None when nobody waits. The caller holds the lock."""
+        """Remove and return the first receiver of a channel; None if nobody waits. The caller holds the lock."""
         found = self.waiting.get(channel)
         if found is None:
             return None
@@ -326,7 +330,7 @@ class MailboxTable:
         return first
 
     def leave(self, channel: str, waiter: Waiter[Message], /) -> None:
-        """Take a receiver out of the line of a channel, if it is there. The caller holds the lock."""
+        """Remove a receiver from the line of a channel, if it is there. The caller holds the lock."""
         found = self.waiting.get(channel)
         if found is waiter:
             del self.waiting[channel]
@@ -338,9 +342,10 @@ class MailboxTable:
     def hand_out(self, deliveries: list[Delivery], here: Waker, /) -> tuple[list[Delivery], int]:
         """Give each delivery to the receiver that waits alone on its channel, in this loop; return the others.
 
-        Of a delivery to several channels each gets a copy, and the first the message itself; it is left with those that
-        could not be served. Second comes how many were given. `here` is the waker of the event loop that this is called
-        in; the caller holds the lock. What is left of a channel is left from its first delivery on, so the order stays.
+        For a delivery to several channels, the first channel gets the message itself and each other one a copy. The
+        channels that could not be served are returned with it. The second value is how many were given. `here` is the
+        waker of the current event loop. The caller holds the lock. Once a delivery of a channel is left, so are its
+        later ones, so the order is kept.
         """
         left: list[Delivery] = []
         given = 0
@@ -354,7 +359,7 @@ class MailboxTable:
                 if not address:
                     continue
                 channel = address[0]
-            # The original comes last: nobody may change it while it is copied.
+            # The original comes last: nobody may change it while it is being copied.
             if self._give(channel, _same, message, here):
                 given += 1
             else:
@@ -362,14 +367,14 @@ class MailboxTable:
         return left, given
 
     def _give_to_others(self, channels: list[str], message: Message, here: Waker) -> list[str]:
-        """Give a copy of a message to each channel; return those that could not be served."""
+        """Give a copy of a message to each channel; return the channels that could not be served."""
         if (
             channels
             and self._copy is clone
             and type(message) is dict
             and not _CONTAINERS & set(map(type, message.values()))
         ):
-            # The message itself belongs to somebody else.
+            # The message itself belongs to another receiver.
             shared = message.copy()
             return [name for name in channels if not self._give(name, None, shared, here)]
         return [name for name in channels if not self._give(name, self._copy, message, here)]
@@ -379,17 +384,17 @@ class MailboxTable:
         if type(waiter) is not Waiter or waiter._waker is not here or waiter._state != _PENDING:
             return False
         if channel in self.stored:
-            # It is called to take that, which comes first.
+            # It will be called to take the stored message, which comes first.
             return False
         if copy is None:
-            # One that is copied when it is taken.
+            # The waiter copies it when it is taken.
             del self.waiting[channel]
             waiter._share(message)
             return True
         try:
             message = copy(message)
         except Exception:
-            # Nested too deep, for example. The caller reports it with what is left; the next deliveries are given.
+            # Nested too deeply, for example. The caller reports it with what is left; later deliveries are still given.
             return False
         del self.waiting[channel]
         waiter._finish(_FINISHED, message)

@@ -1,6 +1,6 @@
-"""The reference twin of `_ext/pipeline.pyx`: Redis commands as one run of bytes, in RESP, and what replies are made of.
+"""The reference twin of `_ext/pipeline.pyx`: encodes Redis commands as RESP bytes, and checks the types in replies.
 
-It knows the protocol; not what the commands mean.
+It knows the protocol. It does not know what the commands mean.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Word = bytes | str | int | float
 def assemble(commands: list[list[Word] | tuple[Word, ...]] | tuple[list[Word] | tuple[Word, ...], ...], /) -> bytes:
     """Redis commands as one run of bytes, each a RESP array of bulk strings.
 
-    A str goes as UTF-8, an int in decimal, a float as its `repr`, whatever subclass it is.
+    A str is written as UTF-8, an int in decimal, a float as its `repr`, whatever its subclass.
 
     Raises TypeError for a word of another type, bool included, and for a command that is neither list nor tuple;
     ValueError for a command without words; UnicodeEncodeError for lone surrogates.
@@ -30,9 +30,9 @@ def assemble(commands: list[list[Word] | tuple[Word, ...]] | tuple[list[Word] | 
 
 
 def payload_size(commands: Sequence[Any], /) -> int:
-    """About how many bytes `assemble` makes of commands: those of their words that are bytes.
+    """Approximately how many bytes `assemble` makes of commands: the size of those of their words that are bytes.
 
-    Raises TypeError where the commands are neither list nor tuple. What is wrong with one of them, `assemble` says.
+    Raises TypeError if the commands are neither list nor tuple. Errors in a single command are left to `assemble`.
     """
     return sum(
         len(word)
@@ -44,7 +44,7 @@ def payload_size(commands: Sequence[Any], /) -> int:
 
 
 def are_strings(reply: Any, /) -> bool:
-    """Whether a reply is a list of strings, each exactly bytes. The list may be empty."""
+    """Whether a reply is a list of strings, each of exactly the type bytes. The list may be empty."""
     return isinstance(reply, list) and {*map(type, reply)} <= {bytes}
 
 

@@ -1,9 +1,9 @@
 """The reference twin of `_ext/waiters.pyx`: what coroutines wait on, woken together.
 
-A future wakes its task through a handle of its own in the event loop, which costs more than all the rest of a message's
-way into its receiver. A `Waiter` is the part of a future that one awaiting task needs, and all waiters of a loop that
-are done in one tick are woken by one callback, up to `_SLICE` of them; the loop does what else it has to do before the
-next. It knows asyncio's protocol for what a task may await; not channels, nor messages.
+A future wakes its task through its own handle in the event loop, which costs more than everything else on a message's
+way to its receiver. A `Waiter` is the part of a future that one awaiting task needs. All waiters of a loop that are
+done in one tick are woken by one callback, up to `_SLICE` of them; the loop does its other work before the next slice.
+It knows asyncio's protocol for what a task may await. It does not know channels or messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _PENDING, _FINISHED, _FAILED, _CANCELLED = range(4)
 
-#: Waiters woken by one callback: 100,000 of them would stop everything else in the loop for seconds.
+#: Waiters woken by one callback: waking 100,000 at once would stop everything else in the loop for seconds.
 _SLICE = 5000
 
 
@@ -29,9 +29,9 @@ class Waker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, /) -> None:
         self.loop = loop
-        # Those that are to be woken. As long as there are any, `_run` is on its way.
+        # The waiters to wake. While there are any, `_run` is scheduled.
         self._done: list[Waiter[Any]] = []
-        # Of these, the ones that must not wait for their turn.
+        # Those among them that must not wait for their turn.
         self._cancelled: list[Waiter[Any]] = []
 
     def waiter(self) -> Waiter[Any]:
@@ -44,20 +44,20 @@ class Waker:
         self._done.append(waiter)
 
     def _hurry(self, waiter: Waiter[Any]) -> None:
-        """Wake a waiter that is done with the next slice, whose task was cancelled meanwhile.
+        """Wake a done waiter with the next slice, because its task was cancelled meanwhile.
 
-        What it was given goes to its successor then, ahead of what comes later.
+        What it was given then goes to its successor, ahead of anything that comes later.
         """
         if len(self._done) > _SLICE:
             self._cancelled.append(waiter)
 
     def _next_slice(self) -> list[Waiter[Any]]:
-        """Take the waiters that are woken next; if there are more, schedule the next slice."""
+        """Take the waiters to wake next; if there are more, schedule the next slice."""
         done = self._done
         if len(done) <= _SLICE and not self._cancelled:
             self._done = []
             return done
-        # They are in both lists; by the second time they have been woken.
+        # They are in both lists; the second time, they have already been woken.
         done[:0] = self._cancelled
         self._cancelled = []
         taken = done[:_SLICE]
@@ -67,14 +67,14 @@ class Waker:
         return taken
 
     def _run(self) -> None:
-        # Backwards, so that each is let go when its task has what it waited for, and its memory is the next one's.
+        # Backwards, so that each waiter is freed when its task has its result, and the next one reuses its memory.
         done = self._next_slice()[::-1]
         try:
             while done:
                 waiter = done.pop()
                 callback, context = waiter._callback, waiter._context
                 if waiter._others:
-                    # One at a time, so that an exception costs none of the others.
+                    # One at a time, so that an exception affects none of the others.
                     waiter._callback, waiter._context = waiter._others.pop(0)
                     done.append(waiter)
                 else:
@@ -92,7 +92,7 @@ class Waker:
 
 
 class Waiter(Generic[T]):
-    """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
+    """What one task awaits; created by `Waker.waiter`. Awaiting it returns nothing: `take` has the result."""
 
     __slots__ = (
         "_asyncio_future_blocking",
@@ -115,10 +115,10 @@ class Waiter(Generic[T]):
         self._outcome: Any = None
         self._state = _PENDING
         self._waker = waker
-        #: Its place among those who came to the same mailboxes; 0 for others.
+        #: Its place among the waiters that came to the same mailboxes; 0 for others.
         self.number = 0
 
-    # What it is for.
+    # The waiter's own interface.
 
     def done(self) -> bool:
         """Return whether there is an outcome."""
@@ -144,7 +144,7 @@ class Waiter(Generic[T]):
         """End the wait with an error. Raises `asyncio.InvalidStateError` if it has ended."""
         self._finish(_FAILED, error)
 
-    # What asyncio's tasks ask of what they await.
+    # The interface that asyncio's tasks need.
 
     def __await__(self) -> Generator[Any, None, None]:
         while self._state == _PENDING:
@@ -183,7 +183,7 @@ class Waiter(Generic[T]):
         raise InvalidStateError("Exception is not set.")
 
     def cancel(self, msg: Any = None) -> bool:
-        """End the wait by cancellation; return whether it had not ended."""
+        """End the wait by cancellation; return whether it was still pending."""
         if self._state != _PENDING:
             if self._callback is not None:
                 self._waker._hurry(self)
@@ -192,11 +192,11 @@ class Waiter(Generic[T]):
         return True
 
     def add_done_callback(self, callback: Callable[[Any], Any], /, *, context: Context) -> None:
-        """Take the callback of a task that waits."""
+        """Register the callback of a waiting task."""
         self._tell(callback, context)
 
     def remove_done_callback(self, callback: Callable[[Any], Any], /) -> int:
-        """Forget a callback; return how often it was there."""
+        """Remove a callback; return how often it was registered."""
         kept = [(self._callback, self._context)] if self._callback is not None else []
         kept += self._others or []
         count = len(kept)
@@ -220,7 +220,7 @@ class Waiter(Generic[T]):
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
 
     def _share(self, message: dict[str, Any]) -> None:
-        """End the wait with a flat message that others are given too, and that nobody changes; `take` copies it."""
+        """End the wait with a flat message that others are given too and nobody changes; `take` copies it."""
         self._finish(_FINISHED, message)
         self._is_shared = True
 
@@ -234,10 +234,10 @@ class Waiter(Generic[T]):
 
 
 class Gate:
-    """What one task awaits that waits for several things at once. Awaiting it gives nothing: the task looks by itself.
+    """Awaited by a task that waits for several things at once. Awaiting it returns nothing: the task looks for itself.
 
-    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task comes
-    through. It can be awaited again and again.
+    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task
+    passes. It can be awaited repeatedly.
     """
 
     __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_loop", "is_open")
@@ -248,22 +248,22 @@ class Gate:
         self._cancelled: CancelledError | None = None
         self._context: Context | None = None
         self._loop = loop
-        #: Whether the next wait is none.
+        #: Whether the next wait returns at once.
         self.is_open = False
 
     def watch(self, waiter: Waiter[Any], /) -> None:
-        """Open, in the callback that wakes its waiters' tasks, when a waiter is done."""
+        """Open when a waiter is done, in the callback that wakes its waiters' tasks."""
         waiter._tell(self, None)
 
     def open(self) -> None:
-        """Wake the task now, if it waits here, else let it through when it comes. Not from within another task."""
+        """Wake the task now if it waits here, otherwise let it pass when it comes. Not from within another task."""
         callback, context = self._callback, self._context
         self.is_open = True
         if callback is not None and context is not None:
             self._callback = self._context = None
             context.run(callback, self)
 
-    # What asyncio's tasks ask of what they await.
+    # The interface that asyncio's tasks need.
 
     def __await__(self) -> Generator[Any, None, None]:
         if not self.is_open:
@@ -289,6 +289,6 @@ class Gate:
         return True
 
     def add_done_callback(self, callback: Callable[[Any], Any], /, *, context: Context) -> None:
-        """Take the callback of the task that waits."""
+        """Register the callback of the waiting task."""
         self._callback = callback
         self._context = context

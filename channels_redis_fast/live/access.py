@@ -13,15 +13,15 @@ from ..apps import read_settings
 
 def may_look(user: Any) -> bool:
     """
-    Return whether a user may look. ``user``: as authentication left it; None where a site has none.
+    Return whether a user may view the page. ``user``: as set by authentication; None if the site has no authentication.
 
-    A rule of the site's own may ask the database, so this is for threads that may.
+    A rule of the site's own may query the database, so call this in a thread that may do so.
     """
     return bool(find_rule()(user))
 
 
 def find_rule() -> Callable[[Any], Any]:
-    """Return the rule in force. Raises ``ImproperlyConfigured`` for one that cannot be imported."""
+    """Return the active rule. Raises ``ImproperlyConfigured`` if it cannot be imported."""
     named = read_settings()["LIVE_ACCESS"]
     if named in _RULES:
         return _RULES[named]

@@ -1,8 +1,8 @@
 """
 A link to the live page on the admin's index and in its sidebar.
 
-Imported by ``django.contrib.admin`` itself, which looks for this module in each app. For an ``AdminSite`` of your own
-call ``link_from(site)``.
+``django.contrib.admin`` imports it itself: it looks for this module in each app. For an ``AdminSite`` of your own, call
+``link_from(site)``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .access import may_look
 
 
 def link_from(site: admin.AdminSite) -> None:
-    """Have an admin site list the live page, for those who may look at it, where the site's URLs have it."""
+    """Make an admin site list the live page, for users who may view it, if the site's URLs include it."""
     listed = site.get_app_list
 
     def get_app_list(request: HttpRequest, app_label: str | None = None) -> list[dict[str, Any]]:
@@ -29,7 +29,7 @@ def link_from(site: admin.AdminSite) -> None:
 
 
 def _entry(request: HttpRequest) -> dict[str, Any] | None:
-    """Return an app with one model, as ``AdminSite.get_app_list`` lists them; None without a page to link to."""
+    """Return an app with one model, as ``AdminSite.get_app_list`` lists them; None if there is no page to link to."""
     try:
         url = reverse("channels_redis_fast_live:page")
     except NoReverseMatch:
@@ -41,7 +41,7 @@ def _entry(request: HttpRequest) -> dict[str, Any] | None:
         "object_name": "LivePage",
         "admin_url": url,
         "add_url": None,
-        # Without it the admin would offer to change something.
+        # Without it, the admin would offer to change something.
         "view_only": True,
         "perms": {"add": False, "change": False, "delete": False, "view": True},
     }

@@ -8,12 +8,12 @@ from .access import find_rule
 
 
 class LiveConfig(AppConfig):  # type: ignore[misc]
-    """The Django app; with ``django.contrib.admin`` its page is on the admin's index."""
+    """The Django app. With ``django.contrib.admin``, its page is on the admin's index."""
 
     name = "channels_redis_fast.live"
     label = "channels_redis_fast_live"
     verbose_name = "Channel layers, live"
 
     def ready(self) -> None:
-        """Raise ``ImproperlyConfigured`` for a rule that cannot be imported now, and not when somebody looks."""
+        """Check the rule now, not at the first visit. Raises ``ImproperlyConfigured`` if it cannot be imported."""
         find_rule()

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..survey.snapshot import Channel, Group, History, Picture, Shard, Subscription
 
-#: Rows of a list. A page is looked at, and what is beyond is for ``inspect``.
+#: Rows of a list. The page is for a quick look; ``inspect`` shows the rest.
 ROWS = 40
 
-#: What lists all names of the Pub/Sub layer: where it is refused, no list is cut short.
+#: The commands that list all names of the Pub/Sub layer. If they are refused, no list is cut short.
 _NAMES = {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"}
 
 
@@ -58,7 +58,7 @@ def describe(picture: Picture, seconds: float) -> dict[str, Any]:
 
 
 def _shard(shard: Shard) -> dict[str, Any]:
-    # What was refused is among the notes.
+    # The notes say what was refused.
     return {name: value for name, value in asdict(shard).items() if name not in {"refused", "complete"}}
 
 

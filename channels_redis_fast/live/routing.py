@@ -1,5 +1,5 @@
 """
-``path("layers/", URLRouter(websocket_urlpatterns))``: the page's WebSocket, below the path that the page has.
+``path("layers/", URLRouter(websocket_urlpatterns))``: the page's WebSocket, below the page's path.
 
 Put it behind ``AuthMiddlewareStack``: without a user nobody gets access, and the page polls.
 """
@@ -11,5 +11,5 @@ from django.urls import path
 
 from .consumer import LiveConsumer
 
-#: Another site's page may not open the socket with its visitor's cookies.
+#: The page of another site must not open the socket with its visitor's cookies.
 websocket_urlpatterns = [path("socket/", AllowedHostsOriginValidator(LiveConsumer.as_asgi()))]

@@ -20,18 +20,18 @@ from django.utils.http import urlencode
 from .access import may_look
 from .watch import current_frame
 
-#: The page's files by their types. They are served from here: nothing has to be collected, and a content security
+#: The page's files with their types. They are served from here, so nothing has to be collected, and a content security
 #: policy that allows the site's own scripts allows these.
 FILES = {"live.css": "text/css", "live.js": "text/javascript"}
 
 _DIRECTORY = Path(__file__).resolve().parent / "page"
 
-#: Not the site's own: whatever its templates are made of, and in whatever order its apps are.
+#: Not the site's own engine, so it does not depend on the site's template settings or on the order of its apps.
 _ENGINE = Engine(dirs=[str(_DIRECTORY)])
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """The page itself; the way to the login for those who have none behind them."""
+    """The page itself. Visitors who have not logged in are redirected to the login."""
     user = getattr(request, "user", None)
     if not may_look(user):
         if user is None or user.is_authenticated:
@@ -47,7 +47,7 @@ def page(request: HttpRequest) -> HttpResponse:
     }
     response = HttpResponse(_ENGINE.get_template("live.html").render(Context(context)))
     host = request.get_host()
-    # Names of channels and groups may come from a site's users: whatever they are, they are no scripts here.
+    # Names of channels and groups may come from a site's users; whatever they contain must not run as a script here.
     response.headers.setdefault(
         "Content-Security-Policy",
         f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws://{host} wss://{host}; "
@@ -57,7 +57,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 
 def frame(request: HttpRequest) -> HttpResponse:
-    """What there is to see now, as JSON: what the WebSocket sends each second."""
+    """The current frame as JSON: the same that the WebSocket sends each second."""
     if not may_look(getattr(request, "user", None)):
         return JsonResponse({"error": "You may not look at this page any more: log in again."}, status=403)
     try:
@@ -87,7 +87,7 @@ def _digest(name: str) -> str:
 
 
 def _login_url() -> Any:
-    """Return the admin's login, which is where staff logs in; the site's own where there is no admin."""
+    """Return the admin's login, where staff logs in, or the site's own if there is no admin."""
     try:
         return reverse("admin:login")
     except NoReverseMatch:

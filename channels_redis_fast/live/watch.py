@@ -6,8 +6,8 @@ event loop of the site waits for it. Knows nothing of requests.
 
 Rules kept here:
 
-- A layer is surveyed at most once each ``INTERVAL``, and for at most a tenth of the time: a long scan is followed by
-  a longer pause. Counters are in this process' own memory and come with every frame.
+- A layer is surveyed at most once every ``INTERVAL``, and for at most a tenth of the time: a long scan is followed by a
+  longer pause. Counters are in this process' own memory and come with every frame.
 - A server that does not answer delays neither the frames nor the scans of other layers.
 - While nobody asks, nothing runs, and after ``IDLE`` the connections are closed.
 """
@@ -39,45 +39,45 @@ from .frames import describe
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds between two frames, and between two looks at a layer, at least.
+#: The minimum number of seconds between two frames, and between two looks at a layer.
 INTERVAL = 1.0
 
-#: How many times as long as it took the pause after a look is, at least.
+#: The minimum pause after a look, as a multiple of the time that the look took.
 PAUSE = 9
 
-#: Seconds after the last question until connections are closed.
+#: Seconds after the last request until the connections are closed.
 IDLE = 5.0
 
-#: Seconds that a thread waits for a frame: one comes each second, whatever the servers do.
+#: How many seconds a thread waits for a frame. One comes each second, whatever the servers do.
 PATIENCE = 10.0
 
-#: What is shown of a site: its layers by alias, or why there is none.
+#: What is shown of a site: its layers by alias, or for an alias the reason why there is no layer.
 Layers = Mapping[str, Any]
 
 
 class Frame(NamedTuple):
-    """What there is to see at one moment: JSON, and the frame's number in this process."""
+    """What can be seen at one moment: JSON, and the frame's number in this process."""
 
     number: int
     text: str
 
 
 async def next_frame(after: int) -> Frame:
-    """Return the newest frame when it has a higher number than ``after``. For any event loop."""
+    """Return the newest frame as soon as its number is higher than ``after``. For any event loop."""
     return await asyncio.wrap_future(_ask(after))
 
 
 def current_frame() -> Frame:
     """
-    Return a frame that is not older than ``INTERVAL``. For threads; waits for as long at most, and a look.
+    Return a frame that is not older than ``INTERVAL``. For threads; it waits for at most ``INTERVAL`` and a look.
 
-    Raises ``RuntimeError`` where this process can have no I/O thread, and when it ends.
+    Raises ``RuntimeError`` if this process cannot have an I/O thread, and when the process ends.
     """
     return _ask(0).result(PATIENCE)
 
 
 def _ask(after: int) -> Future[Frame]:
-    # In the caller's thread: making a layer is for where the site would.
+    # In the caller's thread: layers are created where the site would create them.
     layers = _site_layers()
     current = hub.current()
     watch = _watches.get(current)
@@ -95,7 +95,7 @@ def _ask(after: int) -> Future[Frame]:
         except BaseException as error:
             answer.set_exception(error)
 
-    # Without the caller's context: what is begun for one is for all.
+    # Without the caller's context: work that is started for one caller is for all.
     call = contextvars.Context().run(current.call, lambda: watch.frame(layers, after), done)
     answer.add_done_callback(lambda answer: call.cancel() if answer.cancelled() else None)
     return answer
@@ -107,7 +107,8 @@ def _site_layers() -> Layers:
         try:
             layers[alias] = channel_layers[alias]
         except Exception as error:
-            # Whatever a backend raises for its options; of another package's, the text may say anything.
+            # Any error that a backend raises for its options. With another package's backend, the text may contain
+            # anything.
             layers[alias] = f"{type(error).__name__} when the layer is made; manage.py check says more."
     return layers
 
@@ -122,13 +123,13 @@ class Watch:
         self._made_at = -INTERVAL
         self._due = 0.0
         self._coming: asyncio.Task[None] | None = None
-        #: How many wait for the frame that is coming.
+        #: How many callers wait for the frame that is coming.
         self._waiting = 0
         self._idle: asyncio.TimerHandle | None = None
         self._process = f"{socket.gethostname()}:{os.getpid()}"
 
     async def frame(self, layers: Layers, after: int) -> Frame:
-        """Return the newest frame when it has a higher number than ``after`` and is of the last ``INTERVAL``."""
+        """Return the newest frame once its number is higher than ``after`` and it is no older than ``INTERVAL``."""
         if self._idle is not None:
             self._idle.cancel()
         self._idle = self._loop.call_later(IDLE, self._rest)
@@ -167,7 +168,7 @@ class Watch:
             "process": self._process,
             "layers": [look.as_dict() for look in self._looks.values()],
         }
-        # One text for all who watch.
+        # One text for all viewers.
         self._frame = Frame(self._frame.number + 1, json.dumps(content, separators=(",", ":")))
         self._made_at = self._loop.time()
 
@@ -182,11 +183,11 @@ class Watch:
 
 
 class Look:
-    """One layer: its connections for looking, and the last picture of it."""
+    """One layer: the connections used to look at it, and the last picture of it."""
 
     def __init__(self, alias: str, layer: Any, loop: asyncio.AbstractEventLoop) -> None:
         self.layer = layer
-        #: The look that is under way.
+        #: The look that is in progress.
         self.task: asyncio.Task[None] | None = None
         self._alias = alias
         self._loop = loop
@@ -198,12 +199,12 @@ class Look:
         self._closing: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Begin a look, if one is due and none is under way."""
+        """Begin a look, if one is due and none is in progress."""
         if self.task is None and isinstance(self.layer, RedisLayer) and self._loop.time() >= self._due:
             self.task = self._loop.create_task(self._look(self.layer))
 
     def rest(self) -> None:
-        """End the look that is under way, and close the connections."""
+        """End the look that is in progress, and close the connections."""
         if self.task is not None:
             self.task.cancel()
         elif self._lines:
@@ -237,7 +238,7 @@ class Look:
             await self._close()
             raise
         except Exception as error:
-            # Not of a server, which is in the picture: of a site's own serializer or host, whose text may say anything.
+            # Not an error of a server, which is in the picture. A site's own serializer or host may raise any text.
             self._error = f"{type(error).__name__} while looking; the log of this process has more."
             logger.warning("The live page cannot read channel layer %r", self._alias, exc_info=True)
             await self._close()
@@ -249,5 +250,5 @@ class Look:
         await self._stack.aclose()
 
 
-#: By hub, of which a forked child has another; with its parent's nothing is done there.
+#: By hub. A forked child has a hub of its own, and does nothing with its parent's.
 _watches: weakref.WeakKeyDictionary[hub.Hub, Watch] = weakref.WeakKeyDictionary()

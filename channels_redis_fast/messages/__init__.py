@@ -1,1 +1,1 @@
-"""Messages to bytes and back, and the mailboxes in which they wait for a receiver. Knows no socket."""
+"""Converts messages to bytes and back; the mailboxes in which they wait for a receiver. Knows no socket."""

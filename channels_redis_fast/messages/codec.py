@@ -1,10 +1,10 @@
 """
-From a message to the bytes that are stored in Redis, and back.
+Converts a message to the bytes that are stored in Redis, and back.
 
-There are three ways. Exactly our msgpack serializer uses the compiled envelope; with encryption the envelope is
-spliced first and one token is made for each key; everything else (JSON, a custom serializer, a subclass, an
-overridden ``serialize`` of the layer) is called as channels_redis calls it. ``choose`` picks one when the layer is
-created. Knows nothing of Redis keys, shards or the event loop.
+There are three ways. If the serializer is exactly our msgpack serializer, the compiled envelope is used. With
+encryption, the envelope is spliced first and one token is made for each key. Everything else (JSON, a custom
+serializer, a subclass, an overridden ``serialize`` of the layer) is called as channels_redis calls it. ``choose`` picks
+one when the layer is created. Knows nothing of Redis keys, shards or the event loop.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Delivery = tuple[Address, Message]
 
 
 class Codec(Protocol):
-    """One way of turning messages into members of a sorted set."""
+    """One way to convert messages to members of a sorted set."""
 
-    #: Whether members sort, byte by byte, in the order in which they were made in this process.
+    #: Whether members sort bytewise in the order in which they were made in this process.
     ordered: bool
-    #: What copies a decoded message, so that each receiver has one of its own; None where ``clone`` does.
+    #: Copies a decoded message, so that each receiver has its own; None if ``clone`` does.
     copy: Callable[[Message], Message] | None
 
     def encode(self, message: Message, channel: str | None, /) -> bytes:
@@ -42,10 +42,10 @@ class Codec(Protocol):
         """Return one member for each key, addressed to the channels listed for it."""
 
     def decode(self, member: bytes, /) -> Delivery:
-        """Return the address (None when the member has none) and the message. Raises on what is neither."""
+        """Return the address (None if the member has none) and the message. Raises for a member that is invalid."""
 
     def decode_all(self, members: Sequence[bytes], /) -> tuple[list[Delivery], list[Exception]]:
-        """Return the deliveries in members, in order, and the errors of those that hold none."""
+        """Return the deliveries in the members, in order, and the errors of the invalid ones."""
 
 
 class SingleMessageCodec(abc.ABC):
@@ -88,13 +88,13 @@ class EncryptedCodec(SingleMessageCodec):
 
 
 class SerializerCodec(SingleMessageCodec):
-    """Any other serializer, called with a dict that holds the channel field, as channels_redis does."""
+    """Any other serializer, called with a dict that contains the channel field, as channels_redis does."""
 
     def __init__(
         self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any], ordered: bool
     ) -> None:
         self.ordered = ordered
-        # What another serializer makes may hold more than dicts and lists.
+        # Another serializer may produce more than dicts and lists.
         self.copy = deepcopy
         self._serialize = serialize
         self._deserialize = deserialize
@@ -103,7 +103,7 @@ class SerializerCodec(SingleMessageCodec):
         return _as_bytes(self._serialize(message if channel is None else _addressed(message, channel)))
 
     def encode_group(self, message: Message, channels: list[list[str]], /) -> list[bytes]:
-        # A list of its own: a site's serializer may change it.
+        # A separate list each time: a site's serializer may change it.
         return [_as_bytes(self._serialize(_addressed(message, [*names]))) for names in channels]
 
     def decode(self, member: bytes, /) -> Delivery:
@@ -121,10 +121,11 @@ class SerializerCodec(SingleMessageCodec):
 
 class PayloadCodec(SingleMessageCodec):
     """
-    The messages of Pub/Sub: the body alone. Its reserved field is the user's own there, and nothing is spliced.
+    The messages of Pub/Sub: the body alone. The reserved field is left to the user there, and nothing is spliced.
 
-    ``plain``: exactly our msgpack serializer, which the compiled functions stand for where a message is a dict, as all
-    are but in channels_redis, whose Pub/Sub layer takes whatever the serializer takes.
+    ``plain``: whether the serializer is exactly our msgpack serializer. Then the compiled functions replace it for
+    every message that is a dict. All messages are dicts, except from channels_redis, whose Pub/Sub layer accepts
+    whatever the serializer accepts.
     """
 
     ordered = False
@@ -132,7 +133,7 @@ class PayloadCodec(SingleMessageCodec):
     def __init__(self, serialize: Callable[[Message], bytes], deserialize: Callable[[bytes], Any], plain: bool) -> None:
         self._serialize = serialize
         self._deserialize = deserialize
-        #: Whether dicts are packed as our msgpack.
+        #: Whether dicts are packed like our msgpack.
         self.is_plain = plain
         self.copy = None if plain else deepcopy
 
@@ -151,7 +152,8 @@ class PayloadCodec(SingleMessageCodec):
                 if address is None:
                     return None, message
             except ValueError:
-                # No dict, or one with a reserved key that says something else; the serializer raises for the rest.
+                # Not a dict, or a dict with another value under the reserved key. The serializer raises for everything
+                # else.
                 pass
         message = self._deserialize(member)
         if message is None:
@@ -160,12 +162,12 @@ class PayloadCodec(SingleMessageCodec):
 
 
 def _addressed(message: Message, address: str | list[str]) -> Message:
-    # By ``items``, as serializers do: a subclass of dict (Django's QueryDict) may show others there than it holds.
+    # Through ``items``, as serializers do: a subclass of dict (Django's QueryDict) may return other values there.
     return {**dict(message.items()), CHANNEL_FIELD: address}
 
 
 def _as_bytes(stored: Any) -> bytes:
-    """Take from a serializer what redis-py would. Raises ``TypeError`` for what is neither bytes nor text."""
+    """Accept from a serializer what redis-py would. Raises ``TypeError`` for anything but bytes and text."""
     if isinstance(stored, str):
         return stored.encode()
     if not isinstance(stored, (bytes, bytearray, memoryview)):
@@ -175,9 +177,9 @@ def _as_bytes(stored: Any) -> bytes:
 
 def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize: Callable[..., Any] | None) -> Codec:
     """
-    Return the fastest codec that means the same as ``serializer``.
+    Return the fastest codec that is equivalent to ``serializer``.
 
-    ``serialize`` and ``deserialize`` are the layer's methods where a subclass overrides them, else None.
+    ``serialize`` and ``deserialize`` are the layer's methods if a subclass overrides them, otherwise None.
     """
     sealed = serialize is None and deserialize is None and _seals_as_we_do(serializer)
     if sealed and _packs_as_we_do(serializer):
@@ -206,7 +208,7 @@ def choose_payload(
     return PayloadCodec(serialize or serializer.serialize, deserialize or serializer.deserialize, plain)
 
 
-# What our methods were when this module was loaded: a site that patches or overrides one gets its own called.
+# Our methods as they were when this module was loaded: if a site patches or overrides one, its own is called.
 _PRISTINE = {
     owner: {name: vars(owner)[name] for name in names}
     for owner, names in (

@@ -1,8 +1,8 @@
 """
-The members of a Redis key that were delivered last, so that none of them is delivered again.
+The members of a Redis key that were delivered recently, so that none of them is delivered again.
 
-A member that was delivered can come again if its removal did not reach the server that is read next: a promoted
-replica, or a server that another event loop was reading. Knows members by their hashes; no connection, no message.
+A delivered member can come again if its removal did not reach the server that is read next: a promoted replica, or a
+server that another event loop was reading. Knows members by their hashes. Knows no connection and no message.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from collections import deque
 
-#: Members that are remembered of each key: 2 megabytes.
+#: How many members are remembered for each key: 2 megabytes.
 REMEMBERED = 50_000
 
 
 class DeliveredMembers:
-    """The members of one key. They have to differ, as they do with a random prefix."""
+    """The members of one key. They have to be distinct, as they are with a random prefix."""
 
     __slots__ = ("_doubted", "_hashes", "_until")
 
@@ -25,12 +25,12 @@ class DeliveredMembers:
         self._until = 0.0
 
     def doubt(self, seconds: float) -> None:
-        """Called when what was delivered up to now may come again, for so many seconds. From any thread."""
+        """Called when members that were delivered until now may come again within this many seconds. Thread-safe."""
         self._doubted = frozenset(self._hashes)
         self._until = time.monotonic() + seconds
 
     def new(self, members: list[bytes]) -> list[bytes]:
-        """Return those members that were not delivered before, and remember them as delivered."""
+        """Return the members that were not delivered before, and remember them as delivered."""
         hashes = list(map(hash, members))
         doubted = self._doubted
         if doubted:

@@ -1,20 +1,19 @@
 """
-Mailboxes of channels: messages that left Redis and were not yet received, and the receivers that wait.
+Mailboxes of channels: messages that have left Redis and were not yet received, and the receivers that wait.
 
-``Mailboxes`` serves both layers. An ``Inbox`` is those of one Redis key of the core layer, which all specific
-channels of one kind in this process share; it belongs to the layer and not to an event loop, since loops in
-several threads may receive on one key. Knows no socket and no wire format; an inbox's
-``receiver`` is what reads its Redis key.
+``Mailboxes`` serves both layers. An ``Inbox`` holds the mailboxes of one Redis key of the core layer, which all
+specific channels of one kind in this process share. It belongs to the layer and not to an event loop, since loops in
+several threads may receive on one key. Knows no socket and no wire format. An inbox's ``receiver`` reads its Redis key.
 
 Rules kept here:
 
-- A message goes to the first waiter that can still take it, else into the channel's mailbox, in order.
-- A waiter of another event loop takes it out of the mailbox itself, when its loop runs; so a stalled loop blocks no
-  other receiver. Receivers behind it in line take the message at once if that loop is stopped, and after ``PATIENCE``
-  if it is busy.
-- A message that a waiter got and could not use, because it was cancelled, goes back to the front; of several such
-  messages that of the earlier waiter comes first.
-- A mailbox holds at most the channel's capacity (the oldest is dropped) for at most the expiry.
+- A message goes to the first waiter that can still take it, otherwise into the channel's mailbox, in order.
+- A waiter of another event loop takes the message out of the mailbox itself, when its loop runs, so a stalled loop
+  blocks no other receiver. Receivers behind it in line take the message at once if that loop is stopped, and after
+  ``PATIENCE`` if it is busy.
+- A message that a waiter got and could not use, because it was cancelled, goes back to the front. Of several such
+  messages, the one of the earlier waiter comes first.
+- A mailbox holds at most the channel's capacity (the oldest message is dropped) for at most the expiry.
 - A message to several channels is stored once, and copied for each receiver that takes it.
 - All mailboxes of the process together hold at most ``memory_limit.MAX_BYTES``.
 """
@@ -42,21 +41,21 @@ from .memory_limit import PROCESS, Alive, Droppable
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: Seconds between two warnings about mailboxes that overflow.
+#: Seconds between two warnings about overflowing mailboxes.
 WARNING_INTERVAL = 60.0
 
 
-#: Seconds after which a message is taken by another loop than that of the first receiver, which is busy.
+#: Seconds after which another loop takes a message because the loop of the first receiver is busy.
 PATIENCE = 0.1
 
-#: A receive that the garbage collector has ended: what it was on, and at the end its waiter.
+#: A receive that the garbage collector has ended: what it received on, and as the last item its waiter.
 Abandoned = TypeVar("Abandoned", bound=tuple[Any, ...])
 
 
 def take_abandoned(abandoned: deque[Abandoned]) -> list[Abandoned]:
-    """Take out what was recorded of receives that the garbage collector has ended, in the order in which they began."""
+    """Remove and return the recorded receives that the garbage collector has ended, in the order of their start."""
     taken: list[Abandoned] = []
-    # Another thread may be faster.
+    # Another thread may empty it first.
     with contextlib.suppress(IndexError):
         while abandoned:
             taken.append(abandoned.popleft())
@@ -64,11 +63,11 @@ def take_abandoned(abandoned: deque[Abandoned]) -> list[Abandoned]:
 
 
 class MailboxFeeder(Protocol):
-    """What empties the Redis keys of inboxes, in one event loop."""
+    """Empties the Redis keys of inboxes, in one event loop."""
 
     loop: asyncio.AbstractEventLoop
     retired: bool
-    #: How often it was asked to serve a key, and did.
+    #: How often it was asked to serve a key and did so.
     served: int
 
     def serve(self, inbox: Inbox) -> None: ...
@@ -77,9 +76,9 @@ class MailboxFeeder(Protocol):
 
 class MailboxLimits:
     """
-    What the mailboxes of a layer have in common: a lock, the limits, the counters.
+    The shared parts of a layer's mailboxes: a lock, the limits, the counters.
 
-    ``copy``: what copies a decoded message, None where it is made of dicts and lists.
+    ``copy``: copies a decoded message; None if messages consist of dicts and lists.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class MailboxLimits:
         PROCESS.add(self)
 
     def undeliverable(self, channel: str, error: Exception) -> None:
-        """Count and log a message that could not be given to a channel. Those behind it are."""
+        """Count and log a message that could not be given to a channel. Messages behind it still are."""
         self.stats.undecodable += 1
         logger.error("Skipped a message that cannot be delivered to %r: %s: %s", channel, type(error).__name__, error)
 
@@ -119,7 +118,7 @@ class MailboxLimits:
             )
 
     def depths(self) -> tuple[int, int]:
-        """Return how many messages are stored for all channels together, and how many for the one that has most."""
+        """Return how many messages are stored for all channels together, and how many for the fullest channel."""
         with self.lock:
             depths = [len(mailbox) for mailboxes in self.all for mailbox in mailboxes.stored.values()]
         return sum(depths), max(depths, default=0)
@@ -127,7 +126,7 @@ class MailboxLimits:
     # Called by the process' memory limit.
 
     def held(self) -> int:
-        """Return the bytes that are in all mailboxes."""
+        """Return the number of bytes in all mailboxes."""
         return sum(mailboxes.held for mailboxes in self.all)
 
     def droppable(self) -> list[Droppable]:
@@ -155,11 +154,11 @@ class MailboxLimits:
 
 
 class InboxReader(Protocol):
-    """What reads a channel without ``receive``."""
+    """Reads a channel without ``receive``."""
 
     @property
     def address(self) -> tuple[str, str]:
-        """The name of the inbox that it reads, and of its channel there."""
+        """The name of the inbox that it reads, and the name of its channel there."""
 
 
 class InboxRegistry(MailboxLimits):
@@ -175,19 +174,19 @@ class InboxRegistry(MailboxLimits):
     ) -> None:
         super().__init__(expiry, capacity_of, stats, copy)
         self.inboxes: dict[str, Inbox] = {}
-        #: What reads the keys in each event loop.
+        #: The object that reads the keys in each event loop.
         self.receivers: dict[asyncio.AbstractEventLoop, MailboxFeeder] = {}
         self._prefix = prefix
         #: Receives that the garbage collector has ended; see ``abandon_later``.
         self.abandoned: deque[tuple[Inbox, str, Waiter[Message]]] = deque()
-        #: Since this process is being drained: who of its channels was told.
+        #: The drain of this process, if one has begun: which of its channels were told.
         self.drain: Drain | None = None
-        #: Of the consumers that read their channel without ``receive``.
+        #: The consumers that read their channel without ``receive``.
         self.readers: set[InboxReader] = set()
 
     def open(self, name: str, client_prefix: str) -> Inbox:
         """
-        Return the inbox of a non-local channel name, up to and including the ``!``, for somebody who receives on it.
+        Return the inbox of a non-local channel name, up to and including the ``!``, for a caller that receives on it.
 
         Raises ``AssertionError`` for a new one whose name does not end with ``client_prefix``.
         """
@@ -202,22 +201,22 @@ class InboxRegistry(MailboxLimits):
             return inbox
 
     def arrived(self, inbox: Inbox, channel: str, here: Waker) -> None:
-        """Called, while this process is being drained, when somebody receives: has the channel told."""
+        """Called while this process is being drained and somebody receives. Tells the channel about the drain."""
         assert self.drain is not None
         notices = self.drain.arrived((channel,))
         if notices:
             inbox.deliver(notices, here)
 
     def left(self, channel: str) -> None:
-        """Called when a receiver has left. In the middle of anything, in any thread."""
+        """Called when a receiver has left. It may be called at any moment and in any thread."""
         if self.drain is not None:
             self.drain.left(channel)
 
     def tell_all(self, here: Waker, readers: Iterable[tuple[str, str]]) -> None:
         """
-        Have all channels told that somebody receives on, since this process is being drained.
+        Tell all channels on which somebody receives that this process is being drained.
 
-        ``readers``: of channels that have a reader, whether it waits or not, their inbox's name and their own.
+        ``readers``: for channels that have a reader, waiting or not, the name of their inbox and their own.
         """
         assert self.drain is not None
         channels: dict[str, Inbox] = {}
@@ -247,9 +246,9 @@ class InboxRegistry(MailboxLimits):
 
     def abandon_later(self, inbox: Inbox, channel: str, waiter: Waiter[Message]) -> None:
         """
-        ``Inbox.abandon``, for a receive that the garbage collector ends: perhaps while this thread has the lock.
+        Do ``Inbox.abandon`` later, for a receive that the garbage collector ends, maybe while this thread has the lock.
 
-        It is done before anything else happens to a mailbox, or in the next step of the receive's loop.
+        It is done before anything else happens to a mailbox, or in the next iteration of the receive's loop.
         """
         self.abandoned.append((inbox, channel, waiter))
         with contextlib.suppress(RuntimeError):
@@ -267,7 +266,7 @@ class InboxRegistry(MailboxLimits):
                 inbox.clear()
 
     def sweep(self) -> float | None:
-        """Drop what has expired; return the seconds until there is more to drop, None when nothing is stored."""
+        """Drop expired messages; return the seconds until the next one expires, None if nothing is stored."""
         with self.lock:
             left = [inbox.drop_expired() for inbox in self.inboxes.values()]
         return min((seconds for seconds in left if seconds is not None), default=None)
@@ -275,10 +274,10 @@ class InboxRegistry(MailboxLimits):
 
 class Mailboxes(MailboxTable):
     """
-    The mailboxes of channels that have something in common, and the receivers that wait on them.
+    The mailboxes of a set of channels, and the receivers that wait on them.
 
-    ``waiting`` and ``stored`` are the table's, as ``claim`` is, with which a receiver comes. ``name``: the channel of
-    messages that name none.
+    ``waiting`` and ``stored`` belong to the table, and so does ``claim``, which each receiver calls first. ``name``:
+    the channel of messages that name none.
     """
 
     __slots__ = ("__weakref__", "_copy_of", "_limits", "name")
@@ -291,7 +290,7 @@ class Mailboxes(MailboxTable):
         limits.all.add(self)
 
     def abandon(self, channel: str, waiter: Waiter[Message]) -> None:
-        """Called when a receiver has gone; a message it was given and did not take goes to the next, or back."""
+        """Called when a receiver has gone. A message that it was given and did not take goes to the next, or back."""
         with self._limits.lock:
             self.leave(channel, waiter)
             if not waiter.has_result():
@@ -302,10 +301,10 @@ class Mailboxes(MailboxTable):
 
     def deliver(self, deliveries: list[Delivery], here: Waker, sent_at: float = 0.0) -> int:
         """
-        Give messages to their channels, in order; return how many that were, one for each channel.
+        Give messages to their channels, in order; return the number of deliveries, one for each channel.
 
-        ``here`` is the waker of the event loop that this is called in. ``sent_at``: when they were sent, on the
-        monotonic clock, if that is to be measured.
+        ``here`` is the waker of the current event loop. ``sent_at``: when the messages were sent (monotonic), if that
+        is to be measured.
         """
         with self._limits.lock:
             # The usual receiver is alone, in this loop, and still there.
@@ -319,7 +318,7 @@ class Mailboxes(MailboxTable):
             deadline = time.monotonic() + self._limits.expiry
             at = 0
             while True:
-                # Those of a busy consumer, on whose channel nobody waits just now.
+                # Messages of a busy consumer, on whose channel nobody waits at the moment.
                 start, at = at, self.keep_from(left, at, self.name, capacity_of, deadline, sent_at)
                 given += at - start
                 if at == len(left):
@@ -341,7 +340,7 @@ class Mailboxes(MailboxTable):
         return given
 
     def depth(self, channel: str) -> int:
-        """Return how many messages are stored for a channel, not counting what has expired. For any thread."""
+        """Return how many messages are stored for a channel, not counting expired ones. Thread-safe."""
         now = time.monotonic()
         with self._limits.lock:
             return sum(stored.deadline > now for stored in self.stored.get(channel, ()))
@@ -352,7 +351,7 @@ class Mailboxes(MailboxTable):
             pass
 
     def drop_oldest(self, mailbox: Mailbox, spare: int) -> int | None:
-        """Drop the oldest message of a mailbox; return the freed bytes, None if it had no more than ``spare``."""
+        """Drop a mailbox's oldest message; return the freed bytes, None if it had no more than ``spare`` messages."""
         with self._limits.lock:
             # An empty mailbox is no longer in the table.
             if len(mailbox) <= spare or self.stored.get(mailbox.channel) is not mailbox:
@@ -363,7 +362,7 @@ class Mailboxes(MailboxTable):
 
     def drop_expired(self) -> float | None:
         """
-        Drop what has expired; return the seconds until there is more to drop, None when nothing is stored.
+        Drop expired messages; return the seconds until the next one expires, None if nothing is stored.
 
         The caller holds the lock.
         """
@@ -373,7 +372,7 @@ class Mailboxes(MailboxTable):
         return None if due is None else due - now
 
     def fail_waiters(self, error: Exception, channel: str | None = None) -> None:
-        """Let every waiting receiver, or every one of a channel, raise ``error``."""
+        """Make every waiting receiver, or every one of a channel, raise ``error``."""
         waiters: dict[asyncio.AbstractEventLoop, list[Waiter[Message]]] = {}
         with self._limits.lock:
             for name in list(self.waiting) if channel is None else [channel]:
@@ -392,13 +391,13 @@ class Mailboxes(MailboxTable):
                         self.leave(channel, waiter)
 
     def waiting_loop(self) -> asyncio.AbstractEventLoop | None:
-        """Return the event loop of one of the waiting receivers, if there is one; one that runs, if there is one."""
+        """Return the event loop of a waiting receiver, preferably one that runs; None if nobody waits."""
         with self._limits.lock:
             loops = [waiter.get_loop() for channel in self.waiting for waiter in self.line(channel)]
         return next((loop for loop in loops if loop.is_running()), loops[0] if loops else None)
 
     def is_awaited(self) -> bool:
-        """Whether a receiver waits for more than what lies there for it."""
+        """Whether a receiver waits for more than what is stored for it."""
         if not self.waiting:
             return False
         with self._limits.lock:
@@ -407,11 +406,11 @@ class Mailboxes(MailboxTable):
     def _deliver_to_several(
         self, channels: list[str], message: Message, deadline: float, here: Waker, sent_at: float
     ) -> int:
-        """Give one message to each of several channels; return to how many."""
+        """Give one message to each of several channels; return how many got it."""
         given = 0
         failed: tuple[str, Exception] | None = None
         try:
-            # One copy for all that store it: the original belongs to a receiver.
+            # One copy for all channels that store it: the original belongs to a receiver.
             stored = StoredMessage(self._copy_of(message), deadline, True, math.inf, sent_at)
             left = self.keep(channels, stored, self._limits.capacity_of)
             given += len(channels) - len(left)
@@ -424,7 +423,7 @@ class Mailboxes(MailboxTable):
         except Exception as error:
             failed = (channels[0], error)
         if failed is not None:
-            # Once, however many channels it was for.
+            # Logged once, however many channels it was for.
             self._limits.undeliverable(*failed)
         return given
 
@@ -448,7 +447,7 @@ class Mailboxes(MailboxTable):
 
     def _hand_back(self, channel: str, message: Message, place: int) -> int:
         """
-        Give a message that a receiver was given and did not take to the next, or back; return the bytes stored.
+        Give a message that a receiver was given and did not take to the next one, or back; return the bytes stored.
 
         ``place``: the number of that receiver's waiter.
         """
@@ -458,12 +457,12 @@ class Mailboxes(MailboxTable):
         return self.held - before
 
     def _call(self, channel: str) -> None:
-        """Have those who are first in line take what is stored, each in its own event loop."""
+        """Make the first receivers in line take what is stored, each in its own event loop."""
         count = len(self.stored.get(channel, ()))
         if not count or channel not in self.waiting:
             return
         loops = [waiter.get_loop() for waiter in self.line(channel) if not waiter.done()]
-        # Those that are stopped take what is left when they go on.
+        # Receivers in stopped loops take what is left when their loops continue.
         loops.sort(key=_stands_still)
         for loop in loops[:count]:
             with contextlib.suppress(RuntimeError):
@@ -487,10 +486,10 @@ class Mailboxes(MailboxTable):
                     return
 
     def _store(self, channel: str, stored: StoredMessage, first: bool) -> None:
-        # Asked first, since a site's own answer may be an error: then nothing is stored.
+        # Called first, since a site's own function may raise: then nothing is stored.
         capacity = 0 if first else max(self._limits.capacity_of(channel), 1)
         if channel in self.waiting:
-            # What waits for another loop to run, and would not be here if that was this one.
+            # Room for messages that wait for another loop to run. In this loop they would have been delivered.
             capacity += len(self.line(channel))
         if self.put(channel, stored, first) <= capacity or first:
             return
@@ -529,13 +528,13 @@ class Inbox(Mailboxes):
     def __init__(self, limits: InboxRegistry, name: str, key: bytes) -> None:
         super().__init__(limits, name)
         self.key = key
-        #: Who empties the Redis key, and how often that has changed hands.
+        #: The feeder that empties the Redis key, and how often it has changed.
         self.receiver: MailboxFeeder | None = None
         self.epoch = 0
         #: By shard, members that were delivered and are not yet known to be removed from Redis.
         self.removals: dict[int, list[bytes]] = {}
         self.delivered = DeliveredMembers()
-        #: Whether somebody received since the pump last looked, and when (monotonic) it last saw that.
+        #: Whether somebody has received since the pump last looked, and when it last saw that (monotonic).
         self.claimed = False
         self.seen = 0.0
 
@@ -549,8 +548,8 @@ def is_collected(error: BaseException) -> bool:
     """
     Return whether ``error`` is how the garbage collector ends a coroutine that nobody awaits any more.
 
-    It does so in the middle of anything and in any thread, perhaps in one that holds a lock: what is to be done about
-    the coroutine has to be put off.
+    It does so at any moment and in any thread, perhaps in one that holds a lock, so handling the coroutine has to be
+    deferred.
     """
     return isinstance(error, GeneratorExit)
 

@@ -1,11 +1,11 @@
 """
-The bound on the memory of all mailboxes of a process, whatever layers and event loops they belong to.
+Limits the memory of all mailboxes of a process, whatever layers and event loops they belong to.
 
-Counts bytes and decides what is dropped: first the messages of the mailbox that nobody has received on for the
-longest time, oldest first, then those of the next one. The last message stays, however large it is. The layers know
-the mailboxes and their contents.
+Counts bytes and decides what to drop: first the messages of the mailbox that nobody has received on for the longest
+time, oldest first, then those of the next one. The last message stays, however large it is. The layers know the
+mailboxes and their contents.
 
-For any thread. No lock is held from one layer to the next.
+Thread-safe. No lock is held from one layer to the next.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from ..process import Process
 
 T = TypeVar("T")
 
-#: Bytes that the messages in all mailboxes of a process may take, by what they take as objects (``footprint``).
+#: The maximum size in bytes of the messages in all mailboxes of a process, measured as objects (``footprint``).
 MAX_BYTES = 100_000_000
 
-#: Part of that to which messages are dropped, since it takes a look at all mailboxes.
+#: The fraction of the limit that dropping goes down to, since it has to look at all mailboxes.
 LEFT = 7 / 8
 
 
 class Alive(Generic[T]):
-    """Objects as long as they live."""
+    """Holds weak references to objects; iterating gives the objects that are still alive."""
 
     def __init__(self) -> None:
         self._references: dict[int, weakref.ref[T]] = {}
 
     def add(self, thing: T) -> None:
-        """Have one more object in it."""
+        """Add an object."""
         references, number = self._references, id(thing)
         references[number] = weakref.ref(thing, lambda _: references.pop(number, None))
 
     def __iter__(self) -> Iterator[T]:
-        # A copy, made in one go: others come and go meanwhile, in other threads.
+        # A copy, made in one step: other threads add and remove objects meanwhile.
         return iter([thing for reference in list(self._references.values()) if (thing := reference()) is not None])
 
 
-#: The mailbox of a channel: when somebody received on the channel last (monotonic; if never, when its first message
-#: came), and what drops its oldest message and returns the bytes that this frees, None if it had no more than so many.
+#: The mailbox of a channel: when somebody last received on the channel (monotonic; if never, when its first message
+#: came), and a function that drops its oldest message and returns the freed bytes, or None if it had no more messages
+#: than its argument.
 Droppable = tuple[float, Callable[[int], "int | None"]]
 
 
 class Storing(Protocol):
-    """A layer that has mailboxes."""
+    """A layer with mailboxes."""
 
     def held(self) -> int:
-        """Return the bytes that are in its mailboxes."""
+        """Return the number of bytes in its mailboxes."""
 
     def droppable(self) -> list[Droppable]:
         """Return its mailboxes."""
@@ -61,25 +62,25 @@ class Storing(Protocol):
 
 
 class MemoryLimit:
-    """Sees to it that mailboxes do not hold more than ``MAX_BYTES`` together."""
+    """Ensures that all mailboxes together hold no more than ``MAX_BYTES``."""
 
     def __init__(self) -> None:
         self._layers: Alive[Storing] = Alive()
         self._process = Process()
-        # Bytes that may be held: nothing is subtracted until they are counted again.
+        # An upper bound on the bytes held: nothing is subtracted until they are counted again.
         self._at_most = 0
 
     def add(self, layer: Storing) -> None:
         """Count one more layer's mailboxes."""
         if not self._process.is_current:
-            # A forked child must not touch its parent's: a lock may be held for ever.
+            # A forked child must not touch its parent's mailboxes: a lock may be held for ever.
             self._layers = Alive()
             self._process = Process()
             self._at_most = 0
         self._layers.add(layer)
 
     def grew(self, size: int) -> None:
-        """Count bytes that came into mailboxes, and drop messages if that is too much. Holds no layer's lock."""
+        """Count bytes added to mailboxes, and drop messages if that is too much. Holds no layer's lock."""
         self._at_most += size
         if self._at_most > MAX_BYTES:
             held = sum(layer.held() for layer in self._layers)
@@ -100,5 +101,5 @@ class MemoryLimit:
         return held
 
 
-#: That of this process.
+#: The limit of this process.
 PROCESS = MemoryLimit()

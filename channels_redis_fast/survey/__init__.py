@@ -1,6 +1,6 @@
 """
-What is in Redis for one layer, as ``inspect`` and the live page show it: read within a budget, and read-only.
+What one layer has in Redis, as ``inspect`` and the live page show it. Read-only, within a budget.
 
 ``picture`` takes the picture of a layer, ``snapshot`` is its data, ``servers`` provides the connections. Nothing here
-draws, and nothing knows who asks.
+renders output, and nothing knows who asks.
 """

@@ -1,7 +1,7 @@
 """
 Takes the picture of a deployment on the core layer: channels, groups, histories and leftovers. Read-only.
 
-What a key means follows from its name and the layer's options; what it holds is asked for in batches. Knows nothing of
+What a key means follows from its name and the layer's options; its contents are requested in batches. Knows nothing of
 tables.
 """
 
@@ -31,7 +31,7 @@ INFLIGHT = b"$inflight"
 
 
 async def survey_core(layer: RedisChannelLayer, lines: Sequence[Line], picture: Picture, max_keys: int) -> None:
-    """Fill a picture; a shard that cannot be looked at is in it with its error."""
+    """Fill a picture. A shard that could not be examined is in it with its error."""
     surveys = [_ShardSurvey(layer, line, picture, max_keys) for line in lines]
     await asyncio.gather(*(survey.run() for survey in surveys))
     picture.shards += [survey.shard for survey in surveys]
@@ -55,7 +55,7 @@ async def describe_shard(line: Line, shard: Shard) -> None:
 
 
 class _ShardSurvey:
-    """What is being learned of one shard."""
+    """What has been learned about one shard."""
 
     def __init__(self, layer: RedisChannelLayer, line: Line, picture: Picture, max_keys: int) -> None:
         self.shard = Shard(line.index, line.label)
@@ -94,7 +94,7 @@ class _ShardSurvey:
         commands: list[Command] = []
         for key in keys:
             commands += ((b"TYPE", key), (b"PTTL", key), (b"ZCARD", key))
-        # Last, since it is what a server may not have.
+        # Last, since a server may not have it.
         commands += [(b"MEMORY", b"USAGE", key) for key in keys]
         clock, *replies = await self._line.ask((b"TIME",), *commands)
         now = time.time() if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
@@ -104,7 +104,7 @@ class _ShardSurvey:
             kind, lives, count = replies[3 * at : 3 * at + 3]
             size = self._number("MEMORY USAGE", replies[3 * len(keys) + at])
             if kind == b"none" or kind.__class__ in REDIRECTIONS:
-                # It has gone, for good or to another server of the cluster.
+                # The key is gone, for good or to another server of the cluster.
                 continue
             name = key[len(self._prefix) :]
             if name.startswith((b":wake:", b":epoch", b":leases")):
@@ -153,7 +153,7 @@ class _ShardSurvey:
             name = key[len(self._prefix) :].decode()
             full_name, readable = self._read(name, oldest[0]) if oldest else (name, None)
             if age is not None and age > self._layer.expiry and not readable:
-                # It may be just that which makes it unreadable: a token has an age too.
+                # Its age may be the reason why it cannot be read: a token expires too.
                 readable = None
             capacity = self._layer.get_capacity(full_name)
             fill = max((depth or 0) - expired, 0) / capacity if capacity else 1.0
@@ -162,7 +162,7 @@ class _ShardSurvey:
             )
 
     def _read(self, name: str, member: bytes) -> tuple[str, bool]:
-        """Return the full name that a message on a key is for, which decides its capacity, and whether it names one."""
+        """Return the full name that a key's message is for, which decides its capacity, and whether it is readable."""
         try:
             address = self._layer.deserialize(member).get(CHANNEL_FIELD)
         except Exception:
@@ -176,7 +176,7 @@ class _ShardSurvey:
             self._layer.require_valid_channel_name(name.decode())
         except (TypeError, UnicodeDecodeError):
             return False
-        # With a `!` in the middle it is no key of a channel.
+        # A name with a `!` in the middle is not the key of a channel.
         return b"!" not in name[:-1]
 
     def _leave(self, key: bytes, kind: str, members: int | None, size: int | None) -> None:

@@ -1,5 +1,5 @@
 """
-Keys as the first scan finds them, in parts small enough for one round trip; and what was refused. No I/O.
+Keys as found by the first scan, in parts small enough for one round trip, and refused commands. No I/O.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from .reasons import reason_of
 from .server_facts import is_refusal
 from .snapshot import Shard
 
-#: Bytes of the oldest messages that are asked for in one round trip, as far as their size is known.
+#: The maximum size in bytes of the oldest messages requested in one round trip, as far as their sizes are known.
 PEEK_BYTES = 1_000_000
 
-#: What a message is taken to have where the server does not say.
+#: The assumed size of a message if the server does not tell it.
 UNKNOWN_BYTES = 10_000
 
 
 class Entry(NamedTuple):
-    """What the first look at a key told: None is what the server did not say."""
+    """The result of the first look at a key. None: the server did not tell."""
 
     key: bytes
     members: int | None
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 
 def by_size(entries: list[Entry]) -> list[list[Entry]]:
-    """Split keys so that a message of each is not too much for one round trip."""
+    """Split keys into parts so that one message of each key fits into one round trip."""
     parts: list[list[Entry]] = []
     total: float = PEEK_BYTES
     for entry in entries:
@@ -42,16 +42,16 @@ def by_size(entries: list[Entry]) -> list[list[Entry]]:
 
 
 def seconds_left(milliseconds: int | None) -> float | None:
-    """Return what PTTL means in seconds, None for a key without an expiry."""
+    """Return the reply to PTTL in seconds, None for a key without an expiry."""
     return None if milliseconds is None or milliseconds < 0 else milliseconds / 1000
 
 
 def note_failure(shard: Shard, error: Exception) -> None:
-    """Have a shard say why it could not be looked at."""
+    """Record in a shard why it could not be examined."""
     shard.error, shard.reason = str(error), reason_of(error)
 
 
 def note_refusal(shard: Shard, command: str, error: Exception) -> None:
-    """Have a shard say that a command is refused, if that is what an error means."""
+    """Record in a shard that a command is refused, if the error says so."""
     if is_refusal(error) is not None and command not in shard.refused:
         shard.refused.append(command)

@@ -1,4 +1,4 @@
-"""What the surveys of histories and presence share: keys that each belong to one group. No I/O."""
+"""Shared by the surveys of histories and presence: keys that each belong to one group. No I/O."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .snapshot import Leftover, Picture, Shard, printable
 
 class GroupKeySurvey:
     """
-    Looks at keys of groups on one shard. ``group_prefix``: what the keys, or Redis channels, of groups begin with.
+    Examines keys of groups on one shard. ``group_prefix``: how the keys, or Redis channels, of groups begin.
 
-    ``group_key_of``: gives the key of a key's group, by the layer's prefix; None for a key that has none.
+    ``group_key_of``: returns the key of the group that a key belongs to, given the layer's prefix; None if there is
+    none.
     """
 
     def __init__(

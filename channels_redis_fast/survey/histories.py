@@ -1,7 +1,7 @@
 """
-Surveys the histories of groups, of either layer: how long, how large, how old. Read-only; does not read messages.
+Surveys the histories of groups, for either layer: how long, how large, how old. Read-only; does not read messages.
 
-Recognises a history by its key. Asks only for its oldest entry, which comes with its message.
+Recognizes a history by its key. Requests only its oldest entry, which comes with its message.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from .snapshot import History, Picture, Shard
 
 
 class HistorySurvey(GroupKeySurvey):
-    """Fills in the histories of one shard. ``group_prefix``: what the keys, or Redis channels, of groups begin with."""
+    """Fills in the histories of one shard. ``group_prefix``: how the keys, or Redis channels, of groups begin."""
 
     def __init__(self, line: Line, shard: Shard, picture: Picture, prefix: bytes, group_prefix: bytes) -> None:
         super().__init__(line, shard, picture, prefix, group_prefix, group_key_of)
         self.start = histories_prefix(prefix)
 
     async def look_at(self, keys: Sequence[bytes]) -> None:
-        """Look at keys that begin with ``start``. Raises ``redis.exceptions.ConnectionError`` naming the host."""
+        """Examine keys that begin with ``start``. Raises ``redis.exceptions.ConnectionError`` naming the host."""
         if not keys:
             return
         commands: list[Command] = []
         for key in keys:
             commands += ((b"TYPE", key), (b"PTTL", key), (b"XLEN", key))
-        # Last, since it is what a server may not have.
+        # Last, since a server may not have it.
         commands += [(b"MEMORY", b"USAGE", key) for key in keys]
         clock, *replies = await self._line.ask((b"TIME",), *commands)
         now = time.time() if isinstance(clock, Exception) else int(clock[0]) + int(clock[1]) / 1e6
@@ -41,7 +41,7 @@ class HistorySurvey(GroupKeySurvey):
             kind, lives, count = replies[3 * at : 3 * at + 3]
             size = self._number("MEMORY USAGE", replies[3 * len(keys) + at])
             if kind == b"none" or kind.__class__ in REDIRECTIONS:
-                # It has gone, for good or to another server of the cluster.
+                # The key is gone, for good or to another server of the cluster.
                 continue
             if not isinstance(kind, Exception) and kind != b"stream":
                 self._leave(key, "not a stream", None, size)

@@ -1,5 +1,5 @@
 """
-Surveys the leases of processes, of either layer: how many there are, and how many are overdue. Read-only.
+Surveys the leases of processes, for either layer: how many there are, and how many are overdue. Read-only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-One connection of the tool itself to one server, opened and checked exactly as those of a layer are.
+One of the tool's own connections to one server, opened and checked exactly like those of a layer.
 
-If this connects, the layer connects, and the errors are the layer's: one sentence with the host, never a password.
-Which servers a layer has is for ``servers`` to know. Knows no command.
+If it connects, the layer connects too, and the errors are the layer's: one sentence with the host, never a password.
+``servers`` knows which servers a layer has. Knows no command.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class _Link(Link):
 
 class Line(CommandConnection):
     """
-    A connection to one server of a layer, in the running event loop; ``role`` ends its name in CLIENT LIST.
+    A connection to one server of a layer, in the running event loop. ``role`` ends its name in CLIENT LIST.
 
-    ``index``: the shard's number, or that of a cluster's primary. ``host``: redis-py's keywords for it, of which
-    ``where`` says where they stand in the settings. It is opened by the first ``ask``.
+    ``index``: the number of the shard, or of a cluster's primary. ``host``: redis-py's keywords for it; ``where``:
+    their place in the settings. The first ``ask`` opens the connection.
     """
 
     link_class = _Link
@@ -51,7 +51,7 @@ class Line(CommandConnection):
         self.where = where
 
     def another(self) -> Line:
-        """Return one more connection to the same server."""
+        """Return another connection to the same server."""
         return Line(self.dialer, self.index, self.role, self.host, self.where)
 
     @property
@@ -61,12 +61,12 @@ class Line(CommandConnection):
 
     @property
     def encryption(self) -> Any:
-        """What there is of TLS on the open socket (``ssl.SSLObject``), or None."""
+        """The TLS state of the open socket (``ssl.SSLObject``), or None."""
         return self.link.encryption if isinstance(self.link, _Link) else None
 
     @property
     def slots(self) -> int | None:
-        """How many of a cluster's slots the server has; None where there is no cluster, or that is unknown."""
+        """How many of a cluster's slots the server has; None without a cluster, or if unknown."""
         return None
 
     def has(self, name: str | bytes) -> bool:
@@ -75,7 +75,7 @@ class Line(CommandConnection):
 
     async def ask(self, *commands: Command) -> list[Any]:
         """
-        Write commands in one go and return their replies as the server gave them, an error among them as exception.
+        Write commands together and return their replies as the server gave them, errors as exceptions.
 
         Raises ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -83,7 +83,7 @@ class Line(CommandConnection):
 
 
 class NodeLine(Line):
-    """A connection to one server of a cluster; ``ranges``: the first and last slots that it has, if known."""
+    """A connection to one server of a cluster; ``ranges``: the first and last slot of each range, if known."""
 
     def __init__(
         self, seeds: Seeds, address: Address, index: int, role: str, ranges: Sequence[tuple[int, int]] = ()
@@ -105,7 +105,7 @@ class NodeLine(Line):
         return not self.ranges or any(first <= slot <= last for first, last in self.ranges)
 
     def not_done(self, request: Pending, error: Exception) -> None:
-        # A redirection is an answer here: the key has moved meanwhile.
+        # A redirection is an ordinary answer here: the key has moved meanwhile.
         if error.__class__ not in CLUSTER_ONLY:
             super().not_done(request, error)
         elif request.reply(error):

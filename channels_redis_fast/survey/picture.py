@@ -1,4 +1,4 @@
-"""Takes the picture of one layer, of either kind, in the order of display: the fullest first. Read-only."""
+"""Takes the picture of one layer, of either kind, sorted for display: the fullest first. Read-only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .snapshot import Picture
 
 async def take_picture(name: str, layer: RedisLayer, shards: Sequence[Line], max_keys: int = MAX_KEYS) -> Picture:
     """
-    Return the picture of a layer; what could not be looked at is in it with the reason.
+    Return the picture of a layer. What could not be examined is in it with the reason.
 
-    ``name``: what the picture says it is of. ``shards``: the lines that ``servers.lines`` gave for this layer.
-    ``max_keys``: keys of each server's database that are looked at.
+    ``name``: the deployment's name in the picture. ``shards``: the lines that ``servers.lines`` returned for this
+    layer. ``max_keys``: how many keys of each server's database are examined.
     """
     picture = Picture(name, layer.layer_name, layer.prefix, time.time())
     if isinstance(layer, RedisChannelLayer):

@@ -1,10 +1,9 @@
 """
 Takes the picture of a deployment on the Pub/Sub layer: who subscribes to what, which groups have histories, and who is
-present in them.
-Read-only; publishes nothing.
+present in them. Read-only; publishes nothing.
 
-Redis lists subscriptions without a cursor: PUBSUB CHANNELS gives all names of the prefix at once. Sharded channels are
-listed by PUBSUB SHARDCHANNELS, by each server its own. Knows nothing of tables.
+Redis lists subscriptions without a cursor: PUBSUB CHANNELS returns all names of the prefix at once. PUBSUB
+SHARDCHANNELS lists sharded channels, and each server lists only its own. Knows nothing of tables.
 """
 
 from __future__ import annotations
@@ -30,8 +29,10 @@ async def survey_pubsub(
     layer: RedisPubSubChannelLayer, lines: Sequence[Line], picture: Picture, max_names: int
 ) -> None:
     """
-    Fill a picture; of each shard at most ``max_names`` names are counted, those of groups first, and as many keys of
-    the database looked at.
+    Fill a picture.
+
+    For each shard, at most ``max_names`` names are counted, those of groups first, and as many keys of the database are
+    examined.
     """
     shards = await asyncio.gather(*(_survey_shard(layer, line, picture, max_names) for line in lines))
     picture.shards += shards

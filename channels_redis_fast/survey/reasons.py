@@ -1,8 +1,9 @@
 """
-Why a server could not be looked at, in a word or two: by the kinds of the errors that led to it, and by their texts
-where servers and redis-py have no kind of their own.
+Why a server could not be examined, in a word or two. Found by the types of the errors that led to it, and by their
+texts where servers and redis-py have no type.
 
-Errors of a layer's connections are ``ConnectionError`` with a sentence; what it was is down the chain of causes.
+Errors of a layer's connections are ``ConnectionError`` with a sentence; the actual error is further down the chain of
+causes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PROTECTED = "protected mode"
 UNKNOWN_NAME = "unknown host name"
 NOT_REACHABLE = "not reachable"
 
-#: Of what servers answer, and of what a layer says of them: texts that tell the reason.
+#: Texts in the answers of servers, and in the errors of a layer, that reveal the reason.
 _TEXTS = (
     ("without any password", UNWANTED_PASSWORD),
     ("no password is set", UNWANTED_PASSWORD),
@@ -60,7 +61,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 def reason_of(error: BaseException) -> str:
     """Return one of the reasons above; ``NOT_REACHABLE`` for everything else that ends a connection."""
     causes = list(chain(error))
-    # The texts first: a server's are more exact than the kind that redis-py has for them.
+    # The texts first: a server's text is more exact than redis-py's type for it.
     for text, reason in _TEXTS:
         if any(text in str(cause).lower() for cause in causes):
             return reason
@@ -71,7 +72,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and its causes."""
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

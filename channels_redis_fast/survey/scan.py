@@ -1,7 +1,7 @@
 """
-Iterating over the keys of a prefix without loading the server: SCAN in steps, up to a limit.
+Iterates over the keys of a prefix without overloading the server: SCAN in steps, up to a limit.
 
-Knows how keys are found, not what they mean.
+Knows how keys are found. Does not know what they mean.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from redis.exceptions import ResponseError
 from ..cluster.flush import literal
 from .line import Line
 
-#: Keys that one SCAN step looks at: some 0.1 ms of the server's time.
+#: How many keys one SCAN step examines: about 0.1 ms of the server's time.
 STEP = 500
 
-#: Keys of the database that are looked at on each shard where no option says otherwise.
+#: How many keys of the database are examined on each shard unless an option says otherwise.
 MAX_KEYS = 100_000
 
-#: Keys that are asked about in one round trip.
+#: How many keys one round trip asks about.
 BATCH = 100
 
 
 class Sweep:
     """
-    One pass over the keys of one shard that begin with ``prefix``; at most ``max_keys`` of the database are looked at.
+    One pass over the keys of one shard that begin with ``prefix``. It examines at most ``max_keys`` of the database.
 
-    ``examined`` counts those, foreign ones too; ``is_complete`` tells whether all were.
+    ``examined`` counts the examined keys, including foreign ones; ``is_complete`` tells whether all were examined.
     """
 
     def __init__(self, line: Line, prefix: str, max_keys: int = MAX_KEYS) -> None:

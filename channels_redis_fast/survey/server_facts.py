@@ -1,8 +1,8 @@
 """
-What a server reports about itself: version, memory, clients, time. Read-only, and every command may be refused: an ACL
-for chat processes forbids INFO and CLIENT LIST more often than not.
+What a server reports about itself: version, memory, clients, time. Read-only. Every command may be refused: an ACL for
+chat processes usually forbids INFO and CLIENT LIST.
 
-Knows the texts of INFO and CLIENT LIST; knows no layer but by the names of its connections.
+Knows the text formats of INFO and CLIENT LIST. Knows layers only by the names of their connections.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from redis.exceptions import ResponseError
 from ..connection.hosts import HostOptions
 from .line import Line
 
-#: What begins the names of this package's connections.
+#: The beginning of the names of this package's connections.
 OWN_NAME = "channels_redis_fast:"
 
 
 @dataclass
 class Facts:
-    """What one server reports about itself; fields that it does not report are empty."""
+    """What one server reports about itself. Fields that it does not report are empty."""
 
-    #: The fields of INFO, and of HELLO where INFO is refused.
+    #: The fields of INFO, or of HELLO if INFO is refused.
     info: Mapping[str, str] = field(default_factory=dict)
-    #: The other connections to the database of the line, each with the fields of CLIENT LIST; None where it is refused.
+    #: The other connections to the line's database, each with the fields of CLIENT LIST; None if it is refused.
     clients: list[dict[str, str]] | None = None
     keys: int | None = None
     refused: list[str] = field(default_factory=list)
 
     @property
     def server(self) -> str | None:
-        """The engine: ``redis``, ``valkey``, or what calls itself something else."""
+        """The engine: ``redis``, ``valkey``, or whatever else the server calls itself."""
         if "valkey_version" in self.info:
             return "valkey"
         return self.info.get("server_name") or ("redis" if "redis_version" in self.info else self.info.get("server"))
@@ -48,14 +48,14 @@ class Facts:
 
     @property
     def cpu_seconds(self) -> float | None:
-        """Seconds of processor time that the server has used since it started, those of its children left out."""
+        """Seconds of processor time that the server has used since it started, without its child processes."""
         try:
             return float(self.info["used_cpu_sys"]) + float(self.info["used_cpu_user"])
         except (KeyError, ValueError):
             return None
 
     def number(self, name: str) -> int | None:
-        """Return a field of INFO that is a whole number, None where there is none."""
+        """Return an INFO field that is a whole number, or None."""
         text = self.info.get(name, "")
         return int(text) if text.isdecimal() else None
 
@@ -84,7 +84,7 @@ async def ask_facts(line: Line) -> Facts:
 
 
 def is_refusal(error: object) -> str | None:
-    """Return why a command may not be used (``"ACL"``, ``"unknown"``), None if that is not what an error says."""
+    """Return why a command may not be used (``"ACL"``, ``"unknown"``), None if the error means something else."""
     if isinstance(error, ResponseError):
         text = str(error).lower()
         if text.startswith("noperm") or "no permissions" in text:
@@ -98,7 +98,7 @@ def own_connections(clients: list[dict[str, str]], host: HostOptions) -> dict[st
     """
     Count the connections of this package by layer and role, such as ``core:receiver``.
 
-    Those of a site that names its connections itself go by that name.
+    If a site names its connections itself, they are counted under that name.
     """
     named = client_name(host)
     counts: Counter[str] = Counter()
@@ -112,12 +112,12 @@ def own_connections(clients: list[dict[str, str]], host: HostOptions) -> dict[st
 
 
 def nameless_receivers(clients: list[dict[str, str]]) -> int:
-    """Count connections without a name that wait in BZPOPMIN: those of channels_redis are of that kind."""
+    """Count connections without a name that wait in BZPOPMIN, as those of channels_redis do."""
     return sum(client.get("cmd") == "bzpopmin" and not client.get("name") for client in clients)
 
 
 def client_name(host: HostOptions) -> str:
-    """Return the name that a host gives to its connections, or ``""``."""
+    """Return the name that a host sets for its connections, or ``""``."""
     query = dict(parse_qsl(urlsplit(host.get("address", "")).query))
     return str(query.get("client_name") or host.get("client_name") or "")
 
@@ -141,7 +141,7 @@ def _clients(listing: bytes) -> list[dict[str, str]]:
 
 
 def _same_database(clients: list[dict[str, str]], own_id: Any) -> list[dict[str, str]]:
-    """Leave out the one that asks, and those to other databases of the server: other shards, or other people's."""
+    """Leave out the connection that asks, and those to the server's other databases: other shards, or other users'."""
     own = next((client for client in clients if client.get("id") == str(own_id)), None)
     if own is None:
         return clients

@@ -2,7 +2,7 @@
 The servers of a layer, and a connection to each: its shards, or the primaries of its cluster, numbered by their first
 slot.
 
-Asks a cluster for its servers as a layer does: it asks the servers in the settings, and trusts the first that
+Finds the servers of a cluster the way a layer does: it asks the servers in the settings, and trusts the first that
 answers.
 """
 
@@ -26,7 +26,7 @@ from .line import Line, NodeLine
 
 @dataclass
 class Primary:
-    """A server that has slots: the first and last of each range, and how many replicas it is said to have."""
+    """A server that has slots: the first and last slot of each range, and how many replicas it is said to have."""
 
     ranges: list[tuple[int, int]] = field(default_factory=list)
     replicas: int = 0
@@ -39,7 +39,7 @@ class Primary:
 
 @dataclass
 class Told:
-    """The answers of the servers that the settings name: the cluster's primaries, and why some gave no answer."""
+    """The answers of the servers named in the settings: the cluster's primaries, and why some gave no answer."""
 
     primaries: dict[Address, Primary] = field(default_factory=dict)
     errors: dict[Address, RedisError] = field(default_factory=dict)
@@ -48,10 +48,10 @@ class Told:
 @contextlib.asynccontextmanager
 async def lines(layer: RedisLayer, role: str, told: Told | None = None) -> AsyncIterator[list[Line]]:
     """
-    Give a line to each shard of a layer, or to each primary of its cluster; they are closed at the end. ``told``:
-    what ``ask_cluster`` has found out already.
+    Yield a line to each shard of a layer, or to each primary of its cluster, and close them at the end.
 
-    Where a cluster gives no answer, the lines are to the servers that the settings name; using them raises the reason.
+    ``told``: what ``ask_cluster`` has already found out. If a cluster gives no answer, the lines lead to the servers
+    named in the settings; using them raises the reason.
     """
     opened: list[Line] = []
     try:
@@ -72,7 +72,7 @@ async def lines(layer: RedisLayer, role: str, told: Told | None = None) -> Async
 
 
 async def ask_cluster(layer: RedisLayer, role: str) -> Told:
-    """Ask each server that the settings of a layer on a cluster name for that cluster's servers."""
+    """Ask each server in the settings of a layer on a cluster for that cluster's servers."""
     seeds = seeds_of(layer)
     asked = [NodeLine(seeds, address, index, role) for index, address in enumerate(dict.fromkeys(seeds.addresses))]
     told = Told()
@@ -88,12 +88,12 @@ async def ask_cluster(layer: RedisLayer, role: str) -> Told:
 
 
 def seeds_of(layer: RedisLayer) -> Seeds:
-    """Return the servers of a layer on a cluster, as far as the settings name them."""
+    """Return the servers of a layer on a cluster that the settings name."""
     return Seeds(layer.hosts[0], "hosts[0]", layer.layer_name)
 
 
 def primaries_in(reply: list[list[object]], asked: str, seeds: Seeds) -> dict[Address, Primary]:
-    """Return the primaries in a reply of CLUSTER SLOTS that the host ``asked`` gave, by their first slots."""
+    """Return the primaries in a CLUSTER SLOTS reply from the host ``asked``, in the order of their first slots."""
     primaries: dict[Address, Primary] = {}
     owners = zip(owners_of(reply, asked, seeds.remap), reply, strict=True)
     for (first, last, address), (_, _, _, *replicas) in sorted(owners, key=lambda pair: pair[0][0]):
@@ -104,7 +104,7 @@ def primaries_in(reply: list[list[object]], asked: str, seeds: Seeds) -> dict[Ad
 
 
 async def are_current(opened: Sequence[Line]) -> bool:
-    """Return whether these are still the lines that ``lines`` would give, as far as the first of them can tell."""
+    """Return whether ``lines`` would still return these lines, as far as the first of them can tell."""
     if not all(line.is_open for line in opened):
         return False
     first = opened[0]

@@ -1,8 +1,7 @@
 """
-What a survey finds, as data: one ``Picture`` of a deployment, and the shape of its JSON. Knows no server and no
-table.
+What a survey finds, as data: one ``Picture`` of a deployment, and the shape of its JSON. Knows no server and no table.
 
-Names from Redis are text here, whatever bytes they were: what is not UTF-8, or not printable, is escaped.
+Names from Redis are text here, whatever bytes they were: bytes that are not UTF-8, or not printable, are escaped.
 """
 
 from __future__ import annotations
@@ -10,28 +9,28 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: The number of the JSON's shape: fields are added under the same number, and none changes its meaning.
+#: The version of the JSON's shape. Fields may be added under the same number, but none changes its meaning.
 SHAPE = 1
 
 
 @dataclass
 class Shard:
     """
-    One server, a shard or a primary of a cluster, as far as it may be seen.
+    One server, a shard or a primary of a cluster, as far as it can be examined.
 
-    None is what the server does not report, or not to this user.
+    None means that the server does not report the value, or not to this user.
     """
 
     shard: int
     host: str
-    #: Why it could not be looked at; the rest is None then.
+    #: Why it could not be examined; the rest is None then.
     error: str | None = None
     #: The same in a word or two, such as ``not reachable`` or ``password required``.
     reason: str | None = None
     server: str | None = None
     version: str | None = None
     role: str | None = None
-    #: Of a cluster's server: how many slots it has.
+    #: For a server of a cluster: how many slots it has.
     slots: int | None = None
     #: Bytes.
     memory: int | None = None
@@ -45,10 +44,10 @@ class Shard:
     connections: dict[str, int] | None = None
     #: Nameless connections that wait in BZPOPMIN, as those of channels_redis do.
     nameless_receivers: int | None = None
-    #: Keys of the database, and how many of them were looked at.
+    #: The number of keys in the database, and how many of them were examined.
     keys: int | None = None
     keys_examined: int | None = None
-    #: Whether all of it was looked at.
+    #: Whether everything was examined.
     complete: bool = True
     #: Commands that the server, or its ACL, refused.
     refused: list[str] = field(default_factory=list)
@@ -60,16 +59,16 @@ class Channel:
 
     channel: str
     shard: int
-    #: Messages, those past their expiry among them.
+    #: Messages, including those past their expiry.
     depth: int
     #: Messages that are past their expiry, which the next send removes.
     expired: int
     oldest_seconds: float | None
     bytes: int | None
     capacity: int
-    #: Unexpired messages over capacity: 1.0 is full.
+    #: Unexpired messages divided by capacity: 1.0 is full.
     fill: float
-    #: Whether the oldest message can be read with these settings; None where that was not seen.
+    #: Whether the oldest message can be read with these settings; None if that could not be determined.
     readable: bool | None
     expires_in_seconds: float | None
 
@@ -89,12 +88,12 @@ class Group:
 
 @dataclass
 class History:
-    """The history of a group: a stream. None is what the server does not say, or not to this user."""
+    """The history of a group: a stream. None means that the server does not report the value, or not to this user."""
 
-    #: The group's name; the key where none of this layer's names leads to it.
+    #: The group's name, or the key if it does not match this layer's names.
     group: str
     shard: int
-    #: Entries: messages, and a mark wherever somebody asked for a position in a stream that had none.
+    #: Entries: messages, and a mark for each request for a position in a stream that had none.
     length: int | None
     bytes: int | None
     oldest_seconds: float | None
@@ -103,14 +102,14 @@ class History:
 
 @dataclass
 class Presence:
-    """Who is present in a group. None is what the server does not say, or not to this user."""
+    """Who is present in a group. None means that the server does not report the value, or not to this user."""
 
-    #: The group's name; the key where none of this layer's names leads to it.
+    #: The group's name, or the key if it does not match this layer's names.
     group: str
     shard: int
-    #: Those that are counted and not named among them.
+    #: Users, including those that are counted but not named.
     users: int | None
-    #: Processes that have a part in it; one that has come back after a lapse may be counted twice for a while.
+    #: Processes with users in it. A process that has come back after a lapse may be counted twice for a while.
     processes: int | None
     bytes: int | None
     expires_in_seconds: float | None
@@ -118,7 +117,7 @@ class Presence:
 
 @dataclass
 class Leases:
-    """The leases of the layer's processes: ``held`` by those that live, ``overdue`` of those that are gone."""
+    """The leases of the layer's processes: ``held`` by live processes, ``overdue`` from processes that are gone."""
 
     shard: int
     held: int
@@ -131,9 +130,9 @@ class Leftover:
     A key under the prefix that no layer of this package needs.
 
     ``kind``: ``inflight`` (a backup queue of channels_redis), ``no expiry`` (a channel, group or history that will
-    never go away by itself), ``not a sorted set`` (of a channel's or group's name), ``not a stream`` (of a history's
-    name), ``not a hash`` (of the name of a group's presence), ``foreign`` (not a name of this layer, as of another
-    layer whose prefix begins with this one).
+    never expire), ``not a sorted set`` (under the name of a channel or group), ``not a stream`` (under the name of a
+    history), ``not a hash`` (under the name of a group's presence), ``foreign`` (not a name of this layer, but perhaps
+    of another layer whose prefix begins with this one).
     """
 
     key: str
@@ -145,7 +144,7 @@ class Leftover:
 
 @dataclass
 class Subscription:
-    """A Redis channel of the Pub/Sub layer: of a group or of one channel, and how many connections subscribe to it."""
+    """A Redis channel of the Pub/Sub layer, for a group or one channel, and how many connections subscribe to it."""
 
     name: str
     shard: int
@@ -159,14 +158,14 @@ class Picture:
     deployment: str
     layer: str
     prefix: str
-    #: Seconds since 1970, by the clock of this host.
+    #: Seconds since 1970, by this host's clock.
     at: float
     shards: list[Shard] = field(default_factory=list)
     channels: list[Channel] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
     presences: list[Presence] = field(default_factory=list)
-    #: One entry for the layer; none where no process has a lease.
+    #: One entry for the layer; empty if no process has a lease.
     leases: list[Leases] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
     subscribed_groups: list[Subscription] = field(default_factory=list)
@@ -174,7 +173,7 @@ class Picture:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a shard could not be looked at."""
+        """Whether a shard could not be examined."""
         return any(shard.error is not None for shard in self.shards)
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,6 +182,6 @@ class Picture:
 
 
 def printable(name: bytes) -> str:
-    """Return a name from Redis as text that disturbs no terminal."""
+    """Return a name from Redis as text that is safe for a terminal."""
     text = name.decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,7 +1,7 @@
 """
-Tools for tests: a fresh in-memory layer for each, what was sent, and when all of it has been handled.
+Tools for tests: a fresh in-memory layer for each test, the messages that were sent, and waiting until they are handled.
 
-The pytest plugin of this package (``pytest_plugin``) has the fixture ``channel_layer``. In Django's ``TestCase`` use
+The pytest plugin of this package (``pytest_plugin``) has the fixture ``channel_layer``. In Django's ``TestCase``, use
 ``memory_layer``, which the fixture uses too.
 """
 

@@ -1,4 +1,4 @@
-"""What is sent through an in-memory layer in a part of a test, and whether it is what was expected."""
+"""Captures what is sent through an in-memory layer in a part of a test, and checks it against expectations."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Self = TypeVar("Self", bound="Capture")
 
 class Capture(list[Message]):
     """
-    The messages that were sent, in order, each a copy of what the sender gave: what ``capture`` returns.
+    The messages that were sent, in order, each a copy of what the sender passed: the result of ``capture``.
 
-    A context manager, for ``with`` and for ``async with``. The messages stay when it has ended.
+    A context manager, for ``with`` and for ``async with``. The messages stay available after it has ended.
     """
 
     def __init__(self, layer: InMemoryChannelLayer, group: str | None, channel: str | None) -> None:
@@ -25,7 +25,7 @@ class Capture(list[Message]):
         self._layer = layer
         self._group = group
         self._channel = channel
-        #: Everything that was sent meanwhile, whereto: for error messages.
+        #: Everything else that was sent meanwhile, with its destination: for error messages.
         self._elsewhere: list[tuple[bool, str, Message]] = []
 
     def __enter__(self: Self) -> Self:
@@ -70,7 +70,7 @@ class Capture(list[Message]):
 
 
 class Expectation(Capture):
-    """A capture that raises ``AssertionError`` at its end if what was expected was not sent."""
+    """A capture that raises ``AssertionError`` at its end if the expected messages were not sent."""
 
     def __init__(
         self,
@@ -113,10 +113,10 @@ def assert_group_sent(
     layer: Any, group: str, expected: Mapping[str, Any] | None = None, *, times: int | None = None, **entries: Any
 ) -> Capture:
     """
-    Return a context manager that raises ``AssertionError`` at its end unless the group was sent what is expected.
+    Return a context manager that raises ``AssertionError`` at its end unless the group was sent the expected messages.
 
-    ``expected``, or keywords: entries that a message has to have; it may have others. ``times``: how many such
-    messages; None for at least one. It is the list of the messages to the group, as ``capture`` is.
+    ``expected``, or keywords: entries that a message must have; it may have others. ``times``: the number of such
+    messages; None for at least one. Like ``capture``, it is the list of the messages to the group.
 
         async with assert_group_sent(layer, "room", type="chat.message"):
             await communicator.send_json_to({"text": "hello"})
@@ -128,7 +128,7 @@ def assert_group_sent(
 def assert_sent(
     layer: Any, channel: str, expected: Mapping[str, Any] | None = None, *, times: int | None = None, **entries: Any
 ) -> Capture:
-    """Return what ``assert_group_sent`` does, for messages to a channel."""
+    """Like ``assert_group_sent``, for messages to a channel."""
     return Expectation(_in_memory(layer), None, channel, {**(expected or {}), **entries}, times)
 
 
@@ -154,5 +154,5 @@ def _copy(message: Message) -> Message:
     try:
         return deepcopy(message)
     except Exception:
-        # Of a layer without serialization: what cannot be copied is shown as it is.
+        # In a layer without serialization, a message that cannot be copied is shown as it is.
         return dict(message)

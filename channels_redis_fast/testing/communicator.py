@@ -1,4 +1,4 @@
-"""A WebSocket client of a test whose consumer ends with the test, whatever happens in between."""
+"""A WebSocket client for a test. Its consumer ends with the test, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ async def communicator(
     timeout: float = 5.0,
 ) -> AsyncIterator[WebsocketCommunicator]:
     """
-    Give a client of an ASGI application (``channels.testing.WebsocketCommunicator``), connected; then disconnect it.
+    Yield a connected client of an ASGI application (``channels.testing.WebsocketCommunicator``); then disconnect it.
 
-    At the end the consumer is told that the client has gone, and awaited for up to ``timeout`` seconds; one that goes
-    on is cancelled. So none is left behind by a test that fails: a synchronous one that waits for the test's event loop
-    would hold up the only thread that synchronous code of later tests runs in.
+    At the end, the consumer is told that the client has gone, and awaited for up to ``timeout`` seconds; a consumer
+    that continues is cancelled. So a failing test leaves none behind: a synchronous consumer that waits for the test's
+    event loop would block the only thread in which synchronous code of later tests runs.
 
-    ``scope``: entries for the connection's scope, for example ``{"user": user}``. ``connect``: whether the connection
-    has to be accepted; with False the test connects by itself.
+    ``scope``: entries for the connection's scope, for example ``{"user": user}``. ``connect``: whether to connect,
+    which has to be accepted; with False, the test itself connects.
 
-    Raises ``AssertionError`` when the connection is refused; at the end, if nothing else was raised, what the consumer
-    raised, and ``TimeoutError`` where it had to be cancelled.
+    Raises ``AssertionError`` if the connection is refused. At the end, if nothing else was raised, raises what the
+    consumer raised, or ``TimeoutError`` if it had to be cancelled.
     """
-    # It imports Django's test tools, which ask for settings.
+    # The import loads Django's test tools, which require settings.
     from channels.testing import WebsocketCommunicator  # noqa: PLC0415
 
     client = WebsocketCommunicator(
@@ -65,14 +65,14 @@ async def communicator(
 
 def _consumer_of(client: WebsocketCommunicator) -> asyncio.Task[Any] | None:
     """Return the task of a client's consumer, None if nothing has been sent to it."""
-    # Since asgiref 3.9 ``future`` is a property that starts it.
+    # Since asgiref 3.9, ``future`` is a property that starts the consumer.
     attributes = vars(client)
     consumer: asyncio.Task[Any] | None = attributes.get("_future", attributes.get("future"))
     return consumer
 
 
 async def _end(client: WebsocketCommunicator, timeout: float) -> bool:
-    """See the consumer of a client end; return whether it did so by itself."""
+    """Wait for a client's consumer to end, and cancel it if needed; return whether it ended without being cancelled."""
     consumer = _consumer_of(client)
     if consumer is None:
         return True
@@ -81,11 +81,11 @@ async def _end(client: WebsocketCommunicator, timeout: float) -> bool:
         await asyncio.wait([consumer], timeout=timeout)
     if consumer.done():
         if not consumer.cancelled():
-            # Looked at: asyncio would report it a second time.
+            # Retrieved, because asyncio would otherwise report it a second time.
             consumer.exception()
         return True
     consumer.cancel()
-    # What runs in a thread goes on after that, and ends when the event loop has answered it.
+    # Code that runs in a thread continues after that, and ends when the event loop has answered it.
     _, late = await asyncio.wait([consumer], timeout=timeout)
     if late:
         logger.error("A consumer did not end: %r", consumer)

@@ -1,4 +1,4 @@
-"""A layer for one test, in place of that of the settings."""
+"""Replaces the layer of the settings with an in-memory layer for one test."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..memory import InMemoryChannelLayer
 
-#: Packages whose layers have the options of the in-memory layer, or most of them.
+#: Packages whose layers have all or most options of the in-memory layer.
 _KIN = ("channels_redis_fast.", "channels_redis.")
 
-#: What ``channel_layers`` has where the layer was not made yet.
+#: Stands for a layer that ``channel_layers`` has not created yet.
 _MISSING: Any = object()
 
 
 @contextmanager
 def memory_layer(alias: str = DEFAULT_CHANNEL_LAYER, **options: Any) -> Iterator[InMemoryChannelLayer]:
     """
-    Replace the layer of an alias with a new in-memory layer: a context manager and a decorator.
+    Replace the layer of an alias with a new in-memory layer. Use it as a context manager or a decorator.
 
     If the alias' backend is a layer of this package or of channels_redis, the new layer has its options from
     CHANNEL_LAYERS; ``options`` override them. Afterwards the previous layer is restored.
@@ -33,7 +33,7 @@ def memory_layer(alias: str = DEFAULT_CHANNEL_LAYER, **options: Any) -> Iterator
             def setUp(self):
                 self.layer = self.enterContext(memory_layer())
 
-    Raises ``TypeError`` or ``ValueError`` naming an option that is wrong.
+    Raises ``TypeError`` or ``ValueError`` naming a wrong option.
     """
     layer = InMemoryChannelLayer(**{**_configured(alias), **options})
     before = channel_layers.backends.get(alias, _MISSING)
@@ -41,7 +41,7 @@ def memory_layer(alias: str = DEFAULT_CHANNEL_LAYER, **options: Any) -> Iterator
     try:
         yield layer
     finally:
-        # ``override_settings`` throws all layers away: then there is nothing to put back.
+        # ``override_settings`` discards all layers; then there is nothing to restore.
         if channel_layers.backends.get(alias) is layer:
             del channel_layers.backends[alias]
             if before is not _MISSING:
@@ -49,15 +49,15 @@ def memory_layer(alias: str = DEFAULT_CHANNEL_LAYER, **options: Any) -> Iterator
 
 
 def _configured(alias: str) -> dict[str, Any]:
-    """Return the options that an alias has in the settings, without those that mean nothing in memory."""
+    """Return an alias' options from the settings, without those that mean nothing in memory."""
     try:
         configured = getattr(settings, "CHANNEL_LAYERS", {})
     except ImproperlyConfigured:
-        # Tests of something that is no site.
+        # Tests of code that is not a Django site.
         return {}
     entry = configured.get(alias, {})
     if not str(entry.get("BACKEND", "")).startswith(_KIN):
         return {}
     known = signature(InMemoryChannelLayer.__init__).parameters
-    # The options of a subclass are its own; the in-memory layer stands in for it without them.
+    # A subclass may have options of its own; the in-memory layer replaces it without them.
     return {name: value for name, value in (entry.get("CONFIG") or {}).items() if name in known}

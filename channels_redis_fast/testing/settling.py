@@ -1,10 +1,9 @@
 """
-Waiting until everything that was sent has been handled: nothing is on its way through the layer, and no consumer is
-busy.
+Waits until everything that was sent has been handled: nothing is on its way through the layer, and no consumer is busy.
 
 A consumer is busy from the moment a message or a client event arrives until its handler has returned, even while the
-handler waits for a thread or a database. This is determined by where its task is suspended: in Channels' dispatch or
-in that of ``channels_redis_fast.consumers``, whose receives all wait when there is nothing to do.
+handler waits for a thread or a database. This is determined by where its task is suspended: in Channels' dispatch or in
+that of ``channels_redis_fast.consumers``, whose receives all wait when there is nothing to do.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from channels.utils import await_many_dispatch
 from ..consumers.sources import dispatch_all
 from ..memory import InMemoryChannelLayer
 
-#: Steps of the event loop for which nothing may move: a message is in no queue while a task is being woken.
+#: How many iterations of the event loop must pass without progress: while a task is being woken, no queue has its
+#: message.
 STEPS = 10
 
-#: Seconds between two looks where something takes long.
+#: Seconds between two checks while something takes long.
 LOOK = 0.001
 
 
@@ -52,7 +52,7 @@ async def settled(layer: Any, timeout: float = 5.0) -> None:
         seen = progress
         if busy and time.monotonic() > deadline:
             raise TimeoutError(f"not settled within {timeout:g} s: {', '.join(busy)}")
-        # Other threads have their turn where there is something to wait for.
+        # Other threads get a turn while there is something to wait for.
         await asyncio.sleep(LOOK if busy else 0)
 
 
@@ -74,7 +74,7 @@ def _is_at_work(task: asyncio.Task[Any]) -> bool:
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
-    """Give the frames of a coroutine and of the coroutines that it waits for, the outermost first."""
+    """Yield the frames of a coroutine and of the coroutines that it waits for, the outermost first."""
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
         if frame is not None:

@@ -1,8 +1,8 @@
 """
 What ``bench`` does with a channel layer, and what it counts.
 
-Works on any channel layer and knows none of them; nothing of Redis, contenders or tables. Nothing but the
-call is timed: progress is watched from outside, and what has not arrived for ``LOST_AFTER`` counts as lost.
+Works on any channel layer and knows none of them. Knows nothing of Redis, contenders or tables. Only the call is timed:
+progress is watched from outside, and messages that have not arrived after ``LOST_AFTER`` count as lost.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
-#: Seconds without any progress until what is on its way counts as lost.
+#: Seconds without any progress after which messages in transit count as lost.
 LOST_AFTER = 2.0
 
-#: Seconds between two looks at whether there is progress.
+#: Seconds between two checks for progress.
 LOOK = 0.25
 
-#: Seconds for subscriptions and receives to be in place, which not every layer reports.
+#: Seconds to wait until subscriptions and receives are in place, which not every layer reports.
 SETTLE = 0.05
 
-#: Calls before the clock counts: they open connections and load scripts.
+#: Calls before the measurement: they open connections and load scripts.
 WARM_UP = 5
 
-#: Coroutines that send side by side, and how many messages each of them sends before all are thrown away.
+#: How many coroutines send at the same time, and how many messages each of them sends before all are thrown away.
 SENDERS, SENDS = 32, 50
 
-#: Seconds for cancelled tasks to end.
+#: Seconds that cancelled tasks get to end.
 ENDING = 1.0
 
 TEXT = "Hello, is it me you are looking for?"
 
 
 class ChannelLayer(Protocol):
-    """The part of a channel layer that is used."""
+    """The part of a channel layer that is used here."""
 
     async def send(self, channel: str, message: dict[str, Any]) -> None: ...
     async def receive(self, channel: str) -> dict[str, Any]: ...
@@ -47,9 +47,9 @@ class ChannelLayer(Protocol):
 @dataclass(frozen=True)
 class Subject:
     """
-    A layer to be measured.
+    A layer to measure.
 
-    ``channels``: names of general channels that nobody receives on; ``empty`` throws away what waits there.
+    ``channels``: names of general channels that nobody receives on; ``empty`` throws away the messages waiting there.
     """
 
     layer: ChannelLayer
@@ -59,7 +59,7 @@ class Subject:
 
 @dataclass
 class Turn:
-    """What came out of one turn; times in seconds, one for each call that was waited for."""
+    """The result of one turn; times in seconds, one for each call that was awaited."""
 
     messages: int = 0
     seconds: float = 0.0
@@ -68,7 +68,7 @@ class Turn:
 
     @property
     def per_second(self) -> float:
-        """Messages that arrived, in each second."""
+        """Messages that arrived, per second."""
         return self.messages / self.seconds if self.seconds else 0.0
 
     def percentile(self, fraction: float) -> float:
@@ -79,7 +79,7 @@ class Turn:
 
 
 async def repeat(call: Callable[[], Awaitable[Any]], seconds: float) -> Turn:
-    """Make a call again and again for some seconds; time each. One that does not end is ``lost``, and ends the turn."""
+    """Make a call repeatedly for some seconds; time each. A call that does not end is ``lost``, and ends the turn."""
     turn = Turn()
     done = 0
 
@@ -98,7 +98,7 @@ async def repeat(call: Callable[[], Awaitable[Any]], seconds: float) -> Turn:
     try:
         seen = quiet = 0
         while not (await asyncio.wait([task], timeout=LOOK))[0]:
-            # Looks are counted, and not seconds: this process may have been held up as a whole.
+            # Checks are counted instead of seconds: this process may have been held up as a whole.
             quiet = quiet + 1 if done == seen else 0
             seen = done
             if quiet * LOOK >= LOST_AFTER:
@@ -113,7 +113,7 @@ async def repeat(call: Callable[[], Awaitable[Any]], seconds: float) -> Turn:
 
 
 async def round_trip(subject: Subject, seconds: float) -> Turn:
-    """Send a message to a channel of one's own and receive it, one at a time: what a lone user waits for."""
+    """Send a message to a channel and receive it, one at a time: the wait of a single user."""
     layer = subject.layer
     channel = await layer.new_channel()
     await asyncio.sleep(SETTLE)
@@ -126,7 +126,7 @@ async def round_trip(subject: Subject, seconds: float) -> Turn:
 
 
 async def send(subject: Subject, seconds: float) -> Turn:
-    """Send from ``SENDERS`` coroutines side by side, each to a channel of its own."""
+    """Send from ``SENDERS`` coroutines at the same time, each to its own channel."""
     turn = Turn()
     channels = subject.channels[:SENDERS]
 
@@ -152,7 +152,7 @@ async def send(subject: Subject, seconds: float) -> Turn:
 
 
 async def fan_out(subject: Subject, seconds: float, members: int) -> Turn:
-    """Send to a group of ``members``, again when the last of them has the message. Messages are deliveries."""
+    """Send to a group of ``members``, again when the last one has the message. Messages counted are deliveries."""
     layer, group = subject.layer, "bench"
     channels = [await layer.new_channel() for _ in range(members)]
     await asyncio.gather(*(layer.group_add(group, channel) for channel in channels))
@@ -184,7 +184,7 @@ async def fan_out(subject: Subject, seconds: float, members: int) -> Turn:
         if turn.lost:
             turn.lost = members - arrived
         else:
-            # Who is cancelled may go on waiting in Redis; so all leave with a last message.
+            # A cancelled receiver may continue waiting in Redis, so all receivers end with a last message.
             leaving = True
             await layer.group_send(group, _message())
             await asyncio.wait(listeners, timeout=LOST_AFTER)
@@ -195,7 +195,7 @@ async def fan_out(subject: Subject, seconds: float, members: int) -> Turn:
 
 
 async def end_of(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks and see them end, for a while: a layer may take its time. What they raise then is of no interest."""
+    """Cancel tasks and wait a while for them to end: a layer may take its time. Their errors are ignored."""
     for task in tasks:
         task.cancel()
         task.add_done_callback(lambda task: task.cancelled() or task.exception())

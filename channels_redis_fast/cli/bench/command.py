@@ -25,24 +25,24 @@ from .rows import Row
 HELP = "Measure round trip, send and fan-out on a deployment's servers, and compare with channels_redis if installed."
 EXAMPLE = "channels-redis-fast bench --settings mysite.settings --seconds 30"
 
-#: Turns that each contender has in each case.
+#: Turns of each contender in each case.
 ROUNDS = 5
 
 #: Packages whose versions are shown, if installed.
 PACKAGES = ("channels-redis-fast", "channels-redis", "channels", "redis", "hiredis", "uvloop")
 
-#: What is measured.
+#: The cases that are measured.
 CASES = ("round_trip", "send", "fan_out")
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
-#: By case and contender.
+#: The rows by case and contender.
 Rows = dict[str, dict[str, Row]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something to be done by every contender, and how it is called."""
+    """A task for every contender, and its name."""
 
     key: str
     title: str
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, console: Any) -> int:
     """
     Measure and show; return 1 if this layer lost messages or failed.
 
-    What Ctrl-C interrupts is shown as far as it has come; then that is raised.
+    After Ctrl-C, the results so far are shown; then the interrupt is raised.
     """
     from .view import render  # noqa: PLC0415 - needs the extra
 
@@ -95,14 +95,14 @@ def run(arguments: argparse.Namespace, console: Any) -> int:
     try:
         _take_turns(cases, seconds, run_loop, rows)
     except KeyboardInterrupt as error:
-        # A case in which this layer has had no turn shows nothing.
+        # A case in which this layer has had no turn is not shown.
         cases = [case for case in cases if rows[case.key]["fast"].turns]
         if not cases:
             raise
         interrupted = error
         notes.append("Interrupted: not every contender has had all of its turns.")
     finally:
-        # Also after Ctrl-C, which has ended the event loop of the turn.
+        # Also after Ctrl-C, which has ended the turn's event loop.
         run_loop(scratch.clean())
     if not scratch.can_scan:
         notes.append(f"SCAN is refused here: the keys of this run expire within {EXPIRY} s.")
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace, console: Any) -> int:
                 for case in cases
             },
         }
-        # Not by rich, which would wrap it and add colours.
+        # Not with rich, which would wrap it and add colours.
         console.file.write(json.dumps(report, indent=2) + "\n")
     else:
         kind = "core" if place.is_core else "Pub/Sub"
@@ -153,7 +153,7 @@ def _cases(rivals: Sequence[Contender], ping: Contender, members: int) -> list[C
 
 
 def _take_turns(cases: Sequence[Case], seconds: float, run_loop: Run, rows: Rows) -> None:
-    """Fill the rows. Contenders take turns: whatever else the machine does affects them all."""
+    """Fill the rows. Contenders take turns, so that other load on the machine affects them all."""
     turns = [(case, one) for case in cases for _ in range(ROUNDS) for one in case.contenders]
     with progress.bar() as bar:
         task = bar.add_task("", total=len(turns))
@@ -164,14 +164,14 @@ def _take_turns(cases: Sequence[Case], seconds: float, run_loop: Run, rows: Rows
             try:
                 row.turns.append(run_loop(contender.turn(case.work, seconds)))
             except Exception as error:
-                # Whatever it is, the others go on.
+                # Whatever the error is, the others continue.
                 row.turns.append(Turn())
                 row.failures.append(" ".join(f"{type(error).__name__}: {error}".split()))
             bar.advance(task)
 
 
 async def _reach(scratch: Scratch) -> None:
-    """See that every shard answers. Raises ``redis.exceptions.ConnectionError`` naming the host."""
+    """Check that every shard answers. Raises ``redis.exceptions.ConnectionError`` naming the host."""
     async with scratch.lines():
         pass
 

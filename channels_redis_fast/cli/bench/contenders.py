@@ -1,9 +1,9 @@
 """
-Who takes part in ``bench``: this layer, channels_redis where it can be imported, Channels' in-memory layer, and the
-bare PING of the same servers.
+The participants of ``bench``: this layer, channels_redis if it can be imported, Channels' in-memory layer, and a bare
+PING of the same servers.
 
-Every turn has a layer of its own, in an event loop of its own, on a scratch prefix that begins with the deployment's,
-so that the same ACL permits it. Whatever a killed process leaves there has a TTL. Knows no table and no case's insides.
+Every turn has its own layer, in its own event loop, on a scratch prefix that begins with the deployment's, so that the
+same ACL permits it. Keys that a killed process leaves there have a TTL. Knows no table and no details of a case.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from ...survey.servers import lines
 from ..deployment import Deployment
 from .cases import SENDERS, Subject, Turn, repeat
 
-#: So high that nothing meets it: what is measured is the layer, not its back-pressure.
+#: High enough that it is never reached: the layer is measured, not its back-pressure.
 CAPACITY = 1_000_000
 
 #: Seconds that messages and group memberships live in Redis.
 EXPIRY = 60
 
-#: Seconds that a turn may take beyond those that it measures.
+#: Seconds that a turn may take in addition to those that it measures.
 PATIENCE = 30.0
 
 Work = Callable[[Subject, float], Awaitable[Turn]]
 
 
 class Contender(Protocol):
-    """What takes turns. ``key`` is its name in JSON, ``label`` that in tables."""
+    """A participant. ``key`` is its name in JSON, ``label`` its name in tables."""
 
     key: str
     label: str
 
     async def turn(self, work: Work, seconds: float) -> Turn:
-        """Do the work for some seconds. Raises whatever goes wrong."""
+        """Do the work for some seconds. May raise any error."""
 
 
 class Scratch:
-    """The keys of a run on a deployment's servers. ``can_scan`` tells after ``clean`` whether it could look for all."""
+    """The keys of a run on a deployment's servers. After ``clean``, ``can_scan`` tells whether it could search them."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
@@ -64,7 +64,7 @@ class Scratch:
         return f"{self.prefix}{self._turns}:"
 
     def changes(self, prefix: str) -> dict[str, Any]:
-        """Return what is different in the options of a turn's layer. A site's limits are not what is measured."""
+        """Return the changes to the options of a turn's layer. A site's limits are not to be measured."""
         changes: dict[str, Any] = {"prefix": prefix}
         if self.deployment.is_core:
             changes.update(capacity=CAPACITY, channel_capacity={}, expiry=EXPIRY, group_expiry=EXPIRY)
@@ -72,7 +72,7 @@ class Scratch:
 
     @contextlib.asynccontextmanager
     async def lines(self) -> AsyncIterator[list[Line]]:
-        """Give a connection to each shard, open. Raises ``redis.exceptions.ConnectionError`` naming the host."""
+        """Yield an open connection to each shard. Raises ``redis.exceptions.ConnectionError`` naming the host."""
         async with lines(self.layer, "bench") as shards:
             await asyncio.gather(*(shard.call((b"PING",)) for shard in shards))
             yield shards
@@ -90,13 +90,13 @@ class Scratch:
 
 
 async def remove(shards: Sequence[Line], keys: Sequence[str | bytes]) -> None:
-    """Empty keys, all of which are sorted sets: with a command that every user of a core layer may give."""
+    """Empty keys, all of which are sorted sets, with a command that every user of a core layer may use."""
     for shard in shards:
         await shard.ask(*((b"ZREMRANGEBYRANK", key, 0, -1) for key in keys if shard.has(key)))
 
 
 class LayerContender:
-    """A layer on the deployment's servers; ``make`` makes one from the options that differ from the deployment's."""
+    """A layer on the deployment's servers; ``make`` creates one from the options that differ from the deployment's."""
 
     def __init__(self, key: str, label: str, scratch: Scratch, make: Callable[..., Any]) -> None:
         self.key = key
@@ -108,7 +108,7 @@ class LayerContender:
         prefix = self._scratch.next_prefix()
         layer = self._make(**self._scratch.changes(prefix))
         is_core = self._scratch.deployment.is_core
-        # On the Pub/Sub layers a channel's name is that of the Redis channel, with nothing in front of it.
+        # On Pub/Sub layers, a channel's name is the name of the Redis channel, without a prefix.
         channels = [f"{'' if is_core else prefix}bench.{number}" for number in range(SENDERS)]
         keys = [prefix + channel for channel in channels]
         async with self._scratch.lines() as shards:
@@ -122,12 +122,12 @@ class LayerContender:
             except asyncio.TimeoutError:
                 raise TimeoutError(f"no end within {seconds + PATIENCE:.0f} s") from None
             finally:
-                # Not the core layer's flush: upstream's runs KEYS, for which a server stops.
+                # Not the core layer's flush: upstream's runs KEYS, which blocks the server.
                 await (layer.close_pools() if hasattr(layer, "close_pools") else layer.flush())
 
 
 class MemoryContender:
-    """Channels' in-memory layer: the same work where nothing leaves the process."""
+    """Channels' in-memory layer: the same work, but nothing leaves the process."""
 
     key = "memory"
     label = "InMemoryChannelLayer"
@@ -138,7 +138,7 @@ class MemoryContender:
 
 
 class PingContender:
-    """PING and its answer, on one connection to each shard in turn: no message can be quicker there and back."""
+    """PING and its answer, on one connection to each shard in turn: no message can make a faster round trip."""
 
     key = "ping"
     label = "PING"
@@ -159,7 +159,7 @@ class PingContender:
 
 
 def contenders(scratch: Scratch) -> tuple[list[Contender], list[str]]:
-    """Return the contenders, this layer first, and a sentence on each that cannot take part."""
+    """Return the contenders, this layer first, and a sentence about each one that cannot take part."""
     ours = LayerContender("fast", "channels_redis_fast", scratch, scratch.deployment.make_layer)
     upstream, why_not = _upstream(scratch)
     return [ours, *upstream, MemoryContender()], why_not

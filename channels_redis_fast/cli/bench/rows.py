@@ -1,4 +1,4 @@
-"""What came out of ``bench`` for one contender in one case, over all rounds. Measures nothing and prints nothing."""
+"""The results of ``bench`` for one contender in one case, over all rounds. Measures nothing and prints nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from .cases import Turn
 
-#: What is shown of the turns.
+#: The numbers that are shown of the turns.
 NUMBERS: dict[str, Callable[[Turn], float]] = {
     "p50_us": lambda turn: turn.percentile(0.50),
     "p99_us": lambda turn: turn.percentile(0.99),
@@ -19,7 +19,7 @@ NUMBERS: dict[str, Callable[[Turn], float]] = {
 
 @dataclass
 class Row:
-    """The turns of one contender in one case, round by round; empty ones where it failed, and why."""
+    """The turns of one contender in one case, round by round; empty ones if it failed, and why."""
 
     label: str
     turns: list[Turn] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Row:
         return (median(values), min(values), max(values)) if values else None
 
     def times(self, other: Row) -> float | None:
-        """Return how many times as many messages as another this one did: the median over the rounds of both."""
+        """Return how many times as many messages as another row's this one had: the median over the rounds of both."""
         rounds = zip(self.turns, other.turns, strict=False)
         ratios = [mine.per_second / its.per_second for mine, its in rounds if mine.messages and its.messages]
         return median(ratios) if ratios else None

@@ -10,7 +10,7 @@ from rich.text import Text
 from ..tables import Column, FittingTable, Kind
 from .rows import NUMBERS, Row
 
-#: The columns, by what a narrow terminal leaves out first.
+#: The columns, with the ranks in which a narrow terminal leaves them out.
 COLUMNS = (
     Column("", Kind.WORD),
     Column("p50", Kind.NUMBER, 1),
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def render(head: str, about: str, cases: Sequence[tuple[str, Sequence[Row]]], notes: Sequence[str]) -> RenderableType:
-    """Return all of a run. The first row of each case is this layer's."""
+    """Return a whole run. The first row of each case is this layer's."""
     parts: list[RenderableType] = [Text(head, style="bold"), Text(about)]
     for title, rows in cases:
         parts += [Text(""), _table(title, rows)]
@@ -64,7 +64,7 @@ def _time(microseconds: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Write a number with three digits, or all those before the point."""
+    """Write a number with three digits, or with all digits before the point if there are more."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,1 +1,1 @@
-"""What ``check`` looks at, one module a subject. ``findings`` says what a finding is, ``order`` goes through all."""
+"""The subjects of ``check``, one module each. ``findings`` defines a finding, ``order`` goes through all subjects."""

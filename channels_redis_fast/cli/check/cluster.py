@@ -1,6 +1,6 @@
 """
-Whether a cluster is one that messages can rely on: which servers describe it, which slots are served, and which
-replicas would take over.
+Whether messages can rely on a cluster: which servers describe it, which slots are served, and which replicas would take
+over.
 
 The first server that answers is trusted, as in the layer; each primary is asked for its own view. Read-only.
 """
@@ -21,7 +21,7 @@ from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 
 
 def check_cluster(layer: RedisLayer, told: Told) -> Iterator[Finding]:
-    """Report what the servers that the settings name answered about a layer's cluster."""
+    """Report what the servers named in the settings answered about a layer's cluster."""
     named = layer.hosts[0]["cluster"]
     if not told.primaries:
         yield _untold(told)

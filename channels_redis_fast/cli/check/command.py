@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "Connect to every shard with these settings, and report errors and likely problems item by item."
 EXAMPLE = "channels-redis-fast check --settings mysite.settings --alias default"
 
-#: Keys of each database that are looked at for traces of other settings.
+#: How many keys of each database are examined for traces of other settings.
 MAX_KEYS = 10_000
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Check and show; return 1 if something does not work."""
+    """Check and show the report; return 1 if something does not work."""
     from .view import render  # noqa: PLC0415 - needs the extra, which --help does not
 
     place = deployment.find(arguments)

@@ -1,5 +1,5 @@
 """
-What a check found: a level, what was looked at, what was seen, and a suggested fix. Knows no server.
+The result of a check: a level, what was checked, what was seen, and a suggested fix. Knows no server.
 """
 
 from __future__ import annotations
@@ -7,17 +7,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: All is well; it will be a problem later; it does not work; it could not be seen, which is no failure.
+#: Everything works; it will become a problem; it does not work; it could not be examined, which is not a failure.
 OK, WARNING, PROBLEM, UNSEEN = "ok", "warning", "problem", "unseen"
 
-#: The number of the JSON's shape: fields are added under the same number, and none changes its meaning.
+#: The version of the JSON's shape. Fields may be added under the same number, but none changes its meaning.
 SHAPE = 1
 
 
 @dataclass(frozen=True)
 class Finding:
     """
-    One line of a check: ``item`` is what was looked at, ``text`` what was seen, ``mend`` what to do about it.
+    One line of a check: ``item`` is what was checked, ``text`` what was seen, ``mend`` how to fix it.
     """
 
     level: str
@@ -29,8 +29,9 @@ class Finding:
 @dataclass
 class Subject:
     """
-    What the findings are about: one server, by the number of its shard or among the primaries of a cluster; the
-    settings, or a whole cluster (``shard`` is None).
+    What the findings are about: one server, the settings, or a whole cluster.
+
+    ``shard`` is the number of the shard, or of the primary in a cluster; None for the settings and for a whole cluster.
     """
 
     shard: int | None

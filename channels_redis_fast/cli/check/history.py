@@ -1,5 +1,5 @@
 """
-What the option ``history`` asks of a server and of its user, for layers that have it. Asks nothing itself.
+What the option ``history`` requires of a server and of its user, for layers that have it. Sends no commands itself.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from ...survey.server_facts import Facts
 from ..texts import duration, size
 from .findings import OK, PROBLEM, WARNING, Finding
 
-#: The first version of Redis whose XRANGE takes an ID behind which to read. Valkey began at 7.2.
+#: The first version of Redis whose XRANGE accepts an exclusive start ID. Valkey began at 7.2.
 OLDEST = (6, 2)
 
 ITEM = "history"
 
-#: Patterns that are named one by one.
+#: How many patterns are listed by name.
 EXAMPLES = 3
 
 
 def stream_key(layer: RedisLayer, scratch: bytes) -> bytes:
-    """Return the key of a stream that nobody else has, in the slot of the scratch name."""
+    """Return the key of a stream that nobody else uses, in the slot of the scratch name."""
     return history_key(layer.prefix.encode(), scratch)
 
 
 def history_commands(layer: RedisLayer, scratch: bytes) -> dict[str, Command]:
-    """Return what the layer does for histories and not otherwise, harmless on a stream of its own."""
+    """Return the commands that the layer sends only for histories, harmless on a scratch stream."""
     key = stream_key(layer, scratch)
     commands: dict[str, Command] = {
         "XADD": (b"XADD", key, b"MAXLEN", b"~", 1, b"*", b"h", b"check"),
@@ -51,7 +51,7 @@ def history_commands(layer: RedisLayer, scratch: bytes) -> dict[str, Command]:
 
 
 def check_history(layer: RedisLayer, facts: Facts) -> Iterator[Finding]:
-    """Say whether a server can keep histories, and prove that they are complete; and how much it keeps of each."""
+    """Report whether a server can keep histories and prove that they are complete, and how much it keeps of each."""
     retentions = {} if layer._histories is None else layer._histories.retentions
     if not retentions:
         return

@@ -1,15 +1,15 @@
-"""What the option ``lease`` asks of a server's user, for layers that have it. Asks nothing itself."""
+"""What the option ``lease`` requires of a server's user, for layers that have it. Sends no commands itself."""
 
 from __future__ import annotations
 
 from ...connection.link import Command
 
-#: What a layer with leases lives without in another way than others.
+#: Commands that a layer with leases can work without, and what happens then, where that differs from other layers.
 OPTIONAL = {"EVALSHA": "scripts are sent as text every time"}
 
 
 def lease_commands(scratch: bytes) -> dict[str, Command]:
-    """Return what a layer does for leases, harmless on a scratch key."""
+    """Return the commands that a layer sends for leases, harmless on a scratch key."""
     return {
         "TIME": (b"TIME",),
         "ZADD": (b"ZADD", scratch, 1, b"check"),

@@ -1,6 +1,6 @@
 """
-Goes through all that ``check`` looks at: the settings, the cluster if there is one, each server, then one message
-through the layer on each.
+Goes through everything that ``check`` examines: the settings, the cluster if there is one, each server, then one
+message through the layer on each.
 
 What cannot work after a problem is not tried, so that one cause is reported once.
 """
@@ -35,12 +35,12 @@ from .reach import check_reach
 from .server import check_clock, check_facts, check_latency
 from .trip import check_trips
 
-#: Findings of the system check that are reported with the shard in question, where the server shows what is true.
+#: Findings of the system check that are reported for the affected shard instead, where the server shows what is true.
 TOLD_ELSEWHERE = ("channels_redis_fast.W004",)
 
 
 async def check_all(place: Deployment, max_keys: int, saying: Callable[[str], None]) -> Report:
-    """Check a deployment. ``saying`` takes what is looked at next; ``max_keys`` bounds the look at each database."""
+    """Check a deployment. ``saying`` is told what comes next; ``max_keys`` limits the keys examined per database."""
     layer = place.make_layer()
     report = Report(place.name, "core" if place.is_core else "pubsub", layer.prefix, time.time())
     if place.alias is not None:
@@ -89,7 +89,7 @@ def _check_settings(place: Deployment) -> Subject:
 
 
 async def _check_server(place: Deployment, layer: RedisLayer, line: Line, subject: Subject, max_keys: int) -> bool:
-    """Add the findings about a server; return whether a message can be sent there, as far as it was seen."""
+    """Add the findings about a server; return whether messages can be sent there, as far as could be seen."""
     findings = subject.findings
     findings += await check_reach(line)
     if subject.has_problem:
@@ -103,7 +103,7 @@ async def _check_server(place: Deployment, layer: RedisLayer, line: Line, subjec
     findings += check_history(layer, facts)
     if isinstance(line, NodeLine):
         findings += await check_node(line)
-    # On a connection of its own, which may come to be one of Pub/Sub.
+    # On a separate connection, because the commands may switch it to Pub/Sub.
     async with contextlib.aclosing(line.another()) as another:
         findings += await check_permissions(another, layer)
     is_usable = not subject.has_problem

@@ -2,7 +2,7 @@
 What else uses the prefix, as far as Redis shows it: processes with other settings, of channels_redis, of another
 prefix.
 
-Reads a ``Picture``; asks nothing. Settings cannot be seen from outside, only their effects.
+Reads a ``Picture`` and sends no commands. Settings cannot be seen from outside, only their effects.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ...survey.snapshot import Channel, Picture, Shard
 from ..texts import counted
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 
-#: Names that are shown of many.
+#: The maximum number of names shown.
 EXAMPLES = 3
 
 
 def check_peers(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
-    """Report what others have on one shard. ``is_twin``: the project itself runs channels_redis."""
+    """Report what other processes have on one shard. ``is_twin``: the project itself runs channels_redis."""
     yield _connections(shard, is_twin)
     if picture.layer == "pubsub":
         yield Finding(UNSEEN, "peers' settings", "unknown: Pub/Sub messages can be seen by subscribers only")

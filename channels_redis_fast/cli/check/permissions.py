@@ -1,9 +1,9 @@
 """
 Whether the server carries out the commands that a layer needs, for this user and this prefix.
 
-Asks with ACL DRYRUN, which does nothing, where the server has it and the user may use it; else tries each command on a
-scratch key of its own, which is removed at the end and goes away by itself should that fail. A refusal is told apart by
-its text: the command, the key or the channel is what the user may not touch.
+Uses ACL DRYRUN, which has no effect, if the server has it and the user may use it. Otherwise it tries each command on a
+scratch key of its own, which is removed at the end and expires if that fails. The text of a refusal tells what the user
+may not use: the command, the key or the channel.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from .history import history_commands, stream_key
 from .leases import OPTIONAL as _OPTIONAL_WITH_LEASES
 from .leases import lease_commands
 
-#: Seconds after which a scratch key goes away by itself.
+#: Seconds after which a scratch key expires.
 SCRATCH_LIFE = 60
 
-#: A script that no server knows: where scripts may be called, the answer is that.
+#: The hash of a script that no server knows. If scripts are allowed, the server answers that it does not know it.
 NO_SCRIPT = b"0" * 40
 
-#: Commands that a layer works without, and what is missing then.
+#: Commands that a layer can work without, and what is lost then.
 _OPTIONAL = {
     "EVALSHA": "sends take two round trips, and a channel can exceed its capacity between them",
     "EVAL": "sends take two round trips, and a channel can exceed its capacity between them",
@@ -46,19 +46,19 @@ _OPTIONAL = {
     "ASKING": "sends to a slot fail while it moves to another server",
 }
 
-#: What a layer with ``history`` lives without, in place of that.
+#: The same for a layer with ``history``.
 _OPTIONAL_WITH_HISTORY = {
     **{name: loss for name, loss in _OPTIONAL.items() if name != "EVAL"},
     "EVALSHA": "scripts are sent as text every time",
     "UNLINK": "flush() and group_forget() fail",
 }
 
-#: What a connection can do nothing else after. Each of these comes last among a layer's commands.
+#: After one of these commands, a connection can do nothing else. They come last among a layer's commands.
 _LISTENING = ("SUBSCRIBE", "UNSUBSCRIBE", "SSUBSCRIBE", "SUNSUBSCRIBE")
 
 
 def core_commands(key: bytes) -> dict[str, Command]:
-    """Return all that the core layer does, harmless on a scratch key, in an order in which nothing waits."""
+    """Return all commands of the core layer, harmless on a scratch key, in an order in which none of them waits."""
     return {
         "PING": (b"PING",),
         "TIME": (b"TIME",),
@@ -70,7 +70,7 @@ def core_commands(key: bytes) -> dict[str, Command]:
         "ZREVRANGE": (b"ZREVRANGE", key, 0, 0),
         "ZREMRANGEBYSCORE": (b"ZREMRANGEBYSCORE", key, 0, 0),
         "ZREM": (b"ZREM", key, b"another"),
-        # Should ZADD be refused there is nothing to pop: then it waits, which is why it does not wait for long.
+        # If ZADD is refused, there is nothing to pop, and BZPOPMIN waits. So its timeout is short.
         "BZPOPMIN": (b"BZPOPMIN", key, b"0.01"),
         "EVALSHA": (b"EVALSHA", NO_SCRIPT, 1, key),
         "EVAL": (b"EVAL", b"return 1", 1, key),
@@ -81,7 +81,7 @@ def core_commands(key: bytes) -> dict[str, Command]:
 
 
 def pubsub_commands(channel: bytes, words: Dialect) -> dict[str, Command]:
-    """Return all that the Pub/Sub layer does, on a channel that nobody else knows."""
+    """Return all commands of the Pub/Sub layer, on a channel that nobody else knows."""
     return {
         "PING": (b"PING",),
         words.publish.decode(): (words.publish, channel, b""),
@@ -92,7 +92,7 @@ def pubsub_commands(channel: bytes, words: Dialect) -> dict[str, Command]:
 
 
 def cluster_commands(key: bytes) -> dict[str, Command]:
-    """Return what the core layer does on a cluster: it looks in place of waiting, when a key is announced."""
+    """Return the core layer's commands on a cluster: it looks when a key is announced, instead of waiting."""
     commands = core_commands(key)
     del commands["BZPOPMIN"]
     return {
@@ -110,7 +110,7 @@ def _of_any_cluster() -> dict[str, Command]:
 
 
 def commands_of(layer: RedisLayer, line: Line, scratch: bytes) -> dict[str, Command]:
-    """Return all that a layer does at the server of a line, on a scratch key or channel."""
+    """Return all commands that a layer sends to the server of a line, on a scratch key or channel."""
     on_cluster = isinstance(line, NodeLine)
     more = {} if layer._leases is None else lease_commands(scratch)
     if layer._histories is not None:
@@ -119,12 +119,12 @@ def commands_of(layer: RedisLayer, line: Line, scratch: bytes) -> dict[str, Comm
         commands = {**more, **pubsub_commands(scratch, SHARDED if layer.sharded else PLAIN)}
         return {**_of_any_cluster(), **commands} if on_cluster else commands
     commands = cluster_commands(scratch) if on_cluster else core_commands(scratch)
-    # UNLINK stays the last.
+    # UNLINK stays last.
     return {**{name: command for name, command in commands.items() if name not in more}, **more}
 
 
 def scratch_name(line: Line, prefix: str, is_core: bool) -> bytes:
-    """Return a name that nobody else has; on a cluster one that this server has."""
+    """Return a name that nobody else uses; on a cluster, one that belongs to this server."""
     between = ":" if is_core else "__"
     unique = f"{prefix}{between}check{between}{uuid.uuid4().hex}"
     return next(name for number in itertools.count() if line.has(name := f"{unique}{number:x}".encode()))
@@ -132,7 +132,7 @@ def scratch_name(line: Line, prefix: str, is_core: bool) -> bytes:
 
 async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
     """
-    Report which of the commands that the layer needs are refused to the user that the settings name.
+    Report which of the commands that the layer needs are refused to the user in the settings.
 
     Raises ``redis.exceptions.ConnectionError`` naming the host.
     """
@@ -161,7 +161,7 @@ async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
 
 
 async def _dry_run(line: Line, user: str, commands: dict[str, Command]) -> Sequence[Any] | None:
-    """Return an error or a sentence for each command that is refused; None where that cannot be asked."""
+    """Return an error or a sentence for each command that is refused; None if the server cannot be asked."""
     replies = await line.ask(*((b"ACL", b"DRYRUN", user, *command) for command in commands.values()))
     if any(isinstance(reply, Exception) and "not found" not in str(reply).lower() for reply in replies):
         return None
@@ -169,7 +169,7 @@ async def _dry_run(line: Line, user: str, commands: dict[str, Command]) -> Seque
 
 
 class _Refused(Exception):
-    """What ACL DRYRUN answers for a command that would be refused."""
+    """The answer of ACL DRYRUN for a command that would be refused."""
 
     def __init__(self, reply: Any) -> None:
         super().__init__(f"NOPERM {reply.decode('utf-8', 'replace') if isinstance(reply, bytes) else reply}")
@@ -180,7 +180,7 @@ async def _try(line: Line, commands: dict[str, Command], cleaning: Sequence[Comm
     try:
         replies = await line.ask(*(command for name, command in commands.items() if name not in _LISTENING))
     finally:
-        # Also when interrupted; UNLINK may be what is refused.
+        # Also when interrupted. UNLINK may be the refused command.
         with contextlib.suppress(RedisError):
             await line.ask(*cleaning)
     return [*replies, *await line.ask(*listening)]

@@ -1,7 +1,7 @@
 """
-Whether a host can be reached, lets us in, and how the way there is protected; and if not, why.
+Whether a host can be reached and lets us in, and how the connection is protected; and if not, why.
 
-Why it cannot is what ``survey.reasons`` says. Texts name no password.
+``survey.reasons`` finds the reason. Texts contain no password.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ...survey.line import Line
 from ...survey.reasons import chain, reason_of
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 
-#: Days before its end from which on there is a warning.
+#: How many days before a certificate's expiry the warning starts.
 CERTIFICATE_DAYS = 21
 
 
 async def check_reach(line: Line) -> list[Finding]:
-    """Return the findings about reaching a server: reachability, authentication, TLS, as far as it came."""
+    """Return the findings about reaching a server: reachability, authentication, TLS, as far as it got."""
     host = line.host
     try:
         (answer,) = await line.ask((b"PING",))
@@ -56,7 +56,7 @@ def explain(error: Exception, line: Line) -> list[Finding]:
     return [Finding(PROBLEM, "reachability", text, mend)]
 
 
-#: What to do about a server that answers and does not let us in, by the reason.
+#: How to fix it if a server answers and does not let us in, by the reason.
 _ACCESS = {
     reasons.NO_PASSWORD: "Add user and password to {where}: redis://USER:PASSWORD@HOST, percent-encoded.",
     reasons.UNWANTED_PASSWORD: "The server has no password: remove it from {where}.",
@@ -65,7 +65,7 @@ _ACCESS = {
     reasons.NOT_PERMITTED: "The user in {where} lacks a permission: ACL GETUSER shows which it has.",
 }
 
-#: What to do about a server that answers and cannot be used now.
+#: How to fix it if a server answers but cannot be used now.
 _STATES = {
     reasons.LOADING: "The server is loading its data: wait.",
     reasons.PRIMARY_DOWN: "The server is a replica that has lost its primary: name the primary in {where}.",
@@ -114,7 +114,7 @@ def _protection(line: Line, host: HostOptions) -> Iterator[Finding]:
     if encryption is not None:
         yield from _encryption(encryption, line.where)
     elif not is_plain(host):
-        # A socket without TLS to a host that is said not to be plain stays on this machine.
+        # A connection without TLS to a host that ``is_plain`` excludes stays on this machine.
         yield Finding(OK, "TLS", "none; the server is on this machine")
     elif has_password(host):
         yield Finding(

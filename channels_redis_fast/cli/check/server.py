@@ -1,5 +1,5 @@
 """
-What a server is and how it is set up: version, role, memory, clients, clock, latency. Read-only.
+A server's properties and configuration: version, role, memory, clients, clock, latency. Read-only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 #: The first version of Redis with BZPOPMIN. Valkey began at 7.2.
 OLDEST = 5
 
-#: How full memory and the list of clients may be.
+#: How full memory and the client list may be before there is a warning.
 NEARLY_FULL = 0.9
 
-#: Seconds: clocks of hosts that are looked after differ by less; round trips within a data centre take less.
+#: Seconds. Clocks of well-maintained hosts differ by less; round trips within a data centre take less.
 SKEW, SLOW = 1.0, 0.01
 
 CLOCK_SAMPLES, PINGS = 7, 21
@@ -35,8 +35,8 @@ def check_facts(
     """
     Report what the facts about a server mean for the layer.
 
-    ``keeps``: what it has in Redis, None for nothing; ``is_sharded``: whether it needs sharded Pub/Sub;
-    ``on_cluster``: whether the server is to be one of a cluster.
+    ``keeps``: what the layer has in Redis, None for nothing; ``is_sharded``: whether it needs sharded Pub/Sub;
+    ``on_cluster``: whether the server should be part of a cluster.
     """
     yield _version(facts, is_sharded, on_cluster)
     yield from _role(facts)
@@ -54,7 +54,7 @@ def _version(facts: Facts, is_sharded: bool, on_cluster: bool) -> Finding:
     if is_sharded and facts.server == "redis" and major.isdecimal() and int(major) < OLDEST_SHARDED:
         mend = f"Use Redis {OLDEST_SHARDED}.0 or newer, or any Valkey."
         return Finding(PROBLEM, "version", f"{name} has no sharded Pub/Sub", mend)
-    # As INFO of Redis calls it, that of Valkey, and HELLO.
+    # The field's name in Redis' INFO, in Valkey's INFO, and in HELLO.
     if not on_cluster and any(facts.info.get(name) == "cluster" for name in ("redis_mode", "server_mode", "mode")):
         return Finding(
             PROBLEM,
@@ -117,7 +117,7 @@ def _clients(facts: Facts) -> Iterator[Finding]:
 
 async def check_clock(line: Line, expiry: float, is_core: bool) -> Finding:
     """
-    Compare the server's clock with this host's, ``expiry`` being the layer's in seconds.
+    Compare the server's clock with this host's. ``expiry`` is the layer's, in seconds.
 
     Raises ``redis.exceptions.ConnectionError`` naming the host.
     """
@@ -130,7 +130,7 @@ async def check_clock(line: Line, expiry: float, is_core: bool) -> Finding:
         if isinstance(reply, Exception):
             return Finding(UNSEEN, item, "the user may not use TIME")
         samples.append((taken, int(reply[0]) + int(reply[1]) / 1e6 - (before + taken / 2)))
-    # The quickest round trip is the one whose middle is known best.
+    # The shortest round trip has the most precise midpoint.
     taken, ahead = min(samples)
     way = "ahead of" if ahead > 0 else "behind"
     text = f"{duration(abs(ahead))} {way} this host's (within {duration(taken / 2)})"
@@ -146,7 +146,7 @@ async def check_clock(line: Line, expiry: float, is_core: bool) -> Finding:
 
 async def check_latency(line: Line) -> Finding:
     """
-    Time some PINGs, one after the other.
+    Time some PINGs, one after another.
 
     Raises ``redis.exceptions.ConnectionError`` naming the host.
     """

@@ -1,7 +1,7 @@
 """
-One message through the real layer on each server: it shows what the other checks do not cover.
+Sends one message through the real layer on each server, which shows what the other checks do not cover.
 
-Sends to a channel of its own, which nobody else knows; what is left of it in Redis goes away within a minute.
+Uses a channel of its own that nobody else knows. What remains of it in Redis expires within a minute.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from ..deployment import Deployment
 from ..texts import duration
 from .findings import OK, PROBLEM, UNSEEN, Finding
 
-#: Seconds that a message may take.
+#: How many seconds a message may take.
 PATIENCE = 10.0
 
-#: Names that are tried for each server until one of them belongs to it, and the seconds for which that goes on.
+#: How many names are tried for each server until one of them belongs to it, and for how many seconds.
 TRIES, SEARCH = 200, 30.0
 
-#: Options by which processes are known to each other.
+#: Options that make processes known to each other.
 _OF_PROCESSES = {"lease", "presence"}
 
 MESSAGE = {"type": "channels_redis_fast.check", "text": "\u00e9", "number": 1}
 
 
 async def check_trips(place: Deployment, servers: list[Line]) -> AsyncIterator[tuple[int, Finding]]:
-    """Send and receive on each of these servers; yield what came of it."""
-    # Without what would have it listed among the processes of the site.
+    """Send and receive on each of these servers; yield the findings."""
+    # Without the options that would list it among the processes of the site.
     layer = place.make_layer(**dict.fromkeys(_OF_PROCESSES & place.options.keys()))
     try:
         left = {line.index: line for line in servers}
@@ -46,7 +46,7 @@ async def check_trips(place: Deployment, servers: list[Line]) -> AsyncIterator[t
             try:
                 channel = await asyncio.wait_for(layer.new_channel(f"check{number}"), PATIENCE)
             except (ConnectionError, asyncio.TimeoutError):
-                # A Pub/Sub layer subscribes at once, perhaps on a shard that is known to be gone.
+                # A Pub/Sub layer subscribes at once, perhaps on a shard that is already known to be down.
                 continue
             found = next((line for line in left.values() if _leads_to(layer, channel, line)), None)
             if found is not None:
@@ -84,7 +84,7 @@ async def _trip(layer: RedisLayer, channel: str) -> Finding:
             "Does another program read or flush this prefix?",
         )
     except Exception as error:
-        # Whatever the layer, a site's serializer or its capacities raise: the layer's own error describes it best.
+        # The layer, a site's serializer or its capacities may raise anything; that error describes itself best.
         return Finding(
             PROBLEM, item, f"{type(error).__name__}: {error}", "The project's own sends raise the same error."
         )

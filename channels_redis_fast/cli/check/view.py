@@ -1,4 +1,4 @@
-"""What ``check`` shows on a terminal: one line for each finding, the suggested fix below it. Asks nothing."""
+"""What ``check`` shows on a terminal: one line for each finding, with its suggested fix below. Sends no commands."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..tables import Column, FittingTable, Kind
 from ..texts import counted
 from .findings import OK, PROBLEM, UNSEEN, WARNING, Report, Subject
 
-#: Cells of the longest level and the longest item.
+#: The width of the longest level and of the longest item, in cells.
 LEVEL, ITEM = 7, 16
 
 _STYLES = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", UNSEEN: "dim"}
 
 
 def render(report: Report) -> RenderableType:
-    """Return all of a report."""
+    """Return a whole report."""
     kind = "Core layer" if report.layer == "core" else "Pub/Sub layer"
     parts: list[RenderableType] = [Text(f"{kind} of {report.deployment}, prefix {report.prefix!r}", style="bold")]
     for subject in report.subjects:
@@ -32,7 +32,7 @@ def _title(subject: Subject) -> str:
 def _findings(subject: Subject) -> FittingTable:
     table = FittingTable(None, [Column("level"), Column("item"), Column("text", Kind.SENTENCE)], has_head=False)
     for finding in subject.findings:
-        # In one column, over all subjects.
+        # Padded, so that all subjects' columns line up.
         level, item = f"{finding.level:<{LEVEL}}", f"{finding.item:<{ITEM}}"
         table.add(Text(level, style=_STYLES[finding.level]), item, finding.text)
         if finding.mend:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HELP = "Show what is in Redis now: channels and how full they are, groups, histories, presence, connections, leftovers."
 EXAMPLE = "channels-redis-fast inspect --settings mysite.settings --watch 2"
 
-#: Rows of a table where no option says otherwise.
+#: The number of rows in a table unless an option says otherwise.
 TOP = 20
 
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Show the picture; return 1 if a shard could not be looked at."""
+    """Show the picture; return 1 if a shard could not be examined."""
     from .view import render  # noqa: PLC0415 - needs the extra, which --help does not
 
     place = deployment.find(arguments)
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         else:
             console.print(render(picture, arguments.top))
         return int(picture.has_failed)
-    # Which is how watching ends.
+    # Ctrl-C is the normal end of watching.
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_watch(place, arguments, console))
     return 0
@@ -95,7 +95,7 @@ async def _watch(place: deployment.Deployment, arguments: argparse.Namespace, co
                     live.update(Screen(last, arguments.top), refresh=True)
         finally:
             if last is not None:
-                # The screen that it was on is gone.
+                # The alternate screen that it was shown on is gone.
                 console.print(render(last, arguments.top))
 
 
@@ -103,7 +103,7 @@ async def _pictures(place: deployment.Deployment, arguments: argparse.Namespace)
     layer = place.make_layer()
     while True:
         async with lines(layer, "inspect") as shards:
-            # A server that has gone is tried anew each time, and not waited for; a cluster may look different then.
+            # A server that has gone is retried each time, without waiting for it; a cluster may have changed by then.
             while True:
                 yield await take_picture(place.name, layer, shards, arguments.max_keys)
                 await asyncio.sleep(arguments.watch)
@@ -112,6 +112,6 @@ async def _pictures(place: deployment.Deployment, arguments: argparse.Namespace)
 
 
 def _print_json(console: Console, value: dict[str, Any], indent: int | None = None) -> None:
-    # Not by rich, which would wrap it and add colours.
+    # Not with rich, which would wrap it and add colours.
     console.file.write(json.dumps(value, indent=indent) + "\n")
     console.file.flush()

@@ -1,7 +1,8 @@
 """
-What ``inspect`` shows on a terminal: a ``Picture`` as tables, the fullest first. Asks nothing and knows no Redis.
+What ``inspect`` shows on a terminal: a ``Picture`` as tables, the fullest first. Sends no commands, and knows no Redis.
 
-``render`` gives all of it, ``Screen`` as much as a terminal has lines for. What is left out is said where it is.
+``render`` shows all of it, ``Screen`` as much as fits into the terminal's height. What is left out is noted where it is
+missing.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from ...survey.snapshot import History, Leases, Leftover, Picture, Presence, Sha
 from ..tables import Column, FittingTable, Kind
 from ..texts import counted, duration, known, size
 
-#: From where on a channel is coloured.
+#: The fill from which a channel is coloured yellow, and red.
 WARM, FULL = 0.75, 1.0
 
-#: Where the rows are that ``--top`` leaves out, and those for which a screen is too small.
+#: How to see the rows that ``--top`` leaves out, and those that do not fit on the screen.
 MORE_ROWS, MORE_LINES = "--top N, --json", "a taller terminal, --json"
 
-#: Where the columns are for which it is too narrow.
+#: How to see the columns that do not fit.
 MORE_COLUMNS = "a wider terminal or --json shows them"
 
-#: What lists all names of the Pub/Sub layer: where it is refused, no list is cut short.
+#: The commands that list all names of the Pub/Sub layer. If they are refused, no list is cut short.
 _NAMES = {"PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS"}
 
-#: What INFO calls the two roles, and what people do.
+#: The roles' names in INFO, and their usual names.
 _ROLES = {"master": "primary", "slave": "replica"}
 
 _LEFTOVERS = {
@@ -45,13 +46,13 @@ _LEFTOVERS = {
 
 
 def render(picture: Picture, top: int) -> RenderableType:
-    """Return all of a picture, with at most ``top`` rows in each table of names."""
+    """Return a whole picture, with at most ``top`` rows in each table of names."""
     return Stack(*_parts(picture, _Limits(top, None, MORE_ROWS)))
 
 
 @dataclass(frozen=True)
 class Screen:
-    """A picture in as many lines as there are when it is printed; a renderable of rich. ``top`` as in ``render``."""
+    """A picture that fits the height at which it is printed; a renderable of rich. ``top`` as in ``render``."""
 
     picture: Picture
     top: int
@@ -59,7 +60,7 @@ class Screen:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the picture with as many rows of each table as fit."""
         height = options.height or options.size.height
-        # Which would make all that is measured as tall as the screen.
+        # Otherwise everything that is measured would be as tall as the screen.
         free = options.reset_height()
 
         def lines(rows: int) -> list[list[Segment]]:
@@ -89,15 +90,15 @@ class Screen:
 
 @dataclass(frozen=True)
 class _Limits:
-    """Rows of the tables of names, and of what is else only as long as the deployment is large (None: all of it)."""
+    """Rows in tables of names, and in the others, which are long only for large deployments (None: all rows)."""
 
     names: int
     others: int | None
-    #: How the rest can be seen.
+    #: How to see the rest.
     remedy: str
 
     def more(self, total: int, what: str = "", limit: int | None = -1) -> list[RenderableType]:
-        """Return the line below a table that has fewer rows than there are."""
+        """Return the line below a table that shows fewer rows than there are."""
         limit = self.names if limit == -1 else limit
         if limit is None or total <= limit:
             return []

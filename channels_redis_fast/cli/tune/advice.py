@@ -1,8 +1,8 @@
 """
 What follows from a sweep: the smallest capacity that keeps the limits, or why none does and what would help.
 
-A capacity counts as keeping a limit when the whole interval of the measurement does, as missing it when the whole
-interval does not, and is undecided in between. Judges runs; drives none.
+A capacity keeps a limit if the whole interval of the measurement does, misses it if the whole interval misses it, and
+is undecided in between. Judges runs. Does not drive any.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .measured import Run
 from .sweep import Limits, Plan, seconds_needed
 from .workload import Workload, timetable
 
-#: Utilisation from which on the queues follow the run's length more than the capacity.
+#: The utilisation from which the queues depend more on the run's length than on the capacity.
 NEARLY_TOO_SLOW = 0.97
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run says of each limit: True kept, False missed, None undecided."""
+    """The result of a run for each limit: True kept, False missed, None undecided."""
 
     loss: bool | None
     wait: bool | None
@@ -46,17 +46,20 @@ class Verdict:
 @dataclass
 class Advice:
     """
-    ``kind``: "capacity" (there it is), "unsure" (there it may be: the run was too short to tell), "too slow", "waits",
-    "larger" (none that was driven is large enough), "unreliable" (the machine could not keep up), "incomplete" (the
-    sweep was stopped before it had found one).
+    The advice, and its ``kind``.
+
+    ``kind``: "capacity" (one was found), "unsure" (one may have been found, but the run was too short to tell), "too
+    slow", "waits", "larger" (no capacity that was driven is large enough), "unreliable" (the machine could not keep
+    up), "incomplete" (the sweep was stopped before it had found one).
     """
 
     kind: str
     capacity: int | None = None
-    #: Sentences for a reader.
+    #: Sentences for the reader.
     text: list[str] = field(default_factory=list)
     utilisation: float | None = None
-    #: How many would be enough (see ``Workload.servers``), or how fast each consumer would have to be, in seconds.
+    #: How many servers would be enough (see ``Workload.servers``), or the service time that consumers would need, in
+    #: seconds.
     servers_needed: int | None = None
     service_time_needed: float | None = None
 
@@ -66,12 +69,12 @@ class Advice:
         return self.kind == "capacity"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the advice as the JSON of a sweep has it."""
+        """Return the advice as it is in the JSON of a sweep."""
         return asdict(self)
 
 
 def judge(run: Run, limits: Limits) -> Verdict:
-    """Return what a run says of the limits. One that nothing arrived in has missed both."""
+    """Return a run's verdict on the limits. A run in which nothing arrived has missed both."""
     wait = run.wait_p99
     return Verdict(
         _within(run.loss.low, run.loss.high, limits.max_loss),
@@ -80,7 +83,7 @@ def judge(run: Run, limits: Limits) -> Verdict:
 
 
 def advise_on_paper(workload: Workload, limits: Limits, seed: int) -> Advice | None:
-    """Return the advice that needs no measurement: utilisation is 1 or more, so no capacity helps. None otherwise."""
+    """Return the advice that needs no measurement: at a utilisation of 1 or more, no capacity helps. Otherwise None."""
     busy = workload.utilisation()
     if busy < 1:
         return None
@@ -91,8 +94,8 @@ def advise(plan: Plan, runs: Sequence[Run], is_ideal: bool = False) -> Advice:
     """
     Return what follows from the runs of a plan, in the order of their capacities.
 
-    ``is_ideal``: whether an ideal queue needs what the layer needs. Where capacities of the plan have no run, the sweep
-    was stopped: then nothing follows from what is missing.
+    ``is_ideal``: whether the layer needs the same capacity as an ideal queue. If capacities of the plan have no run,
+    the sweep was stopped, and nothing follows from what is missing.
     """
     reliable = [run for run in runs if not run.doubts]
     missing = set(plan.capacities) - {run.capacity for run in runs}
@@ -128,7 +131,7 @@ def advise(plan: Plan, runs: Sequence[Run], is_ideal: bool = False) -> Advice:
 
 
 def _found(plan: Plan, reliable: Sequence[Run], keeping: Sequence[Run], likely: Run, is_ideal: bool) -> Advice:
-    """Return the advice where runs keep both limits; ``likely`` is the smallest that seems to."""
+    """Return the advice if runs keep both limits; ``likely`` is the smallest capacity's run that seems to."""
     smallest = keeping[0]
     lasting = _in_the_long_run(plan, reliable) if is_ideal else 0
     kept = next((run for run in keeping if run.capacity >= lasting), smallest)
@@ -149,7 +152,7 @@ def _found(plan: Plan, reliable: Sequence[Run], keeping: Sequence[Run], likely: 
 
 
 def _stopped(advice: Advice, plan: Plan, missing: set[int]) -> Advice:
-    """Say what a sweep that was stopped has not measured."""
+    """Say what a stopped sweep has not measured."""
     if missing:
         measured = len(set(plan.capacities) - missing)
         sentence = f"Stopped after {measured} of {len(plan.capacities)} capacities"
@@ -178,7 +181,7 @@ def _measured(run: Run) -> str:
 def _longer(plan: Plan, run: Run) -> str:
     verdict = judge(run, plan.limits)
     unsure = [name for name, kept in (("loss", verdict.loss), ("wait", verdict.wait)) if kept is None]
-    # An interval shrinks with the root of what it is taken from.
+    # An interval shrinks with the square root of the sample size.
     seconds = max(4 * plan.seconds, seconds_needed(plan.workload, plan.limits.max_loss))
     return f"The run was too short to be sure of the {' and the '.join(unsure)}: try --duration {seconds:.0f}s."
 
@@ -226,7 +229,7 @@ def _none(plan: Plan, verdicts: Sequence[tuple[Run, Verdict]]) -> Advice:
 
 
 def _in_the_long_run(plan: Plan, runs: Sequence[Run]) -> int:
-    """Return the capacity that an ideal queue needs for more messages than were driven."""
+    """Return the capacity that an ideal queue needs for more messages than the run had."""
     workload = plan.workload
     times = timetable(workload, max(queueing.long_enough(workload), plan.seconds), plan.seed)
     queues = queueing.lines(workload, times, median(run.fetch_time for run in runs))
@@ -234,7 +237,7 @@ def _in_the_long_run(plan: Plan, runs: Sequence[Run]) -> int:
 
 
 def _with_remedy(advice: Advice, workload: Workload, limits: Limits, seed: int, slower: float) -> Advice:
-    """Add what would help: more consumers, or faster ones. ``slower``: seconds that each message takes in addition."""
+    """Add what would help: more consumers, or faster ones. ``slower``: additional seconds that each message takes."""
     advice.servers_needed = queueing.consumers_needed(workload, limits.max_wait, slower, seed)
     advice.service_time_needed = queueing.service_time_needed(workload, limits.max_wait, slower, seed)
     if advice.servers_needed is not None:
@@ -258,12 +261,12 @@ def _servers(workload: Workload, number: int) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things for a reader."""
+    """Return a number of things as text."""
     return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def spell(seconds: float) -> str:
-    """Return a time for a reader, with three digits."""
+    """Return a time as text, with three digits."""
     if seconds >= 1:
         return f"{seconds:.3g} s"
     return f"{seconds * 1000:.3g} ms"

@@ -1,7 +1,8 @@
 """
 ``tune``: finds the capacity that a workload needs, by driving the REAL layer with it on scratch keys.
 
-Prints where the numbers come from, its progress and the results, and saves these; the other files here do the rest.
+Prints the sources of the numbers, its progress and the results, and saves the results; the other files here do the
+rest.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ HELP = "Find the capacity that a load needs: drive the layer with it and report 
 EXAMPLE = """channels-redis-fast tune --settings mysite.settings --channel thumbnails \\
       --rate 40 --burst 100 --burst-every 10s --service-time 15ms --consumers 2 --max-wait 2s"""
 
-#: What is saved.
+#: The files that are saved.
 FILES = ("index.html", *plots.FILES, "sweep.json")
 
-#: What a deployment is named by.
+#: The options that select a deployment.
 NAMING = ("settings", "alias", "hosts", "cluster", "prefix", "layer", "sharded")
 
 
@@ -96,9 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Any) -> int:
     """
-    Return 0 when a capacity keeps the limits, 1 when none does, or the run was too short to tell.
+    Return 0 if a capacity keeps the limits, 1 if none does, or if the run was too short to tell.
 
-    A sweep that is stopped, by Ctrl-C or an error, is reported as far as it has come; then that is raised.
+    If Ctrl-C or an error stops the sweep, the results so far are reported; then the exception is raised.
     """
     from . import table  # noqa: PLC0415 - needs the extra
 
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace, console: Any) -> int:
     if arguments.max_loss <= 0:
         raise UsageError("--max-loss must be more than 0: no measurement shows that nothing is ever lost.")
     if arguments.channel == "*":
-        # Which is what a setting without a name is for.
+        # Without a name, the setting is for all channels.
         arguments.channel = None
     directory = _directory(arguments.output)
     with _target(arguments) as target:
@@ -153,10 +154,10 @@ def run(arguments: argparse.Namespace, console: Any) -> int:
 
 @dataclass(frozen=True)
 class _Target:
-    """What is driven, and how the processes that do it are configured."""
+    """What is driven, and how the processes that drive it are configured."""
 
     deployment: Deployment
-    #: The deployment as it is driven: on a server of our own, perhaps.
+    #: The deployment that is driven, perhaps on a server of our own.
     driven: Deployment
     layer: RedisLayer
     origin: Origin
@@ -216,7 +217,7 @@ def _workload(arguments: argparse.Namespace, found: Sample | None, target: Deplo
 
 
 def _asks_for_rate(found: Sample) -> str:
-    """Return why nothing follows from a sample, and what to give so that it need not be taken again."""
+    """Return why nothing follows from a sample, and which options to give so that it need not be taken again."""
     assert found.rate_range is not None
     least, most = found.rate_range
     between = f"at least {least:.4g}" if most is None else f"between {least:.4g} and {most:.4g}"
@@ -266,7 +267,7 @@ def _announce(plan: Plan, hosts: list[str], console: Any) -> None:
 
 
 async def _sweep(target: _Target, plan: Plan, runs: list[Run]) -> None:
-    """Carry out a plan; ``runs`` is filled with what is finished, however it ends."""
+    """Carry out a plan; ``runs`` receives each finished run, however the sweep ends."""
     from rich.progress import TextColumn  # noqa: PLC0415 - of the extra
 
     async with lines(target.driven.make_layer(), "tune") as servers:
@@ -299,9 +300,10 @@ def _print_advice(advice: Advice, pasted: str | None, console: Any) -> None:
 
 def _directory(given: Path | None) -> Path:
     """
-    Return where the results go, which is made when there are some.
+    Return the directory for the results; it is created when there are some.
 
-    Raises, before the work, ``UsageError`` where it cannot be made, ``ModuleNotFoundError`` where nothing can be drawn.
+    Raises, before the work, ``UsageError`` if it cannot be created, and ``ModuleNotFoundError`` if nothing can be
+    drawn.
     """
     import matplotlib  # noqa: F401, PLC0415 - of the extra, and needed at the end
 
@@ -315,7 +317,7 @@ def _directory(given: Path | None) -> Path:
 
 
 def _save(directory: Path, sweep: dict[str, Any], plan: Plan, runs: list[Run]) -> None:
-    """Write all files, or none: what can fail comes first."""
+    """Write all files, or none: whatever can fail comes first."""
     from . import table  # noqa: PLC0415 - needs the extra
 
     panels = plots.draw(sweep)

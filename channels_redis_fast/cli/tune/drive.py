@@ -1,8 +1,8 @@
 """
-One run: the processes of ``player``, a capacity, a timetable, and what came of each message.
+One run: the processes of ``player``, a capacity, a timetable, and the fate of each message.
 
-``Players`` are one process that sends and those that consume; they are kept from run to run. Knows when a run is
-over; what its numbers mean is ``measured``'s.
+``Players`` are one process that sends and those that consume; they are kept from run to run. Knows when a run is over.
+``measured`` knows what its numbers mean.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .workload import Timetable, Workload
 #: Seconds from the order to send until the first message may be due.
 LEAD = 0.2
 
-#: Seconds between two looks at how far a run is.
+#: Seconds between two checks of a run's progress.
 LOOK = 0.1
 
-#: Seconds without any progress after which what is missing counts as lost on the way.
+#: Seconds without any progress after which missing messages count as lost on the way.
 QUIET = 3.0
 
-#: Seconds for a process to start, which imports a whole site, and to end.
+#: Seconds for a process to start, which imports a whole site, and seconds for it to end.
 STARTING, ENDING = 60.0, 5.0
 
 
@@ -43,21 +43,21 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Origin:
-    """How a process comes by the deployment: the command's own options, and what is different for all runs."""
+    """How a process finds the deployment: the command's own options, and the changes that apply to all runs."""
 
     arguments: Mapping[str, Any]
     changes: Mapping[str, Any]
 
 
 class Player:
-    """One process, by its orders and answers."""
+    """One process, controlled through orders and answers."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in ``end``
 
     async def start(self, role: str, origin: Origin, workload: Workload) -> None:
-        """Start the process and have it make its part. Raises ``RunFailed``."""
+        """Start the process and let it create its part. Raises ``RunFailed``."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "channels_redis_fast.cli.tune.player",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=self._errors, limit=1 << 30,
@@ -72,7 +72,7 @@ class Player:
         """
         Give an order and return the answer.
 
-        Raises ``RunFailed`` when the process ended, ``redis.exceptions.ConnectionError`` when that was its error.
+        Raises ``RunFailed`` if the process ended, ``redis.exceptions.ConnectionError`` if that was its error.
         """
         assert self._process is not None
         assert self._process.stdin is not None
@@ -134,8 +134,9 @@ class Players:
         progress: Callable[[float], None],
     ) -> Run:  # fmt: skip
         """
-        Play a timetable at a capacity. ``fill``: messages with which to measure what a full key takes; ``progress`` is
-        told from 0 to 1.
+        Play a timetable at a capacity.
+
+        ``fill``: the number of messages used to measure the size of a full key; ``progress`` is told from 0 to 1.
         """
         changes = {**self._origin.changes, **self._scratch.changes(number, capacity)}
         told, *opened = await asyncio.gather(
@@ -193,7 +194,7 @@ class Players:
 
 
 class _Watch:
-    """The fullest that keys were, as far as one sees who looks now and then."""
+    """The highest fill of the keys, as far as occasional checks show it."""
 
     def __init__(self, scratch: Scratch, keys: list[str]) -> None:
         self._scratch = scratch

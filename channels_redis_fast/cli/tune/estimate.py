@@ -1,9 +1,9 @@
 """
-How sure a measurement is: intervals of 95 % for a share and for a quantile.
+The precision of a measurement: 95 % intervals for a share and for a quantile.
 
-Losses and long waits come in clusters, so messages next to each other say less than their number. The interval is the
-binomial one (Wilson's) for as many independent messages as would spread as much as the batches of the run do: the
-method of batch means. Knows nothing of what is counted.
+Losses and long waits come in clusters, so neighbouring messages carry less information than their number suggests. The
+interval is the binomial one (Wilson's) for as many independent messages as would vary as much as the batches of the run
+do: the method of batch means. Knows nothing of what is counted.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, variance
 
-#: Of the standard normal distribution, for 95 %.
+#: The quantile of the standard normal distribution for 95 %.
 Z95 = 1.96
 
-#: Into how many batches a run is cut.
+#: The number of batches that a run is cut into.
 BATCHES = 20
 
 
 def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, float]:
-    """Return the interval of a probability (E. B. Wilson, 1927). It is not empty where nothing, or all, was counted."""
+    """Return the interval of a probability (E. B. Wilson, 1927). It is not empty if nothing, or all, was counted."""
     if trials <= 0:
         return 0.0, 1.0
     share = successes / trials
@@ -32,9 +32,9 @@ def wilson(successes: float, trials: float, z: float = Z95) -> tuple[float, floa
 
 def effective(hits: Sequence[float], batches: int = BATCHES) -> float:
     """
-    Return for how many independent trials a sequence of shares (0 to 1, in order of time) stands, at most its length.
+    Return how many independent trials a sequence of shares (0 to 1, in order of time) is worth, at most its length.
 
-    Where nothing varies, nothing can be said of clusters: then it is the length.
+    If nothing varies, nothing can be said about clusters, and the result is the length.
     """
     length = len(hits) // batches
     mean = fmean(hits) if hits else 0.0
@@ -56,7 +56,7 @@ def share_of(hits: Sequence[float], z: float = Z95) -> tuple[float, float, float
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest of sorted numbers that so many are not above. Raises ``ValueError`` when there is none."""
+    """Return the smallest of sorted numbers that this share does not exceed. Raises ``ValueError`` if there is none."""
     if not ordered:
         raise ValueError("nothing to take a quantile of")
     return ordered[min(max(math.ceil(share * len(ordered)), 1), len(ordered)) - 1]

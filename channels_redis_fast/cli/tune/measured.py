@@ -1,6 +1,6 @@
 """
-What a run has shown: from the messages that were sent and received to losses and waiting times, with their intervals,
-and the doubts about it where the machine could not keep up. Judges nothing; knows no process and no server.
+The results of a run: turns the messages that were sent and received into losses and waiting times, with their
+intervals, and into doubts about them if the machine could not keep up. Judges nothing. Knows no process and no server.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from .estimate import quantile, quantile_of, share_of
 from .player import unpacked
 from .workload import Timetable, Workload
 
-#: The part of a run at its beginning that is left out of its numbers: the queues are still empty then.
+#: The part at the beginning of a run that its numbers leave out, because the queues are still empty.
 WARM_UP = 0.1
 
-#: A process that sends or waits is doubted when it used more of a processor than this.
+#: A process that sends or waits raises doubts if it used more than this much of a processor.
 BUSY = 0.9
 
-#: The part of late sends, and of service times that are too long, from which on a run is doubted.
+#: The share of late sends, and of service times that are too long, from which a run is doubted.
 MOST_LATE, MOST_SLOW = 0.02, 0.10
 
-#: Seconds by which a service time may always be too long: what timers are inexact by.
+#: The number of seconds by which a service time may always be too long: the inaccuracy of timers.
 TICK = 0.001
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval of 95 %."""
+    """A number with its 95 % interval."""
 
     estimate: float
     low: float
@@ -39,12 +39,12 @@ class Estimate:
 
 @dataclass
 class Run:
-    """What one capacity did. Times in seconds; ``refused``, ``dropped`` and so on count deliveries."""
+    """The results of one capacity. Times in seconds; ``refused``, ``dropped`` and so on count deliveries."""
 
     capacity: int
     seconds: float
-    #: Deliveries that should have been, were, and why others were not: the key was full, the mailbox in the process
-    #: was, they were too old, the send failed, or it is unknown.
+    #: How many deliveries there should have been, how many there were, and why others were not made: the key was full,
+    #: the mailbox in the process was full, they were too old, the send failed, or the reason is unknown.
     offered: int
     received: int
     refused: int
@@ -52,27 +52,27 @@ class Run:
     expired: int
     failed: int
     unaccounted: int
-    #: Of those after the warm-up.
+    #: For deliveries after the warm-up.
     loss: Estimate
     wait_p50: float | None
     wait_p95: float | None
     wait_p99: Estimate | None
     wait_max: float | None
-    #: Sends that were late, and by how much at most.
+    #: Sends that were late, and the longest delay.
     late: int
     latest: float
-    #: What a message took its consumer on average, and until it had the next one that was waiting already.
+    #: The average time that a message took its consumer, and the time until it had the next waiting message.
     service_time: float
     fetch_time: float
     utilisation: float
-    #: Seconds of processor time; the servers' is None where they do not tell.
+    #: Seconds of processor time; the servers' is None if they do not tell.
     cpu_sender: float
     cpu_consumers: float
     cpu_server: float | None = None
-    #: What a message takes, packed.
+    #: The size of a packed message.
     message_bytes: int = 0
-    #: The fullest key that was seen, the bytes that all keys took then, and those that a full one takes; None where
-    #: the server does not tell, and on Pub/Sub, where nothing waits in Redis.
+    #: The fullest key that was seen, the size of all keys at that time, and the size of a full key; None if the server
+    #: does not tell, and on Pub/Sub, where nothing waits in Redis.
     depth: int | None = None
     memory: int | None = None
     memory_full: int | None = None
@@ -83,11 +83,11 @@ class Run:
 
     @property
     def cycle(self) -> float:
-        """What a message costs a busy consumer altogether."""
+        """The total time that a message takes of a busy consumer."""
         return self.service_time + self.fetch_time
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the run as the JSON of a sweep has it."""
+        """Return the run as it is in the JSON of a sweep."""
         return {**asdict(self), "is_reliable": not self.doubts}
 
 
@@ -108,10 +108,10 @@ def evaluate(
     answers: Sequence[Mapping[str, Any]],
 ) -> Run:
     """
-    Return what came of a timetable.
+    Return the results of a timetable.
 
-    ``sent`` and ``used`` are what the sending process answered to ``play`` and ``close``, ``answers`` what those with
-    consumers answered to ``close``; ``seconds`` is what it all took.
+    ``sent`` and ``used`` are the sending process' answers to ``play`` and ``close``; ``answers`` are the consuming
+    processes' answers to ``close``; ``seconds`` is the total time.
     """
     numbers = [number for one in answers for number in unpacked("L", one["numbers"])]
     waits = [wait for one in answers for wait in unpacked("d", one["waits"])]
@@ -125,7 +125,7 @@ def evaluate(
     ordered = sorted(in_order)
     fetches = sum(one["fetches"] for one in answers)
     service = sum(one["worked"] for one in answers) / len(numbers) if numbers else workload.service_time
-    # Where consumers compute in turn, the time until the next message is that of the others.
+    # If consumers compute in turn, the time until the next message is spent on the others.
     is_own = workload.service == "sleep" or workload.consumers == 1
     fetch = sum(one["fetching"] for one in answers) / fetches if fetches and is_own else 0.0
     run = Run(

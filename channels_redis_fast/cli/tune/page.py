@@ -1,5 +1,5 @@
 """
-A sweep as one HTML page that needs nothing else: the pictures are in it, and so are the numbers.
+A sweep as one self-contained HTML page: it includes the pictures and the numbers.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """
 One process of a run, on the REAL layer: it sends, or it consumes. ``python -m channels_redis_fast.cli.tune.player``
 
-It takes orders as lines of JSON on its standard input and answers each with one line; where the input ends, so does it.
-Sends are open-loop: each leaves when it is due, whether the ones before it are through or not, and how late that was is
-reported. Times are those of the system's monotonic clock, which all processes of a machine share. Knows nothing of
-sweeps, of what is measured on the server, and of what the numbers mean.
+It reads orders as lines of JSON from its standard input and answers each with one line. It ends when the input ends.
+Sends are open-loop: each leaves when it is due, whether or not the ones before it are done, and its delay is reported.
+Times are those of the system's monotonic clock, which all processes of a machine share. Knows nothing of sweeps, of
+what is measured on the server, and of what the numbers mean.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .workload import SOON, Workload, timetable
 #: Names on the scratch prefix.
 CHANNEL, GROUP, FILLED, GREETING = "tune", "tune", "tune.filled", "tune.greeting"
 
-#: Seconds of a sleep too long that the next one makes up for: what timers are inexact by, and no more.
+#: How many seconds of a too long sleep the next one makes up for: the inaccuracy of timers, and no more.
 MOST_DEBT = 0.002
 
-#: Sends that are begun at most before those that are begun get to run.
+#: The maximum number of sends that are started before those started get to run.
 YIELD = 100
 
 #: Seconds for opening connections.
@@ -49,14 +49,14 @@ def packed(numbers: array[Any]) -> str:
 
 
 def unpacked(code: str, text: str) -> array[Any]:
-    """Return the numbers of such a text; ``code`` is their type in an ``array``."""
+    """Return the numbers in such a text; ``code`` is their type in an ``array``."""
     numbers: array[Any] = array(code)
     numbers.frombytes(base64.b64decode(text))
     return numbers
 
 
 class Part:
-    """What both kinds of processes have in common: a layer for each run."""
+    """Common to both kinds of processes: a layer for each run."""
 
     def __init__(self, deployment: Deployment, workload: Workload) -> None:
         self.workload = workload
@@ -65,9 +65,9 @@ class Part:
         self._cpu = 0.0
 
     async def open(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Make the layer of a run and open its connections."""
+        """Create the layer of a run and open its connections."""
         self.layer = self._deployment.make_layer(**order["changes"])
-        # What goes out and comes back has opened whatever this process needs.
+        # A message that goes out and comes back has opened every connection that this process needs.
         try:
             await asyncio.wait_for(self._greet(), OPENING)
         except asyncio.TimeoutError:
@@ -75,7 +75,7 @@ class Part:
         return {}
 
     def begin(self) -> None:
-        """Count processor time from here on."""
+        """Start counting processor time."""
         self._cpu = time.process_time()
 
     async def close(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -100,10 +100,10 @@ class Consumers(Part):
         self._forget()
 
     def _forget(self) -> None:
-        #: Of each message that came: its number in the timetable, how long it waited, how long it took.
+        #: For each message that came: its number in the timetable, how long it waited, how long it took.
         self.numbers, self.waits = array("L"), array("d")
         self.worked = 0.0
-        #: Seconds from the end of a message's work to the next message, where that was waiting already.
+        #: Seconds from the end of a message's work to the next message, if that was already waiting.
         self.fetches = 0
         self.fetching = 0.0
 
@@ -121,7 +121,7 @@ class Consumers(Part):
         return {"channels": channels}
 
     async def count(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Say how far this process is."""
+        """Report the progress of this process."""
         stats = self.layer.stats()
         broken = [task.exception() for task in self._tasks if task.done()]
         if broken:
@@ -148,7 +148,7 @@ class Consumers(Part):
             message = await self.layer.receive(channel)
             got = time.monotonic()
             if "due" not in message:
-                # What a Pub/Sub layer tells of an outage.
+                # A Pub/Sub layer's message about an outage.
                 continue
             due, work = message["due"], message["work"]
             self.numbers.append(message["number"])
@@ -157,7 +157,7 @@ class Consumers(Part):
                 self.fetches += 1
                 self.fetching += got - ended
             if computes:
-                # Of this thread's own time: a processor that is somebody else's meanwhile does no work here.
+                # This thread's own time: while another process has the processor, no work is done here.
                 until = time.thread_time() + work
                 while time.thread_time() < until:
                     pass
@@ -165,7 +165,7 @@ class Consumers(Part):
             else:
                 await asyncio.sleep(max(work - debt, 0.0))
                 ended = time.monotonic()
-                # Event loops round up to milliseconds: what one sleep was too long, the next is shorter.
+                # Event loops round up to milliseconds: if one sleep was too long, the next is shorter.
                 debt = min(max(debt + ended - got - work, 0.0), MOST_DEBT)
             self.worked += ended - got
 
@@ -209,7 +209,7 @@ class Sender(Part):
         for number, after in enumerate(times.dues):
             due = start + after
             if number % YIELD == 0:
-                # One that is behind must let its sends run, too.
+                # A sender that is behind must let its sends run, too.
                 await asyncio.sleep(0)
             while (missing := due - time.monotonic()) > 0:  # noqa: ASYNC110 - a time is waited for, and no event
                 await asyncio.sleep(missing)
@@ -231,7 +231,7 @@ class Sender(Part):
         return {"type": "tune.message", "number": number, "due": due, "work": work, "body": body}
 
     def _body(self) -> str:
-        """Return what brings a message to its size. Nothing that a serializer could compress away."""
+        """Return the text that brings a message to its size. It must not be compressible by a serializer."""
         missing = self.workload.size - len(self.layer.serialize(self._message(0, 0.0, 0.0, "")))
         if missing <= 0:
             return ""
@@ -239,7 +239,7 @@ class Sender(Part):
 
 
 async def serve(orders: asyncio.Queue[bytes], answer: Callable[[dict[str, Any]], None]) -> None:
-    """Carry out orders for ever."""
+    """Carry out orders forever."""
     part: Part | None = None
     while True:
         order = json.loads(await orders.get())
@@ -263,7 +263,7 @@ async def main(output: int) -> None:
         with contextlib.suppress(RuntimeError):
             for line in sys.stdin.buffer:
                 loop.call_soon_threadsafe(orders.put_nowait, line)
-            # Whoever gave the orders is gone, perhaps in the middle of a run.
+            # The process that gave the orders is gone, perhaps in the middle of a run.
             loop.call_soon_threadsafe(serving.cancel)
 
     def answer(told: dict[str, Any]) -> None:
@@ -278,9 +278,9 @@ async def main(output: int) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C goes to the whole terminal; the command ends its processes itself, when it has their numbers.
+    # Ctrl-C goes to the whole terminal; the command itself ends its processes, once it has their numbers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What a site's own code prints must not come between the answers.
+    # Output of a site's own code must not get in between the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
     asyncio.run(main(answers))

@@ -1,8 +1,8 @@
 """
 The pictures of a sweep: losses against capacity, and waiting times against capacity. Draws what its JSON says.
 
-Two SVGs of the same size and the same horizontal axis, to be shown side by side, or one below the other where there is
-no room. Their texts are texts, and where the reader's colour scheme is dark, so are they.
+Two SVGs of the same size and with the same horizontal axis, to be shown side by side, or one below the other if there
+is no room. Their text is real text, and they follow a dark colour scheme of the reader.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Width and height of a picture in inches: at that size its text is as large as that of a page, and on a phone legible.
+#: The width and height of a picture in inches. At that size its text is as large as a page's, and legible on a phone.
 SIZE = (4.6, 4.2)
 
-#: Where the axes are in it, from the left, from below, width and height: the same in both, so that they are aligned.
+#: The position of the axes in it (left, bottom, width, height): the same in both, so that they are aligned.
 AXES = (0.15, 0.33, 0.82, 0.59)
 
-#: Where an axis without a zero ends, in parts of the smallest number on it, and in times the largest.
+#: The limits of an axis without a zero, as a fraction of its smallest number and as a multiple of its largest.
 BELOW, ABOVE = 0.5, 2.0
 
-#: The shortest waiting time that has a place on the axis, in seconds.
+#: The shortest waiting time that is shown on the axis, in seconds.
 SHORTEST = 1e-5
 
-#: Labels along the capacities at most.
+#: The maximum number of labels along the capacities.
 MOST_LABELS = 6
 
 #: The colours, each with the one that replaces it on a dark page.
@@ -41,7 +41,7 @@ FILES = ("loss.svg", "wait.svg")
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture: the name of its file, a description for those who do not see it, and the SVG."""
+    """A picture: its file name, a description for readers who cannot see it, and the SVG."""
 
     file: str
     description: str
@@ -67,7 +67,7 @@ def _picture(
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    # Equal numbers give equal files, and text is the reader's browser's to draw.
+    # Equal numbers give equal files, and the reader's browser draws the text.
     style: dict[Any, Any] = {
         "svg.hashsalt": "tune", "svg.fonttype": "none", "font.size": 10.5, "axes.titlesize": 12,
         "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": INK,
@@ -78,7 +78,7 @@ def _picture(
         figure = Figure(figsize=SIZE)
         FigureCanvasSVG(figure)
         axes = figure.add_axes(AXES)
-        # First of all: a scale brings its own marks along.
+        # Set first: a scale brings its own ticks along.
         axes.set_xscale("log")
         axes.set_yscale("log")
         panel(axes, sweep, runs)
@@ -86,7 +86,7 @@ def _picture(
         axes.yaxis.set_minor_formatter("")
         axes.grid()
         axes.set_axisbelow(True)
-        # Below the axes, where no line can be.
+        # Below the axes, where there can be no line.
         figure.legend(loc="lower center", ncols=2, frameon=False, fontsize=9.5)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
@@ -94,7 +94,7 @@ def _picture(
 
 
 def _with_schemes(svg: str) -> str:
-    """Return an SVG that is dark where its reader prefers that. Programs that know no such thing draw it light."""
+    """Return an SVG that is dark if its reader prefers that. Programs without support for that draw it light."""
     rules = "".join(
         f'[style*="{name}: {light}"]{{{name}:{dark} !important}}'
         for light, dark in DARK.items()
@@ -105,7 +105,7 @@ def _with_schemes(svg: str) -> str:
 
 
 def _capacities(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> None:
-    """The horizontal axis, which both pictures share, and the capacity that follows."""
+    """Draw the horizontal axis, which both pictures share, and the resulting capacity."""
     capacities = [run["capacity"] for run in runs]
     chosen = sweep["advice"]["capacity"]
     least, most = capacities[0] / 1.3, capacities[-1] * 1.3
@@ -121,7 +121,7 @@ def _capacities(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str,
 
 
 def _labelled(capacities: Sequence[int], chosen: int | None, apart: float) -> list[int]:
-    """Return the capacities to be labelled: the chosen one, and of the others those that leave room for the labels."""
+    """Return the capacities to label: the chosen one, and those of the others that leave room for the labels."""
     shown = [chosen] if chosen is not None and chosen in capacities else []
     for capacity in (capacities[-1], *capacities):
         if all(max(capacity, other) >= apart * min(capacity, other) for other in shown):
@@ -141,7 +141,7 @@ def _loss(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
     floor = BELOW * min(numbers)
     if some:
         shares = [run["loss"]["estimate"] for run in some]
-        # An interval that goes down to nothing leaves the picture, where it would have to.
+        # An interval that goes down to zero extends to the picture's edge and beyond.
         below = [run["loss"]["estimate"] - max(run["loss"]["low"], floor / 10) for run in some]
         above = [run["loss"]["high"] - run["loss"]["estimate"] for run in some]
         axes.errorbar(
@@ -194,7 +194,7 @@ def _wait(axes: Any, sweep: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
 
 
 def _on_axis(seconds: float) -> float:
-    # Zero has no place on it.
+    # The axis has no place for zero.
     return max(seconds, SHORTEST)
 
 

@@ -1,7 +1,7 @@
 """
-Where a workload's numbers come from: a profile file (JSON or TOML), flags of the same names, or a sample.
+The sources of a workload's numbers: a profile file (JSON or TOML), flags of the same names, or a sample.
 
-Flags win over the file, and the file over the sample. Every error names the flag, or the file and the field.
+Flags override the file, and the file overrides the sample. Every error names the flag, or the file and the field.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Field:
     help: str
 
 
-#: By their names in ``Workload`` and in a profile; as flags, with dashes.
+#: By their names in ``Workload`` and in a profile; flags have dashes.
 FIELDS: dict[str, Field] = {
     "to": Field(
         one_of(*TARGETS),
@@ -70,15 +70,17 @@ def add_flags(group: Any) -> None:
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what was given as flags."""
+    """Return the values given as flags."""
     return {name: getattr(arguments, name) for name in FIELDS if getattr(arguments, name) is not None}
 
 
 def read_file(path: Path) -> dict[str, Any]:
     """
-    Return what a profile file says: a JSON object, or TOML, with the fields of ``FIELDS``. Times are texts with a unit.
+    Return the contents of a profile file: a JSON object, or TOML, with the fields of ``FIELDS``.
 
-    Raises ``UsageError`` naming the file, and the field that is wrong.
+    Times are texts with a unit.
+
+    Raises ``UsageError`` naming the file and the wrong field.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -99,7 +101,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def workload_of(fields: Mapping[str, Any]) -> Workload:
-    """Return the workload that the fields make. Raises ``UsageError`` for what is missing or does not fit together."""
+    """Return the workload with these fields. Raises ``UsageError`` for missing or contradictory values."""
     if "service_time" not in fields:
         raise UsageError("--service-time is missing: how long does a consumer take for one message? For example 20ms.")
     workload = Workload(**fields)
@@ -113,7 +115,7 @@ def workload_of(fields: Mapping[str, Any]) -> Workload:
 
 
 def as_fields(workload: Workload) -> dict[str, Any]:
-    """Return a workload as a profile file has it."""
+    """Return a workload in the form of a profile file."""
     return asdict(workload)
 
 

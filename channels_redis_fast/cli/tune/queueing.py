@@ -1,10 +1,10 @@
 """
-What queueing theory says about a workload: the same messages and consumers as an ideal queue, played through on paper.
+What queueing theory says about a workload: simulates the same messages and consumers with an ideal queue.
 
-An ideal queue hands a message over in no time, so it shows what the layer adds, where the interesting capacities lie,
-and whether any capacity can help. Poisson arrivals and a constant service time make it M/D/c/K; it is played and not
-calculated since bursts, several servers and a last message that pushes out the oldest have no closed form. Knows no
-layer and no clock.
+An ideal queue hands a message over in no time, so it shows what the layer adds, where the interesting capacities are,
+and whether any capacity can help. Poisson arrivals and a constant service time make it M/D/c/K. It is simulated instead
+of calculated because bursts, several servers and a last message that pushes out the oldest have no closed form. Knows
+no layer and no clock.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from heapq import heapreplace
 
 from .workload import Timetable, Workload, timetable
 
-#: Messages of a timetable that is long enough to judge a number of consumers by.
+#: The number of messages in a timetable that is long enough to judge a number of consumers.
 ENOUGH = 20_000
 
-#: More consumers than this are not proposed.
+#: The largest number of consumers that is proposed.
 MOST_CONSUMERS = 100_000
 
 
 @dataclass(frozen=True)
 class Line:
-    """One queue of a workload: its messages, and how many serve it."""
+    """One queue of a workload: its messages, and the number of its servers."""
 
     dues: Sequence[float]
     works: Sequence[float]
@@ -38,9 +38,9 @@ def wait_in_line(
     line: Line, capacity: float = math.inf, oldest_gives_way: bool = False
 ) -> tuple[list[float | None], int]:
     """
-    Return how long each message waits for a server, None where it is lost, and the most that waited at once.
+    Return how long each message waits for a server, None if it is lost, and the most that waited at once.
 
-    First come, first served. ``capacity``: how many may wait; beyond it the new message is lost, or the oldest.
+    First come, first served. ``capacity``: how many may wait; beyond that, the new message is lost, or the oldest.
     """
     waits: list[float | None] = [None] * len(line.dues)
     free = [0.0] * line.servers
@@ -71,9 +71,12 @@ def wait_in_line(
 
 def lines(workload: Workload, times: Timetable, overhead: float = 0.0) -> list[Line]:
     """
-    Return the queues that a workload's consumers are; ``overhead`` is what each message takes in addition to its work.
+    Return the queues of a workload's consumers.
 
-    Consumers that compute are one server for each process. Members of a group all see the same, so one stands for all.
+    ``overhead`` is the time that each message takes in addition to its work.
+
+    Consumers that compute are one server for each process. Members of a group all see the same messages, so one stands
+    for all.
     """
     works = array("d", [work + overhead for work in times.works])
     if workload.to == "general":
@@ -82,7 +85,7 @@ def lines(workload: Workload, times: Timetable, overhead: float = 0.0) -> list[L
         if workload.service == "cpu":
             return [_repeated(times.dues, works, workload.consumers)]
         return [Line(times.dues, works, 1)]
-    # A consumer's channel has a queue of its own; those that compute take turns within their process.
+    # Each consumer's channel has its own queue; consumers that compute take turns within their process.
     shared = workload.consumers if workload.service == "cpu" else 1
     parts: dict[int, tuple[array[float], array[float]]] = {}
     for due, target, work in zip(times.dues, times.targets, works, strict=True):
@@ -94,10 +97,10 @@ def lines(workload: Workload, times: Timetable, overhead: float = 0.0) -> list[L
 
 def is_ideal(workload: Workload, is_core: bool, shards: int) -> bool:
     """
-    Return whether a layer holds just as many messages as its capacity says, as an ideal queue does.
+    Return whether a layer holds exactly as many messages as its capacity says, as an ideal queue does.
 
-    On the core layer that is a general channel on one shard. Its specific channels have a key and a mailbox, and of
-    how many consumers there are in the process it depends how much each takes. On Pub/Sub there is only the mailbox.
+    On the core layer, this is true of a general channel on one shard. Specific channels have a key and a mailbox, and
+    how much each of them takes depends on the number of consumers in the process. On Pub/Sub there is only the mailbox.
     """
     if workload.service == "cpu":
         return False
@@ -109,34 +112,34 @@ def _repeated(dues: Sequence[float], works: Sequence[float], times: int) -> Line
 
 
 def outcome(queues: list[Line], capacity: float, oldest_gives_way: bool = False) -> tuple[float, list[float]]:
-    """Return which part is lost, and the waiting times of the others, sorted."""
+    """Return the share that is lost, and the sorted waiting times of the other messages."""
     waits = [wait for line in queues for wait in wait_in_line(line, capacity, oldest_gives_way)[0]]
     taken = sorted(wait for wait in waits if wait is not None)
     return (1 - len(taken) / len(waits) if waits else 0.0), taken
 
 
 def smallest_capacity(queues: list[Line], max_loss: float) -> int:
-    """Return the smallest capacity with which an ideal queue loses no more than ``max_loss``, at least 1."""
+    """Return the smallest capacity, at least 1, with which an ideal queue loses no more than ``max_loss``."""
     most = max((wait_in_line(line)[1] for line in queues), default=0)
     return first(lambda capacity: outcome(queues, capacity)[0] <= max_loss, 1, max(most, 1))
 
 
 def long_enough(workload: Workload) -> float:
-    """Return for how many seconds a workload is played on paper to judge it."""
+    """Return for how many seconds a workload is simulated to judge it."""
     return max(ENOUGH / workload.mean_rate, 3 * workload.burst_every if workload.burst else 0.0)
 
 
 def longest_wait(queues: list[Line], share: float = 0.99) -> float:
-    """Return how long all but 1 - ``share`` of the messages wait at most, when nothing is ever refused."""
+    """Return the longest wait of all but 1 - ``share`` of the messages, if nothing is ever refused."""
     _, waits = outcome(queues, math.inf)
     return waits[min(math.ceil(share * len(waits)), len(waits)) - 1] if waits else 0.0
 
 
 def consumers_needed(workload: Workload, max_wait: float, overhead: float, seed: int) -> int | None:
     """
-    Return how many servers (see ``Workload.servers``) keep p99 of waiting below ``max_wait`` when nothing is refused.
+    Return how many servers (see ``Workload.servers``) keep p99 of waiting below ``max_wait`` if nothing is refused.
 
-    None where their number does not matter: each member of a group gets every message.
+    None if their number does not matter: each member of a group gets every message.
     """
     if workload.to == "group" and workload.service != "cpu":
         return None
@@ -152,7 +155,7 @@ def consumers_needed(workload: Workload, max_wait: float, overhead: float, seed:
 
 
 def service_time_needed(workload: Workload, max_wait: float, overhead: float, seed: int) -> float | None:
-    """Return the longest service time with which p99 of waiting is below ``max_wait``; None when there is none."""
+    """Return the longest service time with which p99 of waiting is below ``max_wait``; None if there is none."""
     seconds = long_enough(workload)
 
     def suffices(percent: int) -> bool:
@@ -166,7 +169,7 @@ def service_time_needed(workload: Workload, max_wait: float, overhead: float, se
 
 
 def first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the smallest number from ``low`` on that ``holds``, which is true from there on; ``high`` if none is."""
+    """Return the smallest number from ``low`` for which ``holds`` is true, as for all larger ones; ``high`` if none."""
     while low < high:
         middle = (low + high) // 2
         if holds(middle):
@@ -177,7 +180,7 @@ def first(holds: Callable[[int], bool], low: int, high: int) -> int:
 
 
 def _with_servers(workload: Workload, servers: int) -> Workload:
-    """The workload with so many servers; of consumers that compute, those of a group move to the new processes."""
+    """Return the workload with this many servers. A group's computing consumers are moved to the new processes."""
     if workload.service != "cpu":
         return replace(workload, consumers=servers, processes=1)
     if workload.to == "group":

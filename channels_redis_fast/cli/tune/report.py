@@ -20,13 +20,13 @@ from .profile import as_fields
 from .sweep import Limits, Plan, Standing
 from .workload import Workload
 
-#: The number of the JSON's shape: fields are added under the same number, and none changes its meaning.
+#: The version of the JSON's shape. Fields may be added under the same number, but none changes its meaning.
 SHAPE = 1
 
-#: What matches the channels that ``new_channel`` makes: on the core layer, and on Pub/Sub, where a prefix comes first.
+#: A pattern for the channels that ``new_channel`` makes: on the core layer, and on Pub/Sub, where a prefix comes first.
 SPECIFIC = {True: "specific.*", False: "*specific.*"}
 
-#: A general channel that no setting is made for.
+#: A general channel for which no setting is made.
 UNNAMED = "tune"
 
 
@@ -50,7 +50,7 @@ def describe(workload: Workload) -> str:
 
 
 def describe_limits(limits: Limits) -> str:
-    """Return the limits in one sentence, so that one that was misread is seen."""
+    """Return the limits in one sentence, so that a misread limit is noticed."""
     return (
         f"Limits: at most {percent(limits.max_loss)} of the messages lost; 99% of the others wait at most "
         f"{spell(limits.max_wait)}."
@@ -58,20 +58,20 @@ def describe_limits(limits: Limits) -> str:
 
 
 def whole_time(plan: Plan) -> str:
-    """Return how long a plan takes, as far as that is known before."""
+    """Return how long a plan takes, as far as that is known in advance."""
     rounds = math.ceil(len(plan.capacities) / (plan.at_once or 1))
     less = "" if plan.at_once or rounds == 1 else ", less if several can run at the same time"
     return f"about {_rounded(rounds * plan.seconds)} in all{less}"
 
 
 def standing(standing: Standing) -> str:
-    """Return how far a sweep is, for the line of its progress."""
+    """Return the progress of a sweep, for its progress line."""
     driving = ", ".join(str(capacity) for capacity in standing.driving)
     return f"{standing.measured} of {standing.planned} measured, now {driving}"
 
 
 def time_left(seconds: float) -> str:
-    """Return a time as a clock shows it."""
+    """Return a time in the format of a clock."""
     minutes, rest = divmod(math.ceil(seconds), 60)
     return f"{minutes}:{rest:02} left"
 
@@ -81,7 +81,7 @@ def _rounded(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share for a reader, with the digits it has."""
+    """Return a share as text, with all its digits."""
     return f"{100 * share:.6g}%"
 
 
@@ -89,8 +89,8 @@ def setting(layer: RedisLayer, deployment: Deployment, workload: Workload, chann
     """
     Return the line to paste into the layer's CONFIG.
 
-    With a ``channel`` (a name or glob) it is ``channel_capacity``: the new entry in front of those that are there
-    already. Without one it is ``capacity``, unless an entry would hide that from the channels of the workload.
+    With a ``channel`` (a name or glob) it is ``channel_capacity``: the new entry in front of the existing ones. Without
+    one it is ``capacity``, unless an entry would hide that from the channels of the workload.
     """
     if channel is None and not _is_hidden(layer, workload):
         return f'"capacity": {capacity},'
@@ -98,7 +98,7 @@ def setting(layer: RedisLayer, deployment: Deployment, workload: Workload, chann
     existing = deployment.options.get("channel_capacity")
     entries: dict[Any, Any] = {pattern: capacity}
     if isinstance(existing, Mapping):
-        # The first that matches counts.
+        # The first match counts.
         entries.update((name, value) for name, value in existing.items() if name != pattern)
     text = ", ".join(f"{_literal(name)}: {value}" for name, value in entries.items())
     return f'"channel_capacity": {{{text}}},'
@@ -108,10 +108,10 @@ def recommend(
     layer: RedisLayer, deployment: Deployment, plan: Plan, runs: Sequence[Run], channel: str | None, advice: Advice
 ) -> str | None:
     """
-    Return the setting to paste, None where no capacity keeps the limits; add to the advice what it means.
+    Return the setting to paste, None if no capacity keeps the limits; add its meaning to the advice.
 
-    One load says nothing of the other channels. So what would lower the capacity of all of them is not recommended as
-    long as the one that is set keeps the limits too.
+    One load says nothing about the other channels. So a setting that would lower the capacity of all of them is not
+    recommended as long as the current one keeps the limits too.
     """
     if not advice.is_met or advice.capacity is None:
         return None
@@ -146,7 +146,7 @@ def _is_hidden(layer: RedisLayer, workload: Workload) -> bool:
 
 
 def _specific_name(layer: RedisLayer) -> str:
-    """Return a name as ``new_channel`` makes them."""
+    """Return a name like those that ``new_channel`` makes."""
     name = "specific.0123456789abcdef!0123456789abcdef"
     return name if layer.layer_name == "core" else f"{layer.prefix}{name}"
 
@@ -158,21 +158,21 @@ def _literal(pattern: Any) -> str:
 
 
 def current_capacity(layer: RedisLayer, workload: Workload, channel: str | None) -> int:
-    """Return the capacity that the deployment has now for the channels of a workload."""
+    """Return the deployment's current capacity for the channels of a workload."""
     if channel is not None and "*" not in channel:
         return layer.get_capacity(channel)
     return layer.capacity if workload.to == "general" else layer.get_capacity(_specific_name(layer))
 
 
 def modelled(plan: Plan, runs: Sequence[Run], layer: RedisLayer) -> dict[int, float] | None:
-    """Return the loss of an ideal queue by capacity, None where the layer is not meant to be one."""
+    """Return the loss of an ideal queue by capacity, None if the layer is not meant to be one."""
     workload = plan.workload
     is_core = layer.layer_name == "core"
     if not queueing.is_ideal(workload, is_core, layer.ring_size):
         return None
     middle = sorted(runs, key=lambda run: run.fetch_time)[len(runs) // 2]
     slower = max(middle.service_time - workload.service_time, 0.0)
-    # An exponential time is told apart from a slow machine by nobody: then only the fetch counts.
+    # Exponential service times cannot be distinguished from a slow machine, so then only the fetch counts.
     overhead = middle.fetch_time + (slower if workload.service_spread == "constant" else 0.0)
     queues = queueing.lines(workload, plan.times(), overhead)
     capacities = sorted({run.capacity for run in runs} | set(range(1, min(runs[-1].capacity, 64))))
@@ -188,7 +188,7 @@ def as_json(
     advice: Advice,
     pasted: str | None,
 ) -> dict[str, Any]:
-    """Return the whole sweep: what was asked, what was measured, what follows. ``hosts``: without passwords."""
+    """Return the whole sweep: what was asked, measured and concluded. ``hosts``: without passwords."""
     ideal = modelled(plan, runs, layer)
     return {
         "shape": SHAPE,

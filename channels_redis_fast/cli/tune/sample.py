@@ -1,14 +1,15 @@
 """
-A workload as a live deployment shows it, seen from Redis without changing anything: ``--from-live``.
+A workload as a live deployment shows it, observed in Redis without changing anything: ``--from-live``.
 
-What can be seen: how many messages wait on a channel's key and since when, how large one is, what lies in groups, which
+What can be seen: how many messages wait on a channel's key and since when, how large one is, what is in groups, which
 connections there are, how many commands the server carried out. MONITOR is never used, and nothing is configured.
 
-What cannot: a message that comes and is taken between two looks. As long as some wait, every arrival is seen, since the
-new ones are behind them. Else only a range is known: at least what was seen, and no more than the server's count of
-ZADD (PUBLISH on Pub/Sub), in which group memberships and everybody else on that server are counted too, and a batch of
-messages once. No rate follows from that. How long a consumer takes is seen only while messages wait and the number of
-consumers is known. Workers of a general channel are not seen, only their connections: one for each process.
+What cannot: a message that comes and is taken between two looks. While some messages wait, every arrival is seen, since
+the new ones are behind them. Otherwise only a range is known: at least what was seen, and no more than the server's
+count of ZADD (PUBLISH on Pub/Sub), which includes group memberships and everybody else on that server, and counts a
+batch of messages once. No rate follows from that. How long a consumer takes can be seen only while messages wait and
+the number of consumers is known. Workers of a general channel cannot be seen, only their connections: one for each
+process.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ ROLE = "tune"
 #: Seconds between two looks, and between two searches for keys.
 LOOK, SEARCH = 0.1, 5.0
 
-#: Keys that are looked at, the deepest first, keys that a search goes over, and members of a group that are read.
+#: How many keys are looked at, the deepest first; how many a search goes over; how many members of a group are read.
 MOST_KEYS, MOST_SEARCHED, MOST_MEMBERS = 100, 20_000, 1000
 
-#: Bytes in front of a stored message that are not the message's: the default of ``random_prefix_length``.
+#: The size in bytes of what precedes the message in a stored member: the default of ``random_prefix_length``.
 IN_FRONT = 12
 
 
-#: The part of the looks that has to be complete for a rate to follow from them.
+#: The share of the looks that has to be complete before a rate follows from them.
 COMPLETE = 0.95
 
 
 @dataclass
 class Sample:
     """
-    What was seen: ``fields`` of a workload, sentences about them, and the numbers behind.
+    What was seen: ``fields`` of a workload, sentences about them, and the underlying numbers.
 
-    ``rate_range``: where only a part of the traffic was seen, the messages a second that were seen and, if they are
-    more, the commands a second that may have carried some; None where a rate is among the fields.
+    ``rate_range``: if only a part of the traffic was seen, the messages per second that were seen and, if they are
+    more, the commands per second that may have carried some; None if a rate is among the fields.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Sample:
     seen: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for the JSON of a sweep."""
+        """Return the sample for the JSON of a sweep."""
         return asdict(self)
 
 
@@ -76,7 +77,7 @@ class Watched:
     #: For each look: the messages that had come since the last one and waited, and how many waited in all.
     arrived: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
-    #: Whether all that had come since the last look was still there.
+    #: Whether everything that had come since the last look was still there.
     complete: list[bool] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
@@ -89,9 +90,9 @@ async def take(
     deployment: Deployment, seconds: float, channel: str | None, progress: Callable[[float], None] = lambda _: None
 ) -> Sample:
     """
-    Look at a deployment for so many seconds. ``channel``: a name or glob, else the one on which most came.
+    Look at a deployment for some seconds. ``channel``: a name or glob; if None, the channel with the most arrivals.
 
-    Raises ``UsageError`` where there is nothing to see, redis-py's ``ConnectionError`` naming the host.
+    Raises ``UsageError`` if there is nothing to see, redis-py's ``ConnectionError`` naming the host.
     """
     layer = deployment.make_layer()
     async with lines(layer, ROLE) as servers:
@@ -119,7 +120,7 @@ def conclude(
     """
     Return what follows from the looks.
 
-    ``calls``: commands a second that add or publish messages, None where the server does not tell; ``processes``:
+    ``calls``: commands per second that add or publish messages, None if the server does not tell; ``processes``:
     connections that receive; ``members``: channels in groups by the process that they belong to.
     """
     sample = Sample()
@@ -183,7 +184,7 @@ def _arrivals(sample: Sample, busiest: Watched, seconds: float, calls: float | N
 
 
 def _bursts(sample: Sample, busiest: Watched, seconds: float, steady: float) -> None:
-    """Tell seconds in which far more came than chance explains from the rest."""
+    """Separate seconds with far more arrivals than chance explains from the rest."""
     per_second = max(round(len(busiest.arrived) / seconds), 1)
     sums = [sum(busiest.arrived[at : at + per_second]) for at in range(0, len(busiest.arrived), per_second)]
     usual = median(sums)
@@ -201,7 +202,7 @@ def _bursts(sample: Sample, busiest: Watched, seconds: float, steady: float) -> 
 
 
 def _throughput(busiest: Watched, interval: float) -> float | None:
-    """Return the messages a second that were taken between looks at which some waited all the time."""
+    """Return how many messages per second were taken between looks at which some waited all the time."""
     taken = [
         busiest.depths[at - 1] + busiest.arrived[at] - busiest.depths[at]
         for at in range(1, len(busiest.depths))
@@ -222,7 +223,7 @@ async def _watch(
         if same is None:
             together[part.name] = part
             continue
-        # A general channel has a key on each shard. The looks were at the same times, give or take.
+        # A general channel has a key on each shard. The looks were at about the same times.
         same.arrived = [a + b for a, b in zip(same.arrived, part.arrived, strict=False)]
         same.depths = [a + b for a, b in zip(same.depths, part.depths, strict=False)]
         same.complete = [a and b for a, b in zip(same.complete, part.complete, strict=False)]
@@ -243,7 +244,7 @@ async def _watch_shard(
             searched = now
             for key, name in await _search(line, prefix, channel):
                 if key not in watched and len(watched) < MOST_KEYS:
-                    # What came since the last search, and went before this one, was not seen.
+                    # Messages that came since the last search, and went before this one, were not seen.
                     nothing = [0] * looks
                     watched[key] = Watched(key, name, [*nothing], [*nothing], [False] * looks)
         next_look = await _look(line, list(watched.values()), last, sizes=looks % round(1 / LOOK) == 0)
@@ -254,7 +255,7 @@ async def _watch_shard(
 
 
 async def _look(line: Line, watched: list[Watched], last: float, sizes: bool) -> float:
-    """Ask for what has come to each key after ``last``, by the server's clock; return the time of this look."""
+    """Ask what has come to each key after ``last``, by the server's clock; return the time of this look."""
     since = f"({last:.6f}"
     commands: list[tuple[Any, ...]] = [(b"TIME",)]
     for one in watched:
@@ -271,7 +272,7 @@ async def _look(line: Line, watched: list[Watched], last: float, sizes: bool) ->
         depth, new, old = (reply if isinstance(reply, int) else 0 for reply in (next(replies) for _ in range(3)))
         one.depths.append(depth)
         one.arrived.append(new)
-        # The oldest goes first: where one from before is left, none of the new ones has gone.
+        # The oldest goes first: if an earlier message is left, none of the new ones has gone.
         one.complete.append(old > 0)
         if sizes:
             newest = next(replies)
@@ -281,7 +282,7 @@ async def _look(line: Line, watched: list[Watched], last: float, sizes: bool) ->
 
 
 async def _search(line: Line, prefix: str, channel: str | None) -> list[tuple[bytes, str]]:
-    """Return the keys of channels that are there now, with the channels' names; the deepest first."""
+    """Return the current keys of channels, with the channels' names; the deepest first."""
     found: list[bytes] = []
     sweep = Sweep(line, prefix, MOST_SEARCHED)
     inner = prefix.encode() + b":"
@@ -322,8 +323,8 @@ async def _processes(servers: Sequence[Line], layer: RedisLayer) -> int | None:
     """
     Return how many connections receive, None if a server does not tell.
 
-    A process has one on each shard. Of a cluster it has one on each server with a name that it listens on: those are
-    counted where they are most.
+    A process has one on each shard. In a cluster it has one on each server with a name that it listens on; the server
+    with the most of them counts.
     """
     on_cluster = is_cluster(layer.hosts[0])
     waits = isinstance(layer, RedisChannelLayer) and not on_cluster

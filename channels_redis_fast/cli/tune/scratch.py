@@ -1,9 +1,9 @@
 """
-The server's side of a run: scratch keys, what they take, what the server's processor did; and a server of our own.
+The server's side of a run: scratch keys, their size, the server's processor time; and a server of our own.
 
-Everything lies behind one prefix that begins with the deployment's own, so that the same ACL permits it, and is removed
-at the end; whatever a killed process leaves behind has a TTL. Asks with INFO, MEMORY USAGE and ZCARD, each of which an
-ACL may forbid: then that number is missing. Knows no workload.
+Everything is under one prefix that begins with the deployment's own, so that the same ACL permits it, and is removed at
+the end. Keys that a killed process leaves have a TTL. Uses INFO, MEMORY USAGE and ZCARD, each of which an ACL may
+forbid: then that number is missing. Knows no workload.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...survey.line import Line
 from ...survey.scan import Sweep
 from ..deployment import Deployment, UsageError
 
-#: Seconds that group memberships live there: longer than any run, short enough to vanish by themselves.
+#: The lifetime of group memberships in seconds: longer than any run, short enough that leftovers soon expire.
 GROUP_EXPIRY = 3600
 
 #: Seconds for a server of our own to start, and to stop.
@@ -41,7 +41,7 @@ class Scratch:
         self.is_core = deployment.is_core
         self.prefix = f"{self.layer.prefix}:tune:{secrets.token_hex(6)}:"
         self._lines = lines
-        #: Keys that were asked for, to be removed by name where they may not be searched for.
+        #: Keys that were used, to be removed by name if they cannot be searched for.
         self._known: set[str] = set()
 
     def changes(self, run: int, capacity: int) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Scratch:
         return {**changes, "group_expiry": GROUP_EXPIRY} if self.is_core else changes
 
     def key(self, run: int, channel: str) -> str:
-        """Return the key in which a channel's messages lie."""
+        """Return the key that holds a channel's messages."""
         name = f"{self.prefix}{run}:{channel[: channel.find('!') + 1] or channel}"
         self._known.add(name)
         return name
@@ -70,7 +70,7 @@ class Scratch:
         return used
 
     async def memory(self, *keys: str) -> int | None:
-        """Return the bytes that keys take on all servers, or None if the servers do not tell."""
+        """Return the size of keys in bytes on all servers, or None if the servers do not tell."""
         replies = await self._ask_all(keys, b"MEMORY", b"USAGE")
         if any(isinstance(reply, Exception) for reply in replies):
             return None
@@ -87,7 +87,7 @@ class Scratch:
 
     async def clean(self) -> None:
         """
-        Remove all that is left behind the prefix. Where SCAN is refused, a few keys are left to their TTL.
+        Remove all keys under the prefix. If SCAN is refused, a few keys are left to their TTL.
 
         Raises ``redis.exceptions.ConnectionError`` naming the host.
         """
@@ -99,7 +99,7 @@ class Scratch:
                 await line.ask(*((b"UNLINK", key) for key in self._known if line.has(key)))
 
     async def _ask_all(self, keys: Iterable[str], *command: bytes) -> list[Any]:
-        """Give a command for each key at each server that may have it."""
+        """Send a command for each key to each server that may have it."""
         return [
             reply
             for line in self._lines
@@ -125,9 +125,9 @@ def find_server() -> str | None:
 @contextlib.contextmanager
 def own_server() -> Iterator[str]:
     """
-    Run a server of our own, on a unix socket that nobody else can take; give its URL.
+    Run a server of our own, on a unix socket that nobody else can use; yield its URL.
 
-    Raises ``UsageError`` where there is none to run, or it does not start.
+    Raises ``UsageError`` if there is none to run, or it does not start.
     """
     binary = find_server()
     if binary is None:
@@ -138,7 +138,7 @@ def own_server() -> Iterator[str]:
         binary, "--port", "0", "--unixsocket", path, "--dir", directory, "--save", "", "--appendonly", "no",
     )  # fmt: skip
     try:
-        # A session of its own: Ctrl-C is for the command, which ends the server when it has cleaned up.
+        # In a separate session: Ctrl-C is for the command, which ends the server after it has cleaned up.
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,

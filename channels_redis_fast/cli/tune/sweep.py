@@ -1,8 +1,8 @@
 """
-All runs of a tuning: which capacities, for how long, and how many of them at the same time.
+All runs of a tuning: which capacities, for how long, and how many at the same time.
 
-Runs share the machine only where that does not distort them: the first is alone and tells how much of the processors
-one takes; what was disturbed nevertheless is repeated alone. Knows no table and no picture.
+Runs share the machine only if that does not distort them: the first is alone and shows how much of the processors one
+takes; a run that was disturbed nevertheless is repeated alone. Knows no table and no picture.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from .measured import WARM_UP, Run
 from .scratch import Scratch
 from .workload import Timetable, Workload, timetable
 
-#: Seconds of one run, where no option says otherwise.
+#: The shortest and the longest run in seconds, unless an option says otherwise.
 SHORTEST, LONGEST = 10.0, 120.0
 
-#: Bursts that a run has at least, where no option says otherwise.
+#: The minimum number of bursts in a run, unless an option says otherwise.
 FEWEST_BURSTS = 10
 
-#: Runs at the same time, and the part of this machine's processors that they may take together.
+#: The maximum number of runs at the same time, and the share of this machine's processors that they may take together.
 MOST_AT_ONCE, MOST_OF_MACHINE = 8, 0.5
 
-#: Seconds that a run takes in addition to its messages, until a run has shown it.
+#: Seconds that a run takes in addition to its messages, until a run has shown the actual number.
 OVERHEAD = 1.0
 
-#: Messages with which it is measured what a full key takes; larger capacities are extrapolated.
+#: The number of messages used to measure the size of a full key; larger capacities are extrapolated.
 MOST_FILLED = 10_000
 
-#: Messages of one run: its fate is kept for each.
+#: The maximum number of messages in one run, since the fate of each is kept.
 MOST_MESSAGES = 2_000_000
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is asked for: the part that may be lost, and seconds that all but one in a hundred may wait at most."""
+    """The limits: the share that may be lost, and the seconds that all but one in a hundred may wait at most."""
 
     max_loss: float
     max_wait: float
@@ -58,9 +58,9 @@ class Plan:
     capacities: Sequence[int]
     seconds: float
     seed: int
-    #: How many runs at the same time; None: as many as the machine bears.
+    #: How many runs at the same time; None: as many as the machine can take.
     at_once: int | None = None
-    #: How often a run is repeated, alone, that the machine could not keep up with.
+    #: How often a run that the machine could not keep up with is repeated, alone.
     repeats: int = 2
 
     def times(self) -> Timetable:
@@ -68,13 +68,13 @@ class Plan:
 
 
 def seconds_needed(workload: Workload, max_loss: float) -> float:
-    """Return how long a run has to be so that no loss at all shows that less than ``max_loss`` are lost."""
+    """Return how long a run has to be so that zero losses prove that less than ``max_loss`` are lost."""
     messages = Z95 * Z95 * (1 - max_loss) / max_loss
     return 1.05 * messages / workload.mean_rate / (1 - WARM_UP)
 
 
 def default_seconds(workload: Workload, max_loss: float) -> float:
-    """Return the seconds of a run that no option says: as long as is needed, within what one waits for."""
+    """Return the length of a run in seconds if no option says it: as long as needed, within reasonable limits."""
     least = max(SHORTEST, FEWEST_BURSTS * workload.burst_every if workload.burst else 0.0)
     return float(math.ceil(min(max(seconds_needed(workload, max_loss), least), LONGEST)))
 
@@ -83,7 +83,7 @@ def ladder(workload: Workload, limits: Limits, times: Timetable, current: int | 
     """
     Return capacities around the one that an ideal queue needs, and the ``current`` one of the deployment.
 
-    Below it in steps of two, down to a sixteenth, and closer where the answer is to be expected.
+    Below it they go down in steps of two, to a sixteenth, and they are closer together where the answer is expected.
     """
     ideal = queueing.smallest_capacity(queueing.lines(workload, times), limits.max_loss)
     if workload.to == "general":
@@ -95,7 +95,7 @@ def ladder(workload: Workload, limits: Limits, times: Timetable, current: int | 
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a sweep is: capacities measured so far and in all, those driven now, and the seconds that are left."""
+    """The progress of a sweep: capacities measured so far and in all, those driven now, and the seconds left."""
 
     measured: int
     planned: int
@@ -105,7 +105,7 @@ class Standing:
 
     @property
     def part(self) -> float:
-        """Which part of its time is over, from 0 to 1."""
+        """The elapsed share of its time, from 0 to 1."""
         whole = self.elapsed + self.seconds_left
         return self.elapsed / whole if whole > 0 else 1.0
 
@@ -114,7 +114,7 @@ class Sweep:
     """
     Carries out a plan on a scratch prefix.
 
-    ``runs`` has each run as soon as it is finished, so that a sweep that is stopped has not been in vain.
+    ``runs`` has each run as soon as it is finished, so that a stopped sweep was not in vain.
     """
 
     def __init__(
@@ -130,10 +130,10 @@ class Sweep:
         self._players: list[Players] = []
         self._number = 0
         self._began = time.monotonic()
-        #: What is to be done after the runs that go on now, and how many of it at the same time.
+        #: What remains to be done after the current runs, and how many at the same time.
         self._left: list[int] = []
         self._at_once = plan.at_once or 1
-        #: Seconds of a run and all that it takes, as the last ones showed.
+        #: The total duration of a run in seconds, as shown by the last runs.
         self._run_seconds = plan.seconds + OVERHEAD
 
     async def run(self) -> None:
@@ -151,7 +151,7 @@ class Sweep:
     async def _run(self) -> None:
         self._left = list(self.plan.capacities)
         if self.plan.at_once is None:
-            # From the middle: what it takes of the machine is typical.
+            # From the middle: its use of the machine is typical.
             middle = self._left.pop(len(self._left) // 2)
             self._at_once = self._bearable((await self._together([middle]))[0])
         while self._left:
@@ -171,7 +171,7 @@ class Sweep:
             self.runs[position] = again
 
     def _bearable(self, run: Run) -> int:
-        """Return how many runs may go on at the same time, by what one took of the processors of this machine."""
+        """Return how many runs may go on at the same time, judging by one run's use of this machine's processors."""
         if self.plan.workload.service == "cpu" or run.doubts:
             return 1
         # Of the server's not more than one processor, wherever that is.
@@ -179,7 +179,7 @@ class Sweep:
         return max(1, min(int(MOST_OF_MACHINE / machine) if machine > 0 else MOST_AT_ONCE, MOST_AT_ONCE))
 
     async def _together(self, capacities: Sequence[int], keep: bool = True) -> list[Run]:
-        """Drive capacities at the same time; return their runs, which are among ``runs`` if they are to be kept."""
+        """Drive capacities at the same time; return their runs, which are added to ``runs`` if they are to be kept."""
         new = [
             Players(self._origin, self._scratch, self.plan.workload)
             for _ in range(len(capacities) - len(self._players))
@@ -189,7 +189,7 @@ class Sweep:
         await _all(players.start() for players in new)
         began = time.monotonic()
         if self._number == 0:
-            # How long processes take to start says nothing of the runs.
+            # The time that processes take to start says nothing about the runs.
             self._began = began
         before = await self._scratch.processor()
         runs: list[Run] = await _all(
@@ -200,7 +200,7 @@ class Sweep:
         self._run_seconds = time.monotonic() - began
         for run in runs:
             if before is not None and after is not None:
-                # Equal runs: each has an equal share in what the server did.
+                # The runs are equal, so each has an equal share in what the server did.
                 run.cpu_server = (after - before) / len(runs)
         return runs
 
@@ -219,7 +219,7 @@ class Sweep:
         return run
 
     def _tell(self, together: Sequence[int], part: float) -> None:
-        """Tell how far the sweep is, with those that are driven now through a part of their time."""
+        """Report the progress of the sweep, given how far the current runs are."""
         rounds = math.ceil(len(self._left) / self._at_once)
         left = self._run_seconds * rounds + max(self._run_seconds - part * self.plan.seconds, 0.0)
         measured = sum(run.capacity not in together for run in self.runs)
@@ -228,7 +228,7 @@ class Sweep:
 
 
 async def _all(work: Any) -> list[Any]:
-    """Return the results of coroutines; with the first that fails, the others are ended."""
+    """Return the results of coroutines; if one fails, the others are ended."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

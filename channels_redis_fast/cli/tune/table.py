@@ -11,7 +11,7 @@ from .advice import Advice, judge, spell
 from .measured import Run
 from .sweep import Plan
 
-#: The columns, by what a narrow terminal leaves out first.
+#: The columns, with the ranks in which a narrow terminal leaves them out.
 COLUMNS = (
     Column("capacity", Kind.NUMBER),
     Column("lost", Kind.NUMBER, 1),
@@ -42,7 +42,7 @@ def fitting(plan: Plan, runs: Sequence[Run], advice: Advice) -> FittingTable:
 
 
 def rows(plan: Plan, runs: Sequence[Run]) -> list[list[str]]:
-    """Return the table's lines, a cell for each of ``COLUMNS``."""
+    """Return the table's rows, with a cell for each of ``COLUMNS``."""
     lines = []
     for run in runs:
         wait = run.wait_p99
@@ -68,6 +68,6 @@ def _bytes(number: int | None) -> str:
 
 
 def _processor(run: Run) -> str:
-    """Return microseconds of processor for each delivery offered: sending, consuming, in the server."""
+    """Return the microseconds of processor time for each delivery offered: sending, consuming, in the server."""
     parts = (run.cpu_sender, run.cpu_consumers, run.cpu_server)
     return "+".join("?" if part is None else f"{part / max(run.offered, 1) * 1e6:.0f}" for part in parts)

@@ -1,8 +1,8 @@
 """
 A workload: how messages arrive, how large they are, who consumes them and how long that takes.
 
-``timetable`` turns one into the times of a run, from a seed: runs of one seed see the very same arrivals, so that only
-the capacity differs between them. Knows no layer; where the numbers come from is the ``profile``'s.
+``timetable`` turns one into the times of a run, from a seed: runs with one seed see exactly the same arrivals, so that
+only the capacity differs between them. Knows no layer. ``profile`` knows where the numbers come from.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ ARRIVALS = ("poisson", "regular")
 SERVICES = ("sleep", "cpu")
 SPREADS = ("constant", "exponential")
 
-#: Seconds that nobody can expect a process to be more exact than.
+#: The precision in seconds beyond which no process can be expected to be exact.
 SOON = 0.005
 
 
 @dataclass(frozen=True)
 class Workload:
     """
-    What is done to a layer. Times in seconds, sizes in bytes.
+    The load on a layer. Times in seconds, sizes in bytes.
 
-    ``to``: one of TARGETS. ``rate``: messages (or group messages) a second in the long run, without the bursts, and
-    ``arrivals`` how they come: at random or evenly. ``burst``: messages that come in addition, spread evenly over
-    ``burst_length``, once every ``burst_every``. ``size``: what one message takes, packed. ``consumers`` in each of
-    ``processes``. ``service_time``: how long a consumer takes for a message on average, the same for each or
+    ``to``: one of TARGETS. ``rate``: messages (or group messages) per second in the long run, without the bursts;
+    ``arrivals``: how they come, at random or evenly. ``burst``: messages that come in addition, spread evenly over
+    ``burst_length``, once every ``burst_every``. ``size``: the size of a packed message. ``consumers``: their number in
+    each of ``processes``. ``service_time``: how long a consumer takes for a message on average, the same for each or
     exponentially distributed (``service_spread``); ``service``: whether it waits meanwhile, as for a database, or
     computes, which holds up all consumers of its process.
     """
@@ -51,7 +51,7 @@ class Workload:
 
     @property
     def mean_rate(self) -> float:
-        """Messages a second, bursts and all."""
+        """Messages per second, including bursts."""
         return self.rate + self.burst / self.burst_every
 
     @property
@@ -66,16 +66,16 @@ class Workload:
 
     @property
     def servers(self) -> int:
-        """What works at the same time: each consumer, or each process where consumers compute."""
+        """What works at the same time: each consumer, or each process if consumers compute."""
         return self.processes if self.service == "cpu" else self.receivers
 
     @property
     def tolerance(self) -> float:
-        """Seconds by which a send may be late: it then still comes within the same message's work, or nearly so."""
+        """The permitted delay of a send in seconds: it then still falls into the same message's work, or nearly so."""
         return max(SOON, self.service_time / 2)
 
     def utilisation(self, service_time: float | None = None) -> float:
-        """Which part of their time the consumers are busy; at 1 and above, what waits grows without end."""
+        """The share of time for which the consumers are busy; at 1 and above, the queue grows without end."""
         each = self.service_time if service_time is None else service_time
         return self.mean_rate * self.copies * each / self.servers
 
@@ -93,8 +93,8 @@ class Timetable:
 
 
 def timetable(workload: Workload, seconds: float, seed: int) -> Timetable:
-    """Return the messages of a run. What a seed gives is the same on every machine."""
-    # Streams of their own, so that another service time leaves the arrivals as they are.
+    """Return the messages of a run. A seed gives the same messages on every machine."""
+    # Separate random streams, so that another service time leaves the arrivals unchanged.
     coming, choosing, taking = (random.Random(f"{seed} {what}") for what in ("arrivals", "targets", "works"))
     dues = array("d", sorted([*_steady(workload, seconds, coming), *_bursts(workload, seconds)]))
     # Each consumer of a group works on every message.
@@ -125,7 +125,7 @@ def _bursts(workload: Workload, seconds: float) -> list[float]:
     if not workload.burst:
         return []
     step = workload.burst_length / workload.burst
-    # The first comes after half the pause, so that a run of n pauses has n bursts and time for the last one.
+    # The first burst comes after half the pause, so that a run of n pauses has n bursts and time for the last one.
     begins = [
         (number + 0.5) * workload.burst_every for number in range(math.floor(seconds / workload.burst_every + 0.5))
     ]

@@ -1,8 +1,8 @@
 """
 ``manage.py channels_redis_fast COMMAND ALIAS...``: the command line for the CHANNEL_LAYERS of the project.
 
-The commands, their options and exit codes are those of ``channels-redis-fast``; where that is told by ``--settings``
-and ``--alias`` which layer is meant, here the project is known and the aliases are arguments.
+The commands, their options and exit codes are those of ``channels-redis-fast``. There, ``--settings`` and ``--alias``
+select the layer; here, the project is known and the aliases are arguments.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Command(BaseCommand):  # type: ignore[misc]
 
     help = "Inspect, check, tune and measure the channel layers in CHANNEL_LAYERS."
 
-    #: Settings that are wrong are what ``check`` is for.
+    #: No system checks, because ``check`` is meant for wrong settings.
     requires_system_checks: ClassVar[list[str]] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -41,12 +41,12 @@ class Command(BaseCommand):  # type: ignore[misc]
                 help=f"layers in CHANNEL_LAYERS, one after the other (default: {deployment.DEFAULT_ALIAS})",
             )
             for option in ("--settings", "--pythonpath"):
-                # Of manage.py itself, which has read them already, wherever they are.
+                # Options of manage.py itself, which has already read them, wherever they are.
                 command.add_argument(option, help=SUPPRESS, default=SUPPRESS)
             module.add_arguments(command)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the command; end the process with its exit code, if that is not 0."""
+        """Run the command; end the process with its exit code unless that is 0."""
         module = importlib.import_module(main.COMMANDS[options["tool"]])
         aliases = options["aliases"] or [deployment.DEFAULT_ALIAS]
 
@@ -65,13 +65,13 @@ class Command(BaseCommand):  # type: ignore[misc]
 
 
 def _arguments(options: dict[str, Any], alias: str) -> Namespace:
-    """Return what a command gets from its own command line when it is given this project and this alias."""
+    """Return what a command would get from its own command line for this project and this alias."""
     named: dict[str, Any] = dict.fromkeys(("hosts", "cluster", "prefix", "layer"))
     module = getattr(settings, "SETTINGS_MODULE", None)
     return Namespace(**{**options, **named, "sharded": False, "settings": module, "alias": alias})
 
 
 def _example(example: str) -> str:
-    """Return the example of a command as it is written for ``manage.py``."""
+    """Return the example of a command, rewritten for ``manage.py``."""
     here = example.replace(main.PROGRAM, PROGRAM).replace(" --settings mysite.settings", "")
     return here.replace("--alias ", "")

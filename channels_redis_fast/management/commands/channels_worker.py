@@ -1,7 +1,7 @@
 """
-``manage.py channels_worker``: does the jobs of general channels, several at once, and none is lost when it is stopped.
+``manage.py channels_worker``: does the jobs of general channels, several at once, and loses none when it is stopped.
 
-In place of Channels' ``runworker``, whose routing it uses: the application of the setting ASGI_APPLICATION, in the
+It replaces Channels' ``runworker`` and uses the same routing: the application of the setting ASGI_APPLICATION, in the
 scope ``channel``.
 """
 
@@ -24,7 +24,7 @@ from ...options import delay
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: What stops the worker; a second one cancels the jobs that still run.
+#: The signals that stop the worker; a second one cancels the jobs that still run.
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -52,13 +52,13 @@ class Command(BaseCommand):  # type: ignore[misc]
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the worker until it is stopped. Raises ``CommandError`` where it cannot do any job."""
+        """Run the worker until it is stopped. Raises ``CommandError`` if it cannot do any job."""
         layer = get_channel_layer(options["layer"])
         if layer is None:
             raise CommandError(f"CHANNEL_LAYERS has no {options['layer']!r}.")
         application = get_default_application()
         if isinstance(application, DrainedApplication):
-            # This ends by itself, and its jobs are not to be told to go.
+            # The worker handles its own end, and must not tell its jobs to leave.
             application = application.application
         asyncio.run(_run(application, layer, options))
 
@@ -80,7 +80,7 @@ async def _run(application: Any, layer: Any, options: dict[str, Any]) -> None:
         await asyncio.wait([working])
     finally:
         if hasattr(layer, "close_pools"):
-            # What goes back to Redis has arrived then.
+            # After this, everything that goes back to Redis has arrived.
             await layer.close_pools()
     error = None if working.cancelled() else working.exception()
     if error is not None:
