@@ -672,15 +672,22 @@ def test_a_server_that_throws_histories_away(
 
 
 @pytest.mark.parametrize("backend", [CORE, PUBSUB])
-def test_a_key_of_another_type_in_place_of_a_history(
-    check_history: Call, own_server: Callable[..., Server], backend: str
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("asgi:history:{room}", "histories"),
+        ("asgi:presence:{asgi:group:room}", "the presence of groups"),
+    ],
+)
+def test_a_key_of_another_type(
+    check_history: Call, own_server: Callable[..., Server], backend: str, key: str, place: str
 ) -> None:
     server = own_server()
     with redis.Redis(port=server.port) as raw:
-        raw.set("asgi:history:{room}", 1)
+        raw.set(key, 1)
     level, text, _ = check_history(backend, server.url, 1)["leftovers"]
     assert level == "problem"
-    assert "of another type in place of histories (asgi:history:{room})" in text
+    assert f"of another type in place of {place} ({key})" in text
 
 
 def test_a_real_project(project: Call, redis_server: Server | ForeignServer, prefix: str) -> None:

@@ -16,6 +16,13 @@ from .findings import OK, PROBLEM, UNSEEN, WARNING, Finding
 #: The maximum number of names shown.
 EXAMPLES = 3
 
+#: Kinds of keys that are not of the type that belongs there: what belongs there, and what fails.
+_OF_ANOTHER_TYPE = {
+    "not a sorted set": ("channels or groups", "calls with these names fail"),
+    "not a stream": ("histories", "sends to these groups fail"),
+    "not a hash": ("the presence of groups", "nobody can join these groups"),
+}
+
 
 def check_peers(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
     """Report what other processes have on one shard. ``is_twin``: the project itself runs channels_redis."""
@@ -65,7 +72,7 @@ def _settings(channels: list[Channel]) -> Finding:
 def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
     kinds = {
         kind: [entry.key for entry in picture.leftovers if entry.shard == shard.shard and entry.kind == kind]
-        for kind in ("inflight", "no expiry", "not a sorted set", "not a stream", "foreign")
+        for kind in ("inflight", "no expiry", *_OF_ANOTHER_TYPE, "foreign")
     }
     if kinds["inflight"] and not is_twin and not shard.nameless_receivers:
         yield Finding(
@@ -82,22 +89,14 @@ def _keys(picture: Picture, shard: Shard, is_twin: bool) -> Iterator[Finding]:
             f"{counted(len(kinds['no expiry']), 'key')} without an expiry ({_some(kinds['no expiry'])})",
             "No layer writes such keys: find the program that does, and UNLINK them.",
         )
-    if kinds["not a sorted set"]:
-        yield Finding(
-            PROBLEM,
-            "leftovers",
-            f"{counted(len(kinds['not a sorted set']), 'key')} of another type in place of channels or groups "
-            f"({_some(kinds['not a sorted set'])}): calls with these names fail",
-            "UNLINK them, or use another prefix.",
-        )
-    if kinds["not a stream"]:
-        yield Finding(
-            PROBLEM,
-            "leftovers",
-            f"{counted(len(kinds['not a stream']), 'key')} of another type in place of histories "
-            f"({_some(kinds['not a stream'])}): sends to these groups fail",
-            "UNLINK them, or use another prefix.",
-        )
+    for kind, (place, failure) in _OF_ANOTHER_TYPE.items():
+        if keys := kinds[kind]:
+            yield Finding(
+                PROBLEM,
+                "leftovers",
+                f"{counted(len(keys), 'key')} of another type in place of {place} ({_some(keys)}): {failure}",
+                "UNLINK them, or use another prefix.",
+            )
     if kinds["foreign"]:
         yield Finding(
             WARNING,

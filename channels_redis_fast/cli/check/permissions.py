@@ -46,9 +46,8 @@ _OPTIONAL = {
     "ASKING": "sends to a slot fail while it moves to another server",
 }
 
-#: The same for a layer with ``history``.
+#: What differs for a layer with ``history``, which needs scripts.
 _OPTIONAL_WITH_HISTORY = {
-    **{name: loss for name, loss in _OPTIONAL.items() if name != "EVAL"},
     "EVALSHA": "scripts are sent as text every time",
     "UNLINK": "flush() and group_forget() fail",
 }
@@ -152,11 +151,11 @@ async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
             cleaning.append((b"EXPIRE", stream_key(layer, scratch), SCRATCH_LIFE))
         replies = await _try(line, commands, cleaning)
     refused = {command: str(reply) for command, reply in zip(commands, replies, strict=True) if _is_no(reply)}
-    optional = _OPTIONAL
-    if layer._leases is not None:
-        optional = {name: loss for name, loss in optional.items() if name != "EVAL"} | _OPTIONAL_WITH_LEASES
-    if layer._histories is not None:
-        optional = _OPTIONAL_WITH_HISTORY
+    optional = dict(_OPTIONAL)
+    for feature, differs in ((layer._leases, _OPTIONAL_WITH_LEASES), (layer._histories, _OPTIONAL_WITH_HISTORY)):
+        if feature is not None:
+            optional.pop("EVAL", None)
+            optional |= differs
     return list(_say(refused, optional, len(commands), way, name or _user(line.host), layer.prefix))
 
 
