@@ -34,8 +34,9 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
-    """Run a command in this process."""
+    """Run a command in this process, in which other tests may have set up a project."""
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    monkeypatch.setattr("channels_redis_fast.cli.deployment._ready_settings", lambda module: None)
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str) -> Outcome:
