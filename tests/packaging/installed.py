@@ -38,8 +38,10 @@ def main(arguments: list[str]) -> int:
     if "--without-server" in arguments:
         arguments = [argument for argument in arguments if argument != "--without-server"]
         chosen = WITHOUT_SERVER
+    # The package is a plugin of pytest too, and is imported above: its asserts are not rewritten, nor need they be.
     # Hypothesis' own profile for CI: the same examples each time, and no complaint about a slow machine.
-    return int(pytest.main(["-p", "no:cacheprovider", "--hypothesis-profile=ci", *chosen, *arguments]))
+    options = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--hypothesis-profile=ci"]
+    return int(pytest.main([*options, *chosen, *arguments]))
 
 
 if __name__ == "__main__":
