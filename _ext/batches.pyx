@@ -28,7 +28,7 @@ cdef class KeyBatch:
     cdef readonly list capacities
     cdef readonly list waiters
 
-    # Not __init__: there is none without its lists, and a wrong type in a C variable is a crash.
+    # In __cinit__, which always runs: without the lists, the C code below would crash.
     def __cinit__(self, key, Batch batch not None, /):
         self.key = key
         self.batch = batch
@@ -210,7 +210,7 @@ cdef class PublishCommands:
     cdef public Py_ssize_t answered
     cdef public Py_ssize_t size
 
-    # Not __init__: there is none without these, whatever a subclass forgets.
+    # In __cinit__, which always runs: a subclass may forget to call __init__.
     def __cinit__(self, *arguments):
         self.messages = []
         self.waiters = []

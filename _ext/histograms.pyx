@@ -35,7 +35,7 @@ cdef class Histogram:
     cdef long long _spans[SPANS + 1]
     cdef double _largest[SPANS + 1]
 
-    # Not __init__: there is none without its memory.
+    # In __cinit__, which always runs: without this memory, the C code below would crash.
     def __cinit__(self, bounds, /):
         cdef Py_ssize_t i
         cdef list given = [float(bound) for bound in bounds]

@@ -64,7 +64,7 @@ class PresenceMethods(LimitedLayer):
     @routed
     async def presence_leave(self, group: str, channel: str | None = None, *, user: User | None = None) -> None:
         """
-        End the presence of a channel in a group, or of all channels of a user; do nothing if there is none.
+        End the presence of a channel in a group, or of all channels of a user. Does nothing if there is none.
 
         A user who was present only through this channel stays present for the ``grace`` time of the option
         ``presence``; then the group gets a message of type ``presence.leave``. With ``user``, the user leaves at once.
