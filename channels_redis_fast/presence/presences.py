@@ -28,7 +28,7 @@ from .keys import PresenceKeys, User, owner_name, owners_in, process_of, user_of
 from .leases import Leases
 from .outbox import Outbox
 from .rules import PresenceRules
-from .upkeep import Upkeep, weakly
+from .upkeep import Upkeep, weak_callback
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -70,8 +70,8 @@ class Presences:
         self._send = send
         self.members = members
         self._begin()
-        leases.on_lapse(weakly(self, lambda self, lapse: self.upkeep.lapsed(lapse)))
-        leases.follow(weakly(self, lambda self: self.upkeep.look_at_once()))
+        leases.on_lapse(weak_callback(self, lambda self, lapse: self.upkeep.lapsed(lapse)))
+        leases.follow(weak_callback(self, lambda self: self.upkeep.look_at_once()))
 
     def _begin(self) -> None:
         #: The groups of this process, by key and by name.
@@ -382,19 +382,19 @@ class PresenceLoop:
         return self._presences.upkeep.way_back(group)
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
-        due = weakly(self._presences, Presences.due)
+        due = weak_callback(self._presences, Presences.due)
         self._loop.call_later(max(seconds, 0.0) + 0.005, due, group.group_key, user)
 
     def confirm(self, group: GroupPresence, users: dict[bytes, bytes]) -> None:
         self._loop.call_later(
-            self._presences.upkeep.settling_time, weakly(self._presences, Presences.confirm), group, users
+            self._presences.upkeep.settling_time, weak_callback(self._presences, Presences.confirm), group, users
         )
 
     def look_again(self, group: GroupPresence, seconds: float) -> None:
         key = group.group_key
         if key not in self._asking:
             self._asking.add(key)
-            self._loop.call_later(seconds + 0.005, weakly(self._presences, Presences.ask), group)
+            self._loop.call_later(seconds + 0.005, weak_callback(self._presences, Presences.ask), group)
 
     def deliver(self, queue: GroupQueue, events: list[Event]) -> None:
         if self.is_closed:

@@ -120,7 +120,7 @@ class Upkeep:
         self._stop_looking()
         for other in others:
             try:
-                other.call_soon_threadsafe(weakly(self, Upkeep.look_from_here))
+                other.call_soon_threadsafe(weak_callback(self, Upkeep.look_from_here))
             except RuntimeError:
                 continue
             break
@@ -131,7 +131,7 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         if loop is self._looker and self._records.records():
             # Not before the server's identity is known.
-            loop.call_soon(weakly(self, Upkeep._look_soon))
+            loop.call_soon(weak_callback(self, Upkeep._look_soon))
 
     # Cleaning up after processes that are gone.
 
@@ -221,7 +221,7 @@ class Upkeep:
         assert self._looker is not None
         if delay is None:
             delay = min(LOOK, self.leases.interval)
-        self._timer = self._looker.call_later(delay, weakly(self, Upkeep._look_soon))
+        self._timer = self._looker.call_later(delay, weak_callback(self, Upkeep._look_soon))
 
     def _look_soon(self) -> None:
         loop = asyncio.get_running_loop()
@@ -240,7 +240,7 @@ class Upkeep:
         looker = self._looker
         if looker is not None:
             with contextlib.suppress(RuntimeError):
-                looker.call_soon_threadsafe(weakly(self, Upkeep._look_soon))
+                looker.call_soon_threadsafe(weak_callback(self, Upkeep._look_soon))
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -401,7 +401,7 @@ class Upkeep:
             logger.debug("Presence in group %r could not be looked after: %s", group.name, error)
 
 
-def weakly(owner: object, function: Callable[..., Any]) -> Callable[..., Any]:
+def weak_callback(owner: object, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method of an object that does not keep the object alive, for timers and other callbacks."""
     reference = weakref.ref(owner)
 
