@@ -38,7 +38,7 @@ from ..options import did_you_mean
 from .diagnosis import diagnose
 from .hosts import HostOptions, host_label
 from .identity import ServerIdentity, field_of, identify
-from .resolver import release, resolve_apart
+from .resolver import drop, hand_over, resolve_apart
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -172,9 +172,7 @@ class Dialer:
                 _keep_alive(connection._writer.get_extra_info("socket"))
             link.server = self.primary
             link.identity = identity
-            link.attach(connection._writer)
-            # From here on, redis-py must neither close the socket nor warn about it.
-            connection._reader = connection._writer = None
+            link.attach(hand_over(connection))
         except (exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
             raise type(error)(self._describe(error)) from error
         except (TimeoutError, asyncio.TimeoutError) as error:
@@ -189,13 +187,11 @@ class Dialer:
             seen = None if is_about_passwords else await self._why(connection, error)
             raise kind(f"{self.label}: {seen} ({_cut(error)})" if seen else self._describe(error)) from error
         finally:
-            release(connection)
-            # Without waiting, since the task may be being cancelled.
-            connection._close()
+            drop(connection)
             for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
                 asked = sentinel.connection_pool
                 for other in (*asked._available_connections, *asked._in_use_connections):
-                    other._close()
+                    drop(other)
 
     def ask_identity(self) -> None:
         """Ask the server for its identity on each new connection for commands or subscriptions."""

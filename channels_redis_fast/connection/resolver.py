@@ -1,7 +1,7 @@
 """
 Resolves host names in dedicated threads, since those of the event loop's default executor may all be busy.
 
-Knows redis-py's connections as far as what they connect to.
+Knows how redis-py's connections open a socket: to which address, and that they forget a transport that they close.
 """
 
 from __future__ import annotations
@@ -72,15 +72,35 @@ def resolve_apart(connection: Any) -> None:
         for address in others:
             connection._connection_arguments = partial(at, address)
             with contextlib.suppress(OSError):
-                await connect()
+                await connect_and_remember()
                 return
         connection._connection_arguments = partial(at, last)
+        await connect_and_remember()
+
+    async def connect_and_remember() -> None:
         await connect()
+        connection._opened = connection._writer.transport
 
     connection._connect = connect_to_one
 
 
-def release(connection: Any) -> None:
-    """Undo ``resolve_apart``, which makes a connection refer to itself."""
-    for name in ("_connect", "_connection_arguments"):
+def hand_over(connection: Any) -> asyncio.StreamWriter:
+    """Take the socket of a redis-py connection away from it, which neither closes it nor warns about it from then on."""
+    writer: asyncio.StreamWriter = connection._writer
+    connection._reader = connection._writer = connection._opened = None
+    return writer
+
+
+def drop(connection: Any) -> None:
+    """
+    Abort what a redis-py connection has opened, and undo ``resolve_apart``, which makes it refer to itself.
+
+    Closing would wait for a TLS server's ``close_notify``. One that has refused the client never sends it.
+    """
+    transport = getattr(connection, "_opened", None)
+    if transport is not None:
+        transport.abort()
+    # Without waiting, since the task may be being cancelled.
+    connection._close()
+    for name in ("_connect", "_connection_arguments", "_opened"):
         vars(connection).pop(name, None)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError
 
 from bench.server import Server
-from tests.core.helpers import within
+from tests.core.helpers import until, within
 from tests.hosts.exercise import exercise
 from tests.places import Certificates
 
@@ -114,6 +117,63 @@ async def test_no_certificate_for_a_server_that_demands_one(
 ) -> None:
     host = form(strict_tls_server, checks(certificates))
     await refused(make_layer(host), f"127.0.0.1:{strict_tls_server.port}")
+
+
+@pytest.fixture
+def impolite_server(certificates: Certificates) -> Iterator[tuple[int, list[str]]]:
+    """A TLS server that refuses the password and never says goodbye; what became of its connections."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    ends: list[str] = []
+
+    def serve(taken: socket.socket) -> None:
+        with context.wrap_socket(taken, server_side=True) as spoken:
+            spoken.recv(1000)
+            spoken.sendall(b"-WRONGPASS invalid username-password pair\r\n" * 3)
+            # Beneath TLS, where a goodbye is only bytes.
+            raw = socket.socket(fileno=spoken.detach())
+        with raw:
+            raw.settimeout(5)
+            try:
+                while raw.recv(1000):
+                    pass
+                ends.append("ended")
+            except ConnectionResetError:
+                ends.append("ended")
+            except TimeoutError:
+                ends.append("left open")
+
+    def accept() -> None:
+        while True:
+            try:
+                taken, _ = listening.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=serve, args=(taken,))
+            threads.append(thread)
+            thread.start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
+        yield listening.getsockname()[1], ends
+        # Closing alone does not wake accept().
+        listening.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()
+
+
+async def test_a_socket_is_gone_though_the_server_says_no_goodbye(
+    make_layer: MakeLayer, impolite_server: tuple[int, list[str]], certificates: Certificates
+) -> None:
+    """Closing a TLS connection waits half a minute for that; a layer that tries again and again would pile them up."""
+    port, ends = impolite_server
+    options = {**checks(certificates), "password": "wrong", "socket_connect_timeout": 0.5}
+    layer = make_layer({"address": f"rediss://127.0.0.1:{port}", **options})
+    with pytest.raises(ConnectionError, match=str(port)):
+        await within(layer.send("general", {}), 10)
+    await until(lambda: bool(ends))
+    assert "left open" not in ends
 
 
 async def test_no_tls_for_a_server_that_speaks_nothing_else(make_layer: MakeLayer, tls_server: Server) -> None:
