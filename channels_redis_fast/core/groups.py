@@ -15,10 +15,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..connection.futures import ignore
+from ..hot import EnvelopeCodec
 from ..messages.codec import Codec, Message
 from ..messages.errors import say_where
 from ..messages.exclusion import NOBODY
 from ..options import check_size
+from ..presence.events import EventInputs
 from ..stats import Stats
 from .dead_members import leave_out, remove
 from .group_cache import GroupMembershipCache, GroupSnapshot
@@ -101,6 +103,25 @@ class GroupSender:
             await self._send_to(state, group, members, message)
         finally:
             group_cache.leave(group.key)
+
+    def event_inputs(self, state: CoreLoop, group: Group) -> EventInputs | None:
+        """
+        Return what a script on the group's shard needs to deliver a presence event to the group's members.
+
+        None if it cannot, or if it is not known that all members are on that shard.
+        """
+        sender = state.senders[group.shard]
+        snapshot = state.group_cache.find(group.key)
+        if snapshot is None or snapshot.skips or not isinstance(sender, Sender) or sender.plain.are_needed:
+            return None
+        if not isinstance(self._codec, EnvelopeCodec):
+            return None
+        # A member without entries is its random prefix and the header of a map.
+        prefix_length = len(self._codec.encode({}, None)) - 1
+        capacities = self._capacities(snapshot.channels)
+        return EventInputs(
+            (group.key, *snapshot.keys), (sender.expiry, group.limit, prefix_length, self._prefix, *capacities)
+        )
 
     async def _send_to_same(
         self, sender: Sender, group: Group, snapshot: GroupSnapshot, message: Message

@@ -44,6 +44,7 @@ from ..messages.exclusion import NOBODY
 from ..messages.mailbox import InboxRegistry
 from ..names import names_of, unique_name
 from ..presence import Lapse, Leases
+from ..presence.events import EventInputs
 from ..presence.leases import leases_key
 from ..sync.routing import routed
 from ..upstream import explains_absent
@@ -167,6 +168,8 @@ class RedisChannelLayer(RedisLayer):
         )
         if self.ring_size != 1 or self._shard_of is not shard:
             self._next_shard = itertools.cycle(range(self.ring_size)).__next__
+        if self._presences is not None and not isinstance(self._dialers, Seeds):
+            self._presences.deliver_in_script(scripts.CHANGE_AND_DELIVER, weakly(self._event_inputs))
         self._inboxes = self._make_inboxes()
         self._memberships = Memberships(self._inboxes, self.group_expiry)
 
@@ -751,6 +754,10 @@ class RedisChannelLayer(RedisLayer):
     async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
         limit = int(time.time()) - self.group_expiry
         await self._group_sender.send(self._loops[get_running_loop()], Group(group, key, shard, limit), message)
+
+    def _event_inputs(self, shard: int, key: bytes) -> EventInputs | None:
+        limit = int(time.time()) - self.group_expiry
+        return self._group_sender.event_inputs(self._loops[get_running_loop()], Group("", key, shard, limit))
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()

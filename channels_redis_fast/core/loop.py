@@ -18,7 +18,6 @@ from ..connection.script import Script
 from ..hot import Waker
 from ..loops import Closable
 from ..presence import LeaseReading, Leases, Presences
-from ..presence.scripts import CHANGE
 from ..stalls import StallDetector
 from ..stats import Stats
 from . import scripts
@@ -62,7 +61,7 @@ class CoreLoop:
         self.recorded_queues: dict[bytes, Any] = {}
         more = [*history_scripts]
         if presences is not None:
-            more.append(CHANGE)
+            more.append(presences.script)
         if isinstance(shards, Seeds):
             cluster = Cluster(shards, loop, stats, [*scripts.OF_A_CLUSTER, *more], announces=True)
             self.commands = [cluster]

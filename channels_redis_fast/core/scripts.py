@@ -21,6 +21,7 @@ from ..history.placement import ENTRY_IN_LUA, in_lua
 from ..history.scripts import READ, RECORD, TURNS
 from ..hot import pack
 from ..messages.codec import CHANNEL_FIELD
+from ..presence.scripts import changing
 
 #: The bytes before the list of channels in a packed message, as a Lua string.
 CHANNELS_IN_LUA = in_lua(pack({CHANNEL_FIELD: None})[1:-1])
@@ -297,6 +298,49 @@ if not may_record then return {3} end
 call('EXPIRE', key, ARGV[10])
 if by ~= '' and newer then claim(KEYS[3], by) elseif is_turn then pass_on(KEYS[3]) end
 """,
+)
+
+#: Changes who is present in a group, and delivers the events to its members. The keys of ``deliver``: the group's key,
+#: and the channel keys of the presumed members. Its arguments: expiry in whole seconds; the score (seconds) up to which
+#: members have expired; the length of a member's random prefix; the prefix of all keys; for each channel key its
+#: capacity. If the group has a member on another key, or more than 1,000, nothing is delivered.
+CHANGE_AND_DELIVER = changing(
+    """
+local delivery
+local function delivering()
+<room>
+  local capacities, names = {}, {}
+  for i = 5, #KEYS do capacities[KEYS[i]] = ARGV[14 + i] end
+  local members = redis.pcall('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[16], '+inf', 'LIMIT', 0, 1001)
+  if members.err or #members > 1000 then return false end
+  for i = 1, #members do
+    local key = ARGV[18] .. string.sub(members[i], 1, string.find(members[i], '!', 1, true) or -1)
+    if not capacities[key] then return false end
+    names[key] = names[key] or {}
+    table.insert(names[key], members[i])
+  end
+  for key, channels in pairs(names) do names[key] = <channels> .. cmsgpack.pack(channels) end
+  return function(entries)
+    -- Two events differ anyway, but receivers may remember a message by its prefix.
+    local digest = redis.sha1hex(epoch .. '-' .. last)
+    local digits = string.rep(digest, math.ceil(ARGV[17] / 20))
+    local random = string.gsub(string.sub(digits, 1, 2 * ARGV[17]), '..', function(two)
+      return string.char(tonumber(two, 16))
+    end)
+    local message = random .. '\\134' .. entries
+    over = 0
+    for key, channels in pairs(names) do
+      if not pcall(put, key, capacities[key], message .. channels) then return false end
+    end
+    over_capacity = over_capacity + over
+    return true
+  end
+end
+local function deliver(entries)
+  if delivery == nil then delivery = delivering() end
+  return delivery and delivery(entries)
+end
+""".replace("<room>", _written_out(_ROOM + _PUT).replace("ARGV[1]", "ARGV[15]")).replace("<channels>", CHANNELS_IN_LUA)
 )
 
 #: Channels join a group and read what they have missed, in one step: whatever is recorded later is delivered to them.

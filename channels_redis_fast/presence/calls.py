@@ -24,9 +24,9 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
+from ..connection.script import Script
 from ..connection.script_call import ScriptCall, no_scripts
-from . import scripts
-from .events import Event
+from .events import NO_INPUTS, Event, EventInputs
 from .groups import Entry, GroupPresence, Waiting
 
 #: Operations in one call, so that no call blocks the server for long.
@@ -100,8 +100,15 @@ class Keeper(Protocol):
     def claimant(self) -> str:
         """The name of this event loop in claims."""
 
-    def channel_of(self, group: GroupPresence) -> bytes:
-        """Return the Redis channel on which a script itself publishes a group's events; empty if it cannot."""
+    @property
+    def script(self) -> Script:
+        """The script that changes a group."""
+
+    def event_inputs(self, group: GroupPresence) -> EventInputs | None:
+        """Return what the script needs to deliver a group's events itself; None if it must not."""
+
+    def count_over_capacity(self, keys: int) -> None:
+        """Called with the number of keys that did not get an event because they were at capacity."""
 
     def way_to(self, group: GroupPresence) -> Any:
         """Return the way to the server of a group."""
@@ -141,8 +148,8 @@ class PresenceCall(ScriptCall):
 
     repeatable = True
 
-    def __init__(self, queue: GroupQueue, way: Any) -> None:
-        super().__init__(scripts.CHANGE, way)
+    def __init__(self, queue: GroupQueue, way: Any, script: Script) -> None:
+        super().__init__(script, way)
         self._queue = queue
         self._operations: list[Operation] | None = None
         self._server = ServerIdentity()
@@ -182,7 +189,7 @@ class Outcome:
     Raises ``ValueError`` and similar errors for a reply that does not fit that many operations.
     """
 
-    __slots__ = ("claimed", "epoch", "events", "is_lost", "owners", "results", "waits")
+    __slots__ = ("claimed", "epoch", "events", "is_lost", "over_capacity", "owners", "results", "waits")
 
     def __init__(self, reply: Any, count: int) -> None:
         self.epoch: str = reply[0].decode()
@@ -191,11 +198,13 @@ class Outcome:
         self.waits: list[tuple[bytes, bytes, int, bytes]] = []
         self.owners: list[bytes] = []
         self.events: list[Event] = []
+        self.over_capacity = 0
         #: Milliseconds for which another claim of undelivered events lasts; 0 if there is none.
         self.claimed = 0
         if self.is_lost:
             return
-        _, self.results, waits, self.owners, first, *events = reply
+        _, self.results, waits, self.owners, over_capacity, first, *events = reply
+        self.over_capacity = int(over_capacity)
         if len(self.results) != count:
             raise ValueError("another number of results")
         self.waits = list(zip(waits[::4], waits[1::4], waits[2::4], waits[3::4], strict=True))
@@ -259,7 +268,7 @@ class GroupQueue:
             return
         self._is_busy = True
         self._began_at = self._keeper.came_back_at
-        self._way.submit(PresenceCall(self, self._way))
+        self._way.submit(PresenceCall(self, self._way, self._keeper.script))
 
     def _go_on(self) -> None:
         if self._waiting:
@@ -296,9 +305,11 @@ class GroupQueue:
         group, keeper = self.group, self._keeper
         known = "" if group.is_empty else group.epoch
         gone = [owner for operation in operations for owner in operation.gone]
+        inputs = keeper.event_inputs(group) or NO_INPUTS
         arguments: list[Any] = [
-            3,
+            3 + len(inputs.keys),
             *group.keys,
+            *inputs.keys,
             keeper.owner,
             keeper.claimant,
             os.urandom(8).hex(),
@@ -311,7 +322,8 @@ class GroupQueue:
             group.name,
             b" " + b" ".join(gone) if gone else b"",
             server.run_id,
-            keeper.channel_of(group),
+            len(inputs.arguments),
+            *inputs.arguments,
         ]
         for operation in operations:
             arguments += (operation.kind, operation.first, operation.second, operation.third)
@@ -368,6 +380,8 @@ class GroupQueue:
             for operation in operations:
                 for user, info in operation.users():
                     group.untold[user] = (info, now)
+        if outcome.over_capacity:
+            self._keeper.count_over_capacity(outcome.over_capacity)
         group.is_pending = bool(outcome.claimed or self.delivering)
         if outcome.claimed:
             self._keeper.look_again(group, outcome.claimed / 1000)

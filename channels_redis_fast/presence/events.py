@@ -11,7 +11,7 @@ heard about that user was of the same type.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..messages.codec import Delivery
@@ -61,6 +61,16 @@ class Event(NamedTuple):
             "info": info,
             FIELD: f"{self.epoch}-{self.number}" + (_DOUBT if self.kind.isupper() else ""),
         }
+
+
+class EventInputs(NamedTuple):
+    """What a script needs to deliver the events of one group itself: further keys, and arguments."""
+
+    keys: Sequence[bytes]
+    arguments: Sequence[Any]
+
+
+NO_INPUTS = EventInputs((), ())
 
 
 class SeenEvents:

@@ -18,16 +18,18 @@ from typing import Any
 
 from ..cluster.slots import slot_of
 from ..connection.identity import ServerIdentity
+from ..connection.script import Script
 from ..hot import Lock
 from ..messages.codec import Codec
 from ..stats import Stats
 from .calls import GroupQueue, Operation
-from .events import Event, SeenEvents
+from .events import Event, EventInputs, SeenEvents
 from .groups import GroupPresence
 from .keys import PresenceKeys, User, owner_name, owners_in, process_of, user_of
 from .leases import Leases
 from .outbox import Outbox
 from .rules import PresenceRules
+from .scripts import CHANGE
 from .upkeep import Upkeep, weak_callback
 
 logger = logging.getLogger("channels_redis_fast")
@@ -58,8 +60,10 @@ class Presences:
     ) -> None:
         self.rules = rules
         self.leases = leases
-        #: Whether a group's key is a Redis channel on which scripts may publish.
-        self.publishes = False
+        #: The script that changes a group, and a function from a group's shard and key to what that script needs to
+        #: deliver the group's events itself: None if it cannot.
+        self.script = CHANGE
+        self._inputs_of: Callable[[int, bytes], EventInputs | None] | None = None
         #: The events that receivers have had.
         self.seen = SeenEvents()
         self._prefix = prefix
@@ -180,14 +184,33 @@ class Presences:
         self._check(asyncio.get_running_loop())
         return self._way_to(group.shard, group.group_key)
 
-    def channel_of(self, group: GroupPresence) -> bytes:
+    def deliver_in_script(self, script: Script, inputs_of: Callable[[int, bytes], EventInputs | None]) -> None:
         """
-        Return the Redis channel on which a script tells a group who has come or left; empty for none.
+        Let the script that changes a group deliver its events, where ``inputs_of`` returns what it needs for that.
 
-        A script can only produce our own msgpack. It tells the group nothing while members may have to rejoin it.
+        ``inputs_of`` gets the shard and the key of a group, and must not keep the layer alive. It returns None if
+        messages are anything but plain msgpack, since a script can produce nothing else.
         """
-        is_able = self.publishes and self.rules.events and getattr(self.codec, "is_plain", False)
-        return group.group_key if is_able and self.upkeep.pause(group) <= 0 else b""
+        self.script = script
+        self._inputs_of = inputs_of
+
+    def event_inputs(self, group: GroupPresence) -> EventInputs | None:
+        """
+        Return what the script needs to deliver a group's events; None if it must not.
+
+        It must not while members may have to rejoin the group.
+        """
+        if self._inputs_of is None or not self.rules.events or self.upkeep.pause(group) > 0:
+            return None
+        inputs = self._inputs_of(group.shard, group.group_key)
+        if inputs is None:
+            return None
+        # The value is the last thing in a stored info, and None is one byte.
+        return EventInputs(inputs.keys, (len(self.codec.encode({"info": None}, None)), *inputs.arguments))
+
+    def count_over_capacity(self, keys: int) -> None:
+        """Count the keys that did not get an event because they were at capacity."""
+        self._stats.over_capacity += keys
 
     def clear(self) -> None:
         """Forget everything, because the layer's data is deleted."""
@@ -369,8 +392,15 @@ class PresenceLoop:
     def claimant(self) -> str:
         return f"{self._presences.leases.process}/{self._name}"
 
-    def channel_of(self, group: GroupPresence) -> bytes:
-        return self._presences.channel_of(group)
+    @property
+    def script(self) -> Script:
+        return self._presences.script
+
+    def event_inputs(self, group: GroupPresence) -> EventInputs | None:
+        return self._presences.event_inputs(group)
+
+    def count_over_capacity(self, keys: int) -> None:
+        self._presences.count_over_capacity(keys)
 
     def way_to(self, group: GroupPresence) -> Any:
         return self._presences.way_to(group)

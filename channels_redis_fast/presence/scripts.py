@@ -15,8 +15,8 @@ Rules kept here:
 
 - A user is present from the first channel until the last one has left and the grace time is over. Each time this begins
   or ends there is one event, with the next number. Events are delivered in order, by one claimant at a time. A claim
-  ends when everything is delivered, when its time is over, or with its process. On Pub/Sub the script itself publishes
-  an event, unless it is in doubt, or others have to be delivered before it.
+  ends when everything is delivered, when its time is over, or with its process. Where it can, the script itself
+  delivers an event, unless it is in doubt, or others have to be delivered before it.
 - Doing something twice has the same effect and the same result as doing it once: a call is repeated if its answer was
   lost.
 - An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another epoch is
@@ -58,8 +58,8 @@ MAX_EVENTS = 1_000
 #: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or empty);
 #: the grace time and the delay of announcements, in milliseconds; the name of the group; owners that are gone, each
 #: after a space (one with a question mark is gone only if it has not confirmed its part in this epoch); the server's
-#: run id, empty if unknown; the Redis channel on which the script itself tells the group, empty for none. Then four for
-#: each operation:
+#: run id, empty if unknown; 0 if the script must not deliver events, else the number of arguments for that: where the
+#: value begins in a stored info (index from 1), and what ``deliver`` needs. Then four for each operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, unless another process has ended it meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -77,13 +77,13 @@ MAX_EVENTS = 1_000
 #: Returns only the epoch if it is not the one that the caller knows. Otherwise: the epoch; by operation, whether there
 #: was something to do; the users whose change waits for this process to take care of it, four entries each: the user,
 #: ``l`` or ``j``, the milliseconds, the info; the owners that have a part in the group, for a caller that knew no
-#: epoch; the number of the first event that this process is to deliver, 0 for none, or if negative the milliseconds
-#: until another's claim ends; and the events: ``j`` or ``l`` (upper case if it may be known already), the length of the
-#: user, a space, the user, the info.
+#: epoch; how many keys got no event because they were at capacity; the number of the first event that this process is
+#: to deliver, 0 for none, or if negative the milliseconds until another's claim ends; and the events: ``j`` or ``l``
+#: (upper case if it may be known already), the length of the user, a space, the user, the info.
 #:
 #: The usual join is inlined: the functions for everything else are only created when needed, since creating them takes
 #: the server longer than a join.
-CHANGE = Script(
+_CHANGE = (
     """
 local call = redis.call
 local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
@@ -116,8 +116,9 @@ local confirmed = found[5]
 if confirmed ~= epoch then call('HSET', head, 'of ' .. owner, epoch) end
 local last_before, told_before = last, told
 local results, waits = {}, {}
+local over_capacity = 0
 
--- What msgpack makes of an event; false for a number that is none in Lua.
+-- The five entries of an event as msgpack; false for a number that Lua cannot represent.
 local function packed(kind, user, info)
   local pack, name, who = cmsgpack.pack, string.sub(user, 2), '\\192'
   if string.sub(user, 1, 1) == 's' then
@@ -126,20 +127,21 @@ local function packed(kind, user, info)
     if string.format('%.0f', tonumber(name)) ~= name then return false end
     who = pack(tonumber(name))
   end
-  return '\\133' .. pack('type') .. pack(kind == 'j' and 'presence.join' or 'presence.leave')
+  return pack('type') .. pack(kind == 'j' and 'presence.join' or 'presence.leave')
     .. pack('group') .. pack(ARGV[10]) .. pack('user') .. who
-    .. pack('info') .. (info and info ~= '' and string.sub(info, 7) or '\\192')
+    .. pack('info') .. (info and info ~= '' and string.sub(info, ARGV[14]) or '\\192')
     .. pack('FIELD') .. pack(epoch .. '-' .. last)
 end
 
+DELIVER
 local function tell(kind, user, info)
   if not has_events then return end
   if is_doubtful then kind = string.upper(kind) end
   last = last + 1
-  -- Where nothing is to be delivered before it, and where nothing prevents it.
-  if ARGV[13] ~= '' and told == last - 1 and (kind == 'j' or kind == 'l') then
-    local message = packed(kind, user, info)
-    if message and type(redis.pcall('PUBLISH', ARGV[13], message)) == 'number' then
+  -- Only if no other event has to be delivered before it.
+  if ARGV[13] ~= '0' and told == last - 1 and (kind == 'j' or kind == 'l') then
+    local entries = packed(kind, user, info)
+    if entries and deliver(entries) then
       told = last
       return
     end
@@ -434,7 +436,7 @@ if known == '' or mode ~= '' then
     operations.z(nil, nil, nil, stale)
   end
 end
-for at = 14, #ARGV, 4 do
+for at = 14 + ARGV[13], #ARGV, 4 do
   local kind, result = ARGV[at], nil
   if kind == 'j' and delay == 0 then
     local channel, user = ARGV[at + 1], ARGV[at + 2]
@@ -454,7 +456,7 @@ for at = 14, #ARGV, 4 do
 end
 
 if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
-local reply = {epoch, results, waits, owners, 0}
+local reply = {epoch, results, waits, owners, over_capacity, 0}
 if last > told then
   local who, till = string.match(claim or '', '^(%S+) (%d+)$')
   local is_free = not who or who == claimant or now > tonumber(till)
@@ -464,7 +466,7 @@ if last > told then
     end
   end
   if has_events and not is_free then
-    reply[5] = now - tonumber(till) - 1
+    reply[6] = now - tonumber(till) - 1
   elseif has_events then
     call('HSET', head, 'claim', string.format('%s %.0f', claimant, now + CLAIM))
     local from = told
@@ -472,7 +474,7 @@ if last > told then
     for event = from + 1, math.min(last, from + MAX_EVENTS) do
       reply[#reply + 1] = call('HGET', channels, 'e' .. event) or ''
     end
-    if #reply > 5 then reply[5] = from + 1 end
+    if #reply > 6 then reply[6] = from + 1 end
   end
 elseif claim then
   call('HDEL', head, 'claim')
@@ -495,3 +497,19 @@ return reply
     .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
     .replace("KEPT)", f"{KEPT})")
 )
+
+
+def changing(deliver: str = "local function deliver() end") -> Script:
+    """
+    Return the script for a layer whose groups are told by a Lua function.
+
+    ``deliver``: the text of its definition. It gets the five entries of an event as msgpack, without the header of
+    their map, and returns whether they were delivered; if not, a process delivers them later, even if some receivers
+    have them. Its keys begin at ``KEYS[4]``, its arguments at ``ARGV[15]``. It may use ``call``, ``epoch``, ``last``
+    (the number of the event), and count in ``over_capacity``.
+    """
+    return Script(_CHANGE.replace("DELIVER", deliver))
+
+
+#: For layers whose scripts cannot reach the members of a group.
+CHANGE = changing()

@@ -40,6 +40,7 @@ from ..messages.errors import say_where
 from ..messages.exclusion import with_excluded
 from ..messages.mailbox import MailboxLimits
 from ..names import unique_name
+from ..presence.events import EventInputs
 from ..presence.keys import all_prefix, group_of_any
 from ..process import current_number
 from ..subscriptions.dialect import PLAIN, SHARDED
@@ -47,6 +48,7 @@ from ..sync.routing import routed
 from ..upstream import explains_absent
 from .loop import PubSubLoop
 from .reader import Reader
+from .scripts import CHANGE_AND_PUBLISH
 from .views import ChannelsView, GroupsView, WaitingMessages
 
 __all__ = ["RedisPubSubChannelLayer", "RedisPubSubLoopLayer"]
@@ -141,8 +143,8 @@ class RedisPubSubChannelLayer(RedisLayer):
                 "use a host other than a cluster."
             )
         self.sharded = on_cluster or bool(sharded)
-        if self._presences is not None:
-            self._presences.publishes = not self.sharded
+        if self._presences is not None and not self.sharded:
+            self._presences.deliver_in_script(CHANGE_AND_PUBLISH, weakly(self._event_inputs))
         self._limits = self._make_room()
 
     # Channels.
@@ -559,6 +561,9 @@ class RedisPubSubChannelLayer(RedisLayer):
     async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
         state = self._loops[get_running_loop()]
         await state.publishers[shard].publish(key, self._packed(message, "group", group))
+
+    def _event_inputs(self, shard: int, key: bytes) -> EventInputs | None:
+        return EventInputs((), (key,)) if self._codec.is_plain else None
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)

@@ -33,7 +33,6 @@ from ..messages.exclusion import EXCLUDED, take_excluded
 from ..messages.mailbox import Mailboxes, MailboxLimits, is_collected, take_abandoned
 from ..messages.memory_limit import PROCESS
 from ..presence import FIELD, Leases, Presences, SeenEvents
-from ..presence.scripts import CHANGE
 from ..process import Process, current_number
 from ..stalls import StallDetector
 from ..stats import Stats
@@ -112,7 +111,7 @@ class PubSubLoop:
             subscribed = self._subscribed
             scripts = (self.recorder.script, history_scripts.READ_ONLY)
         if presences is not None:
-            scripts = (*scripts, CHANGE)
+            scripts = (*scripts, presences.script)
         #: By shard: the command connection, the publisher that batches messages, and the subscriptions. A cluster is
         #: one shard.
         self.commands: list[CommandConnection | Cluster]

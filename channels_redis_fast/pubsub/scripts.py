@@ -1,5 +1,6 @@
 """
-The Lua scripts of the Pub/Sub layer: they record a message in its group's history and publish it. Text only, no I/O.
+The Lua scripts of the Pub/Sub layer: they record a message in its group's history and publish it, or change who is
+present in a group and publish that. Text only, no I/O.
 
 One script does both, so that positions rise in the order in which messages are published.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 from ..connection.script import Script
 from ..history.placement import ENTRY_IN_LUA
 from ..history.scripts import RECORD, TURNS
+from ..presence.scripts import changing
 from ..subscriptions.dialect import Dialect
 
 #: KEYS: the stream. ARGV: the Redis channel; the arguments of ``append``; and for each message: the header of its map
@@ -92,3 +94,12 @@ def proposed(dialect: Dialect) -> Script:
     sender's turn, and -2 if the messages before these were not recorded.
     """
     return Script(_PROPOSED.replace("PUBLISH", dialect.publish.decode()))
+
+#: Changes who is present, and publishes the events. The argument of ``deliver``: the Redis channel of the group.
+CHANGE_AND_PUBLISH = changing(
+    """
+local function deliver(entries)
+  return type(redis.pcall('PUBLISH', ARGV[15], '\\133' .. entries)) == 'number'
+end
+"""
+)

@@ -228,7 +228,7 @@ async def test_an_event_on_one_server_is_one_call(own_server: Callable[..., Serv
         await listener.heard(("join", "ada"), ("join", "bob"))
         assert calls() == before + 1
         assert not raw.hexists(raw.keys("*presence-head*")[0], "claim")
-        layer._presences.channel_of = lambda group: b"\xffrefused"
+        layer._presences.deliver_in_script(CHANGE_AND_PUBLISH, lambda shard, key: EventInputs((), (b"\xffrefused",)))
         raw.execute_command("ACL", "SETUSER", "default", "resetchannels", "&test*")
         await joined(layer, "carol")
         await listener.heard(("join", "ada"), ("join", "bob"), ("join", "carol"))
