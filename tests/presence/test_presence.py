@@ -11,8 +11,10 @@ import redis
 
 from bench.server import Server
 from channels_redis_fast.core import RedisChannelLayer
+from channels_redis_fast.presence.events import EventInputs
 from channels_redis_fast.presence.keys import PresenceKeys, group_key_of, user_field, user_of
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from channels_redis_fast.pubsub.scripts import CHANGE_AND_PUBLISH
 from tests.clusters import Cluster
 from tests.core.helpers import until, within
 from tests.presence.attending import PRESENCE, joined, listen
@@ -233,6 +235,71 @@ async def test_an_event_on_one_server_is_one_call(own_server: Callable[..., Serv
         await joined(layer, "carol")
         await listener.heard(("join", "ada"), ("join", "bob"), ("join", "carol"))
     await listener.end()
+
+
+async def test_an_event_is_one_call_if_all_members_are_on_the_shard_of_the_group(
+    own_server: Callable[..., Server], make_core: Make
+) -> None:
+    """The first event has to find out who the members are; so has one after a process has joined the group."""
+    server = own_server()
+    options = {"hosts": [server.url], "presence": PRESENCE | {"lease": 30, "grace": 0}}
+    layer, other, third = (make_core(**options) for _ in range(3))
+    listener, second = await listen(other), await listen(other)
+    await layer.group_add("room", "general")
+    await joined(layer, "first")
+    await listener.heard(("join", "first"))
+    with redis.Redis.from_url(server.url) as raw:
+
+        def calls() -> int:
+            stats = raw.info("commandstats")
+            return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
+
+        channel = await layer.new_channel()
+        before = calls()
+        await layer.presence_join("room", channel, "bob", {"name": "Bob"})
+        await layer.presence_leave("room", channel)
+        await until(lambda: len(second.events) == 3)
+        assert calls() == before + 2
+        assert not raw.hexists(raw.keys("*presence-head*")[0], "claim")
+        assert {"type": "presence.join", "group": "room", "user": "bob", "info": {"name": "Bob"}} in second.messages
+        late = await listen(third)
+        await joined(layer, "carol")
+        await late.heard(("join", "carol"))
+    told = [("join", "first"), ("join", "bob"), ("leave", "bob"), ("join", "carol")]
+    for each in (listener, second):
+        await each.heard(*told)
+    messages = [await layer.receive("general") for _ in range(6)]
+    assert [m["user"] for m in messages if m["type"] != "mark"] == [user for _, user in told]
+    for each in (listener, second, late):
+        await each.end()
+
+
+async def test_an_event_that_the_script_cannot_deliver_to_everybody_is_heard_once_by_all(
+    own_server: Callable[..., Server], make_core: Make
+) -> None:
+    """One key holds something else than messages: the process delivers the event again, and nobody hears it twice."""
+    server = own_server()
+    layer, other = (make_core(hosts=[server.url], presence=PRESENCE) for _ in range(2))
+    listener = await listen(other)
+    await layer.group_add("room", "broken")
+    with redis.Redis.from_url(server.url) as raw:
+        raw.set(f"{layer.prefix}broken", "no sorted set")
+        for user in ("ada", "bob", "carol"):
+            await joined(layer, user)
+        await until(lambda: len(listener.events) == 3)
+        raw.delete(f"{layer.prefix}broken")
+    await listener.heard(("join", "ada"), ("join", "bob"), ("join", "carol"))
+    await listener.end()
+
+
+async def test_an_event_over_capacity(make_core: Make) -> None:
+    """It is not delivered, like a message to a group, and counted."""
+    layer = make_core(presence=PRESENCE, channel_capacity={"few": 2})
+    await layer.group_add("room", "few")
+    for user in ("ada", "bob", "carol", "dave"):
+        await joined(layer, user)
+    await until(lambda: layer.stats()["over_capacity"] == 2)
+    assert [(await layer.receive("few"))["user"] for _ in range(2)] == ["ada", "bob"]
 
 
 async def test_no_events(make: Make) -> None:
