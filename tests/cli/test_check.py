@@ -75,7 +75,7 @@ def check(call: Call, prefix: str) -> Call:
 def by_item(subject: dict[str, Any]) -> Found:
     """The findings by item; of several, the worst."""
     return {
-        finding["item"]: (finding["level"], finding["text"], finding["mend"])
+        finding["item"]: (finding["level"], finding["text"], finding["fix"])
         for finding in sorted(subject["findings"], key=lambda finding: LEVELS.index(finding["level"]))
     }
 
@@ -115,7 +115,7 @@ def test_the_shape_of_the_json(call: Call, redis_server: Server | ForeignServer,
     (subject,) = report["subjects"]
     assert list(subject) == ["shard", "name", "findings"]
     assert subject["shard"] == 0
-    assert all(list(finding) == ["level", "item", "text", "mend"] for finding in subject["findings"])
+    assert all(list(finding) == ["level", "item", "text", "fix"] for finding in subject["findings"])
 
 
 def test_what_a_person_sees(call: Call, redis_server: Server | ForeignServer, prefix: str) -> None:

@@ -26,8 +26,8 @@ class Finding:
     fix: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """Return the finding for JSON, whose key for the fix is ``mend`` in this shape."""
-        return {"level": self.level, "item": self.item, "text": self.text, "mend": self.fix}
+        """Return the finding for JSON."""
+        return {"level": self.level, "item": self.item, "text": self.text, "fix": self.fix}
 
 
 @dataclass
