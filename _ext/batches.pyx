@@ -1,9 +1,9 @@
-"""Sends, gathered: which message goes into which call, and which waiter gets its outcome. Twin: `hot/batches.py`.
+"""Gathers sends: which message goes into which call, and which waiter gets its outcome. Twin: `hot/batches.py`.
 
-It knows keys, members and capacities, and the form in which the script takes them; not when a call is written, nor what
-its reply means.
+It knows keys, members and capacities, and the form in which the script takes them. It does not know when a call is
+written, nor what its reply means.
 
-As with waiters, all of a batch is touched in the thread of its loop only.
+Like a waiter, a batch is only touched in the thread of its loop.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
@@ -19,7 +19,7 @@ cdef class KeyBatch:
     """KeyBatch(key, batch)
     --
 
-    Messages for one key, in the order in which they were sent; their capacities and outcomes side by side.
+    Messages for one key, in the order in which they were sent, with their capacities and waiters.
     """
 
     cdef readonly object key
@@ -45,7 +45,7 @@ cdef class KeyBatch:
         while start < count:
             capacity = capacities[start]
             end = start + 1
-            # Most often one and the same object.
+            # Usually they are the same object.
             while end < count and (capacities[end] is capacity or capacities[end] == capacity):
                 end += 1
             arguments.append(capacity)
@@ -58,7 +58,7 @@ cdef class KeyBatch:
 
 
 cdef class Batch:
-    """The messages of one call, by key."""
+    """The messages of one call, by key: ``messages`` of them, of ``size`` bytes together."""
 
     cdef readonly list keys
     cdef readonly Py_ssize_t messages
@@ -68,12 +68,15 @@ cdef class Batch:
         self.keys = []
 
     def take(self, KeyBatch batch not None, /):
-        """Take the messages of a key, all of them, into this call."""
+        """Add all messages of a key to this call."""
         self.keys.append(batch)
         self.messages += PyList_GET_SIZE(batch.members)
 
     def arguments(self, expiry, /):
-        """Return what the script takes: the number of keys, the keys, the expiry, and the runs of each key."""
+        """Return the script's arguments: the number of keys, the keys, the expiry, and the runs of each key.
+
+        The runs of a key are their number and, for each, the capacity, the number of messages and the members.
+        """
         cdef list arguments = [PyList_GET_SIZE(self.keys)]
         cdef KeyBatch batch
         for batch in self.keys:
@@ -84,7 +87,7 @@ cdef class Batch:
         return arguments
 
     def waiters(self):
-        """Return the waiters of the messages, in their order."""
+        """Return the waiters of the messages, in order."""
         cdef list waiters = []
         cdef KeyBatch batch
         for batch in self.keys:
@@ -92,7 +95,7 @@ cdef class Batch:
         return waiters
 
     def accept(self):
-        """Resolve the waiters that are still pending: their messages were taken."""
+        """Resolve the waiters that are still pending: their messages were accepted."""
         cdef KeyBatch batch
         for batch in self.keys:
             for waiter in batch.waiters:
@@ -104,7 +107,11 @@ cdef class Gatherer:
     """Gatherer(waker, per_key, messages, keys, size, early)
     --
 
-    Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+    Fills the batches of one tick after another. The subclass opens batches, and writes large ones early.
+
+    `waker`: of the waiters. `per_key`, `messages`, `keys`, `size`: the maximum number of messages of one key, of
+    messages, keys and bytes in one call. `early`: the number of messages from which `_write_early` is called; after
+    each such call in a tick, it doubles.
     """
 
     cdef Waker _waker
@@ -131,7 +138,7 @@ cdef class Gatherer:
         self._batch = None
 
     def send(self, key, bytes member not None, capacity, /):
-        """Add one message to the tick's batch; return the waiter of its outcome."""
+        """Add one message to the tick's batch; return the waiter for its outcome."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(member), early
         cdef Waiter waiter = Waiter.__new__(Waiter)
         cdef KeyBatch batch = self._find(key)
@@ -157,16 +164,16 @@ cdef class Gatherer:
         if whole.messages >= self._early:
             early = min(2 * self._early, self._messages)
             self._write_early()
-            # Afterwards: the batch that was just written is not a small one.
+            # Set afterwards: the batch that was just written is not a small one.
             self._early = early
         return waiter
 
     cdef KeyBatch _find(self, object key):
-        """The messages of a key that more can go with, None when there are none."""
+        """Return the batch of a key that can take more messages, None if there is none."""
         cdef KeyBatch last
         cdef PyObject *found
         if self._batch is not None and PyList_GET_SIZE(self._batch.keys) == 1:
-            # The one that all the receivers of a process have is compared, not hashed.
+            # The key that all receivers of a process share is compared, not hashed.
             last = self._batch.keys[0]
             if last.key == key:
                 return last
@@ -188,7 +195,7 @@ cdef class Gatherer:
         return batch
 
     def seal(self, Batch batch not None, /):
-        """Take no more messages into a batch that is being written, or never will be."""
+        """Add no more messages to a batch that is being written, or never will be."""
         cdef KeyBatch mine
         if batch.messages < self._early:
             self._early = self._first_early
@@ -197,12 +204,16 @@ cdef class Gatherer:
         for mine in batch.keys:
             if self._keys.get(mine.key) is mine:
                 del self._keys[mine.key]
-            # So that messages go as soon as they are settled, and do not wait for the garbage collector.
+            # Messages are freed as soon as they are settled, instead of waiting for the garbage collector.
             mine.batch = None
 
 
 cdef class PublishCommands:
-    """Commands that leave together, each with a waiter of its own, which ends when a number answers it."""
+    """Commands that leave together, each with its own waiter, which ends when a number is the reply.
+
+    `queues`: one for each message, to be told that it was answered; or empty. `answered`: how many have been answered,
+    or will not be. `size`: the size in bytes of the payloads. The subclass handles replies that are not numbers.
+    """
 
     cdef public list messages
     cdef public list waiters
@@ -217,7 +228,7 @@ cdef class PublishCommands:
         self.queues = []
 
     def reply(self, reply, /):
-        """Take the next reply; return whether all the commands have to be written again, which they never have."""
+        """Take the next reply; return whether all commands have to be written again, which is never the case."""
         cdef Py_ssize_t at = self.answered
         if not PyLong_CheckExact(reply):
             return self._take_other(reply)
@@ -236,7 +247,11 @@ cdef class PublishGatherer:
     """PublishGatherer(waker, word, messages, size, early)
     --
 
-    Fills the batches of one tick after the other. The subclass opens them, and writes what is worth it early.
+    Fills the batches of one tick after another. The subclass opens batches, and writes large ones early.
+
+    `waker`: of the waiters. `word`: the command that publishes. `messages`, `size`: the maximum number of messages and
+    of payload bytes in a batch. `early`: the number of messages from which `_write_early` is called, as it also is from
+    `size` bytes on; after each call in a tick for the number of messages, it doubles.
     """
 
     cdef Waker _waker
@@ -256,7 +271,11 @@ cdef class PublishGatherer:
         self._batch = None
 
     def publish(self, channel, bytes payload not None, queue=None, /):
-        """Add one message to the tick's batch; return the waiter of its outcome."""
+        """Add one message to the tick's batch; return the waiter for its outcome.
+
+        `queue`: the object that is told when the message was answered, or None. Either all messages have one, or none
+        has.
+        """
         cdef PublishCommands batch = self._batch
         cdef Waiter waiter = Waiter.__new__(Waiter)
         if batch is None:
@@ -275,23 +294,23 @@ cdef class PublishGatherer:
         return waiter
 
     cdef int _begin_writing(self, PublishCommands batch) except -1:
-        """Have a batch written before the tick ends; if the socket does not take it, and it is full, end it."""
+        """Write a batch before the tick ends; if the socket does not take it and it is full, close it."""
         cdef Py_ssize_t early = self._early
         if len(batch.messages) >= early:
             early = min(2 * early, self._messages)
         self._write_early()
-        # Afterwards: the batch that was just written is not a small one.
+        # Set afterwards: the batch that was just written is not a small one.
         self._early = early
         if self._batch is batch and (len(batch.messages) >= self._messages or batch.size >= self._size):
             self._batch = None
         return 0
 
     def end_batch(self):
-        """Take no more messages into the batch that is open: what comes now is to be behind something else."""
+        """Add no more messages to the open batch: later ones must come after something else."""
         self._batch = None
 
     def seal(self, PublishCommands batch not None, /):
-        """Take no more messages into a batch that is being written, or never will be."""
+        """Add no more messages to a batch that is being written, or never will be."""
         if self._batch is batch:
             self._batch = None
             if len(batch.messages) < self._early:

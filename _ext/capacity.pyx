@@ -1,10 +1,11 @@
 """The `channel_capacity` option, compiled. Twin: `hot/capacity.py`.
 
-It knows globs and ASCII names; whatever is out of the ordinary, in a pattern or in a name, it leaves to `re`. It does
-not know what a capacity is for.
+It knows globs and ASCII names, and leaves anything unusual in a pattern or a name to `re`. It does not know what a
+capacity is used for.
 
-A glob becomes a program: a byte below 128 stands for itself, and three others are instructions. Matching goes back to
-the last star only, which is all a glob needs, so a hostile one costs its length times the name's and no more.
+A glob becomes a program: a byte below 128 stands for itself, and three others are instructions. Matching goes back only
+to the last star, which is all that a glob needs. So a hostile glob costs at most its length times the length of the
+name.
 """
 
 import fnmatch
@@ -17,8 +18,8 @@ from channels_redis_fast._ext.interpreter cimport PyUnicode_1BYTE_DATA, PyUnicod
 
 
 cdef enum:
-    STAR = 128  # any run of characters, also none
-    ONE = 129  # any one character
+    STAR = 128  # any run of characters, including none
+    ONE = 129  # any single character
     SET = 130  # one of the characters whose bits are set in the 16 bytes that follow
     SET_SIZE = 17
 
@@ -28,8 +29,8 @@ cdef bint matches(
 ) noexcept nogil:
     """Whether a program (`step` to `last`) matches all of an ASCII text.
 
-    No read leaves the two ranges: the program is read only below `last`, and `compile_glob` puts 16 bytes behind each
-    SET; the text is read only below `end`.
+    All reads stay within the two ranges: the program is read only below `last`, and `compile_glob` puts 16 bytes after
+    each SET; the text is read only below `end`.
     """
     cdef const unsigned char *star = NULL
     cdef const unsigned char *resume = NULL
@@ -54,7 +55,7 @@ cdef bint matches(
             step += SET_SIZE if step[0] == SET else 1
             text += 1
         elif star != NULL:
-            # The last star takes one character more. Earlier ones need not: they have matched as early as they can.
+            # The last star takes one more character. Earlier stars stay: they have matched as early as possible.
             resume += 1
             text = resume
             step = star
@@ -63,12 +64,12 @@ cdef bint matches(
 
 
 cdef bytes compile_glob(str glob):
-    """The program of a glob, or None when it is better left to the regular expression."""
+    """Return the program of a glob, or None if the glob is left to the regular expression."""
     cdef bytearray program = bytearray()
     cdef Py_ssize_t place = 0
     if not glob.isascii():
         return None
-    # Neighbouring stars say no more than one; a set that this changes is none of the simple ones below.
+    # Adjacent stars mean the same as one. A set that this changes is not one of the simple sets below.
     glob = STARS.sub("*", glob)
     while place < len(glob):
         character = glob[place]
@@ -93,7 +94,7 @@ cdef bytes compile_glob(str glob):
 
 
 cdef bytes bitmap(str items, bint negated):
-    """Sixteen bytes with a bit for each character of a set, None when a range in it runs backwards."""
+    """Return sixteen bytes with a bit for each character of a set, None if a range in it runs backwards."""
     cdef bytearray bits = bytearray(16)
     for first, last, single in ITEM.findall(items):
         if first > last:
@@ -104,7 +105,7 @@ cdef bytes bitmap(str items, bint negated):
 
 
 STARS = re.compile(r"\*+")
-# What fnmatch has special rules for ("]" or "-" as a member, "^", "&&", ...) is not simple.
+# Anything for which fnmatch has special rules ("]" or "-" as a member, "^", "&&", ...) is not simple.
 SIMPLE_SET = re.compile(r"(?P<negated>!)?(?P<items>(?:[A-Za-z0-9]-[A-Za-z0-9]|[A-Za-z0-9_.])+)\]")
 ITEM = re.compile(r"(.)-(.)|(.)")
 
@@ -113,11 +114,18 @@ cdef class CapacityTable:
     """CapacityTable(patterns, default)
     --
 
-    Globs or compiled patterns to capacities, in messages; the first that matches a channel decides.
+    The `channel_capacity` option: which capacity applies to which channel name.
+
+    `patterns` maps globs or compiled patterns to capacities in messages (or is an iterable of such pairs); their order
+    is their precedence. Globs are translated with `fnmatch.translate` and are case-sensitive. `default` is the layer's
+    own `capacity`.
+
+    Raises TypeError for a pattern that is neither a str nor has a `match` method, and for a capacity that is not an
+    int; ValueError for a negative capacity. The text begins with the name of the option.
     """
 
     cdef public object default
-    # Of each pattern: its program or None, the `match` of its regular expression, its capacity.
+    # For each pattern: its program or None, the `match` of its regular expression, its capacity.
     cdef list rules
 
     def __init__(self, patterns, default):
@@ -140,7 +148,7 @@ cdef class CapacityTable:
             self.rules.append((program, match, int(capacity)))
 
     def lookup(self, object channel, /):
-        """The capacity of a channel, in messages."""
+        """The capacity of a channel, in messages: that of the first matching pattern, otherwise the default."""
         cdef const unsigned char *text = NULL
         cdef const unsigned char *code
         cdef Py_ssize_t length = 0

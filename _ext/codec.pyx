@@ -1,6 +1,6 @@
-"""The way of plain msgpack messages to bytes and back, all in one place. Twin: `hot/codec.py`.
+"""Converts plain msgpack messages to bytes and back, all in one place. Twin: `hot/codec.py`.
 
-It knows how long the prefixes of a layer are; what is laid out how, `envelope` knows.
+It knows the prefix length of a layer. The layout of the bytes belongs to `envelope`.
 """
 
 from channels_redis_fast._ext.envelope cimport decoded, encoded
@@ -35,11 +35,11 @@ cdef class EnvelopeCodec:
         return frames(pack(message), channels, self.prefix_length)
 
     def decode(self, member, /):
-        """Return the address (None when the member has none) and the message. Raises on what is neither."""
+        """Return the address (None if the member has none) and the message. Raises for a member that is invalid."""
         return decoded(member, self.prefix_length)
 
     def decode_all(self, members, /):
-        """Return the deliveries in members, in order, and the errors of those that hold none."""
+        """Return the deliveries in the members, in order, and the errors of the invalid ones."""
         cdef list deliveries = []
         cdef list errors = []
         for member in members:

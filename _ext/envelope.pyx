@@ -1,12 +1,12 @@
 """Members of a channel's sorted set: prefix, message, `__asgi_channel__`. Twin: `hot/envelope.py`.
 
-It knows msgpack's format and the reserved entry; not Redis, encryption, or what a message says.
+It knows msgpack's format and the reserved entry. It does not know Redis, encryption, or what a message means.
 
-Both directions are written for what messages are made of. Whatever else turns up, sound or not, the whole message goes
-to `msgpack` itself, so that its results and its exceptions are the only ones there are.
+Both directions handle the types that messages are made of. If anything else turns up, valid or not, the whole message
+goes to `msgpack` itself, so that its results and its exceptions are the only ones.
 
-Other threads: the interpreter's lock guards the pool of random bytes, the count and, while it is packed, the containers
-of a message (no Python code runs meanwhile). The module does not declare itself ready to go without that lock.
+Threads: the GIL guards the pool of random bytes, the count and, while a message is packed, its containers (no Python
+code runs meanwhile). The module does not declare that it can run without the GIL.
 """
 
 import os
@@ -31,8 +31,8 @@ from channels_redis_fast._ext.unpacker cimport Input, read_map_apart, read_map_s
 cdef enum:
     POOL = 4096
     ORDERED_LENGTH = 10
-    MAX_DEPTH = 32  # levels of containers packed and unpacked here
-    MAX_CLONE = 512  # levels that `clone` follows; 512 of its frames are far from filling a C stack
+    MAX_DEPTH = 32  # levels of containers that are packed and unpacked here
+    MAX_CLONE = 512  # levels that `clone` follows; 512 of its frames do not nearly fill a C stack
     MAX_WEIGHED = 1000000  # values that `footprint` looks at
 
 cdef str FIELD = sys.intern("__asgi_channel__")
@@ -45,7 +45,7 @@ ORDERED_FROM = ORDERED_LENGTH
 
 cdef unsigned char[POOL] pool
 cdef Py_ssize_t pool_used = POOL
-cdef unsigned long long prefixes = 0  # those made, counted from a random number; 0: not yet begun
+cdef unsigned long long prefixes = 0  # the count of prefixes, from a random start; 0: not started yet
 
 
 cdef int check_length(Py_ssize_t length) except -1:
@@ -59,8 +59,8 @@ cdef int put_random(unsigned char *out, Py_ssize_t length) except -1:
     global pool_used
     cdef bytes fresh
     if length > POOL - pool_used:
-        # Reading them can let another thread in, which may use or replace the pool: only what is ours alone, `fresh`,
-        # is relied on, and the pool becomes what is left of it.
+        # `os.urandom` can let another thread run, which may use or replace the pool. So only `fresh`, which no other
+        # thread has, is used here, and what is left of it becomes the pool.
         fresh = os.urandom(length if length > POOL else POOL)
         memcpy(out, PyBytes_AS_STRING(fresh), length)
         if length <= POOL:
@@ -73,7 +73,7 @@ cdef int put_random(unsigned char *out, Py_ssize_t length) except -1:
 
 
 cdef int put_prefix(unsigned char *out, Py_ssize_t length) except -1:
-    """Write a prefix: from ORDERED_FROM bytes on its first half counts upwards; the rest is random."""
+    """Write a prefix. From ORDERED_FROM bytes on, its first half counts upwards; the rest is random."""
     global prefixes
     cdef Py_ssize_t half = 0
     cdef Py_ssize_t i
@@ -81,7 +81,7 @@ cdef int put_prefix(unsigned char *out, Py_ssize_t length) except -1:
     if length >= ORDERED_LENGTH:
         half = min(length // 2, 8)
         if prefixes == 0:
-            # Below the middle of what the shortest half holds, so that no process ever counts past its end.
+            # Below the middle of the range of the shortest half, so that no process ever counts past its end.
             prefixes = int.from_bytes(os.urandom(8), "big") % (1 << 39) + 1
         number = prefixes
         prefixes += 1
@@ -91,7 +91,15 @@ cdef int put_prefix(unsigned char *out, Py_ssize_t length) except -1:
 
 
 def next_prefix(Py_ssize_t length, /):
-    """A prefix that keeps equal messages apart, and messages of one process in order."""
+    """`length` bytes that distinguish equal messages in a sorted set, across all processes that use it.
+
+    From `ORDERED_FROM` bytes on, the first half (at most 8 bytes) is a big-endian count of the prefixes made in this
+    process, from a random start. Members with one score are sorted by their bytes, so those of one process keep the
+    order in which they were made. The rest, and every shorter prefix, is random and never repeats the same bytes. It
+    comes from `os.urandom`, never from `random`: seeding `random` would make members collide.
+
+    Raises ValueError for a negative length.
+    """
     cdef bytes result
     check_length(length)
     result = PyBytes_FromStringAndSize(NULL, length)
@@ -100,7 +108,7 @@ def next_prefix(Py_ssize_t length, /):
 
 
 def reseed():
-    """Forget the random bytes in stock and the count, as a forked child must."""
+    """Forget the stored random bytes and the count. A forked child must do so, or it would continue its parent's."""
     global pool_used, prefixes
     pool_used = POOL
     prefixes = 0
@@ -109,7 +117,7 @@ def reseed():
 # ---------------------------------------------------------------------------------------------------------- encoding
 
 def pack(object message, /):
-    """The message as msgpack."""
+    """The message as msgpack: the same bytes and exceptions as `msgpack.packb(message)`."""
     cdef Scratch out
     cdef bint packed
     scratch_open(&out)
@@ -123,7 +131,12 @@ def pack(object message, /):
 
 
 def encode(object message, object channel, Py_ssize_t prefix_length):
-    """A prefix, then the message with the channel as its last entry unless that is None."""
+    """A whole member of a channel's sorted set: a prefix of `prefix_length` bytes (`next_prefix`), then the message.
+
+    `channel` becomes the last entry, `__asgi_channel__`, unless it is None; the message must not have that entry
+    already. The message is not changed. Exceptions are those of `msgpack.packb`; ValueError for a negative prefix
+    length.
+    """
     return encoded(message, channel, prefix_length)
 
 
@@ -144,9 +157,9 @@ cdef object encoded(object message, object channel, Py_ssize_t prefix_length):
 
 cdef dict with_channel(object message, object channel):
     """
-    What `{**message, FIELD: channel}` is in the interpreter; Cython's own would also take an iterable of pairs.
+    Return what `{**message, FIELD: channel}` is in Python; Cython's own version also accepts an iterable of pairs.
 
-    Of a subclass of dict it is what its `items()` says, which is what msgpack packs where no channel is added.
+    For a subclass of dict, use its `items()`, which is what msgpack packs if no channel is added.
     """
     cdef dict whole = {}
     if isinstance(message, dict) and type(message) is not dict:
@@ -182,12 +195,12 @@ cdef inline bint put_channel(Scratch *out, object channel) noexcept:
 
 
 cdef struct Map:
-    size_t count  # entries
-    Py_ssize_t start  # where they begin
+    size_t count  # the number of entries
+    Py_ssize_t start  # where the entries begin
 
 
 cdef Map read_map_header(object body) except *:
-    """The header of a packed map; what follows it is not looked at."""
+    """Read the header of a packed map, and nothing after it."""
     cdef Map header
     cdef Input source
     if type(body) is not bytes:
@@ -204,13 +217,13 @@ cdef Map read_map_header(object body) except *:
 
 
 cdef inline void open_input(Input *source, object data, Py_ssize_t start) noexcept:
-    """The bytes of `data` from `start` on, which must not be beyond their end."""
+    """Read from the bytes of `data`, beginning at `start`, which must not be beyond their end."""
     source.at = <const unsigned char *>PyBytes_AS_STRING(data) + start
     source.end = <const unsigned char *>PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data)
 
 
 cdef object spliced(Map header, object body, object channel, Py_ssize_t prefix_length):
-    """A prefix, the body's entries, and the channel as one more."""
+    """Return a prefix, the body's entries, and the channel as one more entry."""
     cdef Scratch out
     cdef Py_ssize_t rest = PyBytes_GET_SIZE(body) - header.start
     scratch_open(&out)
@@ -226,7 +239,7 @@ cdef object spliced(Map header, object body, object channel, Py_ssize_t prefix_l
             raise MemoryError
         if put_channel(&out, channel):
             return scratch_bytes(&out)
-        # The channel is of no kind packed here: msgpack packs it, or says why not.
+        # The type of the channel is not packed here: msgpack packs it, or raises.
         out.used = prefix_length
         put_map_size(&out, header.count + 1)
         return scratch_bytes(&out) + body[header.start:] + PACKED_FIELD + packb(channel)
@@ -235,12 +248,18 @@ cdef object spliced(Map header, object body, object channel, Py_ssize_t prefix_l
 
 
 def splice(object body, object channel):
-    """A packed message with the channel as one more entry."""
+    """A packed message with the entry `__asgi_channel__` added at its end.
+
+    Raises ValueError if the body does not begin like a packed map, or if its map is full.
+    """
     return spliced(read_map_header(body), body, channel, 0)
 
 
 def frames(object body, object channels, Py_ssize_t prefix_length):
-    """One member per list of channels, each with a prefix of its own."""
+    """One member for each list of channels: a fresh prefix, then the body spliced with that list.
+
+    Raises the same errors as `splice`; ValueError for a negative prefix length.
+    """
     cdef Map header = read_map_header(body)
     check_length(prefix_length)
     return [spliced(header, body, names, prefix_length) for names in channels]
@@ -260,7 +279,14 @@ cdef bint is_channel(object channel) noexcept:
 
 
 def decode(object member, Py_ssize_t prefix_length):
-    """The pair of the channel that a member names, None when it names none, and its message."""
+    """The contents of a member: the channel that it names, if any, and the message without that entry.
+
+    The channel is a str (one receiver), a list (the members of a group on this key) or None (a general channel).
+
+    Keys may be any hashable values. Raises the errors of `msgpack.unpackb` for bytes that are not msgpack; ValueError
+    if they are not a map, if the channel is neither a str nor a non-empty list of strings, and for a
+    negative prefix length.
+    """
     return decoded(member, prefix_length)
 
 
@@ -276,7 +302,7 @@ cdef tuple decoded(object member, Py_ssize_t prefix_length):
             if source.at == source.end and (channel is None or is_channel(channel)):
                 return channel, found
         except Exception:
-            pass  # What is wrong, if anything is, msgpack says.
+            pass  # msgpack reports the error, if there is one.
     message = unpackb(member[prefix_length:], strict_map_key=False)
     if type(message) is not dict:
         raise ValueError(f"a message must be a map, not {type(message).__name__}")
@@ -289,7 +315,7 @@ cdef tuple decoded(object member, Py_ssize_t prefix_length):
 
 
 def round_trip(object message, /):
-    """A message as a receiver unpacks what was packed of it: the same without the bytes in between."""
+    """A message as a receiver would unpack it. Exceptions are those of `encode` and `decode`."""
     cdef Scratch out
     cdef Input source
     cdef dict found
@@ -303,7 +329,7 @@ def round_trip(object message, /):
                 if read_map_apart(&source, found, FIELD, MAX_DEPTH) is None and source.at == source.end:
                     return found
         except Exception:
-            pass  # What is wrong, if anything is, msgpack says.
+            pass  # msgpack reports the error, if there is one.
         finally:
             scratch_close(&out)
     return decoded(encoded(message, None, 0), 0)[1]
@@ -312,7 +338,13 @@ def round_trip(object message, /):
 # ----------------------------------------------------------------------------------------------------------- copying
 
 def clone(object message, /):
-    """A copy that shares no dict and no list with the message."""
+    """A copy that shares nothing mutable: every exact dict and list is copied, everything else is the same object.
+
+    This is enough for what a decoder builds, which has no other containers. A value that is reached twice is copied
+    twice.
+
+    Raises RecursionError beyond 512 levels.
+    """
     return clone_message(message)
 
 
@@ -321,7 +353,7 @@ cdef object clone_message(object message):
 
 
 cdef bint is_flat(object message) noexcept:
-    """Whether a message is a dict of values that are no containers: a copy of the dict is then a clone."""
+    """Whether a message is a dict without containers as values: a copy of the dict is then a clone."""
     cdef PyObject *key
     cdef PyObject *entry
     cdef Py_ssize_t place = 0
@@ -350,8 +382,8 @@ cdef object clone_value(object value, int levels):
             if type(item) is dict or type(item) is list:
                 items[place] = clone_value(item, levels - 1)
         return items
-    # The copy is walked, not the original: nobody else has it, and giving a key that is there a new value is the one
-    # change that PyDict_Next allows.
+    # Iterate over the copy, not the original: nobody else has it, and the only change that PyDict_Next allows is a new
+    # value for an existing key.
     entries = PyDict_Copy(value)
     while PyDict_Next(entries, &place, &key, &entry):
         item = <object>entry
@@ -363,7 +395,11 @@ cdef object clone_value(object value, int levels):
 # ----------------------------------------------------------------------------------------------------------- weighing
 
 def footprint(object message, /):
-    """About how many bytes of memory a message takes."""
+    """Approximately how many bytes of memory a message takes: text, bytes, dicts, lists, and 32 for anything else.
+
+    It is meant for a bound on memory, not for anything exact. It follows 512 levels and looks at about a million values
+    at most.
+    """
     return footprint_of_message(message)
 
 

@@ -1,8 +1,8 @@
-"""How often a measurement was how large, since the start and lately. Twin: `hot/histograms.py`.
+"""Counts measurements by size, since the start and recently. Twin: `hot/histograms.py`.
 
-It knows numbers and the monotonic clock; not what is measured, nor what is made of it.
+It knows numbers and the monotonic clock. It does not know what is measured, nor how the counts are used.
 
-Other threads: nothing here runs Python while a number changes but for the clock, which is read before.
+Threads: no Python code runs while the numbers change; the clock is read before.
 """
 
 cimport cython
@@ -13,9 +13,9 @@ from time import monotonic
 
 
 cdef enum:
-    SPANS = 6  # kept beside the one that goes on
+    SPANS = 6  # kept in addition to the current one
 
-cdef double SPAN = 10.0
+cdef double SPAN = 10.0  # seconds
 
 
 cdef class Histogram:
@@ -23,14 +23,18 @@ cdef class Histogram:
     --
 
     Counts measurements by size. `bounds`: the largest value of each bucket, rising; one more bucket is for the rest.
+
+    `count` and `total` cover everything since the start: the number of measurements, and their sum.
+
+    Raises ValueError if the bounds do not rise, or if there are none.
     """
 
     cdef readonly long long count
     cdef readonly double total
-    cdef Py_ssize_t _buckets  # with that for the rest
+    cdef Py_ssize_t _buckets  # including the one for the rest
     cdef double *_bounds
     cdef long long *_counts
-    # A ring of spans: the number of each, what was counted in it, and the largest value.
+    # A ring of spans: the counts of each, its number, and the largest value.
     cdef long long *_recent
     cdef long long _spans[SPANS + 1]
     cdef double _largest[SPANS + 1]
@@ -61,22 +65,22 @@ cdef class Histogram:
         PyMem_Free(self._recent)
 
     def add(self, double value, /):
-        """Count a value; one below 0 counts as 0, and one that is no number does not count."""
+        """Count a value. A value below 0 counts as 0; NaN is not counted."""
         cdef double now = monotonic()
         self._put(value, now)
 
     def since(self, double start, /):
-        """Count the seconds since a moment of the monotonic clock."""
+        """Count the seconds since a moment on the monotonic clock."""
         cdef double now = monotonic()
         self._put(now - start, now)
 
     def counts(self):
-        """Return how many there were in each bucket since the start."""
+        """Return how many measurements there were in each bucket since the start."""
         cdef Py_ssize_t i
         return [self._counts[i] for i in range(self._buckets)]
 
     def recent(self):
-        """Return how many there were in each bucket in the last minute (or ten seconds more), and the largest."""
+        """Return the counts of each bucket in the last minute (or up to ten seconds more), and the largest value."""
         cdef double now = monotonic(), largest = 0
         cdef long long oldest = <long long>(now / SPAN) - SPANS
         cdef Py_ssize_t i, place

@@ -1,9 +1,10 @@
-"""Who waits for the messages of which channel, and what lies there for nobody. Twin: `hot/mailboxes.py`.
+"""Who waits for messages of which channel, and which messages are stored. Twin: `hot/mailboxes.py`.
 
-It knows channels by name and messages as dicts and lists; not where messages come from, nor how long they are kept.
+It knows channels by name, and messages as dicts and lists. It does not know where messages come from, nor how long they
+are kept.
 
-Other threads: everything here happens under the table's lock. The interpreter's lock would not do, since what is
-allocated here may start the garbage collector, which runs anything.
+Threads: everything here happens under the table's lock. The GIL is not enough: an allocation here may start the garbage
+collector, which can run any code.
 """
 
 cimport cython
@@ -24,8 +25,8 @@ from channels_redis_fast._ext.waiters cimport FINISHED, PENDING, Waiter, Waker
 
 
 cdef enum:
-    MAILBOX_BYTES = 500  # with the channel's name
-    MESSAGE_BYTES = 150  # beside the message itself
+    MAILBOX_BYTES = 500  # including the channel's name
+    MESSAGE_BYTES = 150  # in addition to the message itself
 
 cdef enum Giving:
     ORIGINAL
@@ -34,7 +35,7 @@ cdef enum Giving:
 
 
 cdef class Lock:
-    """What `threading.Lock` is, at a fifth of the cost from here."""
+    """The equivalent of `threading.Lock`, at a fifth of its cost from compiled code."""
 
     cdef PyThread_type_lock _lock
     cdef bint _held
@@ -57,7 +58,7 @@ cdef class Lock:
         self._held = True
 
     cdef int give_back(self) except -1:
-        # One that nobody holds must not be released: the next two would both get it.
+        # A lock that nobody holds must not be released: the next two callers would both get it.
         if not self._held:
             raise RuntimeError("release unlocked lock")
         self._held = False
@@ -69,7 +70,7 @@ cdef class Lock:
         self.take()
 
     def release(self):
-        """Give the lock back. Raises `RuntimeError` if nobody has it."""
+        """Release the lock. Raises `RuntimeError` if nobody holds it."""
         self.give_back()
 
     def __enter__(self):
@@ -85,7 +86,11 @@ cdef class StoredMessage:
     """StoredMessage(message, deadline, is_shared, place=inf, sent_at=0.0)
     --
 
-    A message in a mailbox, or in those of several channels.
+    A message in one mailbox or, if `is_shared`, in those of several channels, where each receiver gets a copy of it.
+
+    `deadline`: until when it is kept. `place`: the number of a receiver that was given it and has gone. `sent_at`: when
+    it was sent if that is measured, otherwise 0. Times are monotonic. `holders`: how many mailboxes hold it. `size`:
+    its approximate size in bytes.
     """
 
     cdef readonly object message
@@ -107,12 +112,15 @@ cdef class StoredMessage:
 
 @cython.final
 cdef class Mailbox:
-    """The messages of a channel that nobody has received yet, oldest first."""
+    """The messages of a channel that nobody has received yet, oldest first.
+
+    `last_received`: when somebody last received on the channel (monotonic); if never, when the first of these came.
+    """
 
     cdef readonly object channel
     cdef readonly double last_received
     cdef list _messages
-    cdef Py_ssize_t _first  # what lies before it was taken, and is None
+    cdef Py_ssize_t _first  # the entries before it have been taken, and are None
 
     def __cinit__(self):
         self.channel = ""
@@ -143,16 +151,16 @@ cdef class Mailbox:
 
     cdef StoredMessage _oldest(self):
         if self._first >= PyList_GET_SIZE(self._messages):
-            # One that somebody else made.
+            # Somebody else made this one.
             raise IndexError("an empty mailbox")
         return <StoredMessage>PyList_GET_ITEM(self._messages, self._first)
 
     cdef StoredMessage _pop(self):
-        """Take the oldest out."""
+        """Remove and return the oldest message."""
         cdef StoredMessage stored = self._oldest()
         self._messages[self._first] = None
         self._first += 1
-        # Moved now and then, not each time: mailboxes may be long.
+        # The entries are moved occasionally, not each time: mailboxes may be long.
         if self._first >= 64 and 2 * self._first > PyList_GET_SIZE(self._messages):
             del self._messages[:self._first]
             self._first = 0
@@ -163,7 +171,13 @@ cdef class MailboxTable:
     """MailboxTable(lock, copy=None, lag=None)
     --
 
-    The receivers that wait, and the messages that do, by channel.
+    The waiting receivers and the stored messages, by channel.
+
+    `waiting` has the receiver of a channel, or a list of several in order of arrival, which their `number` also tells.
+    `stored` has its mailbox. A channel is in either one only while there is something. `held` is the approximate number
+    of bytes that are stored. All of them change only under the `lock`. `copy` copies a message to several channels for
+    each of them; without it, `clone` does. `lag` counts the time between sending and taking of messages for which it is
+    known.
     """
 
     cdef readonly dict waiting
@@ -175,7 +189,7 @@ cdef class MailboxTable:
     cdef Py_ssize_t _claims
 
     def __cinit__(self):
-        # There is none without these, whatever a subclass forgets.
+        # In __cinit__, which always runs, whatever a subclass forgets.
         self._lock = Lock()
         self.waiting = {}
         self.stored = {}
@@ -186,7 +200,10 @@ cdef class MailboxTable:
         self._lag = lag
 
     def claim(self, channel, Waker waker not None, /):
-        """Return the waiter for the next message of a channel; it has the oldest stored one, if there is one."""
+        """Return the waiter for a channel's next message; it already has the oldest stored message, if there is one.
+
+        The subclass takes messages that have expired, or have to be copied, in `_take`.
+        """
         cdef Waiter waiter = Waiter.__new__(Waiter)
         cdef PyObject *found
         waiter._waker = waker
@@ -229,9 +246,11 @@ cdef class MailboxTable:
         return self._take(channel)
 
     def keep(self, list channels not None, StoredMessage stored not None, capacity_of, /):
-        """Put a message into each mailbox on which nobody waits and that has room; return the other channels.
+        """Put a message into each mailbox that has room and on which nobody waits; return the other channels.
 
-        The caller holds the lock.
+        A mailbox has room for one message whatever its capacity is. If the capacity cannot be determined, there is no
+        room. A channel that is returned would be returned again as long as the lock is held, so the order is kept. The
+        caller holds the lock.
         """
         cdef list left = []
         cdef bint has_room
@@ -239,7 +258,7 @@ cdef class MailboxTable:
             try:
                 has_room = self._has_room(channel, capacity_of)
             except Exception:
-                # The caller asks again, and reports it.
+                # The caller asks again, and reports the error.
                 has_room = False
             if has_room:
                 self._put(channel, stored, False)
@@ -248,15 +267,16 @@ cdef class MailboxTable:
         return left
 
     def keep_from(self, list deliveries not None, Py_ssize_t at, name, capacity_of, double deadline, double sent_at, /):
-        """Put deliveries into their mailboxes, from a position on; return that of the first that is left to the caller.
+        """Put deliveries into their mailboxes, from a position on; return the position of the first that is left.
 
-        The caller holds the lock.
+        It stops at a delivery to several channels, and at one that `keep` would leave. Stopping there keeps the order
+        of each channel. `name` is the channel of deliveries that name none. The caller holds the lock.
         """
         cdef StoredMessage stored
         cdef bint has_room
         if at < 0:
             raise IndexError("a position is not negative")
-        # The list may shrink while a capacity is asked for.
+        # The list may shrink while a capacity is looked up.
         while at < PyList_GET_SIZE(deliveries):
             delivery = deliveries[at]
             if type(delivery) is not tuple or PyTuple_GET_SIZE(delivery) != 2:
@@ -268,7 +288,7 @@ cdef class MailboxTable:
             try:
                 has_room = self._has_room(channel, capacity_of)
             except Exception:
-                # The caller asks again, and reports it.
+                # The caller asks again, and reports the error.
                 return at
             if not has_room:
                 return at
@@ -297,10 +317,13 @@ cdef class MailboxTable:
     def hand_in(
         self, channel, message, Waker here not None, capacity_of, double lifetime, bint is_measured=True, /
     ):
-        """Give a message to the one receiver of a channel, or store it where nobody waits and there is room.
+        """Give a message to a channel's only receiver, in this loop, or store it if nobody waits and there is room.
 
-        Returns the bytes that were stored, 0 where a receiver has it, -1 where it is left to the caller. Takes the
-        lock.
+        As in `keep`, there is room for at least one message. Takes the lock.
+
+        Returns the bytes that were stored, 0 if a receiver has it, -1 if it is left to the caller. `here` is the waker
+        of the current event loop. A stored message is kept for `lifetime` seconds. `is_measured`: whether the message
+        is being sent now, so that its lag is measured from here. Raises what `capacity_of` does.
         """
         cdef PyObject *found
         cdef StoredMessage stored
@@ -331,7 +354,10 @@ cdef class MailboxTable:
             self._lock.give_back()
 
     def put(self, channel, StoredMessage stored not None, bint first, /):
-        """Put a message into the mailbox of a channel; return how many are there. The caller holds the lock."""
+        """Put a message into the mailbox of a channel, at its end or `first`; return how many are in it then.
+
+        Only messages that an earlier receiver was given stay in front of it. The caller holds the lock.
+        """
         return self._put(channel, stored, first)
 
     cdef Py_ssize_t _put(self, object channel, StoredMessage stored, bint first) except -1:
@@ -352,7 +378,10 @@ cdef class MailboxTable:
         return len(mailbox)
 
     def pop(self, channel, double received_at=0.0, /):
-        """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock."""
+        """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock.
+
+        `received_at`: the current time (monotonic) if this is done for a receiver.
+        """
         cdef PyObject *found = PyDict_GetItemWithError(self.stored, channel)
         if found == NULL:
             return None
@@ -372,7 +401,7 @@ cdef class MailboxTable:
         return stored
 
     def expire(self, double now, /):
-        """Throw away what is not kept longer than until now; return how much that was, and when more is due, or None.
+        """Throw away messages whose deadline has passed; return how many, and when the next one is due, or None.
 
         The caller holds the lock.
         """
@@ -399,12 +428,12 @@ cdef class MailboxTable:
         self.held = 0
 
     def line(self, channel, /):
-        """Return the receivers of a channel, first come first. The caller holds the lock."""
+        """Return the receivers of a channel, in order of arrival. The caller holds the lock."""
         found = self.waiting.get(channel)
         return list(found) if type(found) is list else [] if found is None else [found]
 
     def next_in_line(self, channel, /):
-        """Return the first receiver of a channel and take it out; None when nobody waits. The caller holds the lock."""
+        """Remove and return the first receiver of a channel; None if nobody waits. The caller holds the lock."""
         found = self.waiting.get(channel)
         if found is not None:
             first = (<list>found)[0] if type(found) is list else found
@@ -413,7 +442,7 @@ cdef class MailboxTable:
         return None
 
     def leave(self, channel, waiter, /):
-        """Take a receiver out of the line of a channel, if it is there. The caller holds the lock."""
+        """Remove a receiver from the line of a channel, if it is there. The caller holds the lock."""
         found = self.waiting.get(channel)
         if found is waiter:
             del self.waiting[channel]
@@ -425,7 +454,10 @@ cdef class MailboxTable:
     def hand_out(self, list deliveries not None, Waker here not None, /):
         """Give each delivery to the receiver that waits alone on its channel, in this loop; return the others.
 
-        Second comes how many were given. The caller holds the lock.
+        For a delivery to several channels, the first channel gets the message itself and each other one a copy. The
+        channels that could not be served are returned with it. The second value is how many were given. `here` is the
+        waker of the current event loop. The caller holds the lock. Once a delivery of a channel is left, so are its
+        later ones, so the order is kept.
         """
         cdef list left = []
         cdef Py_ssize_t given = 0, before
@@ -442,7 +474,7 @@ cdef class MailboxTable:
                     left.append((names, message))
                 if before == 0:
                     continue
-                # The original comes last: nobody may change it while it is copied.
+                # The original comes last: nobody may change it while it is being copied.
                 address = (<list>address)[0]
                 delivery = None
             if self._give(address, message, here, ORIGINAL):
@@ -452,12 +484,12 @@ cdef class MailboxTable:
         return left, given
 
     cdef list _give_to_others(self, list address, object message, Waker here):
-        """Give a message to each channel but the first, a copy to each; return those that could not be served."""
+        """Give a copy of a message to each channel but the first; return the channels that could not be served."""
         cdef list left = []
         cdef Py_ssize_t i
         cdef Giving giving = COPY
         if self._copy is None and PyList_GET_SIZE(address) > 1 and is_flat(message):
-            # The message itself belongs to the first.
+            # The message itself belongs to the first channel.
             giving, message = SHARED, PyDict_Copy(message)
         for i in range(1, PyList_GET_SIZE(address)):
             channel = address[i]
@@ -466,7 +498,7 @@ cdef class MailboxTable:
         return left
 
     cdef bint _give(self, object channel, object message, Waker here, Giving giving) except -1:
-        """Give a message, or a copy of it, to the one receiver of a channel, if that is all there is to it."""
+        """Give a message, or a copy of it, to a channel's only receiver, in this loop; return whether that was done."""
         cdef PyObject *found
         cdef Waiter waiter
         if type(channel) is not str:
@@ -478,13 +510,13 @@ cdef class MailboxTable:
         if waiter._waker is not here or waiter._state != PENDING:
             return False
         if self.stored and channel in self.stored:
-            # It is called to take that, which comes first.
+            # It will be called to take the stored message, which comes first.
             return False
         if giving == COPY:
             try:
                 message = clone_message(message) if self._copy is None else self._copy(message)
             except Exception:
-                # Nested too deep, for example. The caller reports it with what is left; the next deliveries are given.
+                # Nested too deeply, for example. The caller reports it with what is left; later ones are still given.
                 return False
         PyDict_DelItem(self.waiting, channel)
         if giving == SHARED:

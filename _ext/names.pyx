@@ -1,6 +1,7 @@
-"""Names: validation, Redis keys, shards, and a group's members sorted by both. Twin: `hot/names.py`.
+"""Names: validation, Redis keys, shards, and a group's members sorted by shard and key. Twin: `hot/names.py`.
 
-It knows the shape of names that are valid beyond doubt and the CRC-32 ring; not which layer asks, nor what is sent.
+It knows the form of names that are valid beyond doubt, and the CRC-32 ring. It does not know which layer asks, nor what
+is sent.
 """
 
 import binascii
@@ -18,8 +19,8 @@ from channels_redis_fast._ext.interpreter cimport (
 
 
 cdef enum:
-    FEW = 4  # entries of a table
-    MAX_NAME = 100  # Channels' limit: this many characters are too many.
+    FEW = 4  # entries of a table that is searched without hashing
+    MAX_NAME = 100  # Channels' own limit: a name of this many characters or more is invalid.
 
 cdef unsigned char[128] STRANGE
 cdef uint32_t[8][256] CRC
@@ -39,7 +40,7 @@ cdef void fill_tables() noexcept:
         for _bit in range(8):
             crc = (crc >> 1) ^ (0xEDB88320U if crc & 1 else 0)
         CRC[0][i] = crc
-    # CRC[j][i] is the checksum of byte i followed by j zeros: eight bytes are then looked up side by side.
+    # CRC[j][i] is the checksum of byte i followed by j zeros, so that eight bytes can be looked up side by side.
     for i in range(256):
         for j in range(1, 8):
             CRC[j][i] = (CRC[j - 1][i] >> 8) ^ CRC[0][CRC[j - 1][i] & 0xFF]
@@ -49,9 +50,9 @@ fill_tables()
 
 
 cdef inline bint is_plain(const unsigned char *text, const unsigned char *end) noexcept nogil:
-    """Whether there are only name characters up to `end`. The text is ASCII: it indexes 128 flags."""
+    """Whether there are only name characters up to `end`. The text must be ASCII: its bytes index 128 flags."""
     cdef unsigned char strange = 0
-    # No way out in the middle: a name has few characters, and nearly every one is valid.
+    # No early exit: a name has few characters, and nearly all names are valid.
     while end - text >= 4:
         strange |= STRANGE[text[0]] | STRANGE[text[1]] | STRANGE[text[2]] | STRANGE[text[3]]
         text += 4
@@ -62,7 +63,7 @@ cdef inline bint is_plain(const unsigned char *text, const unsigned char *end) n
 
 
 cdef inline Py_ssize_t sort_of(object name) noexcept:
-    """What `kind` returns."""
+    """Return what `kind` returns."""
     cdef const unsigned char *text
     cdef const unsigned char *mark
     cdef Py_ssize_t length
@@ -81,19 +82,26 @@ cdef inline Py_ssize_t sort_of(object name) noexcept:
 
 
 def kind(object name, /):
-    """What sort of channel a name is: 0 general, else the length of the part through "!", -1 when in doubt."""
+    """Which kind of channel a name is, if that is beyond doubt.
+
+    Returns 0 for a general channel; for a specific one the length, in characters, of its non-local part including `!`;
+    -1 for everything else, valid or not: Channels' `require_valid_channel_name` then decides. Never raises.
+    """
     return sort_of(name)
 
 
 def find(dict table not None, object name, /):
-    """What a table of non-local parts holds for a channel; None for a general one, too, and when in doubt."""
+    """The value in a table for the non-local part, including `!`, of a specific channel's name.
+
+    Returns None if there is none, and for every name that `kind` does not call specific. Never raises.
+    """
     cdef Py_ssize_t length = sort_of(name), place = 0
     cdef PyObject *key
     cdef PyObject *found
     if length <= 0:
         return None
     if PyDict_Size(table) <= FEW:
-        # Compared and not hashed: it is nearly always the first.
+        # Compared, not hashed: it is nearly always the first entry.
         while PyDict_Next(table, &place, &key, &found):
             if begins(name, <object>key, length):
                 return <object>found
@@ -103,7 +111,7 @@ def find(dict table not None, object name, /):
 
 
 cdef inline bint begins(object name, object key, Py_ssize_t length) noexcept:
-    """Whether a str of ASCII, at least `length` long, begins with a key of just this length."""
+    """Whether an ASCII str of at least `length` characters begins with a key of exactly this length."""
     return (
         type(key) is str
         and PyUnicode_IS_COMPACT_ASCII(key)
@@ -113,7 +121,7 @@ cdef inline bint begins(object name, object key, Py_ssize_t length) noexcept:
 
 
 def is_group(object name, /):
-    """Whether a group name is valid beyond doubt."""
+    """Whether a group name is valid beyond doubt; `require_valid_group_name` decides about others. Never raises."""
     cdef const unsigned char *text
     cdef Py_ssize_t length
     if type(name) is not str or not PyUnicode_IS_COMPACT_ASCII(name):
@@ -124,7 +132,10 @@ def is_group(object name, /):
 
 
 def key(object prefix, object name, Py_ssize_t length=0):
-    """The Redis key prefix + name, the name cut to its first `length` characters unless that is 0."""
+    """The Redis key `prefix` + `name`, the name cut to its first `length` characters unless that is 0.
+
+    Raises UnicodeEncodeError for a name with lone surrogates.
+    """
     cdef Py_ssize_t head, size
     cdef bytes result
     cdef char *out
@@ -142,11 +153,11 @@ def key(object prefix, object name, Py_ssize_t length=0):
 
 
 cdef uint32_t crc32(const unsigned char *data, Py_ssize_t size) noexcept nogil:
-    """The CRC-32 of zlib, which only builds that have zlib's headers could link to. Slices of eight bytes."""
+    """The CRC-32 of zlib, eight bytes at a time. Only builds that have zlib's headers could link to zlib itself."""
     cdef uint32_t crc = 0xFFFFFFFFU
     cdef uint32_t low
     while size >= 8:
-        # Byte by byte, so that the order of the machine does not matter; compilers make one load of it.
+        # Byte by byte, so that the byte order of the machine does not matter; compilers turn this into one load.
         low = crc ^ (
             <uint32_t>data[0] | <uint32_t>data[1] << 8 | <uint32_t>data[2] << 16 | <uint32_t>data[3] << 24
         )
@@ -164,7 +175,7 @@ cdef uint32_t crc32(const unsigned char *data, Py_ssize_t size) noexcept nogil:
 
 
 cdef inline Py_ssize_t ring(uint32_t crc, Py_ssize_t ring_size) noexcept nogil:
-    """Channels_redis' ring, in its double arithmetic. At most ring_size * 4095/4096, so always below ring_size."""
+    """The shard by channels_redis' double arithmetic: at most ring_size * 4095/4096, so always below ring_size."""
     return <Py_ssize_t>(<double>(crc & 0xFFF) / (4096.0 / <double>ring_size))
 
 
@@ -175,7 +186,13 @@ cdef inline int check_ring(Py_ssize_t ring_size) except -1:
 
 
 def shard(object value, Py_ssize_t ring_size):
-    """The shard, from 0 to ring_size - 1, that a name (str or UTF-8) lives on."""
+    """The shard, from 0 to `ring_size` - 1, that a name lives on.
+
+    The rule is `channels_redis`' `_consistent_hash`: the low 12 bits of the CRC-32 of the UTF-8 name, divided in double
+    arithmetic. Integer division would give other shards; the smallest ring for which it does has 186.
+
+    Raises ValueError for a ring of less than one shard, UnicodeEncodeError for lone surrogates.
+    """
     check_ring(ring_size)
     if ring_size == 1:
         return 0
@@ -189,7 +206,15 @@ def shard(object value, Py_ssize_t ring_size):
 
 
 def split(object members, object prefix, Py_ssize_t ring_size):
-    """A group's members by shard and Redis key, and those that are not UTF-8."""
+    """A group's members, sorted by the shard and the Redis key that each is delivered to.
+
+    `members` are raw channel names. The first result has one entry for each shard of the ring: its keys in the order in
+    which they were first seen, and for each key the channels on it. A key is `prefix` + the name up to its first `!`,
+    or the whole name. The shard is that of the same part without the prefix. The second result holds the members that
+    are not UTF-8 and so belong to nobody.
+
+    Raises TypeError for a member that is not bytes, ValueError for a ring of less than one shard.
+    """
     cdef list shards, broken, names, keys, channels
     cdef dict seen
     cdef bytes member, local = None
@@ -216,7 +241,7 @@ def split(object members, object prefix, Py_ssize_t ring_size):
             continue
         mark = memchr(text, c"!", size)
         cut = size if mark == NULL else <const char *>mark - text + 1
-        # Members of one process tend to stand together: compare before hashing. `previous` points into `local`.
+        # Members of one process tend to be adjacent: compare before hashing. `previous` points into `local`.
         if previous == NULL or cut != previous_size or memcmp(text, previous, cut) != 0:
             local = member if cut == size else PyBytes_FromStringAndSize(text, cut)
             found = PyDict_GetItemWithError(seen, local)

@@ -1,8 +1,8 @@
-"""Python objects to msgpack, for what messages are made of.
+"""Packs Python objects as msgpack, for the types that messages are made of.
 
-It knows the format and the exact types of the interpreter; not what a message is. Every put_* returns whether it could:
-False means an object that only `msgpack` itself can pack, or refuse, and leaves an unfinished buffer. No memory is such
-a case too.
+It knows the format and the exact types of the interpreter. It does not know what a message is. Every put_* returns
+whether it succeeded. False means an object that only `msgpack` itself can pack or refuse, or a lack of memory; the
+buffer is then incomplete.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -23,7 +23,7 @@ from channels_redis_fast._ext.scratch cimport Scratch, scratch_reserve, scratch_
 
 
 cdef inline bint put_number(Scratch *out, uint8_t tag, uint64_t value, int width) noexcept:
-    """A tag and a big-endian number of `width` bytes."""
+    """Write a tag and a big-endian number of `width` bytes."""
     cdef unsigned char *at
     cdef int i
     if not scratch_reserve(out, 9):
@@ -39,7 +39,7 @@ cdef inline bint put_number(Scratch *out, uint8_t tag, uint64_t value, int width
 cdef inline bint put_size(
     Scratch *out, uint8_t fixed, size_t below, uint8_t tag8, uint8_t tag16, size_t size
 ) noexcept:
-    """The shortest header for a size: within `fixed` when it is `below`, after `tag8` (0: there is none), and so on."""
+    """Write the shortest header for a size: within `fixed` if less than `below`, after `tag8` (0: none), and so on."""
     if size < below:
         return put_number(out, fixed | <uint8_t>size, 0, 0)
     if size < 0x100 and tag8:
@@ -104,10 +104,10 @@ cdef inline bint put_int(Scratch *out, object number) noexcept:
 
 
 cdef bint put_value(Scratch *out, object value, int levels) noexcept:
-    """A value and all that is in it, `levels` of containers at most.
+    """Write a value and everything in it, up to `levels` levels of containers.
 
-    Only exact types of the interpreter itself are looked at, and none of what is called here allocates a container or
-    runs Python code: nothing can change a container while it is being packed.
+    Only exact types of the interpreter itself are handled, and nothing that is called here allocates a container or
+    runs Python code. So nothing can change a container while it is being packed.
     """
     cdef double number
     cdef uint64_t bits

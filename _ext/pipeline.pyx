@@ -1,6 +1,6 @@
-"""Redis commands as one run of RESP bytes, and what replies are made of. Twin: `hot/pipeline.py`.
+"""Encodes Redis commands as RESP bytes, and checks the types in replies. Twin: `hot/pipeline.py`.
 
-It knows bulk strings; not what the commands mean, nor the connection they go to.
+It knows the protocol. It does not know what the commands mean, nor the connection that they go to.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -20,7 +20,13 @@ cdef enum:
 
 
 def assemble(object commands, /):
-    """Commands, each a list or tuple of bytes, str, int and float, as RESP arrays of bulk strings."""
+    """Redis commands as one run of bytes, each a RESP array of bulk strings.
+
+    A str is written as UTF-8, an int in decimal, a float as its `repr`, whatever its subclass.
+
+    Raises TypeError for a word of another type, bool included, and for a command that is neither list nor tuple;
+    ValueError for a command without words; UnicodeEncodeError for lone surrogates.
+    """
     cdef Scratch out
     scratch_open(&out)
     try:
@@ -32,10 +38,13 @@ def assemble(object commands, /):
 
 
 def payload_size(object commands, /):
-    """About how many bytes `assemble` makes of commands: those of their words that are bytes."""
+    """Approximately how many bytes `assemble` makes of commands: the size of those of their words that are bytes.
+
+    Raises TypeError if the commands are neither list nor tuple. Errors in a single command are left to `assemble`.
+    """
     cdef Py_ssize_t size = 0
     for command in sequence(commands, "commands"):
-        # What is no command, `assemble` says.
+        # `assemble` reports anything that is not a command.
         if type(command) is list or type(command) is tuple:
             for word in command:
                 if type(word) is bytes:
@@ -44,7 +53,7 @@ def payload_size(object commands, /):
 
 
 def are_strings(object reply, /):
-    """Whether a reply is a list of strings, which may be empty."""
+    """Whether a reply is a list of strings, each of exactly the type bytes. The list may be empty."""
     if not isinstance(reply, list):
         return False
     for string in <list>reply:
@@ -107,22 +116,22 @@ cdef int put_bulk(Scratch *out, const char *text, size_t size) except -1:
 
 
 cdef int put_line(Scratch *out, unsigned char sort, long long count) except -1:
-    """A RESP header: the sort of what follows and its size."""
+    """Write a RESP header: the type of what follows, and its size."""
     cdef char[DIGITS] digits
     cdef int start = decimal(digits, count)
     if not scratch_reserve(out, DIGITS + 3):
         raise MemoryError
     out.data[out.used] = sort
     out.used += 1
-    # Both fit in what was just reserved.
+    # Both fit into the space that was just reserved.
     scratch_write(out, digits + start, DIGITS - start)
     scratch_write(out, b"\r\n", 2)
     return 0
 
 
 cdef int decimal(char *digits, long long value) noexcept nogil:
-    """Write a number so that it ends at `digits + DIGITS`; where it begins is returned."""
-    # Negated as unsigned: the lowest long long has no positive twin.
+    """Write a number so that it ends at `digits + DIGITS`; return the index at which it begins."""
+    # Negated as unsigned: the lowest long long has no positive counterpart.
     cdef unsigned long long rest = <unsigned long long>value if value >= 0 else 0 - <unsigned long long>value
     cdef int start = DIGITS
     while True:

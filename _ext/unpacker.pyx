@@ -1,8 +1,8 @@
-"""Msgpack to Python objects, for what messages are made of.
+"""Unpacks msgpack to Python objects, for the types that messages are made of.
 
-It knows the format, and that its input is hostile: nothing is read or allocated that the input has not the bytes for.
-It does not know what a message is. Whatever is irregular, or an extension type, or nested deeper than asked for, raises
-an exception of any type: the caller then has `msgpack` itself say what it is.
+It knows the format, and that its input may be hostile: it reads and allocates nothing for which the input does not have
+the bytes. It does not know what a message is. Irregular input, extension types, and deeper nesting than asked for raise
+an exception of any type: the caller then leaves the input to `msgpack` itself.
 """
 
 import sys
@@ -21,20 +21,20 @@ from channels_redis_fast._ext.interpreter cimport (
 
 
 cdef enum:
-    MAX_PREALLOCATED = 256  # items of a list that are allocated on the word of its header
+    MAX_PREALLOCATED = 256  # items of a list that are allocated because its header announces them
     SHORT = 31  # bytes of the longest str with a one-byte header
     SLOTS = 512
-    SLOT_SHIFT = 32 - 9  # leaves as many bits of a 32-bit hash as number the slots
+    SLOT_SHIFT = 32 - 9  # leaves as many bits of a 32-bit hash as a slot number has
 
 cdef str TYPE = sys.intern("type")
 
 
 class Irregular(Exception):
-    """Not for the decoder here. It never leaves this module."""
+    """Input that this decoder leaves to `msgpack`. Users of `envelope` never see it."""
 
 
 cdef inline int require(Input *source, size_t size) except -1:
-    """Nothing is read, and nothing allocated, before this has seen that the input holds that many bytes more."""
+    """Raise if the input has fewer bytes left. Everything calls this before it reads or allocates."""
     if size > <size_t>(source.end - source.at):
         raise Irregular
     return 0
@@ -55,7 +55,7 @@ cdef uint64_t read_number(Input *source, int width) except? 0xFFFFFFFFFFFFFFFF:
 
 
 cdef int64_t read_map_size(Input *source) except -1:
-    """The number of entries of the map that begins here; raises when it is no map."""
+    """Read the header of a map and return its number of entries; raise if it is not a map."""
     cdef unsigned char tag
     require(source, 1)
     tag = source.at[0]
@@ -89,7 +89,7 @@ cdef object read_str(Input *source, size_t size):
     cdef object result
     require(source, size)
     source.at += size
-    # Most texts are ASCII, which needs no decoder. Those of one character the interpreter has ready.
+    # Most strings are ASCII, which needs no decoder. The interpreter has those of one character ready-made.
     if size > 1 and is_ascii(text, size):
         result = PyUnicode_New(size, 127)
         memcpy(PyUnicode_1BYTE_DATA(result), text, size)
@@ -105,7 +105,7 @@ cdef object read_bytes(Input *source, size_t size):
 
 cdef object read_list(Input *source, size_t size, int levels):
     cdef size_t i
-    # A header may promise four billion items, and so may each of the items: only few are taken on trust.
+    # A header may announce four billion items, and so may each item: only a few are allocated in advance.
     cdef size_t ready = size if size <= MAX_PREALLOCATED else 0
     cdef list items
     if levels == 0:
@@ -134,7 +134,7 @@ cdef object read_dict(Input *source, size_t size, int levels):
 
 
 cdef object read_value(Input *source, int levels):
-    """One value and all that is in it, `levels` of containers at most."""
+    """Read one value and everything in it, up to `levels` levels of containers."""
     cdef unsigned char tag
     cdef uint32_t bits
     cdef uint64_t long_bits
@@ -203,12 +203,12 @@ cdef object read_value(Input *source, int levels):
         return read_dict(source, read_number(source, 2), levels)
     if tag == 0xDF:
         return read_dict(source, read_number(source, 4), levels)
-    raise Irregular  # extension types, and the one tag that means nothing
+    raise Irregular  # extension types, and the one tag that has no meaning
 
 
-# Messages of a site have few distinct keys: short ones are kept, interned, and found again by their bytes. A slot holds
-# the last key that fell into it, so hostile keys cost what keys cost without this, and no memory. The interpreter's
-# lock guards them.
+# The messages of a site have few distinct keys. Short keys are cached, interned, and looked up by their bytes. A slot
+# holds the last key that fell into it, so hostile keys cost as much as without the cache, and no memory. The GIL guards
+# the slots.
 cdef PyObject *cached[SLOTS]
 
 
@@ -227,7 +227,7 @@ cdef inline bint is_short(Input *source) noexcept:
 
 
 cdef object read_short(Input *source):
-    """An interned str, of which `is_short` has been asked."""
+    """Read an interned str. `is_short` must have returned true for it."""
     cdef size_t size = source.at[0] & SHORT
     cdef PyObject **slot
     cdef object text
@@ -248,7 +248,7 @@ cdef object read_short(Input *source):
 
 
 cdef object read_key(Input *source):
-    """A map's key, interned when it is a str. Keys of other types than str and bytes are msgpack's to refuse."""
+    """Read a map's key, interned if it is a str. It is left to msgpack to refuse keys other than str and bytes."""
     if is_short(source):
         return read_short(source)
     key = read_value(source, 0)
@@ -260,7 +260,7 @@ cdef object read_key(Input *source):
 
 
 cdef object read_map_apart(Input *source, dict entries, object field, int levels):
-    """Read a map into `entries`, without the entry `field`: its value is returned, None when there is none."""
+    """Read a map into `entries`, except the entry `field`; return the value of that, None if there is none."""
     cdef object apart = None
     cdef object key
     cdef int64_t _entry
@@ -271,7 +271,7 @@ cdef object read_map_apart(Input *source, dict entries, object field, int levels
             if apart is None:
                 raise Irregular
         elif key is TYPE and is_short(source):
-            # It names a consumer's method, so it is one of few, as keys are.
+            # It names a consumer's method, so there are few distinct ones, as with keys.
             entries[key] = read_short(source)
         else:
             entries[key] = read_value(source, levels - 1)

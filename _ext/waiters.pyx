@@ -1,23 +1,23 @@
 """What coroutines wait on, woken together. Twin: `hot/waiters.py`.
 
-A future wakes its task through a handle of its own in the event loop, which costs more than all the rest of a message's
-way into its receiver. A `Waiter` is the part of a future that one awaiting task needs, and all waiters of a loop that
-are done in one tick are woken by one callback, up to SLICE of them. It knows asyncio's protocol for what a task may
-await; not channels, nor messages.
+A future wakes its task through its own handle in the event loop, which costs more than everything else on a message's
+way to its receiver. A `Waiter` is the part of a future that one awaiting task needs. All waiters of a loop that are
+done in one tick are woken by one callback, up to SLICE of them. It knows asyncio's protocol for what a task may await.
+It does not know channels or messages.
 
-Rules kept here:
+Rules:
 
 - A task runs in its own context, in the order in which the waiters were done, and never inside the call that ends its
   wait.
-- The loop does what else it has to do between two slices. A task that is cancelled before its slice comes runs with
-  the next one: what it was given goes to its successor, ahead of what comes later.
-- An exception that leaves a task's step (KeyboardInterrupt, say) keeps nobody else from being woken.
-- One task awaits a waiter as a rule, and that one is fast; others may.
-- A task of asyncio's own in C is told that a future is done that always is: it asks what it awaits for the outcome
-  anyway, and takes the short way for a future.
+- The loop does its other work between two slices. A task that is cancelled before its slice comes runs with the next
+  slice: what it was given then goes to its successor, ahead of anything that comes later.
+- An exception that leaves a task's step (KeyboardInterrupt, say) does not keep other tasks from being woken.
+- Usually one task awaits a waiter, and that case is fast. Others may await it, too.
+- asyncio's own task, in C, is called back with a future that is always done, instead of the waiter: it gets the outcome
+  from what it awaits anyway, and takes its fast path for a future.
 
-Like a future, a waiter is touched in the thread of its loop only. The module does not declare itself ready to go
-without the interpreter's lock.
+Like a future, a waiter is only touched in the thread of its loop. The module does not declare that it can run without
+the GIL.
 """
 
 from asyncio import CancelledError, Future, InvalidStateError, Task
@@ -60,18 +60,21 @@ cdef class Waker:
         return 0
 
     cdef int _hurry(self, Waiter waiter) except -1:
-        """Wake a waiter that is done with the next slice, whose task was cancelled meanwhile."""
+        """Wake a done waiter with the next slice, because its task was cancelled meanwhile.
+
+        What it was given then goes to its successor, ahead of anything that comes later.
+        """
         if len(self._done) > SLICE:
             self._cancelled.append(waiter)
         return 0
 
     cdef list _next_slice(self):
-        """Take the waiters that are woken next; if there are more, schedule the next slice."""
+        """Take the waiters to wake next; if there are more, schedule the next slice."""
         cdef list done = self._done
         if len(done) <= SLICE and not self._cancelled:
             self._done = []
             return done
-        # They are in both lists; by the second time they have been woken.
+        # They are in both lists; the second time, they have already been woken.
         done[:0] = self._cancelled
         self._cancelled = []
         taken = done[:SLICE]
@@ -86,18 +89,18 @@ cdef class Waker:
         cdef Waiter waiter
         try:
             while at < count:
-                # In bounds: nobody else has this list any more.
+                # The index is in bounds: nobody else has this list any more.
                 waiter = <Waiter>PyList_GET_ITEM(done, at)
                 at += 1
                 callback, context = waiter._callback, waiter._context
                 if waiter._others:
-                    # One at a time, so that an exception costs none of the others.
+                    # One at a time, so that an exception affects none of the others.
                     waiter._callback, waiter._context = waiter._others.pop(0)
                     at -= 1
                 else:
                     waiter._callback = waiter._context = None
-                    # It goes when its task has what it waited for, and its memory is the next one's: with thousands in
-                    # a slice, those that are kept would have the garbage collector look for garbage among them.
+                    # The waiter is freed when its task has its result, and the next one reuses its memory. If the
+                    # thousands of a slice were kept, the garbage collector would search them.
                     done[at - 1] = None
                 if callback is not None:
                     self._call(callback, context, waiter)
@@ -125,7 +128,7 @@ cdef class Waker:
 
 
 cdef inline int call_in(object context, object callback, object said) except -1:
-    """Call back in a context."""
+    """Run a callback in a context."""
     PyContext_Enter(context)
     try:
         callback(said)
@@ -135,7 +138,7 @@ cdef inline int call_in(object context, object callback, object said) except -1:
 
 
 cdef inline bint is_step_of_task(object callback) noexcept:
-    """Whether this is what a task in C gives to what it awaits."""
+    """Whether this is the callback that a C task registers with what it awaits."""
     cdef PyObject *owner
     if not PyCFunction_Check(callback):
         return False
@@ -145,12 +148,12 @@ cdef inline bint is_step_of_task(object callback) noexcept:
 
 @cython.freelist(1024)
 cdef class Waiter:
-    """What one task awaits; made by `Waker.waiter`. Awaiting it gives nothing: `take` has the result."""
+    """What one task awaits; created by `Waker.waiter`. Awaiting it returns nothing: `take` has the result."""
 
     def __init__(self, Waker waker not None):
         self._waker = waker
 
-    # What it is for.
+    # The waiter's own interface.
 
     def done(self):
         """Return whether there is an outcome."""
@@ -176,7 +179,7 @@ cdef class Waiter:
         """End the wait with an error. Raises `asyncio.InvalidStateError` if it has ended."""
         self._finish(FAILED, error)
 
-    # What asyncio's tasks ask of what they await.
+    # The interface that asyncio's tasks need.
 
     def __await__(self):
         return self
@@ -194,7 +197,7 @@ cdef class Waiter:
             self.result()
         raise StopIteration
 
-    # Only `Waiter.__new__` makes one without a waker, in Python; that is no reason to crash.
+    # From Python, `Waiter.__new__` makes a waiter without a waker; that must not crash.
     @cython.nonecheck(True)
     def get_loop(self):
         """Return the event loop."""
@@ -222,7 +225,7 @@ cdef class Waiter:
 
     @cython.nonecheck(True)
     def cancel(self, msg=None):
-        """End the wait by cancellation; return whether it had not ended."""
+        """End the wait by cancellation; return whether it was still pending."""
         if self._state != PENDING:
             if self._callback is not None:
                 self._waker._hurry(self)
@@ -232,11 +235,11 @@ cdef class Waiter:
 
     @cython.nonecheck(True)
     def add_done_callback(self, callback, /, *, context):
-        """Take the callback of a task that waits."""
+        """Register the callback of a waiting task."""
         self._tell(callback, context)
 
     def remove_done_callback(self, callback, /):
-        """Forget a callback; return how often it was there."""
+        """Remove a callback; return how often it was registered."""
         kept = [(self._callback, self._context)] if self._callback is not None else []
         kept += self._others or []
         count = len(kept)
@@ -262,17 +265,17 @@ cdef class Waiter:
         return CancelledError() if self._outcome is None else CancelledError(self._outcome)
 
     cdef object _own(self):
-        """Return the result, which is the taker's from now on."""
+        """Return the result, which belongs to the caller from now on."""
         if self._is_shared:
             self._outcome = PyDict_Copy(self._outcome)
             self._is_shared = False
         return self._outcome
 
     cdef int _share(self, dict message) except -1:
-        """End the wait with a flat message that others are given too, and that nobody changes.
+        """End the wait with a flat message that others are given too and nobody changes; `take` copies it.
 
-        It is copied when it is taken: copies that all wait for their receivers would be as many more objects for the
-        garbage collector to look at, and out of the processor's cache by then.
+        If it were copied here, the copies that wait for their receivers would be as many more objects for the garbage
+        collector to search, and would no longer be in the processor's cache when they are taken.
         """
         self._finish(FINISHED, message)
         self._is_shared = True
@@ -290,21 +293,21 @@ cdef class Waiter:
 
 
 cdef class Gate:
-    """What one task awaits that waits for several things at once. Awaiting it gives nothing: the task looks by itself.
+    """Awaited by a task that waits for several things at once. Awaiting it returns nothing: the task looks for itself.
 
-    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task comes
-    through. It can be awaited again and again.
+    It opens when one of the waiters that it watches is done, or when it is told to, and stays open until the task
+    passes. It can be awaited repeatedly.
     """
 
     def __init__(self, loop, /):
         self._loop = loop
 
     def watch(self, Waiter waiter not None, /):
-        """Open, in the callback that wakes its waiters' tasks, when a waiter is done."""
+        """Open when a waiter is done, in the callback that wakes its waiters' tasks."""
         waiter._tell(self, None)
 
     def open(self):
-        """Wake the task now, if it waits here, else let it through when it comes. Not from within another task."""
+        """Wake the task now if it waits here, otherwise let it pass when it comes. Not from within another task."""
         self._open(None)
 
     cdef int _open(self, Waker waker) except -1:
@@ -318,7 +321,7 @@ cdef class Gate:
             said = waker._done_future()
         return call_in(context, callback, said)
 
-    # What asyncio's tasks ask of what they await.
+    # The interface that asyncio's tasks need.
 
     def __await__(self):
         self._waits = False
@@ -353,6 +356,6 @@ cdef class Gate:
         return True
 
     def add_done_callback(self, callback, /, *, context):
-        """Take the callback of the task that waits."""
+        """Register the callback of the waiting task."""
         self._callback = callback
         self._context = context

@@ -1,4 +1,4 @@
-"""What `_ext/envelope.pyx` offers the other compiled modules."""
+"""The interface of `_ext/envelope.pyx` for the other compiled modules."""
 
 
 cdef object encoded(object message, object channel, Py_ssize_t prefix_length)

@@ -1,4 +1,4 @@
-"""What the compiled modules need of CPython's C interface and Cython's own declarations do not have."""
+"""Parts of CPython's C API that the compiled modules need and Cython's own declarations lack."""
 
 from cpython.object cimport PyObject
 
@@ -7,7 +7,7 @@ cdef extern from "Python.h":
     bint PyCFunction_Check(object function)
     PyObject *PyCFunction_GET_SELF(object function)
 
-    # True of every ASCII str whose bytes can be read in place; its size is then also its length.
+    # True for every ASCII str whose bytes can be read in place; its size in bytes is then also its length.
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     unsigned char *PyUnicode_1BYTE_DATA(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)

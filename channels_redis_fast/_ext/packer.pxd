@@ -1,4 +1,4 @@
-"""What `_ext/packer.pyx` offers the other compiled modules."""
+"""The interface of `_ext/packer.pyx` for the other compiled modules."""
 
 from channels_redis_fast._ext.scratch cimport Scratch
 

@@ -1,7 +1,7 @@
-"""A byte buffer that grows: where the compiled modules compose what they return.
+"""A growing byte buffer, in which the compiled modules compose what they return.
 
-It starts on the C stack, where nearly every message fits, and moves to the heap when it must. It knows no format. The
-caller frees it on every path; nothing in it is an object, so no reference is ever lost with it.
+It starts on the C stack, where nearly every message fits, and moves to the heap if it must. It knows no format. The
+caller frees it on every path. It holds no objects, so no reference is ever lost with it.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -32,7 +32,7 @@ cdef inline void scratch_close(Scratch *scratch) noexcept nogil:
 
 
 cdef inline bint scratch_reserve(Scratch *scratch, size_t more) noexcept nogil:
-    """Make `more` bytes writable at `data + used`; false, and the buffer as it was, when there is no memory."""
+    """Make `more` bytes writable at `data + used`; return False, with the buffer unchanged, if there is no memory."""
     cdef size_t needed = scratch.used + more
     cdef size_t room
     cdef unsigned char *data
@@ -40,7 +40,7 @@ cdef inline bint scratch_reserve(Scratch *scratch, size_t more) noexcept nogil:
         return True
     if needed < more:
         return False
-    # Doubling, so that a message of any size is moved a constant number of times per byte.
+    # Doubled, so that each byte of a message is moved a constant number of times on average, whatever its size.
     room = scratch.room * 2
     if room < needed:
         room = needed
@@ -58,7 +58,7 @@ cdef inline bint scratch_reserve(Scratch *scratch, size_t more) noexcept nogil:
 
 
 cdef inline bint scratch_write(Scratch *scratch, const void *source, size_t size) noexcept nogil:
-    """Append bytes; false when there is no memory."""
+    """Append bytes; return False if there is no memory."""
     if not scratch_reserve(scratch, size):
         return False
     memcpy(scratch.data + scratch.used, source, size)

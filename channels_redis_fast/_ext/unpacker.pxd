@@ -1,4 +1,4 @@
-"""What `_ext/unpacker.pyx` offers the other compiled modules."""
+"""The interface of `_ext/unpacker.pyx` for the other compiled modules."""
 
 from libc.stdint cimport int64_t
 

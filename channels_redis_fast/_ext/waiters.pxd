@@ -1,4 +1,4 @@
-"""What `_ext/waiters.pyx` offers the other compiled modules."""
+"""The interface of `_ext/waiters.pyx` for the other compiled modules."""
 
 cimport cython
 

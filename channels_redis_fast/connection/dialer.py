@@ -38,7 +38,7 @@ from ..options import did_you_mean
 from .diagnosis import diagnose
 from .hosts import HostOptions, host_label
 from .identity import ServerIdentity, field_of, identify
-from .resolver import drop, hand_over, resolve_apart
+from .resolver import drop, let_go, resolve_apart
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -172,7 +172,8 @@ class Dialer:
                 _keep_alive(connection._writer.get_extra_info("socket"))
             link.server = self.primary
             link.identity = identity
-            link.attach(hand_over(connection))
+            link.attach(connection._writer)
+            let_go(connection)
         except (exceptions.AuthenticationError, exceptions.BusyLoadingError) as error:
             raise type(error)(self._describe(error)) from error
         except (TimeoutError, asyncio.TimeoutError) as error:

@@ -84,11 +84,9 @@ def resolve_apart(connection: Any) -> None:
     connection._connect = connect_to_one
 
 
-def hand_over(connection: Any) -> asyncio.StreamWriter:
-    """Take its socket away from a redis-py connection, which then neither closes it nor warns about it."""
-    writer: asyncio.StreamWriter = connection._writer
+def let_go(connection: Any) -> None:
+    """Make a redis-py connection neither close its socket nor warn about it: somebody else has taken it over."""
     connection._reader = connection._writer = connection._opened = None
-    return writer
 
 
 def drop(connection: Any) -> None:

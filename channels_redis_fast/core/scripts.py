@@ -211,12 +211,12 @@ local by, others = ARGV[6], ARGV[6] == '' and 2 or 3
 local keys = #KEYS - others
 
 local function is_expected(members)
-  -- To compare the list itself costs a tenth of a digest.
+  -- Comparing the list itself costs a tenth of computing a digest.
   if ARGV[3] == '=' then return <channels> .. cmsgpack.pack(members) == ARGV[13 + keys] end
   return ARGV[3] ~= '' and redis.sha1hex(cmsgpack.pack(members)) == ARGV[3]
 end
 
--- Nobody expires twice in a second.
+-- Expired members need not be removed twice in the same second.
 local anyway = ARGV[4] == '1'
 local function look()
   local trimmed = redis.pcall('ZREMRANGEBYSCORE', KEYS[1], '0', ARGV[2])
@@ -226,7 +226,7 @@ local function look()
 end
 local members, is_same, reply = nil, false, nil
 if ARGV[4] == '0' then
-  -- One more than a group may have that is looked at here.
+  -- Reads one member more than a group may have to be compared here.
   members = redis.pcall('ZRANGE', KEYS[1], '0', '1000')
   is_same = not members.err and is_expected(members)
 end

@@ -36,7 +36,7 @@ local function newest(key)
 end
 
 local function head(epoch, last, last_epoch, total, before)
-  -- Lua itself writes numbers from 1e14 on with an exponent.
+  -- Lua itself would write numbers from 1e14 on with an exponent.
   return string.format('%s %s %.0f %.0f', epoch, last and last .. '-' .. last_epoch or '-', total, before)
 end
 
@@ -59,7 +59,7 @@ local function add(key, last, seed, size, ...)
   local id = last and '*' or first_id(seed)
   local added = redis.pcall('XADD', key, 'MAXLEN', '~', size, id, ...)
   if type(added) == 'table' and not last and string.find(added.err, 'equal or smaller', 1, true) then
-    -- All entries of a stream were deleted, and it remembers the last ID.
+    -- All entries of the stream were deleted, but it still remembers its last ID.
     added = redis.pcall('XADD', key, 'MAXLEN', '~', size, '*', ...)
   end
   return added
@@ -82,7 +82,7 @@ local function drop_oldest(key, total, most)
     if not oldest then return total end
     local before = tonumber(string.match(oldest[2][2] or '', ' (%d+) %d+$'))
     before = before and before - OVERHEAD - #(oldest[2][4] or '')
-    -- An entry that is none of ours, or older than one that was, has not been counted: it goes first.
+    -- An entry that is not ours, or is older than such an entry, is not part of the total: delete it first.
     if before and before >= 0 and before <= total then
       if total - before <= most then return before end
       gone = before

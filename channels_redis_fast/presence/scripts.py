@@ -95,7 +95,7 @@ local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(fou
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if not epoch or (found[6] ~= ARGV[12] and ARGV[12] ~= '') then
-  -- What was not delivered is confirmed by who was to deliver it.
+  -- Undelivered events are deleted: the process that was to deliver them confirms them.
   for event = told + 1, last do call('HDEL', channels, 'e' .. event) end
   call('HDEL', head, 'claim', 'fresh')
   if not epoch then call('HSET', head, 'fresh', 1, 'group', ARGV[10]) end
@@ -118,7 +118,7 @@ local last_before, told_before = last, told
 local results, waits = {}, {}
 local over_capacity = 0
 
--- The five entries of an event as msgpack; false for a number that Lua cannot represent.
+-- Returns the five entries of an event as msgpack; false for a number that Lua cannot represent exactly.
 local function packed(kind, user, info)
   local pack, name, who = cmsgpack.pack, string.sub(user, 2), '\\192'
   if string.sub(user, 1, 1) == 's' then
@@ -138,7 +138,7 @@ local function tell(kind, user, info)
   if not has_events then return end
   if is_doubtful then kind = string.upper(kind) end
   last = last + 1
-  -- Only if no other event has to be delivered before it.
+  -- Deliver it here if no other event must be delivered before it, and it is not in doubt.
   if ARGV[13] ~= '0' and told == last - 1 and (kind == 'j' or kind == 'l') then
     local entries = packed(kind, user, info)
     if entries and deliver(entries) then
@@ -173,7 +173,7 @@ local function others()
   end
 
   local function remind_again(user)
-    -- The answer that said so may have been lost.
+    -- The reply that said so may have been lost.
     local kind, due, is_own = waiting_for(user)
     if is_own then remind(user, kind, due) end
   end
@@ -192,7 +192,7 @@ local function others()
     call('HDEL', channels, 'n' .. user)
     local kind = waiting_for(user)
     if kind == 'j' then
-      -- Nobody was told that this user has come.
+      -- Nobody was told that this user had come.
       remove(user, false)
     elseif math.max(grace, delay) > 0 and not at_once then
       -- Other channels of this user may not have been restored yet.
@@ -215,7 +215,7 @@ local function others()
         if delay > 0 then wait(user, 'j', now + delay) else tell('j', user, info) end
       end
     elseif sub(before[3], 1, 1) == 'l' or is_quiet then
-      -- A user who comes back in time has never left; one who was here before has not come now.
+      -- A user who comes back in time never left; one who was here before does not arrive now.
       call('HDEL', channels, 'w' .. user)
     else
       remind_again(user)
@@ -228,7 +228,7 @@ local function others()
   end
 
   local function see_to(user)
-    -- Whoever has seen to it meanwhile: this process does again.
+    -- Whichever process took care of it meanwhile, this one does so again.
     local kind, at = waiting_for(user)
     if kind then wait(user, kind, at) end
     return kind
@@ -243,7 +243,7 @@ local function others()
   function operations.r(channel, user, info)
     if call('HDEL', channels, 'x' .. channel) == 1 then return 0 end
     if is_quiet == nil then
-      -- Where something was kept, or some time has gone, a user who is missing may have been said to have left.
+      -- If some data was kept, or some time has passed, a missing user may have been announced as having left.
       local data = call('HMGET', head, 'since', 'fresh')
       is_quiet = is_lost and mode == 'q' and data[2] and now - (data[1] or 0) < LATE
       if is_quiet and not found[7] then call('HSET', head, 'doubt', format('%.0f', now + DOUBT)) end
@@ -262,7 +262,7 @@ local function others()
         if kind == 'c' then
           leave(name, value)
         elseif call('HGET', channels, all[i]) == value then
-          -- It was seen to, and the server has lost that.
+          -- It had been taken care of, but the server has lost that.
           local what, at = match(value, '^(.)(%d+)')
           wait(name, what, tonumber(at))
         end
@@ -312,7 +312,7 @@ local function others()
     local kind, at, is_own = waiting_for(user)
     if not is_own then return 0 end
     if delay > 0 and at < now + delay then
-      -- What made it void may have been lost, and is restored by then.
+      -- What cancelled it may have been lost, and will have been restored by then.
       wait(user, kind, now + delay)
       return 0
     elseif at > now then
@@ -323,13 +323,13 @@ local function others()
       remove(user, true)
     else
       call('HDEL', channels, 'w' .. user)
-      -- It was put off since the user may have been there before.
+      -- It was postponed because the user may have been there before.
       tell('J', user, call('HGET', users, user))
     end
     return 1
   end
 
-  -- The users who have a channel that its process has confirmed in this epoch.
+  -- The users with a channel that its process has confirmed in this epoch.
   local certain
   local function is_certain(user)
     if not certain then
@@ -349,7 +349,7 @@ local function others()
     if not present then
       tell('L', user, info)
     elseif kind == 'l' or (not kind and not is_certain(user)) then
-      -- It is told soon that this user has left. Or that may have been told, and is what the server has lost.
+      -- The group is told soon that this user has left. Or it was told already, and the server has lost that.
       return 2
     elseif not kind then
       tell('J', user, present)
@@ -386,7 +386,7 @@ local function others()
         call('HDEL', channels, all[i])
       elseif kind == 'w' then
         local what, at, by = match(value, '^(.)(%d+) (.*)$')
-        -- It may be another, or none, since this was read.
+        -- It may have changed or disappeared since it was read.
         if is_gone[by] and call('HGET', channels, all[i]) == value then
           wait(name, what, tonumber(at))
           if tonumber(at) <= now then operations.w(name) end
@@ -422,7 +422,7 @@ if known == '' or mode ~= '' then
     local name = string.match(all[i], '^of (.*)$')
     local is_own = name and string.match(name, '^(.*)%.') == process
     if is_own and known == '' and (name == owner and confirmed or all[i + 1]) ~= epoch then
-      -- It knows of nothing here: what it has left there is what the server has lost the end of.
+      -- The process knows of no part here: what is left of one was ended, but the server has lost that.
       stale[name] = true
     end
     if is_own and name ~= owner and (stale[name] or mode ~= '') then

@@ -25,7 +25,7 @@ for at = 7, #ARGV, 3 do
   local body = ARGV[at + 2]
   local position, newer, failed = append(key, state, 2, '', body)
   if not position then
-    -- By itself it says of all of them that they are not done.
+    -- An error alone says that none of the messages was published.
     if failed and done == 0 then return failed end
     wrong = failed or newer
     break

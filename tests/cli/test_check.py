@@ -1,4 +1,4 @@
-"""`check`: each thing that can be wrong is told, once, with its mend; and what is right is called right."""
+"""`check`: each thing that can be wrong is told, once, with its fix; and what is right is called right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.core.helpers import LIMIT, on_database
 from tests.places import Certificates, SentinelSet, raw_client, wait_until
 
 Call = Callable[..., Any]
-#: Level, text and mend by item, of one subject.
+#: Level, text and fix by item, of one subject.
 Found = dict[str, tuple[str, str, str]]
 
 CORE = "channels_redis_fast.core.RedisChannelLayer"
@@ -75,7 +75,7 @@ def check(call: Call, prefix: str) -> Call:
 def by_item(subject: dict[str, Any]) -> Found:
     """The findings by item; of several, the worst."""
     return {
-        finding["item"]: (finding["level"], finding["text"], finding["mend"])
+        finding["item"]: (finding["level"], finding["text"], finding["fix"])
         for finding in sorted(subject["findings"], key=lambda finding: LEVELS.index(finding["level"]))
     }
 
@@ -115,7 +115,7 @@ def test_the_shape_of_the_json(call: Call, redis_server: Server | ForeignServer,
     (subject,) = report["subjects"]
     assert list(subject) == ["shard", "name", "findings"]
     assert subject["shard"] == 0
-    assert all(list(finding) == ["level", "item", "text", "mend"] for finding in subject["findings"])
+    assert all(list(finding) == ["level", "item", "text", "fix"] for finding in subject["findings"])
 
 
 def test_what_a_person_sees(call: Call, redis_server: Server | ForeignServer, prefix: str) -> None:
@@ -149,9 +149,9 @@ def test_ways_that_lead_nowhere(check: Call) -> None:
         "redis://user:s3cret@no-such-name.invalid": "The host name is unknown",
         "unix:///nowhere/redis.sock": "There is no such socket",
     }
-    for (url, mend), found in zip(cases.items(), check(*cases, code=1), strict=True):
+    for (url, fix), found in zip(cases.items(), check(*cases, code=1), strict=True):
         assert levels(found) == {"reachability": "problem"}, url
-        assert mend in found["reachability"][2], url
+        assert fix in found["reachability"][2], url
 
 
 def test_tls_on_one_side_only(check: Call, tls_server: Server, own_server: Callable[..., Server]) -> None:
@@ -160,13 +160,13 @@ def test_tls_on_one_side_only(check: Call, tls_server: Server, own_server: Calla
     wrong, other = check(
         f"redis://user:s3cret@127.0.0.1:{tls_server.port}", f"rediss://user:s3cret@127.0.0.1:{plain.port}", code=1
     )
-    for found, text, mend in (
+    for found, text, fix in (
         (wrong, "the server speaks TLS on this port", "Use rediss:// in hosts[0]"),
         (other, "the server does not speak TLS on this port", "Use redis:// in hosts[1]"),
     ):
         assert levels(found) == {"reachability": "ok", "TLS": "problem"}
         assert text in found["TLS"][1]
-        assert mend in found["TLS"][2]
+        assert fix in found["TLS"][2]
 
 
 def test_a_host_that_never_answers(check: Call) -> None:
@@ -261,7 +261,7 @@ def test_a_password_without_tls() -> None:
     ):
         (finding,) = reach._protection(line, host)
         assert finding.level == level
-        assert "s3cret" not in finding.text + finding.mend
+        assert "s3cret" not in finding.text + finding.fix
 
 
 # The server.
@@ -293,16 +293,16 @@ def test_a_password_without_tls() -> None:
 def test_what_a_server_says_of_itself(info: dict[str, str], expected: tuple[str, str]) -> None:
     findings = list(check_facts(Facts(info=info), "messages and groups"))
     assert expected in {finding.item: finding.level for finding in findings}.items()
-    assert all(finding.mend for finding in findings if finding.level in ("warning", "problem"))
+    assert all(finding.fix for finding in findings if finding.level in ("warning", "problem"))
 
 
 def test_a_server_that_throws_things_away(check: Call, own_server: Callable[..., Server]) -> None:
     server = own_server("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     (found,) = check(server.url, code=0)
-    level, text, mend = found["maxmemory"]
+    level, text, fix = found["maxmemory"]
     assert level == "warning"
     assert "with allkeys-lru" in text
-    assert "noeviction" in mend
+    assert "noeviction" in fix
     assert check(server.url, code=0, layer="pubsub")[0]["maxmemory"][0] == "ok"
 
 
@@ -386,7 +386,7 @@ def test_a_user_that_may_do_what_is_needed(check: Call, user: Callable[..., str]
 
 @pytest.mark.parametrize("more", [(), ("+acl",)], ids=["tried", "dry run"])
 @pytest.mark.parametrize(
-    ("rules", "layer", "level", "text", "mend"),
+    ("rules", "layer", "level", "text", "fix"),
     [
         (("-zadd", "-bzpopmin"), "core", "problem", "may not use ZADD, BZPOPMIN", "ACL SETUSER some +zadd +bzpopmin"),
         (("-bzpopmin", "-unlink"), "core", "problem", "may not use BZPOPMIN", "ACL SETUSER some +bzpopmin"),
@@ -410,13 +410,13 @@ def test_a_user_that_may_not(
     layer: str,
     level: str,
     text: str,
-    mend: str,
+    fix: str,
 ) -> None:
     url = user(*SAFE, *more, *rules)
     (found,) = check(url, code=int(level == "problem"), prefix="asgi", layer=layer)
     assert found["commands"][0] == level
     assert text in found["commands"][1]
-    assert mend in found["commands"][2]
+    assert fix in found["commands"][2]
     # What was tried leaves nothing behind, and is in the way of nothing else.
     with redis.Redis(port=users_server.port) as raw:
         assert not list(raw.scan_iter("asgi:check:*"))
@@ -596,7 +596,7 @@ def test_histories(check_history: Call, own_server: Callable[..., Server], backe
 @pytest.mark.parametrize("more", [(), ("+acl",)], ids=["tried", "dry run"])
 @pytest.mark.parametrize("backend", [CORE, PUBSUB])
 @pytest.mark.parametrize(
-    ("rules", "level", "text", "mend"),
+    ("rules", "level", "text", "fix"),
     [
         (("-xadd", "-xdel"), "problem", "may not use XADD, XDEL", "ACL SETUSER some +xadd +xdel"),
         (("-xrange", "-xrevrange"), "problem", "may not use XRANGE, XREVRANGE", "+xrange +xrevrange"),
@@ -617,12 +617,12 @@ def test_a_user_that_may_not_keep_histories(
     rules: tuple[str, ...],
     level: str,
     text: str,
-    mend: str,
+    fix: str,
 ) -> None:
     found = check_history(backend, user(*SAFE, "+info", *more, *rules), int(level == "problem"))
     assert found["commands"][0] == level
     assert text in found["commands"][1]
-    assert mend in found["commands"][2]
+    assert fix in found["commands"][2]
     with redis.Redis(port=users_server.port) as raw:
         left = [key for key in raw.scan_iter("asgi*") if b":history:" in key]
         # Where EXPIRE is refused UNLINK is not, and the other way round.
@@ -634,11 +634,11 @@ def test_a_user_that_may_not_keep_histories(
 @pytest.mark.parametrize("backend", [CORE, PUBSUB])
 def test_a_server_that_does_not_tell_its_run_id(check_history: Call, user: Callable[..., str], backend: str) -> None:
     found = check_history(backend, user(*SAFE), 0)
-    level, text, mend = found["history"]
+    level, text, fix = found["history"]
     assert level == "warning"
     assert "does not report its run id" in text
     assert "`complete` is never True" in text
-    assert "+info" in mend
+    assert "+info" in fix
     assert check_history(backend, user(*SAFE, "+info"), 0)["history"][0] == "ok"
 
 
@@ -658,7 +658,7 @@ def test_a_server_that_does_not_tell_its_run_id(check_history: Call, user: Calla
 def test_versions_that_histories_need(info: dict[str, str], level: str) -> None:
     findings = list(history.check_history(RedisChannelLayer(history=HISTORY), Facts(info=info)))
     assert findings[-1].level == level
-    assert level == "ok" or findings[-1].mend
+    assert level == "ok" or findings[-1].fix
 
 
 @pytest.mark.parametrize("backend", [CORE, PUBSUB])
@@ -715,9 +715,9 @@ def test_a_user_that_may_not_hold_leases(
         return by_item(shard)["commands"]
 
     rules = ("-zscore", "-zrangebyscore", "-eval", "-evalsha")
-    level, text, mend = look(*rules, code=1, lease=30)
+    level, text, fix = look(*rules, code=1, lease=30)
     assert (level, text) == ("problem", "the user may not use ZSCORE, ZRANGEBYSCORE, EVAL")
-    assert mend == "ACL SETUSER some +zscore +zrangebyscore +eval"
+    assert fix == "ACL SETUSER some +zscore +zrangebyscore +eval"
     assert look(code=0, lease=30)[0] == "ok"
     # A layer without the option needs none of it.
     assert look(*rules, code=0)[0] != "problem"

@@ -82,8 +82,8 @@ async def check_node(line: NodeLine) -> list[Finding]:
         failing = int(fields.get("cluster_slots_fail", "0")) + int(fields.get("cluster_slots_pfail", "0"))
         nobodys = SLOTS - int(fields.get("cluster_slots_assigned", "0"))
         why = f"{nobodys:,} slots are not assigned, {failing:,} belong to servers that fail"
-        mend = "CLUSTER NODES shows which servers failed; redis-cli --cluster fix assigns slots that no server has."
-        return [Finding(PROBLEM, item, f"cluster_state is {state}: {why}; it refuses all commands", mend)]
+        fix = "CLUSTER NODES shows which servers failed; redis-cli --cluster fix assigns slots that no server has."
+        return [Finding(PROBLEM, item, f"cluster_state is {state}: {why}; it refuses all commands", fix)]
     slots = "" if line.slots is None else f", {line.slots:,} slots here"
     return [Finding(OK, item, f"cluster_state is ok{slots}, {fields.get('cluster_size', '?')} primaries with slots")]
 
@@ -106,11 +106,11 @@ def _untold(told: Told) -> Finding:
     item = "slots"
     for (host, port), error in told.errors.items():
         if is_refusal(error) is not None:
-            mend = "Allow it (ACL SETUSER USER +cluster|slots): a layer needs it to find the servers."
-            return Finding(PROBLEM, item, f"{host}:{port} refuses CLUSTER SLOTS: {error}", mend)
+            fix = "Allow it (ACL SETUSER USER +cluster|slots): a layer needs it to find the servers."
+            return Finding(PROBLEM, item, f"{host}:{port} refuses CLUSTER SLOTS: {error}", fix)
         if isinstance(error, ResponseError):
-            mend = "If the server is not part of a cluster, list it directly in 'hosts', without 'cluster'."
-            return Finding(PROBLEM, item, f"{host}:{port}: {error}", mend)
+            fix = "If the server is not part of a cluster, list it directly in 'hosts', without 'cluster'."
+            return Finding(PROBLEM, item, f"{host}:{port}: {error}", fix)
     if told.errors:
         return Finding(PROBLEM, item, "none of the named servers can be reached", "The reasons are below.")
     return Finding(PROBLEM, item, f"none of {SLOTS:,} has a server", "Create the cluster: redis-cli --cluster create.")

@@ -4,7 +4,7 @@ The result of a check: a level, what was checked, what was seen, and a suggested
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 #: Everything works; it will become a problem; it does not work; it could not be examined, which is not a failure.
@@ -17,13 +17,17 @@ SHAPE = 1
 @dataclass(frozen=True)
 class Finding:
     """
-    One line of a check: ``item`` is what was checked, ``text`` what was seen, ``mend`` how to fix it.
+    One line of a check: ``item`` is what was checked, ``text`` what was seen, ``fix`` how to fix it.
     """
 
     level: str
     item: str
     text: str
-    mend: str = ""
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the finding for JSON."""
+        return {"level": self.level, "item": self.item, "text": self.text, "fix": self.fix}
 
 
 @dataclass
@@ -42,6 +46,10 @@ class Subject:
     def has_problem(self) -> bool:
         """Whether something does not work."""
         return any(finding.level == PROBLEM for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the subject for JSON."""
+        return {"shard": self.shard, "name": self.name, "findings": [finding.as_dict() for finding in self.findings]}
 
 
 @dataclass
@@ -66,4 +74,12 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``check --json`` prints."""
-        return {"shape": SHAPE, "has_problem": self.has_problem, **asdict(self)}
+        return {
+            "shape": SHAPE,
+            "has_problem": self.has_problem,
+            "deployment": self.deployment,
+            "layer": self.layer,
+            "prefix": self.prefix,
+            "at": self.at,
+            "subjects": [subject.as_dict() for subject in self.subjects],
+        }

@@ -227,8 +227,8 @@ def _say(
     spared = [command for command in refused if command in optional and (command in missing or command in forbidden)]
     for loss in dict.fromkeys(optional[command] for command in spared):
         some = [command for command in spared if optional[command] == loss]
-        mend = _grant(user, some) if any(command in forbidden for command in some) else "This server does not have it."
-        yield Finding(WARNING, item, f"without {', '.join(some)}: {loss}", mend)
+        fix = _grant(user, some) if any(command in forbidden for command in some) else "This server does not have it."
+        yield Finding(WARNING, item, f"without {', '.join(some)}: {loss}", fix)
     if not refused:
         yield Finding(OK, item, f"all {count} that the layer needs are allowed ({way})")
 

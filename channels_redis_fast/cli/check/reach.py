@@ -48,12 +48,12 @@ def explain(error: Exception, line: Line) -> list[Finding]:
     text = str(error).removeprefix(f"{line.label}: ")
     where, reason = line.where, reason_of(error)
     if reason in _ACCESS:
-        mend = _ACCESS[reason].format(where=where)
-        return [Finding(OK, "reachability", "connected"), Finding(PROBLEM, "authentication", text, mend)]
+        fix = _ACCESS[reason].format(where=where)
+        return [Finding(OK, "reachability", "connected"), Finding(PROBLEM, "authentication", text, fix)]
     if reason == reasons.TLS:
         return [Finding(OK, "reachability", "something answers"), Finding(PROBLEM, "TLS", text, _tls(error, where))]
-    mend = _STATES.get(reason, "").format(where=where) or _way_there(list(chain(error)), text, where, line.host)
-    return [Finding(PROBLEM, "reachability", text, mend)]
+    fix = _STATES.get(reason, "").format(where=where) or _way_there(list(chain(error)), text, where, line.host)
+    return [Finding(PROBLEM, "reachability", text, fix)]
 
 
 #: How to fix it if a server answers and does not let us in, by the reason.

@@ -52,8 +52,8 @@ def _version(facts: Facts, is_sharded: bool, on_cluster: bool) -> Finding:
     if facts.server == "redis" and major.isdecimal() and int(major) < OLDEST:
         return Finding(PROBLEM, "version", f"{name} has no BZPOPMIN", f"Use Redis {OLDEST}.0 or newer, or any Valkey.")
     if is_sharded and facts.server == "redis" and major.isdecimal() and int(major) < OLDEST_SHARDED:
-        mend = f"Use Redis {OLDEST_SHARDED}.0 or newer, or any Valkey."
-        return Finding(PROBLEM, "version", f"{name} has no sharded Pub/Sub", mend)
+        fix = f"Use Redis {OLDEST_SHARDED}.0 or newer, or any Valkey."
+        return Finding(PROBLEM, "version", f"{name} has no sharded Pub/Sub", fix)
     # The field's name in Redis' INFO, in Valkey's INFO, and in HELLO.
     if not on_cluster and any(facts.info.get(name) == "cluster" for name in ("redis_mode", "server_mode", "mode")):
         return Finding(
@@ -136,11 +136,11 @@ async def check_clock(line: Line, expiry: float, is_core: bool) -> Finding:
     text = f"{duration(abs(ahead))} {way} this host's (within {duration(taken / 2)})"
     if not is_core or abs(ahead) - taken / 2 < SKEW:
         return Finding(OK, item, text)
-    mend = "Synchronize both hosts with the same time server (chrony, systemd-timesyncd)."
+    fix = "Synchronize both hosts with the same time server (chrony, systemd-timesyncd)."
     if abs(ahead) - taken / 2 < expiry:
-        return Finding(WARNING, item, f"{text}: messages and group memberships live that much shorter or longer", mend)
+        return Finding(WARNING, item, f"{text}: messages and group memberships live that much shorter or longer", fix)
     return Finding(
-        PROBLEM, item, f"{text}, more than `expiry` ({expiry:g} s): messages can be expired when they arrive", mend
+        PROBLEM, item, f"{text}, more than `expiry` ({expiry:g} s): messages can be expired when they arrive", fix
     )
 
 
@@ -158,6 +158,6 @@ async def check_latency(line: Line) -> Finding:
     median = statistics.median(times)
     text = f"{duration(median)} for a PING (median of {PINGS}; the slowest {duration(max(times))})"
     if median > SLOW:
-        mend = "Every send takes at least that long. Is the server far away or busy (SLOWLOG GET)? Is this host busy?"
-        return Finding(WARNING, "latency", text, mend)
+        fix = "Every send takes at least that long. Is the server far away or busy (SLOWLOG GET)? Is this host busy?"
+        return Finding(WARNING, "latency", text, fix)
     return Finding(OK, "latency", text)

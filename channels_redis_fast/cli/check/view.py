@@ -35,8 +35,8 @@ def _findings(subject: Subject) -> FittingTable:
         # Padded, so that all subjects' columns line up.
         level, item = f"{finding.level:<{LEVEL}}", f"{finding.item:<{ITEM}}"
         table.add(Text(level, style=_STYLES[finding.level]), item, finding.text)
-        if finding.mend:
-            table.add("", "", Text(f"-> {finding.mend}", style="italic"))
+        if finding.fix:
+            table.add("", "", Text(f"-> {finding.fix}", style="italic"))
     return table
 
 
