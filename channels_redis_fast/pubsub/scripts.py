@@ -95,6 +95,7 @@ def proposed(dialect: Dialect) -> Script:
     """
     return Script(_PROPOSED.replace("PUBLISH", dialect.publish.decode()))
 
+
 #: Changes who is present, and publishes the events. The argument of ``deliver``: the Redis channel of the group.
 CHANGE_AND_PUBLISH = changing(
     """
