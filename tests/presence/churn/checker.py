@@ -36,8 +36,10 @@ class Phase:
     may_lose: bool = False
     #: Observers that were killed or stopped.
     excused: Collection[str] = ()
-    #: By observer, the users of whom it has heard before.
-    heard: Mapping[str, Collection[User]] = field(default_factory=dict)
+    #: By observer and user, the kind of the event that was the last in earlier phases.
+    heard: Mapping[str, Mapping[User, str]] = field(default_factory=dict)
+    #: By observer that was stopped, what it sees of an earlier phase as soon as it goes on.
+    late: Mapping[str, Collection[tuple[User, str]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,9 +56,9 @@ def expected(before: Collection[User], after: Collection[User]) -> dict[User, st
 
 
 def is_seen(phase: Phase, observer: str) -> bool:
-    """Whether an observer has seen all events that are to come."""
+    """Whether an observer has seen all events that are to come, those of an earlier phase included."""
     seen = {(event.user, event.kind) for event in phase.seen.get(observer, ())}
-    return expected(phase.before, phase.after).items() <= seen
+    return seen.issuperset(expected(phase.before, phase.after).items()) and seen.issuperset(phase.late.get(observer, ()))
 
 
 def check_events(phase: Phase) -> Verdict:
@@ -70,7 +72,7 @@ def check_events(phase: Phase) -> Verdict:
         for user, kinds in got.items():
             right = [to_come[user]] if user in to_come else []
             known = JOIN if user in phase.before else LEAVE
-            if kinds == [known, *right] and user not in phase.heard.get(observer, ()):
+            if kinds == [known, *right] and phase.heard.get(observer, {}).get(user) != known:
                 verdict.counts["told again"] += 1
             # One who was stopped sees what has come meanwhile when it goes on.
             elif kinds != right and observer not in phase.excused:

@@ -13,14 +13,15 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from tests.conftest import ROOT
 from tests.faults.chaos.plan import Fault as ServerFault
 from tests.faults.chaos.servers import Servers
-from tests.presence.churn.checker import Event, Phase, check_events, check_presence, is_seen
+from tests.presence.churn.checker import Event, Phase, check_events, check_presence, expected, is_seen
 from tests.presence.churn.plan import (
     BY_OTHERS,
     LOSSY,
@@ -83,8 +84,8 @@ class Process:
         self.number = number
         self.name = name
         self.events: list[Event] = []
-        #: The users of whom it has heard in earlier phases.
-        self.heard: set[User] = set()
+        #: By user, the kind of the last event that it has seen in earlier phases.
+        self.heard: dict[User, str] = {}
         #: Who is there, as it has said last.
         self.told: frozenset[User] = frozenset()
         self._given = json.dumps({"kind": kind, "options": options, "loop": loop})
@@ -262,7 +263,9 @@ class Run:
         finally:
             process.signal(signal.SIGCONT)
         between = frozenset(self._truth.present(without=fault.number))
-        await self._phase(f"{label}, goes on", between, acting, excused=excused)
+        # Wait for what it was not told while it was stopped: a server that is restarted next would take that along.
+        late = [(user, kind) for user, kind in expected(before, between).items() if process.heard.get(user) != kind]
+        await self._phase(f"{label}, goes on", between, acting, excused=excused, late={process.name: late})
 
     async def _phase(
         self,
@@ -272,6 +275,7 @@ class Run:
         may_lose: bool = False,
         without: int | None = None,
         excused: tuple[str, ...] = (),
+        late: Mapping[str, Collection[tuple[User, str]]] = MappingProxyType({}),
     ) -> None:
         """Wait until everybody agrees on who is there, and see what observers were told meanwhile."""
         await acting
@@ -284,9 +288,9 @@ class Run:
             wrong = [sentence for sentences in told for sentence in sentences]
             seen = {process.name: process.events for process in self._processes}
             heard = {process.name: process.heard for process in self._processes}
-            phase = Phase(label, before, after, seen, may_lose, excused, heard)
+            phase = Phase(label, before, after, seen, may_lose, excused, heard, late)
             passed = time.monotonic() - begun
-            waits = any(not is_seen(phase, process.name) for process in asked if process.name not in excused)
+            waits = any(not is_seen(phase, process.name) for process in asked)
             if (not wrong and not waits) or passed > self.size.limit:
                 break
             await asyncio.sleep(LOOK)
@@ -300,7 +304,7 @@ class Run:
         about = sorted(strangers | verdict.about, key=str)[:5]
         wrong += [f"{label}: {user!r} did {self._last.get(user)}" for user in about]
         for process in self._processes:
-            process.heard.update(event.user for event in process.events)
+            process.heard.update((event.user, event.kind) for event in process.events)
             process.events = []
         self.tally.counts.update(verdict.counts)
         self.tally.violations += wrong + verdict.violations

@@ -40,12 +40,21 @@ def test_what_is_too_much() -> None:
         assert verdict.counts["extra"] >= 1
     # One who was there before, to an observer that has heard of him, or has not.
     again: list[tuple[str, Any]] = [*RIGHT, (JOIN, 1)]
-    assert check_events(phase({"one": again}, heard={"one": {1}})).violations
-    assert check_events(phase({"one": again}, heard={"one": {"a"}})).violations == []
+    assert check_events(phase({"one": again}, heard={"one": {1: JOIN}})).violations
+    assert check_events(phase({"one": again}, heard={"one": {"a": JOIN}})).violations == []
+    # One who came back unheard: what was heard last is that he has left.
+    assert check_events(phase({"one": again}, heard={"one": {1: LEAVE}})).violations == []
     assert check_events(phase({"one": [*again[:2], (LEAVE, 1)]})).violations
     assert check_events(phase({"one": [(JOIN, "a"), *again]})).violations == []
     # Each of the right kind, but the other way round.
     assert check_events(phase({"one": [(LEAVE, "b"), (JOIN, "a")]})).violations
+
+
+def test_what_comes_late() -> None:
+    """One who was stopped has seen everything only with what came meanwhile."""
+    late = {"one": [(1, LEAVE)]}
+    assert not is_seen(phase({"one": RIGHT}, late=late), "one")
+    assert is_seen(phase({"one": [(LEAVE, 1), *RIGHT]}, late=late), "one")
 
 
 def test_who_is_there() -> None:
