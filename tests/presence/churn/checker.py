@@ -58,7 +58,7 @@ def expected(before: Collection[User], after: Collection[User]) -> dict[User, st
 def is_seen(phase: Phase, observer: str) -> bool:
     """Whether an observer has seen all events that are to come, those of an earlier phase included."""
     seen = {(event.user, event.kind) for event in phase.seen.get(observer, ())}
-    return seen.issuperset(expected(phase.before, phase.after).items()) and seen.issuperset(phase.late.get(observer, ()))
+    return seen >= {*expected(phase.before, phase.after).items(), *phase.late.get(observer, ())}
 
 
 def check_events(phase: Phase) -> Verdict:
