@@ -4,7 +4,8 @@ What has to be seen of a phase, and whether it was. Knows who was there before a
 In a phase a user comes, goes, or stays: so each observer sees one `presence.join`, one `presence.leave`, or nothing.
 That alternates by itself. Where servers have lost what they had, or connections, an event may be missing, as any
 message may; one too many is never right. When a server is back groups are told again of what it may have taken along,
-and who has heard that already does not hear it: an observer that has come since is told who was there, or has left.
+and who has heard that already does not hear it: an observer that has come since is told who was there, or has left. Of a process whose lease has run out, on a machine too busy for such a lease, users
+may be said to have left and to be back.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Phase:
     heard: Mapping[str, Mapping[User, str]] = field(default_factory=dict)
     #: By observer that was stopped, what it sees of an earlier phase as soon as it goes on.
     late: Mapping[str, Collection[tuple[User, str]]] = field(default_factory=dict)
+    #: The users with a channel in a process whose lease had run out, and no server was away.
+    lapsed: Collection[User] = ()
 
 
 @dataclass
@@ -53,6 +56,16 @@ class Verdict:
 def expected(before: Collection[User], after: Collection[User]) -> dict[User, str]:
     """By user, the one event that tells what has become of him."""
     return dict.fromkeys(set(after) - set(before), JOIN) | dict.fromkeys(set(before) - set(after), LEAVE)
+
+
+def is_there_and_back(kinds: Sequence[str], before: bool, after: bool) -> bool:
+    """Whether events of one user alternate, from whether he was there before to whether he is afterwards."""
+    present = before
+    for kind in kinds:
+        if (kind == JOIN) == present:
+            return False
+        present = not present
+    return present == after
 
 
 def is_seen(phase: Phase, observer: str) -> bool:
@@ -74,6 +87,8 @@ def check_events(phase: Phase) -> Verdict:
             known = JOIN if user in phase.before else LEAVE
             if kinds == [known, *right] and phase.heard.get(observer, {}).get(user) != known:
                 verdict.counts["told again"] += 1
+            elif user in phase.lapsed and is_there_and_back(kinds, user in phase.before, user in phase.after):
+                verdict.counts["lapsed"] += 1
             # One who was stopped sees what has come meanwhile when it goes on.
             elif kinds != right and observer not in phase.excused:
                 verdict.about.add(user)

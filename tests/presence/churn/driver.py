@@ -86,6 +86,8 @@ class Process:
         self.events: list[Event] = []
         #: By user, the kind of the last event that it has seen in earlier phases.
         self.heard: dict[User, str] = {}
+        #: For how many seconds its lease had run out whenever it renewed one since the phase began.
+        self.lapses: list[float] = []
         #: Who is there, as it has said last.
         self.told: frozenset[User] = frozenset()
         self._given = json.dumps({"kind": kind, "options": options, "loop": loop})
@@ -133,6 +135,8 @@ class Process:
             said = json.loads(line)
             if "event" in said:
                 self.events.append(Event(said["event"]["type"], said["event"].get("user")))
+            elif "lapse" in said:
+                self.lapses.append(said["lapse"])
             elif "ready" in said:
                 self._ready.set_result(None)
             else:
@@ -288,7 +292,8 @@ class Run:
             wrong = [sentence for sentences in told for sentence in sentences]
             seen = {process.name: process.events for process in self._processes}
             heard = {process.name: process.heard for process in self._processes}
-            phase = Phase(label, before, after, seen, may_lose, excused, heard, late)
+            lapsed = set() if may_lose else self._lapsed(excused)
+            phase = Phase(label, before, after, seen, may_lose, excused, heard, late, lapsed)
             passed = time.monotonic() - begun
             waits = any(not is_seen(phase, process.name) for process in asked)
             if (not wrong and not waits) or passed > self.size.limit:
@@ -304,10 +309,21 @@ class Run:
         about = sorted(strangers | verdict.about, key=str)[:5]
         wrong += [f"{label}: {user!r} did {self._last.get(user)}" for user in about]
         for process in self._processes:
+            if verdict.violations and any(process.lapses):
+                wrong.append(f"{label}: the lease of {process.name} had run out by {max(process.lapses):.1f} s")
+            process.lapses = []
             process.heard.update((event.user, event.kind) for event in process.events)
             process.events = []
         self.tally.counts.update(verdict.counts)
         self.tally.violations += wrong + verdict.violations
+
+    def _lapsed(self, excused: tuple[str, ...]) -> set[User]:
+        """The users who have, or had, a channel in a process whose lease had run out, though nothing stopped it."""
+        numbers = {
+            process.number for process in self._processes if any(process.lapses) and process.name not in excused
+        }
+        moved = [tab for action in self._last.values() for tab in (*action.opened, *action.closed)]
+        return {tab.user for tab in (*self._truth.tabs.values(), *moved) if tab.process in numbers}
 
     async def _who_is_there(self, label: str, process: Process, truth: frozenset[User]) -> list[str]:
         try:
@@ -361,7 +377,7 @@ class Run:
         return self._processes[tab.process]
 
 
-COLUMNS = ("actions", "faults", "events", "missing", "told again", "extra", "wrong")
+COLUMNS = ("actions", "faults", "events", "missing", "told again", "lapsed", "extra", "wrong")
 
 
 def table(tallies: dict[str, Tally]) -> str:
@@ -369,7 +385,7 @@ def table(tallies: dict[str, Tally]) -> str:
     Markdown, a row for each setup.
 
     `missing` were lost with a server or a connection, or are violations; `told again` came to observers that did not
-    know yet who was there; `wrong` are answers that were not the truth in time; and last comes how long the slowest
+    know yet who was there; `lapsed` were of users of a process whose lease had run out; `wrong` are answers that were not the truth in time; and last comes how long the slowest
     round took until everybody knew.
     """
     rows = [f"| setup | rounds | {' | '.join(COLUMNS)} | slowest, s | violations |"]

@@ -57,6 +57,17 @@ def test_what_comes_late() -> None:
     assert is_seen(phase({"one": [(LEAVE, 1), *RIGHT]}, late=late), "one")
 
 
+def test_a_lease_that_had_run_out() -> None:
+    """Users of that process may be said to have left and to be back, and nobody else."""
+    again = [*RIGHT, (LEAVE, 1), (JOIN, 1)]
+    verdict = check_events(phase({"one": again}, lapsed=[1]))
+    assert verdict.violations == []
+    assert verdict.counts["lapsed"] == 1
+    assert check_events(phase({"one": again}, lapsed=["a"])).violations
+    for wrong in ([(JOIN, 1)], [(LEAVE, 1)], [(JOIN, 1), (LEAVE, 1)]):
+        assert check_events(phase({"one": [*RIGHT, *wrong]}, lapsed=[1], heard={"one": {1: JOIN}})).violations, wrong
+
+
 def test_who_is_there() -> None:
     assert check_presence("x", "p", ["a", 1], 2, {"a", 1}) == []
     assert check_presence("x", "p", ["a", "1"], 2, {"a", 1}) != []
