@@ -4,7 +4,8 @@ What has to be seen of a phase, and whether it was. Knows who was there before a
 In a phase a user comes, goes, or stays: so each observer sees one `presence.join`, one `presence.leave`, or nothing.
 That alternates by itself. Where servers have lost what they had, or connections, an event may be missing, as any
 message may; one too many is never right. When a server is back groups are told again of what it may have taken along,
-and who has heard that already does not hear it: an observer that has come since is told who was there, or has left. Of a process whose lease has run out, on a machine too busy for such a lease, users
+and whoever has heard exactly that last does not hear it: an observer that has come since, or that has missed something,
+is told who was there, or has left. Of a process whose lease has run out, on a machine too busy for such a lease, users
 may be said to have left and to be back.
 """
 

@@ -319,9 +319,7 @@ class Run:
 
     def _lapsed(self, excused: tuple[str, ...]) -> set[User]:
         """The users who have, or had, a channel in a process whose lease had run out, though nothing stopped it."""
-        numbers = {
-            process.number for process in self._processes if any(process.lapses) and process.name not in excused
-        }
+        numbers = {process.number for process in self._processes if any(process.lapses) and process.name not in excused}
         moved = [tab for action in self._last.values() for tab in (*action.opened, *action.closed)]
         return {tab.user for tab in (*self._truth.tabs.values(), *moved) if tab.process in numbers}
 
@@ -385,8 +383,8 @@ def table(tallies: dict[str, Tally]) -> str:
     Markdown, a row for each setup.
 
     `missing` were lost with a server or a connection, or are violations; `told again` came to observers that did not
-    know yet who was there; `lapsed` were of users of a process whose lease had run out; `wrong` are answers that were not the truth in time; and last comes how long the slowest
-    round took until everybody knew.
+    know yet who was there; `lapsed` were of users of a process whose lease had run out; `wrong` are answers that were
+    not the truth in time; and last comes how long the slowest round took until everybody knew.
     """
     rows = [f"| setup | rounds | {' | '.join(COLUMNS)} | slowest, s | violations |"]
     rows.append("|---|" + "---:|" * (len(COLUMNS) + 3))
