@@ -297,8 +297,8 @@ def _retire_all(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> No
 
 
 def _run_retirements(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
-    # The list may grow: timers and tasks of the loop run meanwhile, and may use a layer that has forgotten the loop. The
-    # new state stays known, so each layer makes at most one.
+    # The list may grow: timers and tasks of the loop run meanwhile, and may use a layer that has forgotten the loop. It
+    # does not forget the new state before the end, so each layer makes at most one.
     for tenancy in tenancies:
         retirement = tenancy.retire()
         try:
