@@ -9,6 +9,8 @@ Rules kept here:
   are cancelled.
 - Nothing here keeps a layer alive. The state that a collected layer leaves behind is closed by its loop.
 - Whatever happens while connections are closed, ``loop.close()`` closes the loop.
+- What timers and tasks open in a layer while their loop closes is closed too: uvloop hangs if warnings are errors and a
+  socket is left.
 """
 
 from __future__ import annotations
@@ -264,6 +266,8 @@ def _hook(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
                 _retire_all(self, tenancies)
             finally:
                 # An error of a layer in these last steps must not prevent the loop from closing.
+                for tenancy in tenancies:
+                    tenancy.leave()
                 tenancies.clear()
                 close()
         else:
@@ -293,7 +297,9 @@ def _retire_all(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> No
 
 
 def _run_retirements(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
-    for tenancy in list(tenancies):
+    # The list may grow: timers and tasks of the loop run meanwhile, and may use a layer that has forgotten the loop. It
+    # does not forget the new state before the end, so each layer makes at most one.
+    for tenancy in tenancies:
         retirement = tenancy.retire()
         try:
             loop.run_until_complete(retirement)

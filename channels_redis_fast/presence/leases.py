@@ -13,6 +13,7 @@ Rules kept here:
   a loop that is stopped, busy or closed without being asked.
 - A process that held a lease and finds that it had run out, or that the server does not know it, is told: others may
   have considered the process gone meanwhile.
+- After an outage, in which nobody could renew, each process has a whole lease duration for renewing (``absences``).
 - A lease that is given back runs out at once, and stays listed like any overdue lease.
 - The leases are read at most once in a third of their duration, except on request (``max_age``, ``refresh``), and once
   when the lease of a late process has run out.
@@ -37,6 +38,7 @@ from ..connection.script_call import ScriptCall, no_scripts
 from ..hot import Lock
 from ..loops import notice_fork
 from . import lease_scripts as scripts
+from .absences import Absences
 
 logger = logging.getLogger("channels_redis_fast")
 
@@ -138,6 +140,7 @@ class Leases:
         #: attributes, for callers that cannot afford to call ``look`` each time.
         self.reading = NOTHING_READ
         self.fresh_until = float("-inf")
+        self._absences = Absences(self.duration)
 
     # This process.
 
@@ -215,6 +218,17 @@ class Leases:
             await asyncio.wait([under_way.future])
         return await asyncio.shield(self._ask(loop))
 
+    async def gone(self, max_age: float | None = None) -> Mapping[str, float]:
+        """
+        Return the processes that count as gone, with the deadlines of their leases: those with an overdue lease, but
+        for a lease duration after an outage only those that had one before it. Parameter and errors as for ``read``.
+        """
+        return self._absences.among((await self.read(max_age)).deadlines)
+
+    def gone_now(self) -> Mapping[str, float]:
+        """Return what ``gone`` returns without waiting, from ``look``."""
+        return self._absences.among(self.look().deadlines)
+
     def look(self) -> LeaseReading:
         """
         Return the last reading of the leases without waiting; ``NOTHING_READ`` if it is too old to rely on.
@@ -272,6 +286,7 @@ class Leases:
 
     def came_back(self) -> None:
         """Called when a lost connection to the server is restored, in the event loop of that connection."""
+        self._absences.came_back(self.reading.deadlines)
         loop = asyncio.get_running_loop()
         if loop in self._keepers:
             self._schedule(loop, max(self._asked_at + RETRY - time.monotonic(), 0.0))

@@ -168,7 +168,7 @@ class Presences:
     async def _look_at(self, group: GroupPresence, command: Sequence[Any]) -> list[Any]:
         """Return the reply to a command, after cleaning up what processes that are gone have left."""
         way = self.way_to(group)
-        deadlines = (await self.leases.read()).deadlines
+        deadlines = await self.leases.gone()
         reply: list[Any] = []
         for is_last in (False, True):
             *reply, head = await way.call(command, (b"HKEYS", group.keys.head), repeatable=True)

@@ -7,9 +7,9 @@ delivered.
 
 Rules kept here:
 
-- What a process has left is cleaned up only if its lease was overdue in a reading that was requested after the group
-  had shown the process' name. A process that resumes after a lapse has another name, so its changes from then on are
-  safe from processes that considered it gone.
+- What a process has left is cleaned up only if it counts as gone in a reading of the leases that was requested after
+  the group had shown the process' name. A process that resumes after a lapse has another name, so its changes from then
+  on are safe from processes that considered it gone.
 - A live process restores its part soon after a server has lost something. What it has not confirmed long after that is
   something that it no longer has: the server has lost its departure.
 - If a server may have lost data, this process' part is restored without events; with events if the process itself stood
@@ -147,7 +147,7 @@ class Upkeep:
         if not found:
             return set()
         # Requested after the owners were read.
-        deadlines = (await self.leases.read(0)).deadlines
+        deadlines = await self.leases.gone(0)
         loop = asyncio.get_running_loop()
         swept: set[bytes] = set()
         changes: list[asyncio.Future[int]] = []
@@ -173,7 +173,7 @@ class Upkeep:
         Return the groups in which a process that seems to be gone has a part, each with all owners, and those of them
         that have not confirmed their part for too long.
         """
-        deadlines = (await self.leases.read()).deadlines
+        deadlines = await self.leases.gone()
         groups = [self._records.group(name, shard, key) for key, shard, name in places]
         ways = [self._records.way_to(group) for group in groups]
         calls = [
@@ -311,7 +311,7 @@ class Upkeep:
             way.call((b"PING",), repeatable=True).add_done_callback(ignore)
 
     async def _see_to_processes(self) -> None:
-        deadlines = (await self.leases.read()).deadlines
+        deadlines = await self.leases.gone()
         now = time.monotonic()
         news = {process for process, deadline in deadlines.items() if self._swept.get(process) != deadline}
         due = [key for key, at in self._sweep_again.items() if at <= now]
@@ -390,7 +390,7 @@ class Upkeep:
 
     def joined(self, group: GroupPresence, owners: list[bytes]) -> None:
         """Called when a group is new to this process."""
-        deadlines = self.leases.look().deadlines
+        deadlines = self.leases.gone_now()
         if any(self._is_gone(owner, deadlines) for owner in owners):
             run_alone(asyncio.get_running_loop(), lambda: self._sweep_quietly(group))
 

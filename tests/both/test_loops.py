@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -100,6 +101,29 @@ def test_close_pools_closes_those_of_other_loops_too(
 
 
 # The end.
+
+
+def test_what_a_loop_does_while_it_closes_leaves_nothing(layer: Any, raw: redis.Redis, prefix: str) -> None:
+    """A task or a timer that uses the layer between two steps of closing opens no socket that nobody closes."""
+    loop = asyncio.new_event_loop()
+
+    async def go_on() -> None:
+        while True:
+            with contextlib.suppress(redis.RedisError):
+                await layer.send("general", {})
+
+    async def work() -> asyncio.Task[None]:
+        await layer.send("general", {})
+        return asyncio.ensure_future(go_on())
+
+    task = loop.run_until_complete(within(work()))
+    loop.close()
+    assert not layer._loops
+    gone(raw, prefix)
+    assert not task.done()
+    # Its loop is closed, so it never ends; asyncio would log that when it is collected.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
 
 LEAVES_NOTHING = """
     import asyncio, gc, json, logging, os, sys

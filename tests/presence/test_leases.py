@@ -17,6 +17,7 @@ import uvloop
 from bench.server import Server
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.presence import Lapse, leases
+from channels_redis_fast.presence.absences import Absences
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.clusters import Cluster
 from tests.core.helpers import LIMIT, started, until, within
@@ -181,6 +182,24 @@ async def test_a_process_that_was_taken_for_gone_is_told(make: Make, raw: Any, p
     await within(layer._leases.read(0))
     assert len(told) == 2
     assert overdue(raw, prefix) == set()
+
+
+def test_who_is_gone_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was so before it, and others when each process has had the time of a lease for renewing its own."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    absences = Absences(30.0)
+    before, after = {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 8.0, "c": 9.0}
+    assert absences.among(after) == after
+    absences.came_back(before)
+    assert absences.among(after) == {"a": 1.0}
+    # Another socket, or the next outage.
+    now += 29
+    absences.came_back(after)
+    now += 29
+    assert absences.among(after) == {"a": 1.0}
+    now += 1
+    assert absences.among(after) == after
 
 
 async def test_what_was_asked_for_before_is_no_answer(make: Make, raw: Any, prefix: str) -> None:

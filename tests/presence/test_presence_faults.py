@@ -165,6 +165,29 @@ async def test_a_server_that_comes_back_empty(own_server: OwnServer, make: Make)
     await listener.end()
 
 
+async def test_a_lease_that_ran_out_while_its_server_was_away(own_server: OwnServer, make: Make, prefix: str) -> None:
+    """Nobody could renew it, so a process that is back before the other does not take that one for gone."""
+    server = own_server("--appendonly", "yes", "--appendfsync", "always")
+    layer, other = (make(hosts=[server.url], presence=PRESENCE | {"lease": 3}) for _ in range(2))
+    channel = await joined(layer, "ada")
+    await joined(other, "bob")
+    process, here = layer._leases.process, other._presences
+    stand_still(layer)
+    before = here.upkeep.came_back_at
+    await in_thread(server.restart)
+    await until(lambda: here.upkeep.came_back_at > before)
+    with redis.Redis.from_url(server.url) as raw:
+        run_out(raw, prefix, process, 1.0)
+        assert process in (await within(other._leases.read(0))).deadlines
+        assert set(await within(other.presence("room"))) == {"ada", "bob"}
+        await within(here.upkeep.sweep(here.records()))
+        assert raw.hexists(here.find("room").keys.channels, f"c{channel}")
+        # After as long as a lease lasts, it has had its time.
+        other._leases._absences._until -= 3
+        await within(here.upkeep.sweep(here.records()))
+        assert not raw.hexists(here.find("room").keys.channels, f"c{channel}")
+
+
 async def test_who_stood_still_some_time_ago(make: Make) -> None:
     """What is lost is restored with events once, in each group, however long after that, and as ever from then on."""
     layer = make(presence=PRESENCE | {"lease": 3})

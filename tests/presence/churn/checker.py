@@ -4,7 +4,9 @@ What has to be seen of a phase, and whether it was. Knows who was there before a
 In a phase a user comes, goes, or stays: so each observer sees one `presence.join`, one `presence.leave`, or nothing.
 That alternates by itself. Where servers have lost what they had, or connections, an event may be missing, as any
 message may; one too many is never right. When a server is back groups are told again of what it may have taken along,
-and who has heard that already does not hear it: an observer that has come since is told who was there, or has left.
+and whoever has heard exactly that last does not hear it: an observer that has come since, or that has missed something,
+is told who was there, or has left. Of a process whose lease has run out, on a machine too busy for such a lease, users
+may be said to have left and to be back.
 """
 
 from __future__ import annotations
@@ -36,8 +38,12 @@ class Phase:
     may_lose: bool = False
     #: Observers that were killed or stopped.
     excused: Collection[str] = ()
-    #: By observer, the users of whom it has heard before.
-    heard: Mapping[str, Collection[User]] = field(default_factory=dict)
+    #: By observer and user, the kind of the event that was the last in earlier phases.
+    heard: Mapping[str, Mapping[User, str]] = field(default_factory=dict)
+    #: By observer that was stopped, what it sees of an earlier phase as soon as it goes on.
+    late: Mapping[str, Collection[tuple[User, str]]] = field(default_factory=dict)
+    #: The users with a channel in a process whose lease had run out, and no server was away.
+    lapsed: Collection[User] = ()
 
 
 @dataclass
@@ -53,10 +59,20 @@ def expected(before: Collection[User], after: Collection[User]) -> dict[User, st
     return dict.fromkeys(set(after) - set(before), JOIN) | dict.fromkeys(set(before) - set(after), LEAVE)
 
 
+def is_there_and_back(kinds: Sequence[str], before: bool, after: bool) -> bool:
+    """Whether events of one user alternate, from whether he was there before to whether he is afterwards."""
+    present = before
+    for kind in kinds:
+        if (kind == JOIN) == present:
+            return False
+        present = not present
+    return present == after
+
+
 def is_seen(phase: Phase, observer: str) -> bool:
-    """Whether an observer has seen all events that are to come."""
+    """Whether an observer has seen all events that are to come, those of an earlier phase included."""
     seen = {(event.user, event.kind) for event in phase.seen.get(observer, ())}
-    return expected(phase.before, phase.after).items() <= seen
+    return seen >= {*expected(phase.before, phase.after).items(), *phase.late.get(observer, ())}
 
 
 def check_events(phase: Phase) -> Verdict:
@@ -70,8 +86,10 @@ def check_events(phase: Phase) -> Verdict:
         for user, kinds in got.items():
             right = [to_come[user]] if user in to_come else []
             known = JOIN if user in phase.before else LEAVE
-            if kinds == [known, *right] and user not in phase.heard.get(observer, ()):
+            if kinds == [known, *right] and phase.heard.get(observer, {}).get(user) != known:
                 verdict.counts["told again"] += 1
+            elif user in phase.lapsed and is_there_and_back(kinds, user in phase.before, user in phase.after):
+                verdict.counts["lapsed"] += 1
             # One who was stopped sees what has come meanwhile when it goes on.
             elif kinds != right and observer not in phase.excused:
                 verdict.about.add(user)

@@ -13,14 +13,15 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from tests.conftest import ROOT
 from tests.faults.chaos.plan import Fault as ServerFault
 from tests.faults.chaos.servers import Servers
-from tests.presence.churn.checker import Event, Phase, check_events, check_presence, is_seen
+from tests.presence.churn.checker import Event, Phase, check_events, check_presence, expected, is_seen
 from tests.presence.churn.plan import (
     BY_OTHERS,
     LOSSY,
@@ -83,8 +84,10 @@ class Process:
         self.number = number
         self.name = name
         self.events: list[Event] = []
-        #: The users of whom it has heard in earlier phases.
-        self.heard: set[User] = set()
+        #: By user, the kind of the last event that it has seen in earlier phases.
+        self.heard: dict[User, str] = {}
+        #: For how many seconds its lease had run out whenever it renewed one since the phase began.
+        self.lapses: list[float] = []
         #: Who is there, as it has said last.
         self.told: frozenset[User] = frozenset()
         self._given = json.dumps({"kind": kind, "options": options, "loop": loop})
@@ -132,6 +135,8 @@ class Process:
             said = json.loads(line)
             if "event" in said:
                 self.events.append(Event(said["event"]["type"], said["event"].get("user")))
+            elif "lapse" in said:
+                self.lapses.append(said["lapse"])
             elif "ready" in said:
                 self._ready.set_result(None)
             else:
@@ -262,7 +267,9 @@ class Run:
         finally:
             process.signal(signal.SIGCONT)
         between = frozenset(self._truth.present(without=fault.number))
-        await self._phase(f"{label}, goes on", between, acting, excused=excused)
+        # Wait for what it was not told while it was stopped: a server that is restarted next would take that along.
+        late = [(user, kind) for user, kind in expected(before, between).items() if process.heard.get(user) != kind]
+        await self._phase(f"{label}, goes on", between, acting, excused=excused, late={process.name: late})
 
     async def _phase(
         self,
@@ -272,6 +279,7 @@ class Run:
         may_lose: bool = False,
         without: int | None = None,
         excused: tuple[str, ...] = (),
+        late: Mapping[str, Collection[tuple[User, str]]] = MappingProxyType({}),
     ) -> None:
         """Wait until everybody agrees on who is there, and see what observers were told meanwhile."""
         await acting
@@ -284,9 +292,10 @@ class Run:
             wrong = [sentence for sentences in told for sentence in sentences]
             seen = {process.name: process.events for process in self._processes}
             heard = {process.name: process.heard for process in self._processes}
-            phase = Phase(label, before, after, seen, may_lose, excused, heard)
+            lapsed = set() if may_lose else self._lapsed(excused)
+            phase = Phase(label, before, after, seen, may_lose, excused, heard, late, lapsed)
             passed = time.monotonic() - begun
-            waits = any(not is_seen(phase, process.name) for process in asked if process.name not in excused)
+            waits = any(not is_seen(phase, process.name) for process in asked)
             if (not wrong and not waits) or passed > self.size.limit:
                 break
             await asyncio.sleep(LOOK)
@@ -300,10 +309,19 @@ class Run:
         about = sorted(strangers | verdict.about, key=str)[:5]
         wrong += [f"{label}: {user!r} did {self._last.get(user)}" for user in about]
         for process in self._processes:
-            process.heard.update(event.user for event in process.events)
+            if verdict.violations and any(process.lapses):
+                wrong.append(f"{label}: the lease of {process.name} had run out by {max(process.lapses):.1f} s")
+            process.lapses = []
+            process.heard.update((event.user, event.kind) for event in process.events)
             process.events = []
         self.tally.counts.update(verdict.counts)
         self.tally.violations += wrong + verdict.violations
+
+    def _lapsed(self, excused: tuple[str, ...]) -> set[User]:
+        """The users who have, or had, a channel in a process whose lease had run out, though nothing stopped it."""
+        numbers = {process.number for process in self._processes if any(process.lapses) and process.name not in excused}
+        moved = [tab for action in self._last.values() for tab in (*action.opened, *action.closed)]
+        return {tab.user for tab in (*self._truth.tabs.values(), *moved) if tab.process in numbers}
 
     async def _who_is_there(self, label: str, process: Process, truth: frozenset[User]) -> list[str]:
         try:
@@ -357,7 +375,7 @@ class Run:
         return self._processes[tab.process]
 
 
-COLUMNS = ("actions", "faults", "events", "missing", "told again", "extra", "wrong")
+COLUMNS = ("actions", "faults", "events", "missing", "told again", "lapsed", "extra", "wrong")
 
 
 def table(tallies: dict[str, Tally]) -> str:
@@ -365,8 +383,8 @@ def table(tallies: dict[str, Tally]) -> str:
     Markdown, a row for each setup.
 
     `missing` were lost with a server or a connection, or are violations; `told again` came to observers that did not
-    know yet who was there; `wrong` are answers that were not the truth in time; and last comes how long the slowest
-    round took until everybody knew.
+    know yet who was there; `lapsed` were of users of a process whose lease had run out; `wrong` are answers that were
+    not the truth in time; and last comes how long the slowest round took until everybody knew.
     """
     rows = [f"| setup | rounds | {' | '.join(COLUMNS)} | slowest, s | violations |"]
     rows.append("|---|" + "---:|" * (len(COLUMNS) + 3))

@@ -40,12 +40,32 @@ def test_what_is_too_much() -> None:
         assert verdict.counts["extra"] >= 1
     # One who was there before, to an observer that has heard of him, or has not.
     again: list[tuple[str, Any]] = [*RIGHT, (JOIN, 1)]
-    assert check_events(phase({"one": again}, heard={"one": {1}})).violations
-    assert check_events(phase({"one": again}, heard={"one": {"a"}})).violations == []
+    assert check_events(phase({"one": again}, heard={"one": {1: JOIN}})).violations
+    assert check_events(phase({"one": again}, heard={"one": {"a": JOIN}})).violations == []
+    # One who came back unheard: what was heard last is that he has left.
+    assert check_events(phase({"one": again}, heard={"one": {1: LEAVE}})).violations == []
     assert check_events(phase({"one": [*again[:2], (LEAVE, 1)]})).violations
     assert check_events(phase({"one": [(JOIN, "a"), *again]})).violations == []
     # Each of the right kind, but the other way round.
     assert check_events(phase({"one": [(LEAVE, "b"), (JOIN, "a")]})).violations
+
+
+def test_what_comes_late() -> None:
+    """One who was stopped has seen everything only with what came meanwhile."""
+    late = {"one": [(1, LEAVE)]}
+    assert not is_seen(phase({"one": RIGHT}, late=late), "one")
+    assert is_seen(phase({"one": [(LEAVE, 1), *RIGHT]}, late=late), "one")
+
+
+def test_a_lease_that_had_run_out() -> None:
+    """Users of that process may be said to have left and to be back, and nobody else."""
+    again = [*RIGHT, (LEAVE, 1), (JOIN, 1)]
+    verdict = check_events(phase({"one": again}, lapsed=[1]))
+    assert verdict.violations == []
+    assert verdict.counts["lapsed"] == 1
+    assert check_events(phase({"one": again}, lapsed=["a"])).violations
+    for wrong in ([(JOIN, 1)], [(LEAVE, 1)], [(JOIN, 1), (LEAVE, 1)]):
+        assert check_events(phase({"one": [*RIGHT, *wrong]}, lapsed=[1], heard={"one": {1: JOIN}})).violations, wrong
 
 
 def test_who_is_there() -> None:

@@ -12,7 +12,7 @@ from tests.presence.churn.plan import SETUPS
 
 SIZE = Size(processes=3, users=40, share=0.5)
 
-ROUNDS = {"core-single": ("stop_long", "restart_aof"), "pubsub-ring": ("kill",)}
+ROUNDS = {"core-single": ("stop_long", "restart_empty"), "pubsub-ring": ("kill",)}
 
 
 @pytest.mark.parametrize("setup", ROUNDS)

@@ -1,7 +1,8 @@
 """A process with users: `python -m tests.presence.churn.worker JSON`. Takes orders on stdin and answers on stdout.
 
 It does what it is told until it succeeds, as a consumer does whose client stays: a server may be away for a while. An
-observer, a channel that is in the group and nothing else, tells all events that come.
+observer, a channel that is in the group and nothing else, tells all events that come. So is told for how long the
+process' lease had run out, whenever it renews one.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Worker:
 async def work(kind: str, options: dict[str, Any]) -> None:
     layers: dict[str, Any] = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
     worker = Worker(layers[kind](**options))
+    worker.layer._leases.on_lapse(lambda lapse: say(lapse=lapse.overdue))
     await worker.observe()
     say(ready=True)
     orders = asyncio.StreamReader()
