@@ -1,7 +1,7 @@
 """The core layer's own tests on the in-memory layer: what they ask of a server is skipped by name.
 
-The modules `test_core_*` import the tests of other folders; the fixtures here give them this layer. What are several
-processes there is one here, so all layers of a test are one and the same.
+The modules `test_core_*` and `test_both_*` import the tests of other folders; the fixtures here give them this layer.
+What are several processes there is one here, so all layers of a test are one and the same.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         reason = SKIPPED.get(getattr(item, "originalname", ""))
-        if reason is not None and item.path.parent == here and item.path.name.startswith("test_core_"):
+        if reason is not None and item.path.parent == here and item.path.name.startswith(("test_core_", "test_both_")):
             item.add_marker(pytest.mark.skip(reason=f"in memory: {reason}"))
 
 

@@ -120,53 +120,6 @@ async def test_many_producers_and_consumers(make_layer: MakeLayer) -> None:
 # Groups.
 
 
-async def test_a_group_in_several_processes(make_layer: MakeLayer) -> None:
-    layers = [make_layer() for _ in range(3)]
-    channels = [await members(layer, 3) for layer in layers]
-    outsider = await layers[0].new_channel()
-    await make_layer().group_send("room", {"n": 1})
-    for layer, names in zip(layers, channels, strict=True):
-        assert [await within(layer.receive(name)) for name in names] == [{"n": 1}] * 3
-    await nothing_to_receive(layers[0], outsider)
-
-
-async def test_group_discard(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    first, second = await members(layer, 2)
-    await layer.group_discard("room", first)
-    await layer.group_send("room", {"n": 1})
-    assert await within(layer.receive(second)) == {"n": 1}
-    await nothing_to_receive(layer, first)
-    # What is in no group, or no channel of ours, is not an error.
-    for channel in (first, "unknown"):
-        await layer.group_discard("room", channel)
-        await layer.group_discard("unknown", channel)
-
-
-async def test_added_twice_is_a_member_once(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    [channel] = await members(layer, 1)
-    await layer.group_add("room", channel)
-    await layer.group_send("room", {"n": 1})
-    assert await within(layer.receive(channel)) == {"n": 1}
-    await nothing_to_receive(layer, channel)
-    await layer.group_discard("room", channel)
-    await layer.group_send("room", {"n": 2})
-    await nothing_to_receive(layer, channel)
-
-
-async def test_groups_do_not_mix(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    [one], [two] = await members(layer, 1, "one"), await members(layer, 1, "two")
-    both = await layer.new_channel()
-    for group in ("one", "two"):
-        await layer.group_add(group, both)
-        await layer.group_send(group, {"to": group})
-    assert await within(layer.receive(one)) == {"to": "one"}
-    assert await within(layer.receive(two)) == {"to": "two"}
-    assert await receive_many(layer, both, 2) == [{"to": "one"}, {"to": "two"}]
-
-
 async def test_a_channel_of_nobody_is_refused(make_layer: MakeLayer) -> None:
     """A channel of another process is none of ours either."""
     layer, peer = make_layer(), make_layer()
@@ -178,21 +131,6 @@ async def test_a_channel_of_nobody_is_refused(make_layer: MakeLayer) -> None:
 
 
 # Whose a message is.
-
-
-@pytest.mark.parametrize("options", [{}, {"serializer_format": "json"}, {"symmetric_encryption_keys": ["s3cret"]}])
-@pytest.mark.parametrize("sent", [{"text": "flat"}, {"text": "nested", "users": [{"name": "ada"}], "map": {"a": {}}}])
-async def test_members_own_their_message(make_layer: MakeLayer, options: Any, sent: Any) -> None:
-    layer = make_layer(**options)
-    channels = await members(layer, 4)
-    await layer.group_send("room", sent)
-    for channel in channels:
-        message = await within(layer.receive(channel))
-        assert message == sent
-        message["text"] = "mine"
-        for user in message.get("users", ()):
-            user["name"] = "me"
-        message.get("map", {}).update(a=1)
 
 
 async def test_a_group_message_is_decoded_once(make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch) -> None:
