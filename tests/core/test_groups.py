@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.core import RedisChannelLayer
-from tests.core.helpers import nothing_to_receive, receive_many, started, within
+from tests.core.helpers import nothing_to_receive, receive_many, within
 
 MakeLayer = Callable[..., RedisChannelLayer]
 

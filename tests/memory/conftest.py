@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.memory import InMemoryChannelLayer
+from tests.both.conftest import channel_of
 from tests.core.conftest import new_loop
 
-__all__ = ["new_loop"]
+__all__ = ["channel_of", "new_loop"]
 
 SERVER = "looks at what is in Redis, or writes there"
 KEYS = "the specific channels of a process share a Redis key"
