@@ -103,7 +103,7 @@ LONGEST = (
 #: What `make check` runs: all that is not marked `slow`. Files, or single tests of them: both layers, the hot path with
 #: both of its twins, hosts, options, calls from synchronous code, and of each feature the tests that say what it does.
 QUICK = (
-    *("both/test_api.py", "both/test_groups.py", "both/test_options.py"),
+    *("both/test_api.py", "both/test_exclude.py", "both/test_groups.py", "both/test_options.py"),
     *("core/test_api.py", "core/test_exclude.py", "core/test_groups.py", "core/test_options.py", "core/test_wire.py"),
     *("pubsub/test_api.py", "pubsub/test_exclude.py", "pubsub/test_options.py", "pubsub/test_subscriptions.py"),
     *("pubsub/test_wire.py", "cluster/test_slots.py", "cluster/test_client.py", "memory/test_layer.py"),

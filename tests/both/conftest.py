@@ -38,10 +38,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_layer(request: pytest.FixtureRequest, kind: str) -> Callable[..., Any]:
+def make_layer(kind: str, make_core: Callable[..., Any], make_pubsub: Callable[..., Any]) -> Callable[..., Any]:
     """Make layers of that kind on the shared server, or of a subclass; closed afterwards."""
-    maker: Callable[..., Any] = request.getfixturevalue(f"make_{kind}")
-    return maker
+    return {"core": make_core, "pubsub": make_pubsub}[kind]
 
 
 @pytest.fixture(params=["specific", "general"])
