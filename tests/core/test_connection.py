@@ -327,6 +327,7 @@ async def test_an_idle_receive_is_not_taken_for_dead(
 # Connections killed.
 
 
+@pytest.mark.usefixtures("soon_again")
 async def test_killed_connections_while_receiving(
     make_layer: MakeLayer, raw: redis.Redis, redis_server: Any, prefix: str, kind: str
 ) -> None:
@@ -345,6 +346,7 @@ async def test_killed_connections_while_receiving(
     await nothing_to_receive(layer, channel)
 
 
+@pytest.mark.usefixtures("soon_again")
 async def test_killed_connections_under_load_deliver_nothing_twice(
     make_layer: MakeLayer, raw: redis.Redis, redis_server: Any, prefix: str
 ) -> None:
@@ -375,6 +377,7 @@ async def test_killed_connections_under_load_deliver_nothing_twice(
     assert len(got) >= 2000 - kills
 
 
+@pytest.mark.usefixtures("soon_again")
 async def test_sends_during_kills_end_one_way_or_the_other(
     make_layer: MakeLayer, raw: redis.Redis, redis_server: Any, prefix: str
 ) -> None:

@@ -447,6 +447,7 @@ async def test_a_quiet_connection_is_not_taken_for_dead(
 
 
 @both_kinds
+@pytest.mark.usefixtures("soon_again")
 async def test_kills_under_load(make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str) -> None:
     """What is published while nobody listens is lost, as Pub/Sub has it; nothing else is, and the order stays."""
     layer = make_layer(hosts=[named(redis_server.url, prefix)], on_disconnect="down", on_reconnect="up")
