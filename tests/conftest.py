@@ -258,9 +258,10 @@ def prefix(request: pytest.FixtureRequest, redis_server: Server | ForeignServer 
 def remove_keys(url: str, prefix: str) -> None:
     pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
     client: Any
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipeline:
         for key in client.scan_iter(match=pattern, count=1000):
-            client.unlink(key)
+            pipeline.unlink(key)
+        pipeline.execute()
 
 
 @pytest.fixture(scope="session")
