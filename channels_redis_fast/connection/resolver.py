@@ -85,7 +85,7 @@ def resolve_apart(connection: Any) -> None:
 
 
 def hand_over(connection: Any) -> asyncio.StreamWriter:
-    """Take the socket of a redis-py connection away from it, which neither closes it nor warns about it from then on."""
+    """Take its socket away from a redis-py connection, which then neither closes it nor warns about it."""
     writer: asyncio.StreamWriter = connection._writer
     connection._reader = connection._writer = connection._opened = None
     return writer
