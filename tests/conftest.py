@@ -103,7 +103,7 @@ LONGEST = (
 #: What `make check` runs: all that is not marked `slow`. Files, or single tests of them: both layers, the hot path with
 #: both of its twins, hosts, options, calls from synchronous code, and of each feature the tests that say what it does.
 QUICK = (
-    "both/test_options.py",
+    *("both/test_api.py", "both/test_exclude.py", "both/test_groups.py", "both/test_options.py"),
     *("core/test_api.py", "core/test_exclude.py", "core/test_groups.py", "core/test_options.py", "core/test_wire.py"),
     *("pubsub/test_api.py", "pubsub/test_exclude.py", "pubsub/test_options.py", "pubsub/test_subscriptions.py"),
     *("pubsub/test_wire.py", "cluster/test_slots.py", "cluster/test_client.py", "memory/test_layer.py"),
@@ -121,7 +121,7 @@ QUICK = (
 )
 
 #: Of these, the files whose tests run on uvloop too.
-QUICK_ON_BOTH_LOOPS = {TESTS / "core" / "test_api.py", TESTS / "pubsub" / "test_api.py"}
+QUICK_ON_BOTH_LOOPS = {TESTS / layer / "test_api.py" for layer in ("both", "core", "pubsub")}
 
 #: Fixtures with servers of a test's own, and why there is nothing to see with them on a cluster.
 NOT_ON_CLUSTER = {
@@ -258,9 +258,10 @@ def prefix(request: pytest.FixtureRequest, redis_server: Server | ForeignServer 
 def remove_keys(url: str, prefix: str) -> None:
     pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
     client: Any
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipeline:
         for key in client.scan_iter(match=pattern, count=1000):
-            client.unlink(key)
+            pipeline.unlink(key)
+        pipeline.execute()
 
 
 @pytest.fixture(scope="session")

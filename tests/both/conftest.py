@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,13 +12,23 @@ from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.clusters import Cluster
 from tests.conftest import hosts_on
-from tests.core.conftest import make_layer as make_kind
+from tests.core.conftest import make_layer as make_core
 from tests.core.conftest import new_loop
-from tests.core.helpers import named
+from tests.core.helpers import end, named, started, until
+from tests.pubsub.conftest import make_layer as make_pubsub
+from tests.pubsub.conftest import shard_urls, sharded
+from tests.pubsub.helpers import subscribers
 
-__all__ = ["make_kind", "new_loop"]
+__all__ = ["make_core", "make_pubsub", "new_loop", "shard_urls", "sharded"]
 
 LAYERS: dict[str, type[Any]] = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
+
+#: For tests of what goes another way on sharded Pub/Sub: that is then a third layer.
+sharded_too = pytest.mark.parametrize(
+    ("kind", "sharded"),
+    [("core", False), ("pubsub", False), ("pubsub", True)],
+    ids=["core", "pubsub", "sharded"],
+)
 
 
 @pytest.fixture(params=LAYERS)
@@ -29,9 +38,26 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_layer(kind: str, make_kind: Callable[..., Any]) -> Callable[..., Any]:
-    """Make layers of that kind on the shared server; closed afterwards."""
-    return partial(make_kind, LAYERS[kind])
+def make_layer(kind: str, make_core: Callable[..., Any], make_pubsub: Callable[..., Any]) -> Callable[..., Any]:
+    """Make layers of that kind on the shared server, or of a subclass; closed afterwards."""
+    return {"core": make_core, "pubsub": make_pubsub}[kind]
+
+
+@pytest.fixture(params=["specific", "general"])
+def channel_of(request: pytest.FixtureRequest, raw: Any, prefix: str) -> Callable[[Any], Awaitable[str]]:
+    """Make a layer a channel of its own, or give it a general one; on Pub/Sub it has begun to listen to that."""
+
+    async def make(layer: Any) -> str:
+        if request.param == "specific":
+            return str(await layer.new_channel())
+        name = f"{prefix}general"
+        if isinstance(layer, RedisPubSubChannelLayer):
+            receiving = await started(layer.receive(name))
+            await until(lambda: subscribers(raw, name) == 1)
+            await end(receiving)
+        return name
+
+    return make
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,11 +17,14 @@ import pytest
 import redis
 from asgiref.sync import async_to_sync
 
+from tests.both.conftest import LAYERS
 from tests.clusters import Cluster
 from tests.conftest import ROOT, hosts_on
-from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, receive_many, started, until, within
+from tests.core.helpers import LIMIT, blocked, clients, named, nothing_to_receive, receive_many, started, until, within
 from tests.loops import NewLoop, Thread, gone, run
 from tests.pubsub.helpers import subscribers
+
+ChannelOf = Callable[[Any], Awaitable[str]]
 
 
 async def test_async_to_sync_from_a_thread_of_a_running_loop(make_layer: Any) -> None:
@@ -39,6 +43,63 @@ async def test_async_to_sync_from_a_thread_of_a_running_loop(make_layer: Any) ->
     await within(asyncio.to_thread(async_to_sync(layer.group_discard), "room", channel))
     await layer.group_send("room", {"n": 3})
     await nothing_to_receive(layer, channel)
+
+
+async def test_layers_in_one_loop_do_not_mix(make_layer: Any, kind: str, prefix: str) -> None:
+    """Their groups have the same name, and on core a general channel has."""
+    layers = [make_layer(prefix=f"{prefix}{n}") for n in range(3)] + [make_layer(prefix=f"{prefix}0")]
+    channels = [await each.new_channel() for each in layers]
+    receiving = [await started(each.receive(channel)) for each, channel in zip(layers, channels, strict=True)]
+    for each, channel in zip(layers, channels, strict=True):
+        await each.group_add("room", channel)
+    if kind == "core":
+        for n, each in enumerate(layers):
+            await each.send("general", {"n": n})
+    for n, each in enumerate(layers[:3]):
+        await each.group_send("room", {"n": n})
+    assert await within(asyncio.gather(*receiving)) == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 0}]
+    if kind == "core":
+        assert [await within(each.receive("general")) for each in layers] == [{"n": n} for n in range(4)]
+    for each, channel in zip(layers, channels, strict=True):
+        await nothing_to_receive(each, channel)
+
+
+def test_a_loop_stopped_and_continued(
+    layer: Any, kind: str, channel_of: ChannelOf, redis_server: Any, raw: redis.Redis, prefix: str, new_loop: NewLoop
+) -> None:
+    """As synchronous test clients do it: what was sent while it stood still is there, in order.
+
+    To a receiver that waits all that time, and with nobody there.
+    """
+    peer = LAYERS[kind](hosts=hosts_on(redis_server), prefix=prefix, sync_hub="never")
+    loop = new_loop()
+
+    async def begin() -> tuple[str, Any]:
+        channel = await channel_of(layer)
+        await layer.group_add("room", channel)
+        task = await started(receive_many(layer, channel, 20))
+        if kind == "core":
+            await until(lambda: blocked(raw, prefix) == 1)
+        return channel, task
+
+    async def send(channel: str, start: int) -> None:
+        for n in range(start, start + 10):
+            # On a cluster a channel and its group are on two nodes: they take turns when all of the other is received.
+            await (peer.group_send("room", {"n": n}) if start == 20 else peer.send(channel, {"n": n}))
+
+    try:
+        channel, task = loop.run_until_complete(within(begin()))
+        for start in (0, 10):
+            run(new_loop, send(channel, start))
+            loop.run_until_complete(layer.group_discard("another", channel))  # a short step between
+        assert loop.run_until_complete(within(task)) == [{"n": n} for n in range(20)]
+        for start in (20, 30):
+            run(new_loop, send(channel, start))
+            expected = [{"n": n} for n in range(start, start + 10)]
+            assert loop.run_until_complete(receive_many(layer, channel, 10)) == expected
+    finally:
+        loop.close()
+    gone(raw, prefix)
 
 
 def test_loops_at_once(layer: Any, kind: str, raw: redis.Redis, prefix: str, new_loop: NewLoop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -59,6 +60,44 @@ def test_a_wrong_option_is_refused_by_name(kind: str, option: str, value: Any) -
     with pytest.raises((TypeError, ValueError), match=option) as raised:
         LAYERS[kind](**{option: value})
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["capasity", "grace", "client_prefix", "channel_layer", "on_diconnect"])
+def test_an_option_that_does_not_exist(kind: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Also beside one that the Pub/Sub layer takes without effect."""
+    for others in ({}, {"group_expiry": 5}):
+        with pytest.raises(TypeError, match=f"'{name}'"):
+            LAYERS[kind](**{**others, name: 5})
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prefix": ""},
+        {"prefix": "ü :{}*"},
+        {"expiry": 1},
+        {"expiry": 1.9},
+        {"capacity": 0},
+        {"channel_capacity": None},
+        {"channel_capacity": {}},
+        {"channel_capacity": {re.compile("x"): 0, "*": 10**9}},
+        {"symmetric_encryption_keys": None},
+        {"symmetric_encryption_keys": ()},
+        {"symmetric_encryption_keys": iter(["one", b"two"])},
+        {"serializer_format": "json"},
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_what_is_allowed(kind: str, options: dict[str, Any]) -> None:
+    LAYERS[kind](**options)
+
+
+@pytest.mark.parametrize("option", ["expiry", "capacity"])
+@pytest.mark.parametrize("value", ["70", " 70 ", "70.0", 70.0])
+def test_numbers_as_settings_have_them(kind: str, option: str, value: Any) -> None:
+    """Texts, as the environment gives them, and whole floats."""
+    assert getattr(LAYERS[kind](**{option: value}), option) == 70
 
 
 def test_encryption_without_cryptography(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import redis
 import uvloop
 
 from bench.server import ForeignServer, Server
-from channels_redis_fast.connection import dialer
+from channels_redis_fast.connection import backoff, dialer, reconnecting
 from channels_redis_fast.core import RedisChannelLayer
 from tests.clusters import Cluster
 from tests.conftest import hosts_on, remove_keys
@@ -25,6 +25,13 @@ SHARDS = 5
 def long_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let answers take longer than any wait of a test: that an answer was given up is no way for one to end well."""
     monkeypatch.setattr(dialer, "ANSWER_TIMEOUT", 2 * LIMIT)
+
+
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let who loses one connection after the other not wait for the next one for long."""
+    for module in (backoff, reconnecting):
+        monkeypatch.setattr(module, "BACKOFF_LAST", 0.02)
 
 
 @pytest.fixture

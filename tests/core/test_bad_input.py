@@ -13,7 +13,7 @@ import pytest
 from channels.layers import BaseChannelLayer
 
 from channels_redis_fast.core import RedisChannelLayer
-from tests.core.helpers import nothing_to_receive, receive_many, started, within
+from tests.core.helpers import receive_many, started, within
 
 MakeLayer = Callable[..., RedisChannelLayer]
 
@@ -86,70 +86,6 @@ async def test_the_reserved_key(make_layer: MakeLayer, raw: Any, prefix: str, ch
         with pytest.raises(AssertionError, match="__asgi_channel__"):
             await within(call)
     assert keys(raw, prefix) == before
-
-
-class Deep(list[Any]):
-    """Deeper than msgpack goes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        inner: list[Any] = self
-        for _ in range(2000):
-            inner.append([])
-            inner = inner[0]
-
-
-UNPACKABLE: dict[str, tuple[Any, type[Exception]]] = {
-    "object": (object(), TypeError),
-    "set": ({1}, TypeError),
-    "nested": ({"a": [object()]}, TypeError),
-    "large number": (2**64, OverflowError),
-    "lone surrogate": ("\ud800", UnicodeEncodeError),
-    "deep": (Deep(), ValueError),
-}
-
-
-@pytest.mark.parametrize("name", UNPACKABLE)
-async def test_a_value_that_cannot_be_packed(make_layer: MakeLayer, raw: Any, prefix: str, name: str) -> None:
-    """The serializer's own error, and where the message was going: in a log nothing else tells."""
-    value, error = UNPACKABLE[name]
-    layer = make_layer()
-    assert type_of_error(value) is error
-    channel = await layer.new_channel()
-    for target in (channel, "general"):
-        good = asyncio.gather(*(layer.send(target, {"n": n}) for n in range(3)))
-        with pytest.raises(error) as raised:
-            await layer.send(target, {"type": "x", "value": value})
-        assert type(raised.value) is error
-        assert target in str(raised.value)
-        await good
-        assert await receive_many(layer, target, 3) == [{"n": n} for n in range(3)]
-        await nothing_to_receive(layer, target)
-        await layer.group_add("some.room", target)
-    with pytest.raises(error, match=r"some\.room") as raised:
-        await layer.group_send("some.room", {"type": "x", "value": value})
-    assert type(raised.value) is error
-    for target in (channel, "general"):
-        await nothing_to_receive(layer, target)
-
-
-def type_of_error(value: Any) -> type[Exception]:
-    try:
-        msgpack.packb({"type": "x", "value": value})
-    except Exception as error:
-        return type(error)
-    raise AssertionError("msgpack packs it")
-
-
-@pytest.mark.parametrize("options", [{"serializer_format": "json"}, {"symmetric_encryption_keys": ["k"]}], ids=str)
-async def test_what_another_serializer_cannot_pack(make_layer: MakeLayer, options: dict[str, Any]) -> None:
-    layer = make_layer(**options)
-    await layer.group_add("some.room", "general")
-    with pytest.raises(TypeError, match="general"):
-        await layer.send("general", {"value": object()})
-    with pytest.raises(TypeError, match=r"some\.room"):
-        await layer.group_send("some.room", {"value": object()})
-    await nothing_to_receive(layer, "general")
 
 
 @pytest.mark.parametrize("arguments", [(), (5,), ("its text",)], ids=str)

@@ -98,7 +98,7 @@ def silent() -> Iterator[int]:
 
 @pytest.mark.parametrize("call", ["send", "group_add", "receive", "receive specific"])
 async def test_a_server_that_says_nothing(make_layer: MakeLayer, silent: int, call: str) -> None:
-    layer = make_layer(hosts=[{"host": "127.0.0.1", "port": silent, "socket_connect_timeout": 0.3}])
+    layer = make_layer(hosts=[{"host": "127.0.0.1", "port": silent, "socket_connect_timeout": 0.1}])
     with pytest.raises((ConnectionError, TimeoutError), match=f"127.0.0.1:{silent}"):
         await within(CALLS[call](layer), 8)
 
@@ -193,7 +193,7 @@ async def test_a_connection_is_opened_without_a_look_at_the_disk(
 
 
 async def test_a_receive_survives_a_restart(
-    make_layer: MakeLayer, own_server: OwnServer, caplog: pytest.LogCaptureFixture, kind: str
+    own_server: OwnServer, make_layer: MakeLayer, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     server = own_server()
     layer = make_layer(hosts=[server.url])
@@ -308,7 +308,7 @@ async def test_an_idle_receive_is_not_taken_for_dead(
     """However short an answer may take: a wait may be longer."""
 
     class Short(RedisChannelLayer):
-        brpop_timeout = 1
+        brpop_timeout = 0.5
 
     layer = make_layer(Short, hosts=[{**named(redis_server.url, prefix), "socket_timeout": 0.2}])
     channel = await channel_of(layer, kind)
@@ -317,7 +317,7 @@ async def test_an_idle_receive_is_not_taken_for_dead(
     [its] = [client["id"] for client in waiting(raw, prefix)]
     begin = time.monotonic()
     # Over the end of one wait in Redis and into the next.
-    await until(lambda: time.monotonic() - begin > 1.3)
+    await until(lambda: time.monotonic() - begin > 0.7)
     assert its in [client["id"] for client in clients(raw, prefix)]
     await within(make_layer().send(channel, {"n": 1}))
     assert await within(receiving) == {"n": 1}
@@ -327,6 +327,7 @@ async def test_an_idle_receive_is_not_taken_for_dead(
 # Connections killed.
 
 
+@pytest.mark.usefixtures("soon_again")
 async def test_killed_connections_while_receiving(
     make_layer: MakeLayer, raw: redis.Redis, redis_server: Any, prefix: str, kind: str
 ) -> None:
@@ -345,6 +346,7 @@ async def test_killed_connections_while_receiving(
     await nothing_to_receive(layer, channel)
 
 
+@pytest.mark.usefixtures("soon_again")
 async def test_killed_connections_under_load_deliver_nothing_twice(
     make_layer: MakeLayer, raw: redis.Redis, redis_server: Any, prefix: str
 ) -> None:
@@ -375,6 +377,7 @@ async def test_killed_connections_under_load_deliver_nothing_twice(
     assert len(got) >= 2000 - kills
 
 
+@pytest.mark.usefixtures("soon_again")
 async def test_sends_during_kills_end_one_way_or_the_other(
     make_layer: MakeLayer, raw: redis.Redis, redis_server: Any, prefix: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from channels_redis_fast.core import RedisChannelLayer
-from tests.core.helpers import blocked, clients, named, nothing_to_receive, receive_many, started, until, within
+from tests.core.helpers import clients, named, nothing_to_receive, receive_many, started, until, within
 
 MakeLayer = Callable[..., RedisChannelLayer]
 
@@ -68,20 +68,6 @@ async def test_flush_empties_mailboxes(make_layer: MakeLayer) -> None:
     await nothing_to_receive(layer, first)
 
 
-async def test_a_receive_that_waits_survives_flush(make_layer: MakeLayer, kind: str) -> None:
-    layer = make_layer()
-    channel = await channel_of(layer, kind)
-    receiving = await started(layer.receive(channel))
-    for n in range(3):
-        await within(layer.flush())
-        await layer.send(channel, {"n": n})
-        assert await within(receiving) == {"n": n}
-        receiving = await started(layer.receive(channel))
-    await make_layer().flush()  # of another process
-    await make_layer().send(channel, {"n": "last"})
-    assert await within(receiving) == {"n": "last"}
-
-
 async def test_flush_among_sends_and_receives(make_layer: MakeLayer, kind: str) -> None:
     """Whatever was under way: every send comes to an end, and the layer works afterwards."""
     layer = make_layer(capacity=1000)
@@ -97,20 +83,6 @@ async def test_flush_among_sends_and_receives(make_layer: MakeLayer, kind: str) 
         await asyncio.gather(*receiving, return_exceptions=True)
     await within(layer.flush())
     await nothing_to_receive(layer, channel)
-
-
-async def test_a_receive_that_waits_survives_close_pools(
-    make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str, kind: str
-) -> None:
-    layer = make_layer(hosts=[named(redis_server.url, prefix)])
-    channel = await channel_of(layer, kind)
-    receiving = await started(layer.receive(channel))
-    await until(lambda: blocked(raw, prefix) == 1)
-    before = {client["id"] for client in clients(raw, prefix)}
-    await within(layer.close_pools())
-    await until(lambda: blocked(raw, prefix) == 1 and not before & {client["id"] for client in clients(raw, prefix)})
-    await make_layer().send(channel, {"n": 1})
-    assert await within(receiving) == {"n": 1}
 
 
 async def test_close_pools_loses_nothing(make_layer: MakeLayer, kind: str) -> None:
@@ -140,29 +112,3 @@ async def test_close_pools_closes_every_socket(
     assert len(asyncio.all_tasks()) == 1
     await layer.send(channel, {"n": 2})
     assert await within(layer.receive(channel)) == {"n": 2}
-
-
-async def test_closing_what_was_never_opened(make_layer: MakeLayer) -> None:
-    await within(make_layer().close_pools())
-
-
-async def test_flush_removes_histories(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
-    layer = make_layer(history={"*": {"size": 10, "ttl": 60}})
-    for n in range(30):
-        await within(layer.group_history(f"room{n}"))
-    assert len(list(raw.scan_iter(f"{prefix}:history:*"))) == 30
-    await within(layer.flush())
-    assert list(raw.scan_iter(f"{prefix}*")) == []
-    assert (await within(layer.group_history("room1"))).messages == []
-
-
-async def test_flush_removes_histories_of_all_shards(
-    make_layer: MakeLayer, shard_urls: list[str], raw_shards: list[redis.Redis], prefix: str
-) -> None:
-    layer = make_layer(hosts=shard_urls, history={"*": {"size": 10, "ttl": 60}})
-    for n in range(30):
-        await within(layer.group_history(f"room{n}"))
-    assert all(list(raw.scan_iter(f"{prefix}:history:*")) for raw in raw_shards)
-    # Also one that has the option no more.
-    await within(make_layer(hosts=shard_urls).flush())
-    assert not any(list(raw.scan_iter(f"{prefix}*")) for raw in raw_shards)

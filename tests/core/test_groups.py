@@ -11,72 +11,9 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.core import RedisChannelLayer
-from tests.core.helpers import nothing_to_receive, receive_many, started, within
+from tests.core.helpers import nothing_to_receive, receive_many, within
 
 MakeLayer = Callable[..., RedisChannelLayer]
-
-
-async def test_every_member_in_every_process_gets_a_group_message(make_layer: MakeLayer) -> None:
-    layers = [make_layer() for _ in range(3)]
-    members = [(layer, await layer.new_channel(prefix=prefix)) for layer in layers for prefix in ("a", "a", "b")]
-    members.append((layers[0], "general"))
-    for layer, channel in members:
-        await layer.group_add("room", channel)
-    waiting = [await started(layer.receive(channel)) for layer, channel in members[::2]]
-    await make_layer().group_send("room", {"type": "hello", "deep": [{"n": 1}]})
-    expected = {"type": "hello", "deep": [{"n": 1}]}
-    assert await within(asyncio.gather(*waiting)) == [expected] * len(waiting)
-    for layer, channel in members[1::2]:
-        assert await within(layer.receive(channel)) == expected
-    for layer, channel in members:
-        await nothing_to_receive(layer, channel)
-
-
-async def test_who_is_not_a_member_gets_nothing(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    member, stranger, gone = [await layer.new_channel() for _ in range(3)]
-    for channel in (member, gone):
-        await layer.group_add("room", channel)
-    await layer.group_add("another", stranger)
-    await layer.group_discard("room", gone)
-    await layer.group_send("room", {"n": 1})
-    assert await within(layer.receive(member)) == {"n": 1}
-    for channel in (member, stranger, gone):
-        await nothing_to_receive(layer, channel)
-
-
-async def test_adding_twice_counts_once_and_discarding_a_stranger_is_no_error(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    channel = await layer.new_channel()
-    for _ in range(2):
-        await layer.group_add("room", channel)
-    await layer.group_discard("room", await layer.new_channel())
-    await layer.group_discard("no-such-group", channel)
-    await layer.group_send("room", {"n": 1})
-    assert await within(layer.receive(channel)) == {"n": 1}
-    await nothing_to_receive(layer, channel)
-    await layer.group_discard("room", channel)
-    await layer.group_send("room", {"n": 2})
-    await nothing_to_receive(layer, channel)
-
-
-async def test_a_group_without_members_swallows_messages(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
-    await make_layer().group_send("nobody", {"n": 1})
-    assert list(raw.scan_iter(f"{prefix}*")) == []
-
-
-async def test_each_member_owns_its_message(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    channels = [await layer.new_channel() for _ in range(3)]
-    for channel in channels:
-        await layer.group_add("room", channel)
-    await layer.group_send("room", {"list": [1], "dict": {"a": []}})
-    for channel in channels:
-        message = await within(layer.receive(channel))
-        assert message == {"list": [1], "dict": {"a": []}}
-        message["list"].append(2)
-        message["dict"]["a"].append(2)
-        message["new"] = 1
 
 
 async def test_order_among_sends_and_group_sends(make_layer: MakeLayer) -> None:
@@ -87,14 +24,6 @@ async def test_order_among_sends_and_group_sends(make_layer: MakeLayer) -> None:
         await sender.send(channel, {"n": n})
         await sender.group_send("room", {"n": n + 1})
     assert await receive_many(layer, channel, 30) == [{"n": n} for n in range(30)]
-
-
-async def test_the_senders_message_stays_as_it_was(make_layer: MakeLayer) -> None:
-    layer = make_layer()
-    await layer.group_add("room", await layer.new_channel())
-    message = {"type": "x", "list": [1]}
-    await layer.group_send("room", message)
-    assert message == {"type": "x", "list": [1]}
 
 
 async def test_a_membership_ends_after_group_expiry(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
@@ -196,16 +125,6 @@ async def test_a_group_of_thousands_of_keys(make_layer: MakeLayer, raw: Any, pre
     assert await within(layer.receive(names[-1])) == {"n": 1}
 
 
-async def test_a_group_of_hundreds_in_one_process(make_layer: MakeLayer) -> None:
-    """They share one key, and the list of their names is longer than a message usually is."""
-    layer = make_layer()
-    channels = [await layer.new_channel() for _ in range(700)]
-    await within(asyncio.gather(*(layer.group_add("room", channel) for channel in channels)))
-    receiving = [await started(layer.receive(channel)) for channel in channels]
-    await within(layer.group_send("room", {"n": 1}))
-    assert await within(asyncio.gather(*receiving)) == [{"n": 1}] * 700
-
-
 async def test_a_large_message_to_many_keys(make_layer: MakeLayer) -> None:
     """Several megabytes in all."""
     layer = make_layer()
@@ -216,13 +135,3 @@ async def test_a_large_message_to_many_keys(make_layer: MakeLayer) -> None:
     await within(layer.group_send("room", message))
     for name in names:
         assert await within(layer.receive(name)) == message
-
-
-async def test_group_sends_at_once_all_arrive(make_layer: MakeLayer) -> None:
-    layer = make_layer(capacity=1000)
-    channels = [await layer.new_channel() for _ in range(5)]
-    await within(asyncio.gather(*(layer.group_add(group, c) for group in ("g1", "g2") for c in channels)))
-    await within(asyncio.gather(*(layer.group_send(f"g{1 + n % 2}", {"n": n}) for n in range(100))))
-    for channel in channels:
-        got = [message["n"] for message in await receive_many(layer, channel, 100)]
-        assert sorted(got) == list(range(100))

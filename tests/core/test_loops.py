@@ -26,22 +26,6 @@ def layer(redis_server: Any, prefix: str) -> RedisChannelLayer:
     return RedisChannelLayer(hosts=hosts, prefix=prefix, capacity=10_000, sync_hub="never")
 
 
-# One loop.
-
-
-async def test_layers_in_one_loop_do_not_mix(redis_server: Any, prefix: str, make_layer: Any) -> None:
-    layers = [make_layer(prefix=f"{prefix}{n}") for n in range(3)] + [make_layer(prefix=f"{prefix}0")]
-    channels = [await each.new_channel() for each in layers]
-    receiving = [await started(each.receive(channel)) for each, channel in zip(layers, channels, strict=True)]
-    for n, (each, channel) in enumerate(zip(layers, channels, strict=True)):
-        await each.group_add("room", channel)
-        await each.send("general", {"n": n})
-    for n, each in enumerate(layers[:3]):
-        await each.group_send("room", {"n": n})
-    assert await within(asyncio.gather(*receiving)) == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 0}]
-    assert [await within(each.receive("general")) for each in layers] == [{"n": n} for n in range(4)]
-
-
 # One after another.
 
 
@@ -101,36 +85,6 @@ def test_a_receive_left_waiting_in_a_closed_loop_takes_no_message(
 
     run(new_loop, work())
     left[0]._log_destroy_pending = False
-
-
-@pytest.mark.parametrize("kind", ["specific", "general"])
-def test_a_loop_stopped_and_continued(
-    layer: RedisChannelLayer, redis_server: Any, raw: redis.Redis, prefix: str, new_loop: NewLoop, kind: str
-) -> None:
-    """While it stands still messages pile up; afterwards all are there, those under way too."""
-    peer = RedisChannelLayer(hosts=hosts_on(redis_server), prefix=prefix, sync_hub="never")
-    loop = new_loop()
-    try:
-
-        async def begin() -> tuple[str, Any]:
-            channel = await layer.new_channel() if kind == "specific" else "general"
-            task = await started(receive_many(layer, channel, 20))
-            await until(lambda: blocked(raw, prefix) == 1)
-            return channel, task
-
-        channel, task = loop.run_until_complete(within(begin()))
-        for start in (0, 10):
-
-            async def send(start: int = start) -> None:
-                for n in range(start, start + 10):
-                    await peer.send(channel, {"n": n})
-
-            run(new_loop, send())
-            loop.run_until_complete(layer.group_discard("room", channel))  # a short step between
-        assert loop.run_until_complete(within(task)) == [{"n": n} for n in range(20)]
-    finally:
-        loop.close()
-    gone(raw, prefix)
 
 
 def test_async_to_sync(layer: RedisChannelLayer, raw: redis.Redis, prefix: str) -> None:

@@ -27,7 +27,7 @@ from tests.faults.load import (
     until_subscribed,
 )
 
-pytestmark = pytest.mark.usefixtures("long_answers")
+pytestmark = pytest.mark.usefixtures("long_answers", "soon_again")
 
 Make = Callable[..., Any]
 OwnServer = Callable[..., Server]

@@ -45,14 +45,14 @@ PROOFS: dict[str, list[str]] = {
         "tests/core/test_connection.py::test_what_is_sent_during_an_outage_goes_out_afterwards",
     ],
     "Messages of one sender on one channel arrive in the order": [
-        "tests/core/test_api.py::test_sends_of_one_tick_keep_their_order",
-        "tests/core/test_api.py::test_order_holds_while_receiving",
+        "tests/both/test_api.py::test_sends_of_one_tick_keep_their_order",
+        "tests/both/test_api.py::test_order_holds_while_receiving",
         "tests/faults/test_refusals.py::test_scripts_forgotten_between_batches_keep_the_order",
         "tests/faults/test_refusals.py::test_without_scripts_order_holds_under_load",
     ],
     "A receiver that is cancelled loses nothing": [
-        "tests/core/test_api.py::test_a_cancelled_receive_takes_nothing_along",
-        "tests/core/test_api.py::test_a_cancelled_receive_leaves_its_message_to_the_next_in_order",
+        "tests/both/test_api.py::test_a_cancelled_receive_takes_nothing_along",
+        "tests/both/test_api.py::test_a_cancelled_receive_leaves_its_message_to_the_next_in_order",
     ],
     "On its way from Redis to a process, at most one message": [
         "tests/faults/test_client_kill.py",

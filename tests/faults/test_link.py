@@ -22,7 +22,7 @@ from tests.faults.load import LAST, ROOMY, SOON, Ledger, load_of
 from tests.proxy import Proxy, proxy_to
 from tests.pubsub.helpers import subscribers
 
-pytestmark = pytest.mark.usefixtures("long_answers")
+pytestmark = pytest.mark.usefixtures("long_answers", "soon_again")
 
 Make = Callable[..., Any]
 

@@ -15,7 +15,7 @@ from bench.server import Server
 from tests.core.helpers import within
 from tests.faults.load import LAST, ROOMY, SOON, Ledger, Load, key_of, load_of, until_empty, until_subscribed
 
-pytestmark = pytest.mark.usefixtures("long_answers")
+pytestmark = pytest.mark.usefixtures("long_answers", "soon_again")
 
 Make = Callable[..., Any]
 OwnServer = Callable[..., Server]

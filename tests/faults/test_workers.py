@@ -18,7 +18,7 @@ from tests.faults.load import LAST, ROOMY, until_empty
 
 Make = Callable[..., Any]
 
-WORKERS, JOBS_EACH = 4, 2_000
+WORKERS, JOBS_EACH = 4, 1_000
 
 #: Seconds for a process to start and to import what it needs, on a machine that does other things as well.
 START = 30.0

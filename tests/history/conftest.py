@@ -12,11 +12,11 @@ import pytest
 from bench.server import find_binary
 from tests.cluster.conftest import cluster
 from tests.core.conftest import make_layer as make_core
-from tests.core.conftest import new_loop, raw_shards, shard_urls
+from tests.core.conftest import new_loop, raw_shards, shard_urls, soon_again
 from tests.pubsub.conftest import make_layer as make_pubsub
 from tests.pubsub.conftest import sharded
 
-__all__ = ["cluster", "make_core", "make_pubsub", "new_loop", "raw_shards", "shard_urls", "sharded"]
+__all__ = ["cluster", "make_core", "make_pubsub", "new_loop", "raw_shards", "shard_urls", "sharded", "soon_again"]
 
 
 #: Fixtures whose servers are set up as Redis 7.0 has it: clusters, and Sentinels with their replicas.

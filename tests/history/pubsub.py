@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from channels_redis_fast.connection import backoff, reconnecting
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.conftest import hosts_on
 from tests.core.helpers import within
@@ -64,13 +63,6 @@ async def make_layer(redis_server: Any, prefix: str, sharded: bool, codec: str) 
     yield make
     for layer in layers:
         await layer.close_pools()
-
-
-@pytest.fixture
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who loses one connection after the other does not wait for the next one for long."""
-    for module in (backoff, reconnecting):
-        monkeypatch.setattr(module, "BACKOFF_LAST", 0.02)
 
 
 async def member(layer: RedisPubSubChannelLayer, *groups: str) -> str:

@@ -23,11 +23,10 @@ from tests.history.pubsub import (
     make_layer,
     member,
     sharded,
-    soon_again,
 )
 from tests.places import SentinelSet
 
-__all__ = ["codec", "make_layer", "sharded", "soon_again"]
+__all__ = ["codec", "make_layer", "sharded"]
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,11 @@ from tests.history.pubsub import (
     make_layer,
     member,
     sharded,
-    soon_again,
 )
 from tests.proxy import proxy_to
 from tests.pubsub.helpers import both_kinds, subscribed, subscribers
 
-__all__ = ["codec", "make_layer", "new_loop", "sharded", "soon_again"]
+__all__ = ["codec", "make_layer", "new_loop", "sharded"]
 
 OwnServer = Callable[..., Server]
 

@@ -1,7 +1,7 @@
 """The core layer's own tests on the in-memory layer: what they ask of a server is skipped by name.
 
-The modules `test_core_*` import the tests of other folders; the fixtures here give them this layer. What are several
-processes there is one here, so all layers of a test are one and the same.
+The modules `test_core_*` and `test_both_*` import the tests of other folders; the fixtures here give them this layer.
+What are several processes there is one here, so all layers of a test are one and the same.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from channels_redis_fast.memory import InMemoryChannelLayer
+from tests.both.conftest import channel_of
 from tests.core.conftest import new_loop
 
-__all__ = ["new_loop"]
+__all__ = ["channel_of", "new_loop"]
 
 SERVER = "looks at what is in Redis, or writes there"
 KEYS = "the specific channels of a process share a Redis key"
@@ -42,10 +43,7 @@ SKIPPED = {
     "test_a_key_of_another_type_is_an_error_and_no_end": SERVER,
     "test_flush_removes_messages_and_groups_of_all_shards": SHARDS,
     "test_flush_leaves_what_is_not_its_own": SERVER,
-    "test_a_receive_that_waits_survives_close_pools": SOCKETS,
     "test_close_pools_closes_every_socket": SOCKETS,
-    "test_flush_removes_histories": SERVER,
-    "test_flush_removes_histories_of_all_shards": SHARDS,
     "test_members_whose_time_is_over_do_not_count": SERVER,
     "test_the_limit_of_a_membership_is_that_of_group_send": SERVER,
     "test_a_member_that_is_no_text_is_left_out": SERVER,
@@ -80,7 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         reason = SKIPPED.get(getattr(item, "originalname", ""))
-        if reason is not None and item.path.parent == here and item.path.name.startswith("test_core_"):
+        if reason is not None and item.path.parent == here and item.path.name.startswith(("test_core_", "test_both_")):
             item.add_marker(pytest.mark.skip(reason=f"in memory: {reason}"))
 
 

@@ -9,6 +9,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,10 +28,9 @@ from tests.memory.conftest import SKIPPED
 
 
 def test_what_is_skipped_is_there() -> None:
-    from tests.core import test_api, test_bad_input, test_flush, test_groups, test_look
-    from tests.history import test_core_resume
-
-    modules = [test_api, test_bad_input, test_flush, test_groups, test_look, test_core_resume]
+    here = Path(__file__).parent
+    files = [*here.glob("test_core_*.py"), *here.glob("test_both_*.py")]
+    modules = [import_module(f"tests.memory.{file.stem}") for file in files]
     assert {name for name in SKIPPED if not any(hasattr(module, name) for module in modules)} == set()
 
 

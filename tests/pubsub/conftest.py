@@ -12,9 +12,9 @@ from bench.server import ForeignServer, Server
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.clusters import Cluster
 from tests.conftest import hosts_on
-from tests.core.conftest import long_answers, new_loop
+from tests.core.conftest import long_answers, new_loop, soon_again
 
-__all__ = ["long_answers", "make_layer", "new_loop", "shard_urls", "sharded"]
+__all__ = ["long_answers", "make_layer", "new_loop", "shard_urls", "sharded", "soon_again"]
 
 
 @pytest.fixture

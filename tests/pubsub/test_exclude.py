@@ -9,59 +9,19 @@ import msgpack
 import pytest
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
+from tests.both.test_exclude import members, see
 from tests.core.helpers import receive_many
-from tests.pubsub.helpers import both_kinds, listening, payload
+from tests.pubsub.helpers import listening, payload
 
 MakeLayer = Callable[..., RedisPubSubChannelLayer]
 
-KINDS: dict[str, dict[str, Any]] = {
-    "msgpack": {},
-    "json": {"serializer_format": "json"},
-    "encrypted": {"symmetric_encryption_keys": ["secret"]},
-}
-
 EXCLUDED = "__exclude__"
-
-
-async def members(*layers: RedisPubSubChannelLayer) -> dict[str, RedisPubSubChannelLayer]:
-    channels = {await layer.new_channel(): layer for layer in layers for _ in range(2)}
-    for channel, layer in channels.items():
-        await layer.group_add("room", channel)
-    return channels
-
-
-async def see(channels: dict[str, Any], sent: list[tuple[Any, set[str]]]) -> None:
-    """See that each channel has what is not sent past it, in order, and nothing else."""
-    for channel, layer in channels.items():
-        await layer.group_send("room", {"last": channel})
-    last = [({"last": channel}, set[str]()) for channel in channels]
-    for channel, layer in channels.items():
-        expected = [message for message, excluded in [*sent, *last] if channel not in excluded]
-        assert await receive_many(layer, channel, len(expected)) == expected, channel
-
-
-@both_kinds
-@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-async def test_who_gets_what(make_layer: MakeLayer, options: dict[str, Any]) -> None:
-    one, two = make_layer(**options), make_layer(**options)
-    channels = await members(one, two)
-    names = list(channels)
-    excludes: list[list[str]] = [names[:2], [names[0], names[2]], ["stranger"], [], names]
-    sent = [({"n": n, "list": [{}]}, set(excludes[n % len(excludes)])) for n in range(5)]
-    for message, excluded in sent:
-        await one.group_send("room", message, exclude=iter([*excluded]))
-        assert EXCLUDED not in message
-    many: list[Any] = [("room", {"n": 6}, names[:3]), ("room", {"n": 7}), ("room", {"n": 8}, None)]
-    await two.group_send_many(many)
-    sent += [({"n": 6}, set(names[:3])), ({"n": 7}, set()), ({"n": 8}, set())]
-    await see(channels, sent)
-    assert one.stats()["undecodable"] == 0
 
 
 async def test_the_names_in_a_payload(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
     """As the documentation says it, which is for those who have written a receiver of their own."""
     layer = make_layer()
-    first, second = channels = await members(layer)
+    first, second = channels = await members("pubsub", layer)
     with listening(raw, f"{prefix}__group__room") as ear:
         await layer.group_send("room", {"type": "said", EXCLUDED: "what was there"}, exclude=[second, first])
         assert msgpack.unpackb(payload(ear)) == {"type": "said", EXCLUDED: sorted([first, second])}
@@ -74,7 +34,7 @@ async def test_the_names_in_a_payload(make_layer: MakeLayer, raw: Any, prefix: s
 async def test_something_else_under_that_key(make_layer: MakeLayer, raw: Any, prefix: str, value: Any) -> None:
     """Of nobody who knows of it: the message is delivered as it is."""
     layer = make_layer()
-    channels = await members(layer)
+    channels = await members("pubsub", layer)
     raw.publish(f"{prefix}__group__room", msgpack.packb({EXCLUDED: value, "n": 1}))
     raw.publish(f"{prefix}__group__room", msgpack.packb([EXCLUDED]))
     await see(channels, [({EXCLUDED: value, "n": 1}, set()), ([EXCLUDED], set())])
@@ -90,7 +50,7 @@ async def test_a_message_to_one_channel_means_nothing_by_it(make_layer: MakeLaye
 async def test_a_key_that_core_reserves(make_layer: MakeLayer) -> None:
     """`__asgi_channel__` is a site's own here, wherever it stands and whatever it says."""
     layer = make_layer()
-    channels = await members(layer)
+    channels = await members("pubsub", layer)
     sent: list[tuple[Any, set[str]]] = [
         ({"__asgi_channel__": value, "n": 1}, set()) for value in ("x", ["x"], [], None, 5, {"x": []})
     ]
@@ -102,16 +62,15 @@ async def test_a_key_that_core_reserves(make_layer: MakeLayer) -> None:
 @pytest.mark.parametrize(
     ("exclude", "message", "text"),
     [
-        ("x", {}, "not str"),
-        (5, {}, "not int"),
-        ([5], {}, "channel name must be a string, not int"),
         (["x"], ["no dict"], "room must be a dict, to carry the names that it excludes; it is list"),
         (["x"], None, "room must be a dict, to carry the names that it excludes; it is NoneType"),
     ],
 )
-async def test_what_is_refused(make_layer: MakeLayer, exclude: Any, message: Any, text: str) -> None:
+async def test_a_message_that_cannot_carry_the_names(
+    make_layer: MakeLayer, exclude: Any, message: Any, text: str
+) -> None:
     layer = make_layer()
-    channels = await members(layer)
+    channels = await members("pubsub", layer)
     with pytest.raises(TypeError, match=text):
         await layer.group_send("room", message, exclude=exclude)
     with pytest.raises(TypeError):

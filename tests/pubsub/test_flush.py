@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, started, until, within
@@ -109,53 +108,6 @@ async def test_flush_of_an_unused_layer_opens_nothing(
     await within(layer.flush())
     await within(layer.flush())
     assert not clients(raw, prefix)
-
-
-async def test_close_pools_keeps_channels_and_groups(
-    make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str
-) -> None:
-    layer, peer = make_layer(hosts=[named(redis_server.url, prefix)]), make_layer()
-    channel = await layer.new_channel()
-    await layer.group_add("room", channel)
-    await ready(layer, channel)
-    before = {client["id"] for client in clients(raw, prefix)}
-    await within(layer.close_pools())
-    await until(lambda: not before & {client["id"] for client in clients(raw, prefix)})
-    await until(lambda: subscribers(raw, f"{prefix}__group__room") == 1)
-    await peer.group_send("room", {"n": 1})
-    assert await within(layer.receive(channel)) == {"n": 1}
-
-
-async def test_histories_go(make_layer: MakeLayer, raw: Any, prefix: str) -> None:
-    """Those of this prefix; keys of others stay, also where the prefix means something to Redis' pattern matching."""
-    options: Any = {"history": {"*": {"size": 10, "ttl": 60}}}
-    layer, other = make_layer(prefix=f"{prefix}[a]*", **options), make_layer(prefix=f"{prefix}axx", **options)
-    for n in range(30):
-        await within(layer.group_history(f"room{n}"))
-    await within(other.group_history("room"))
-    raw.set(f"{prefix}[a]*somebody's", 1)
-    assert sum(key.startswith(f"{prefix}[a]*:history:".encode()) for key in raw.scan_iter(f"{prefix}*")) == 30
-    # A loop that is new, too.
-    await within(make_layer(prefix=f"{prefix}[a]*", **options).flush())
-    left = {key.decode() for key in raw.scan_iter(f"{prefix}*")}
-    assert left == {f"{prefix}[a]*somebody's", f"{prefix}axx:history:{{{prefix}axx__group__room}}"}
-
-
-async def test_histories_of_all_shards_go(make_layer: MakeLayer, shard_urls: list[str], prefix: str) -> None:
-    layer = make_layer(hosts=shard_urls, history={"*": {"size": 10, "ttl": 60}})
-    for n in range(30):
-        await within(layer.group_history(f"room{n}"))
-
-    def left() -> list[int]:
-        found = []
-        for url in shard_urls:
-            with redis.Redis.from_url(url) as raw:
-                found.append(len(list(raw.scan_iter(f"{prefix}*"))))
-        return found
-
-    assert all(left())
-    await within(layer.flush())
-    assert left() == [0, 0]
 
 
 async def test_a_layer_without_histories_asks_nobody(

@@ -18,7 +18,7 @@ from asgiref.sync import async_to_sync
 
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.conftest import ROOT, hosts_on
-from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, receive_many, started, until, within
+from tests.core.helpers import LIMIT, clients, named, nothing_to_receive, started, until, within
 from tests.loops import NewLoop, Thread, begin_to_receive, finished, gone, run
 from tests.pubsub.helpers import subscribers, subscriptions
 from tests.scenarios import fork, reported
@@ -67,29 +67,6 @@ def test_a_channel_of_a_closed_loop_is_nobodys(layer: RedisPubSubChannelLayer, n
         await layer.group_discard("room", name)
 
     run(new_loop, work())
-
-
-def test_a_loop_stopped_between_new_channel_and_receive(
-    layer: RedisPubSubChannelLayer, redis_server: Any, raw: redis.Redis, prefix: str, new_loop: NewLoop
-) -> None:
-    """As synchronous test clients do it: what was sent while it stood still is there, in order."""
-    peer = RedisPubSubChannelLayer(hosts=hosts_on(redis_server), prefix=prefix, sync_hub="never")
-    loop = new_loop()
-    try:
-        channel = loop.run_until_complete(within(layer.new_channel()))
-        for start in (0, 10, 20):
-            loop.run_until_complete(within(layer.group_add("room", channel)))
-
-            async def send(start: int = start) -> None:
-                for n in range(start, start + 10):
-                    await (peer.send(channel, {"n": n}) if n % 20 < 10 else peer.group_send("room", {"n": n}))
-
-            run(new_loop, send())
-            expected = [{"n": n} for n in range(start, start + 10)]
-            assert loop.run_until_complete(receive_many(layer, channel, 10)) == expected
-    finally:
-        loop.close()
-    gone(raw, prefix)
 
 
 def test_async_to_sync(layer: RedisPubSubChannelLayer, raw: redis.Redis, prefix: str) -> None:

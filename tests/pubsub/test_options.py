@@ -34,15 +34,6 @@ def test_a_wrong_option_is_refused_by_name(option: str, value: Any) -> None:
     assert "s3cret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["capasity", "grace", "client_prefix", "channel_layer", "on_diconnect"])
-def test_an_option_that_does_not_exist(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Also beside some that are taken without effect."""
-    for others in ({}, {"group_expiry": 5}):
-        with pytest.raises(TypeError, match=f"'{name}'"):
-            RedisPubSubChannelLayer(**{**others, name: 5})
-    assert not caplog.records
-
-
 def test_options_of_the_core_layer(caplog: pytest.LogCaptureFixture) -> None:
     """One warning names all those that change nothing, and no other."""
     every = {"expiry": 60, "capacity": 5, "channel_capacity": {"x*": 1}, "group_expiry": 5, "random_prefix_length": 3}

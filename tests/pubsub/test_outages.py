@@ -59,7 +59,7 @@ async def place_of(own_server: OwnServer, kind: str) -> AsyncIterator[Place]:
         return
     async with proxy_to(server.port) as proxy:
         # Nothing but time can tell that it is stalled.
-        yield Place(server, {"address": proxy.url, "socket_timeout": 1.5 if "stalled" in kind else 10}, proxy, kind)
+        yield Place(server, {"address": proxy.url, "socket_timeout": 0.75 if "stalled" in kind else 10}, proxy, kind)
 
 
 LOSSES = ["killed connection", "killed server", "cut link", "stalled link"]
@@ -409,6 +409,7 @@ async def test_polling_a_server_that_comes_later(make_layer: MakeLayer, own_serv
     assert await within(receiving) == {"n": 1}
 
 
+@pytest.mark.usefixtures("soon_again")
 async def test_closing_while_the_server_is_away(make_layer: MakeLayer, own_server: OwnServer) -> None:
     """In the middle of any attempt to come back, nothing waits for the server."""
     server = own_server()
@@ -417,7 +418,7 @@ async def test_closing_while_the_server_is_away(make_layer: MakeLayer, own_serve
     receiving = await started(layer.receive(channel))
     server.kill()
     await until(lambda: _lost(layer))
-    for n in range(150):
+    for n in range(90):
         for _ in range(n % 15):
             await asyncio.sleep(0)
         # Receivers still wait, so each time the layer begins anew to come back.
@@ -447,6 +448,7 @@ async def test_a_quiet_connection_is_not_taken_for_dead(
 
 
 @both_kinds
+@pytest.mark.usefixtures("soon_again")
 async def test_kills_under_load(make_layer: MakeLayer, raw: Any, redis_server: Any, prefix: str) -> None:
     """What is published while nobody listens is lost, as Pub/Sub has it; nothing else is, and the order stays."""
     layer = make_layer(hosts=[named(redis_server.url, prefix)], on_disconnect="down", on_reconnect="up")

@@ -12,11 +12,11 @@ import pytest
 from bench.server import ForeignServer, Server
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
-from tests.core.conftest import new_loop
+from tests.core.conftest import new_loop, soon_again
 from tests.pubsub.conftest import shard_urls
 from tests.sync.helpers import ROOMY, Link, Place, Published, Stored, count_opened, link_to
 
-__all__ = ["new_loop", "shard_urls"]
+__all__ = ["new_loop", "shard_urls", "soon_again"]
 
 KINDS = {"core": RedisChannelLayer, "pubsub": RedisPubSubChannelLayer}
 

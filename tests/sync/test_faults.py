@@ -76,6 +76,7 @@ def under_load(load: Load, faults: Callable[[], None]) -> None:
     assert in_threads(THREADS + 1, work) == [None] * (THREADS + 1)
 
 
+@pytest.mark.usefixtures("soon_again")
 def test_connections_are_killed(make: Make, place_of: Any, redis_server: Any, prefix: str) -> None:
     layer = make(hosts=[named(redis_server.url, prefix)])
     place = place_of(layer)
@@ -97,6 +98,7 @@ def test_connections_are_killed(make: Make, place_of: Any, redis_server: Any, pr
     load.check(place.messages())
 
 
+@pytest.mark.usefixtures("soon_again")
 def test_the_link_is_cut_between_question_and_answer(make: Make, server: Server, link: Link, place_of: Any) -> None:
     layer = make(hosts=[link.url])
     place = place_of(layer, server.url)
