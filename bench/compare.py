@@ -108,11 +108,12 @@ def take_turn(turn: Turn, urls: list[str], console: Console, nodes: Sequence[str
     for url in nodes if CASES[name].cluster else urls[: CASES[name].shards]:
         options += ["--url", url]
     try:
-        return result_of(contender.python, "bench.contender", options, TURN_TIMEOUT)
+        line = result_of(contender.python, "bench.contender", options, TURN_TIMEOUT, contender.directory)
+        return {**line, "layer": contender.name}
     except ContenderError as error:
         console.print(f"[red]{contender.label}, {name}: failed[/]")
         console.print(str(error), markup=False, highlight=False)
-        return {"layer": contender.layer, "workload": name, "loop": loop, "n": size, "failed": str(error)}
+        return {"layer": contender.name, "workload": name, "loop": loop, "n": size, "failed": str(error)}
 
 
 def workload_table(workload: str, rows: list[Contender], measurements: list[dict[str, Any]]) -> Table:
@@ -203,7 +204,7 @@ def measure(rows: list[Contender], turns_by_case: list[list[Turn]], rounds: int,
         measurements = take_turns(turns_by_case, rounds, urls, console, nodes)
     about["load_after"] = os.getloadavg()
     versions = {line["layer"]: line.pop("versions") for line in measurements if "versions" in line}
-    labels = {row.layer: row.label for row in rows}
+    labels = {row.name: row.label for row in rows}
     return {
         "began": began.isoformat(),
         "ended": datetime.now(timezone.utc).isoformat(),

@@ -78,6 +78,7 @@ PROMISES = (
     Promise("fast", "pairs", "memory", 1.5),
     Promise("fast", "send", "upstream", 30.0),
     Promise("fast", "group", "upstream", 25.0),
+    Promise("fast", "group", "floor-tasks", 0.8),
     Promise("fast", "roundtrip", "upstream", 6.0),
     Promise("fast", "sync_group", "upstream", 2.5),
     Promise("fast", "sync_native", "upstream", 8.0, than="sync_group"),
@@ -89,6 +90,7 @@ PROMISES = (
     Promise("fast-pubsub", "pairs", "memory", 1.2),
     Promise("fast-pubsub", "send", "upstream-pubsub", 25.0),
     Promise("fast-pubsub", "group", "upstream-pubsub", 3.5),
+    Promise("fast-pubsub", "group", "floor-tasks", 0.8),
     Promise("fast-pubsub", "roundtrip", "upstream-pubsub", 1.5),
     Promise("fast-pubsub", "sync_group", "upstream-pubsub", 2.5),
     Promise("fast-pubsub", "sync_native", "upstream-pubsub", 8.0, than="sync_group"),
@@ -214,7 +216,10 @@ def limit_verdict(limit: Limit, measured: Spread | None) -> str:
 
 
 def check(measurements: Measurements, loop: str = "asyncio") -> list[dict[str, Any]]:
-    """Each promise and limit of which anything was measured, with what was measured and the verdict."""
+    """Each promise and limit of which anything was measured, with what was measured and the verdict.
+
+    Where bare tasks were measured in the same run, `floor` is the ratio that they reach: no layer can pass it.
+    """
     checked: list[dict[str, Any]] = []
     for promise in PROMISES:
         measured = ratio(
@@ -226,6 +231,9 @@ def check(measurements: Measurements, loop: str = "asyncio") -> list[dict[str, A
         if measured is not None:
             word = verdict(promise, measured)
             checked.append({**vars(promise), "measured": vars(measured), "verdict": word})
+            floor = None if promise.against == FLOOR else ratio(*(measurements, FLOOR, promise.against), promise.workload)
+            if floor is not None:
+                checked[-1]["floor"] = vars(floor)
     for limit in LIMITS:
         found = values(measurements, limit.layer, limit.workload, limit.metric, loop)
         if found:

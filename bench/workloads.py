@@ -77,6 +77,9 @@ class Result:
         rates = {"per_second": self.received / self.seconds}
         if self.cpu_seconds:
             rates["per_cpu_second"] = self.received / self.cpu_seconds
+        if self.received:
+            # Without the server's part where nobody asked it, as for a layer without one.
+            rates["cpu_each_us"] = (self.cpu_seconds * 1e6 + self.server.get("cpu_us", 0)) / self.received
         return {**asdict(self), "lost": self.lost, **rates}
 
 
