@@ -64,7 +64,10 @@ def _install(revision: str, directory: Path) -> None:
 
 
 def _git(*words: str) -> bytes:
-    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=False)
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise BaselineError(f"git {' '.join(words)} failed: there is no git") from None
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
         raise BaselineError(f"git {' '.join(words)} failed" + (f": {said}" if said else ""))

@@ -150,7 +150,7 @@ def workload_table(workload: str, rows: list[Contender], measurements: list[dict
 
 
 def promise_table(checked: list[dict[str, Any]]) -> Table:
-    """The promised ratios beside the measured ones."""
+    """The promised ratios beside the measured ones, and beside what bare tasks reach where they were measured."""
     table = new_table("promised", "work", "against", "promised", "measured", "low - high", "verdict")
     for line in checked:
         measured = line["measured"]
@@ -159,6 +159,8 @@ def promise_table(checked: list[dict[str, Any]]) -> Table:
             against, promised, unit, what = line["metric"], f"<= {line['at_most']:g}", "", ""
         else:
             against, promised, unit = line["than"] or line["against"], f"{line['factor']:.3g}x", "x"
+            if "floor" in line:
+                promised += f"\ntasks {line['floor']['median']:.3g}x"
             what = f", {METRICS[line['metric']][0]}" if line.get("metric") else ""
         table.add_row(
             f"{line['layer']} {line['workload']}{what}",

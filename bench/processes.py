@@ -114,7 +114,9 @@ def knows(python: Path, module: str) -> bool:
 
 def beside(directory: Path) -> list[Contender]:
     """Each of our layers and, right behind it, the same of the package in that directory."""
-    ours = [row for row in contenders(everyone=True) if row.layer.startswith("fast") and not row.layer.endswith("-pure")]
+    ours = [
+        row for row in contenders(everyone=True) if row.layer.startswith("fast") and not row.layer.endswith("-pure")
+    ]
     return [
         turn
         for row in ours

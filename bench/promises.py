@@ -16,6 +16,9 @@ from bench.cases import CASES, METRICS
 
 Measurements = Sequence[dict[str, Any]]
 
+#: The waking of tasks alone, without a layer or a server.
+FLOOR = "floor-tasks"
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -231,9 +234,10 @@ def check(measurements: Measurements, loop: str = "asyncio") -> list[dict[str, A
         if measured is not None:
             word = verdict(promise, measured)
             checked.append({**vars(promise), "measured": vars(measured), "verdict": word})
-            floor = None if promise.against == FLOOR else ratio(*(measurements, FLOOR, promise.against), promise.workload)
-            if floor is not None:
-                checked[-1]["floor"] = vars(floor)
+            if promise.against != FLOOR and promise.than is None:
+                floor = ratio(measurements, FLOOR, promise.against, promise.workload, metric=promise.metric, loop=loop)
+                if floor is not None:
+                    checked[-1]["floor"] = vars(floor)
     for limit in LIMITS:
         found = values(measurements, limit.layer, limit.workload, limit.metric, loop)
         if found:
