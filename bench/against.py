@@ -15,9 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.baseline import has
 from bench.cases import METRICS
 from bench.compare import faults_of, measure, plan, write
-from bench.processes import BASELINE, beside
+from bench.contender import BACKENDS
+from bench.dispatch import consumer_module, split
+from bench.processes import BASELINE, Contender, beside
 from bench.promises import Measurements, Spread, metric_of, ratio, values
 from bench.sizes import CHECK
 from bench.tables import new_table, number
@@ -38,7 +41,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """`faster` or `slower` only when half of the rounds, in their middle, agree."""
+        """`faster` or `slower` only by more than the distance between the quartiles of the rounds."""
         judged = self.cpu or self.usual
         if judged.median - judged.quartiles > 1:
             return "faster"
@@ -78,6 +81,17 @@ def change_table(found: Sequence[Change], baseline: str) -> Table:
     return table
 
 
+def measurable(directory: Path) -> list[Contender]:
+    """The rows of those layers that the package in a directory has too."""
+
+    def modules(layer: str) -> Iterator[str]:
+        yield BACKENDS[layer].rpartition(".")[0]
+        if split(layer)[1] == "direct":
+            yield consumer_module("direct")
+
+    return [row for row in beside(directory) if all(has(directory, module) for module in modules(row.layer))]
+
+
 def cases() -> dict[str, dict[str, int]]:
     """The cases of the short run, and what our layers are given in them."""
     ours = {row.layer for row in beside(Path())}
@@ -89,7 +103,10 @@ def run(
     against: str, directory: Path, names: Sequence[str], rounds: int, console: Console, path: Path | None = None
 ) -> int:
     """Measure and tell; 1 when a case has become slower, or when one of ours lost a message."""
-    rows, sizes = beside(directory), cases()
+    rows, sizes = measurable(directory), cases()
+    left_out = dict.fromkeys(row.label for row in beside(directory) if row not in rows and row.directory is None)
+    if left_out:
+        console.print(f"not in {against}: {', '.join(left_out)}")
     report: dict[str, Any] = measure(rows, plan(rows, names or list(sizes), sizes, ("asyncio",)), rounds, console)
     report["against"] = against
     found = list(changes(report["measurements"]))

@@ -45,6 +45,12 @@ def ensure(name: str) -> Path:
     return target
 
 
+def has(directory: Path, module: str) -> bool:
+    """Whether the package of a directory has a module: an older one may lack a whole layer."""
+    path = directory.joinpath(*module.split("."))
+    return (path / "__init__.py").is_file() or path.with_suffix(".py").is_file()
+
+
 def _install(revision: str, directory: Path) -> None:
     archive, source = directory / "source.tar", directory / "source"
     _git("archive", "--format=tar", "--output", str(archive), revision)

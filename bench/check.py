@@ -37,11 +37,16 @@ def sizes() -> dict[str, dict[str, int]]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.check", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender (default 3)")
+    parser.add_argument("--rounds", type=int, help="turns of each contender (default 3, with --against 7)")
     parser.add_argument("--json", type=Path, help="where to write the report (default bench/results/<time>.json)")
     parser.add_argument("--against", metavar="REVISION", help="or a path: measure only ours, beside ours of there")
-    parser.add_argument("--workload", action="append", choices=against.cases(), help="with --against; repeatable")
+    parser.add_argument(
+        "--workload", action="append", metavar="CASE", choices=against.cases(), help="with --against; repeatable"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.rounds is None:
+        # A difference of a few per cent takes more rounds than a ratio of 20.
+        arguments.rounds = 3 if arguments.against is None else 7
     if arguments.rounds < 2:
         parser.error("--rounds must be at least 2: one round has no spread")
     if arguments.workload and arguments.against is None:

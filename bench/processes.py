@@ -64,13 +64,16 @@ class Contender:
 FAMILIES = ("core", "pubsub")
 
 
-def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) -> list[Contender]:
+def contenders(
+    families: Sequence[str] = FAMILIES, *, everyone: bool = False, upstream: Path | None = None
+) -> list[Contender]:
     """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layers are always there.
 
     `everyone` adds our layers under our own consumers (`bench.dispatch`), and our pure twins and the floors, which
-    nobody would use, but which say where the time goes.
+    nobody would use, but which say where the time goes. `upstream` is the python that has upstream's, by default one
+    made for it.
     """
-    here, upstream = Path(sys.executable), ensure_python()
+    here, upstream = Path(sys.executable), upstream or ensure_python()
     rows = [
         Contender("fast", "channels_redis_fast core", here, "core", "upstream"),
         Contender("upstream", "channels_redis 4.3 core", upstream, "core"),
@@ -113,10 +116,13 @@ def knows(python: Path, module: str) -> bool:
 
 
 def beside(directory: Path) -> list[Contender]:
-    """Each of our layers and, right behind it, the same of the package in that directory."""
-    ours = [
-        row for row in contenders(everyone=True) if row.layer.startswith("fast") and not row.layer.endswith("-pure")
-    ]
+    """Each of our layers and, right behind it, the same of the package in that directory.
+
+    Without the pure twins, and without the hand-written loop, which is a floor.
+    """
+    # No row of upstream's is left, so its venv is not asked for.
+    rows = contenders(everyone=True, upstream=Path(sys.executable))
+    ours = [row for row in rows if row.layer.startswith("fast") and not row.layer.endswith(("-pure", "-loop"))]
     return [
         turn
         for row in ours

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench import against
+from bench import against, processes
 from bench.baseline import DIRECTORY, PACKAGE, BaselineError, ensure
 from bench.compare import take_turn
 from bench.contender import BACKENDS
@@ -60,19 +60,37 @@ def test_every_case_of_ours_in_the_short_run_can_be_compared() -> None:
     assert [row.directory is None for row in rows] == [True, False] * (len(rows) // 2)
     assert {row.layer for row in rows} <= set(BACKENDS)
     assert len({row.name for row in rows}) == len(rows)
-    ours = {case for case, counts in CHECK.items() if any(layer.startswith("fast") for layer in counts)}
+    ours = {case for case, counts in CHECK.items() if not counts.keys().isdisjoint(row.layer for row in rows)}
     assert set(against.cases()) == ours
     assert {"pairs-1k", "roundtrip"} <= ours
 
 
 def package(directory: Path, text: str = "") -> Path:
-    (directory / PACKAGE).mkdir()
+    (directory / PACKAGE).mkdir(exist_ok=True)
     (directory / PACKAGE / "__init__.py").write_text(text)
     return directory
 
 
 def test_a_path_is_used_as_it_is(tmp_path: Path) -> None:
     assert ensure(str(package(tmp_path))) == tmp_path
+
+
+def test_a_layer_that_the_other_state_lacks_is_left_out(tmp_path: Path) -> None:
+    for module in ("core", "memory"):
+        (package(tmp_path) / PACKAGE / f"{module}.py").touch()
+    assert [row.name for row in against.measurable(tmp_path)] == [
+        *("fast", "fast-baseline", "fast-memory", "fast-memory-baseline")
+    ]
+
+
+def test_upstream_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no part, and making its venv takes minutes."""
+
+    def fail() -> Path:
+        raise AssertionError("a venv for upstream was asked for")
+
+    monkeypatch.setattr(processes, "ensure_python", fail)
+    assert against.cases()
 
 
 def test_an_unknown_revision_is_said(tmp_path: Path) -> None:
