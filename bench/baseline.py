@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 from bench.upstream import ROOT
@@ -52,10 +52,10 @@ def has(directory: Path, module: str) -> bool:
 
 
 def _install(revision: str, directory: Path) -> None:
-    archive, source = directory / "source.tar", directory / "source"
-    _git("archive", "--format=tar", "--output", str(archive), revision)
-    with tarfile.open(archive) as tar:
-        tar.extractall(source)
+    archive, source = directory / "source.zip", directory / "source"
+    _git("archive", "--format=zip", "--output", str(archive), revision)
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     environment = {**os.environ, "CHANNELS_REDIS_FAST_PURE": "", "CHANNELS_REDIS_FAST_TRACE": ""}
     try:
