@@ -68,7 +68,7 @@ help:
 	@echo 'make wheel  sdist and wheels for every Python here, in dist/, checked, installed and tested from outside'
 	@echo 'make docs   the documentation as a site, in build/site'
 	@echo 'make bench  the benchmarks                                 (ARGS="--quick --promise --loop uvloop")'
-	@echo 'make bench-check   a short run, and whether the promised ratios are reached'
+	@echo 'make bench-check   a short run, and whether the promised ratios are reached (ARGS="--against main")'
 	@echo 'make bench-report  the tables and pictures of docs/performance.md, from the last full run'
 	@echo 'make sanitize   the tests that need no server, with AddressSanitizer and UBSan'
 	@echo 'make fuzz   the compiled modules against the pure ones       (TARGET=decode SECONDS=600)'
@@ -149,7 +149,7 @@ $(NOX): $(MADE)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-upstream .venv-redis-py .nox build dist *.egg-info bench/results
+	rm -rf $(VENV) .venv-upstream .venv-baselines .venv-redis-py .nox build dist *.egg-info bench/results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
 	rm -f channels_redis_fast/_ext/*.so channels_redis_fast/_ext/*.c _ext/*.c _ext/*.html
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ METRICS = {
     "connections": ("connections", False),
     "above_noop_us": ("µs above an empty call", False),
     "cpu_per_frame_us": ("CPU µs per frame", False),
+    "cpu_each_us": ("CPU µs each, client and server", False),
     "clients_busy": ("of a core for the clients", False),
 }
 
@@ -63,6 +64,7 @@ CASES: dict[str, Case] = {
     "pairs-1": _case("send → receive, 1 × 1", "workloads:pairs", pairs=1),
     "pairs-10": _case("send → receive, 10 × 10", "workloads:pairs", pairs=10),
     "pairs": _case("send → receive, 50 × 50", "workloads:pairs", pairs=50),
+    "pairs-1k": _case("send → receive, 50 × 50, messages of 1 kB", "workloads:pairs", pairs=50, text="x" * 1000),
     "pairs-500": _case("send → receive, 500 × 500", "workloads:pairs", pairs=500),
     "group-10": _case("group of 10, deliveries", "workloads:group", consumers=10),
     "group-100": _case("group of 100, deliveries", "workloads:group", consumers=100),

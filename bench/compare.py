@@ -108,11 +108,12 @@ def take_turn(turn: Turn, urls: list[str], console: Console, nodes: Sequence[str
     for url in nodes if CASES[name].cluster else urls[: CASES[name].shards]:
         options += ["--url", url]
     try:
-        return result_of(contender.python, "bench.contender", options, TURN_TIMEOUT)
+        line = result_of(contender.python, "bench.contender", options, TURN_TIMEOUT, contender.directory)
+        return {**line, "layer": contender.name}
     except ContenderError as error:
         console.print(f"[red]{contender.label}, {name}: failed[/]")
         console.print(str(error), markup=False, highlight=False)
-        return {"layer": contender.layer, "workload": name, "loop": loop, "n": size, "failed": str(error)}
+        return {"layer": contender.name, "workload": name, "loop": loop, "n": size, "failed": str(error)}
 
 
 def workload_table(workload: str, rows: list[Contender], measurements: list[dict[str, Any]]) -> Table:
@@ -149,7 +150,7 @@ def workload_table(workload: str, rows: list[Contender], measurements: list[dict
 
 
 def promise_table(checked: list[dict[str, Any]]) -> Table:
-    """The promised ratios beside the measured ones."""
+    """The promised ratios beside the measured ones, and beside what bare tasks reach where they were measured."""
     table = new_table("promised", "work", "against", "promised", "measured", "low - high", "verdict")
     for line in checked:
         measured = line["measured"]
@@ -158,6 +159,8 @@ def promise_table(checked: list[dict[str, Any]]) -> Table:
             against, promised, unit, what = line["metric"], f"<= {line['at_most']:g}", "", ""
         else:
             against, promised, unit = line["than"] or line["against"], f"{line['factor']:.3g}x", "x"
+            if "floor" in line:
+                promised += f"\ntasks {line['floor']['median']:.3g}x"
             what = f", {METRICS[line['metric']][0]}" if line.get("metric") else ""
         table.add_row(
             f"{line['layer']} {line['workload']}{what}",
@@ -203,7 +206,7 @@ def measure(rows: list[Contender], turns_by_case: list[list[Turn]], rounds: int,
         measurements = take_turns(turns_by_case, rounds, urls, console, nodes)
     about["load_after"] = os.getloadavg()
     versions = {line["layer"]: line.pop("versions") for line in measurements if "versions" in line}
-    labels = {row.layer: row.label for row in rows}
+    labels = {row.name: row.label for row in rows}
     return {
         "began": began.isoformat(),
         "ended": datetime.now(timezone.utc).isoformat(),

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from bench import baseline
 from bench.cases import CASES, Case
 from bench.dispatch import DISPATCHES, ROOM, split
 from bench.workloads import Clock, Result
@@ -85,9 +87,12 @@ def choose_twin(layer: str) -> None:
     """Compiled or pure, as the layer's name says, before anything of ours is imported. Never the other by accident."""
     if not layer.startswith("fast"):
         return
+    baseline.use()
     pure = layer.endswith(PURE)
     os.environ["CHANNELS_REDIS_FAST_PURE"] = "1" if pure else ""
-    hot = importlib.import_module("channels_redis_fast.hot")
+    # A baseline may be older than its place among the folders.
+    name = "channels_redis_fast.hot"
+    hot = importlib.import_module(name if importlib.util.find_spec(name) else "channels_redis_fast._hot")
     if hot.COMPILED is pure:
         raise RuntimeError(f"{layer} would not be measured: the compiled modules are {'not ' * (not pure)}in use")
 

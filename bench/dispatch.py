@@ -22,10 +22,13 @@ def split(layer: str) -> tuple[str, str]:
     return (name, dispatch) if dispatch in DISPATCHES else (layer, "channels")
 
 
+def consumer_module(dispatch: str) -> str:
+    return "channels.generic.websocket" if dispatch == "channels" else "channels_redis_fast.consumers"
+
+
 def consumer_base(dispatch: str) -> Any:
     """The class `AsyncWebsocketConsumer` of Channels, or ours of the same name."""
-    module = "channels.generic.websocket" if dispatch == "channels" else "channels_redis_fast.consumers"
-    return importlib.import_module(module).AsyncWebsocketConsumer
+    return importlib.import_module(consumer_module(dispatch)).AsyncWebsocketConsumer
 
 
 def room_consumer(dispatch: str) -> Any:

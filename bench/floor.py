@@ -1,4 +1,4 @@
-"""What no layer can beat: the same bytes over one hand-written socket, and the waking of tasks without any server.
+"""What is there without a layer: the same bytes over one hand-written socket, and the waking of tasks without a server.
 
 Each class has the part of a layer's methods that the workloads need. None checks a name, expires, fills up, reconnects
 or survives an error: that is the point. They know nothing of Channels.

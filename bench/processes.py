@@ -12,14 +12,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.baseline import DIRECTORY
 from bench.upstream import ROOT, ensure_python
 
 #: Our layer that needs no server.
 IN_MEMORY = "fast-memory"
+
+
+#: How a row's name ends whose layer is that of another state of the package.
+BASELINE = "-baseline"
 
 
 class ContenderError(RuntimeError):
@@ -31,6 +36,7 @@ class Contender:
     """One row of a table: a layer by its name in `bench.contender.BACKENDS`, and the python to run it with.
 
     `family` is the kind of layer that ours and upstream's both are; `against` the one of upstream that ours replaces.
+    With a `directory`, the package is imported from there: `bench.baseline`.
     """
 
     layer: str
@@ -38,6 +44,12 @@ class Contender:
     python: Path
     family: str | None = None
     against: str | None = None
+    directory: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the row, which no two have in common."""
+        return self.layer if self.directory is None else f"{self.layer}{BASELINE}"
 
     @property
     def ours(self) -> bool:
@@ -52,13 +64,16 @@ class Contender:
 FAMILIES = ("core", "pubsub")
 
 
-def contenders(families: Sequence[str] = FAMILIES, *, everyone: bool = False) -> list[Contender]:
+def contenders(
+    families: Sequence[str] = FAMILIES, *, everyone: bool = False, upstream: Path | None = None
+) -> list[Contender]:
     """Ours before the one it replaces; the order of the rows and of the turns. The in-memory layers are always there.
 
     `everyone` adds our layers under our own consumers (`bench.dispatch`), and our pure twins and the floors, which
-    nobody would use, but which say where the time goes.
+    nobody would use, but which say where the time goes. `upstream` is the python that has upstream's, by default one
+    made for it.
     """
-    here, upstream = Path(sys.executable), ensure_python()
+    here, upstream = Path(sys.executable), upstream or ensure_python()
     rows = [
         Contender("fast", "channels_redis_fast core", here, "core", "upstream"),
         Contender("upstream", "channels_redis 4.3 core", upstream, "core"),
@@ -100,9 +115,29 @@ def knows(python: Path, module: str) -> bool:
     return subprocess.run([str(python), "-c", script], check=False).returncode == 0
 
 
-def lines_of(python: Path, module: str, arguments: list[str], timeout: float) -> Iterator[dict[str, Any]]:
-    """The JSON lines a module prints, as they come. Anything but a clean end is an error, with what it said."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+def beside(directory: Path) -> list[Contender]:
+    """Each of our layers and, right behind it, the same of the package in that directory.
+
+    Without the pure twins, and without the hand-written loop, which is a floor.
+    """
+    # No row of upstream's is left, so its venv is not asked for.
+    rows = contenders(everyone=True, upstream=Path(sys.executable))
+    ours = [row for row in rows if row.layer.startswith("fast") and not row.layer.endswith(("-pure", "-loop"))]
+    return [
+        turn
+        for row in ours
+        for turn in (row, replace(row, label=f"{row.label}, baseline", against=None, directory=directory))
+    ]
+
+
+def lines_of(
+    python: Path, module: str, arguments: list[str], timeout: float, directory: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The JSON lines a module prints, as they come. Anything but a clean end is an error, with what it said.
+
+    With a `directory` it imports our package from there.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", DIRECTORY: str(directory or "")}
     process = subprocess.Popen(
         [str(python), "-m", module, *arguments],
         stdout=subprocess.PIPE,
@@ -138,10 +173,12 @@ def lines_of(python: Path, module: str, arguments: list[str], timeout: float) ->
         raise ContenderError(f"{module} {' '.join(arguments)} failed with code {code}:\n{''.join(said[-15:])}")
 
 
-def result_of(python: Path, module: str, arguments: list[str], timeout: float) -> dict[str, Any]:
+def result_of(
+    python: Path, module: str, arguments: list[str], timeout: float, directory: Path | None = None
+) -> dict[str, Any]:
     """The last line of a module that prints its result last."""
     result = None
-    for line in lines_of(python, module, arguments, timeout):
+    for line in lines_of(python, module, arguments, timeout, directory):
         result = line
     if result is None:
         raise ContenderError(f"{module} {' '.join(arguments)} printed no result")

@@ -156,6 +156,8 @@ def promise_table(report: Report) -> str:
             than = line["than"]
             beside = CASES[than].title if than else report["labels"].get(line["against"], line["against"])
             promised, unit = f"{number(line['factor'])} ×", " ×"
+            if "floor" in line:
+                promised += f" (only tasks: {number(line['floor']['median'])} ×)"
         label = report["labels"].get(line["layer"], line["layer"])
         spread = f"{number(measured['low'])} – {number(measured['high'])}"
         title = CASES[line["workload"]].title

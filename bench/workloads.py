@@ -11,7 +11,7 @@ import gc
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -77,6 +77,9 @@ class Result:
         rates = {"per_second": self.received / self.seconds}
         if self.cpu_seconds:
             rates["per_cpu_second"] = self.received / self.cpu_seconds
+        if self.received:
+            # Without the server's part where nobody asked it, as for a layer without one.
+            rates["cpu_each_us"] = (self.cpu_seconds * 1e6 + self.server.get("cpu_us", 0)) / self.received
         return {**asdict(self), "lost": self.lost, **rates}
 
 
@@ -234,21 +237,29 @@ async def sends(layer: ChannelLayer, channels: list[str], count: int) -> Result:
 
 
 class Audience:
-    """A group and its members, each listening; knows when a broadcast has reached them all."""
+    """A group and its members, each listening; knows when a broadcast has reached them all.
 
-    def __init__(self, layer: ChannelLayer, group: str, channels: list[str]) -> None:
+    `layer` sends; a member listens on its own of `receivers`, where these are given.
+    """
+
+    def __init__(
+        self, layer: ChannelLayer, group: str, channels: list[str], receivers: Sequence[ChannelLayer] = ()
+    ) -> None:
         self.inboxes = [Inbox() for _ in channels]
         self._layer = layer
         self._group = group
         self._arrived = 0
         self._reached_all = asyncio.Event()
         self._listeners = spawn(
-            self._listen(channel, inbox) for channel, inbox in zip(channels, self.inboxes, strict=True)
+            self._listen(receiver, channel, inbox)
+            for receiver, channel, inbox in zip(
+                receivers or [layer] * len(channels), channels, self.inboxes, strict=True
+            )
         )
 
-    async def _listen(self, channel: str, inbox: Inbox) -> None:
+    async def _listen(self, receiver: ChannelLayer, channel: str, inbox: Inbox) -> None:
         while True:
-            inbox.numbers.append((await self._layer.receive(channel))["number"])
+            inbox.numbers.append((await receiver.receive(channel))["number"])
             self._arrived += 1
             if self._arrived == len(self.inboxes):
                 self._reached_all.set()
@@ -308,32 +319,22 @@ async def spread(
     own, which `make` makes. Each is sent when the last has reached everyone."""
     others = [make() for _ in range(layers)]
     name = f"bench.{uuid.uuid4().hex}"
-    channels = [(other, await other.new_channel()) for other in others for _ in range(consumers // layers)]
-    inboxes = [Inbox() for _ in channels]
-    clock = Clock()
-    for other, channel in channels:
+    members = [(other, await other.new_channel()) for other in others for _ in range(consumers // layers)]
+    for other, channel in members:
         await other.group_add(name, channel)
-
-    async def broadcast(numbers: range) -> None:
-        tasks = spawn(
-            consume(other, channel, inbox, numbers.stop)
-            for (other, channel), inbox in zip(channels, inboxes, strict=True)
-        )
-        for number in numbers:
-            await layer.group_send(name, chat_message(number))
-            while any(len(inbox.numbers) <= number for inbox in inboxes):  # noqa: ASYNC110
-                await asyncio.sleep(0)
-        await finish(tasks)
-
+    receivers, channels = zip(*members, strict=True)
+    audience = Audience(layer, name, list(channels), receivers)
+    clock = Clock()
     try:
-        await asyncio.wait_for(broadcast(range(1)), WAIT)
+        await until_quiet(spawn([audience.hear([0])]), total(audience.inboxes), Clock())
         with clock.measure():
-            await asyncio.wait_for(broadcast(range(1, count + 1)), WAIT)
+            await until_quiet(spawn([audience.hear(range(1, count + 1))]), total(audience.inboxes), clock)
+        await audience.leave()
     finally:
         for other in others:
             await other.close_pools()
-    forget_warm_up(inboxes)
-    return result_of(len(channels) * count, inboxes, clock)
+    forget_warm_up(audience.inboxes)
+    return result_of(len(members) * count, audience.inboxes, clock)
 
 
 async def storm(layer: ChannelLayer, *, count: int, consumers: int = 1000) -> Result:
