@@ -42,7 +42,8 @@ EARLY = 32
 MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
 #: Seconds of silence after which a write first checks whether the connection has ended. A loop that runs freely has
-#: already read the end by then; one that was busy or stopped has not.
+#: already read the end by then; one that was busy or stopped has not. Replies that a busy loop has not read yet delay
+#: nothing: the server has to work while the process continues.
 QUIET = 0.01
 
 #: Seconds of silence after which a PING is sent first, and how long its answer may take. Something in between (NAT, a
@@ -411,10 +412,10 @@ class CommandConnection(Connection):
         """
         Whether a socket that has been silent for this many seconds may be written to now.
 
-        If not, ``_write`` is called again: after unread bytes have been read (they may be the end of the connection),
-        or after the PING was answered or timed out.
+        If not, ``_write`` is called again: after what is unread has been read, since it may be the end of the
+        connection, or after the PING was answered or timed out.
         """
-        if link.has_unread():
+        if link.may_have_ended():
             self._scheduled = True
             self.loop.call_soon(self._write)
             return False
