@@ -1,4 +1,4 @@
-"""Writes of a loop that has been busy for a while: nothing waits for replies to be read, and no ended connection is used."""
+"""Writes of a loop that has been busy for a while: unread replies delay none, and none goes out behind an unread end."""
 
 from __future__ import annotations
 
