@@ -89,9 +89,6 @@ class RedisChannelLayer(RedisLayer):
     #: Seconds that one blocking wait lasts in Redis before the next one begins.
     brpop_timeout = 5
 
-    #: Returns the shards of general channels in rotation; None if there is only one shard.
-    _next_shard: Callable[[], int] | None = None
-
     @options.explains_unknown
     def __init__(
         self,
@@ -165,6 +162,8 @@ class RedisChannelLayer(RedisLayer):
             self.max_message_size,
             self.expiry,
         )
+        #: Returns the shards of general channels in rotation; None if there is only one shard.
+        self._next_shard: Callable[[], int] | None = None
         if self.ring_size != 1 or self._shard_of is not shard:
             self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         self._inboxes = self._make_inboxes()
