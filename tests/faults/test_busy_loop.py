@@ -1,4 +1,4 @@
-"""Writes of a loop that has been busy for a while: unread replies delay none, and none goes out behind an unread end."""
+"""Writes of a loop that was busy for a while: unread replies delay none, and none goes out behind an unread end."""
 
 from __future__ import annotations
 
