@@ -42,7 +42,8 @@ EARLY = 32
 MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
 #: Seconds of silence after which a write first checks whether the connection has ended. A loop that runs freely has
-#: already read the end by then; one that was busy or stopped has not.
+#: already read the end by then; one that was busy or stopped has not. Replies that a busy loop has not read yet delay
+#: nothing: the server has to work while the process continues.
 QUIET = 0.01
 
 #: Seconds of silence after which a PING is sent first, and how long its answer may take. Something in between (NAT, a
@@ -142,6 +143,8 @@ class CommandConnection(Connection):
         self._unwritten: deque[Pending] = deque()
         self._repeat: list[Pending] = []
         self._scheduled = False
+        #: Whether the last check found what may be the end of the connection: the loop reads the bytes before it first.
+        self._end_is_near = False
         #: The timeout of a PING; None while no PING is unanswered.
         self._probe: asyncio.TimerHandle | None = None
         #: Prepares each new socket before the requests are written, which wait meanwhile.
@@ -300,6 +303,7 @@ class CommandConnection(Connection):
 
     def after_loss(self) -> None:
         self._end_probe()
+        self._end_is_near = False
         self._is_held = False
         if self.keeper is not None:
             self.keeper.lost(self)
@@ -373,7 +377,7 @@ class CommandConnection(Connection):
                 return
             # What is written to a dead socket may or may not have been carried out, so check first.
             silence = self.loop.time() - link.last_activity
-            if silence >= QUIET and not self._is_fit(link, silence):
+            if (silence >= QUIET or self._end_is_near) and not self._is_fit(link, silence):
                 return
         while self._unwritten and link.writable and link.leaving is None and len(link.in_flight) < MAX_IN_FLIGHT:
             self._write_some(link)
@@ -411,10 +415,11 @@ class CommandConnection(Connection):
         """
         Whether a socket that has been silent for this many seconds may be written to now.
 
-        If not, ``_write`` is called again: after unread bytes have been read (they may be the end of the connection),
-        or after the PING was answered or timed out.
+        If not, ``_write`` is called again: after what is unread has been read, since it may be the end of the
+        connection, or after the PING was answered or timed out.
         """
-        if link.has_unread():
+        self._end_is_near = link.may_have_ended()
+        if self._end_is_near:
             self._scheduled = True
             self.loop.call_soon(self._write)
             return False

@@ -147,13 +147,17 @@ class Link(asyncio.Protocol):
         self._time_next = self.last_activity + SAMPLE_INTERVAL
         return [TimedCommand(requests[0], self._round_trips), *requests[1:]]
 
-    def has_unread(self) -> bool:
-        """Whether the kernel holds something unread: bytes, or the end of the connection."""
+    def may_have_ended(self) -> bool:
+        """
+        Whether the kernel may hold the end of the connection, unread.
+
+        Unread bytes count as a sign of it, unless they can be replies and the kernel reports the end separately.
+        """
         sock = self._transport.get_extra_info("socket")
         if sock is None:
             return False
         descriptor = sock.fileno()
-        return descriptor >= 0 and bool(_readable(descriptor))
+        return descriptor >= 0 and _may_have_ended(descriptor, bool(self.in_flight))
 
     def close(self) -> None:
         """Close gracefully: data that was written is still sent."""
@@ -284,13 +288,16 @@ def _yes() -> bool:
     return True
 
 
-def _readable(descriptor: int) -> Any:
+def _may_have_ended(descriptor: int, expects_bytes: bool) -> bool:
     if not hasattr(select, "poll"):
-        return select.select([descriptor], [], [], 0)[0]
+        return bool(select.select([descriptor], [], [], 0)[0])
     # Not select(), which accepts no descriptor above 1,023.
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return poll.poll(0)
+    # Without POLLRDHUP, which is Linux's, POLLIN reports the end of the connection too.
+    end = getattr(select, "POLLRDHUP", 0)
+    poll.register(descriptor, select.POLLIN | end)
+    found = poll.poll(0)
+    return bool(found) and not (expects_bytes and end and found[0][1] == select.POLLIN)
 
 
 def unsent_bytes(transport: Any) -> int:

@@ -15,7 +15,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from ..hot import payload_size
 
 #: Members read at once from a key: initially, and at most.
 FEWEST_MEMBERS, MOST_MEMBERS = 8, 512
@@ -64,10 +64,10 @@ class ReadAhead:
         """Learn from a member that came alone."""
         self._learn(len(member))
 
-    def read(self, asked: int, members: Sequence[bytes]) -> None:
+    def read(self, asked: int, members: list[bytes]) -> None:
         """Learn from the reply to a request for ``asked`` members."""
         if members:
-            self._learn(sum(map(len, members)) / len(members))
+            self._learn(payload_size([members]) / len(members))
             self._empty = 0
         else:
             self._empty += 1
@@ -89,7 +89,7 @@ def take_removals(removals: dict[int, list[bytes]], shard: int) -> list[bytes]:
     members = removals.pop(shard, None)
     if not members:
         return []
-    if sum(map(len, members)) <= REMOVAL_BYTES:
+    if payload_size([members]) <= REMOVAL_BYTES:
         return members
     size = 0
     for at, member in enumerate(members):

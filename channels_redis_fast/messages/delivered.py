@@ -31,12 +31,14 @@ class DeliveredMembers:
 
     def new(self, members: list[bytes]) -> list[bytes]:
         """Return the members that were not delivered before, and remember them as delivered."""
-        hashes = list(map(hash, members))
         doubted = self._doubted
-        if doubted:
-            if time.monotonic() > self._until:
-                self._doubted = frozenset()
-            elif not doubted.isdisjoint(hashes):
-                members = [member for member, value in zip(members, hashes, strict=True) if value not in doubted]
+        if not doubted:
+            self._hashes.extend(map(hash, members))
+            return members
+        hashes = list(map(hash, members))
+        if time.monotonic() > self._until:
+            self._doubted = frozenset()
+        elif not doubted.isdisjoint(hashes):
+            members = [member for member, value in zip(members, hashes, strict=True) if value not in doubted]
         self._hashes.extend(hashes)
         return members
