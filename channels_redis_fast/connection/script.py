@@ -1,4 +1,4 @@
-"""A Lua script and its SHA-1. Text only, no I/O."""
+"""A Lua script and its SHA-1, and bytes in its text. Text only, no I/O."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ class Script:
     def __init__(self, text: str) -> None:
         self.text = text.strip().encode()
         self.sha = sha1(self.text).hexdigest().encode()
+
+
+def in_lua(data: bytes) -> str:
+    """Return bytes as a Lua string literal."""
+    return "'" + "".join(f"\\{byte:03d}" for byte in data) + "'"

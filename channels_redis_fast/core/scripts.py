@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import re
 
-from ..connection.script import Script
-from ..history.placement import ENTRY_IN_LUA, in_lua
+from ..connection.script import Script, in_lua
+from ..history.placement import ENTRY_IN_LUA
 from ..history.scripts import READ, RECORD, TURNS
 from ..hot import pack
 from ..messages.codec import CHANNEL_FIELD

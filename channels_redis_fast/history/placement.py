@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..connection.script import in_lua
 from ..hot import pack
 from .positions import FIELD, PLACEHOLDER, WIDTH
 
 #: The bytes between the entries of a packed message and its position.
 ENTRY = pack({FIELD: PLACEHOLDER})[1:-WIDTH]
-
-
-def in_lua(data: bytes) -> str:
-    """Return bytes as a Lua string literal."""
-    return "'" + "".join(f"\\{byte:03d}" for byte in data) + "'"
-
-
 ENTRY_IN_LUA = in_lua(ENTRY)
 
 

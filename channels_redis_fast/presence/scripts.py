@@ -29,7 +29,8 @@ Rules kept here:
 
 from __future__ import annotations
 
-from ..connection.script import Script
+from ..connection.script import Script, in_lua
+from ..hot import pack
 from .events import FIELD
 
 #: Milliseconds that a claimant has for delivering events. It gets the same again with each delivery.
@@ -81,8 +82,8 @@ MAX_EVENTS = 1_000
 #: to deliver, 0 for none, or if negative the milliseconds until another's claim ends; and the events: ``j`` or ``l``
 #: (upper case if it may be known already), the length of the user, a space, the user, the info.
 #:
-#: The usual join is inlined: the functions for everything else are only created when needed, since creating them takes
-#: the server longer than a join.
+#: The usual joins come first, by themselves: creating the functions for everything else takes the server longer than a
+#: join. Numbers that do not change are text here, because Redis formats a number of Lua for each command.
 _CHANGE = (
     """
 local call = redis.call
@@ -127,10 +128,9 @@ local function packed(kind, user, info)
     if string.format('%.0f', tonumber(name)) ~= name then return false end
     who = pack(tonumber(name))
   end
-  return pack('type') .. pack(kind == 'j' and 'presence.join' or 'presence.leave')
-    .. pack('group') .. pack(ARGV[10]) .. pack('user') .. who
-    .. pack('info') .. (info and info ~= '' and string.sub(info, ARGV[14]) or '\\192')
-    .. pack('FIELD') .. pack(epoch .. '-' .. last)
+  return (kind == 'j' and <type join group> or <type leave group>) .. pack(ARGV[10]) .. <user> .. who
+    .. <info> .. (info and info ~= '' and string.sub(info, ARGV[14]) or '\\192')
+    .. <field> .. pack(epoch .. '-' .. last)
 end
 
 DELIVER
@@ -147,6 +147,40 @@ local function tell(kind, user, info)
     end
   end
   call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
+end
+
+local owners, stale = {}, {}
+if known == '' or mode ~= '' then
+  local all, process = call('HGETALL', head), string.match(claimant, '^[^/]+')
+  for i = 1, #all, 2 do
+    local name = string.match(all[i], '^of (.*)$')
+    local is_own = name and string.match(name, '^(.*)%.') == process
+    if is_own and known == '' and (name == owner and confirmed or all[i + 1]) ~= epoch then
+      -- The process knows of no part here: what is left of one was ended, but the server has lost that.
+      stale[name] = true
+    end
+    if is_own and name ~= owner and (stale[name] or mode ~= '') then
+      call('HDEL', head, all[i])
+    elseif name then
+      owners[#owners + 1] = name
+    end
+  end
+end
+
+local at = 14 + ARGV[13]
+local is_usual = delay == 0 and not next(stale)
+while is_usual and ARGV[at] == 'j' do
+  local in_channel, user, info = 'c' .. ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local in_count = 'n' .. user
+  local before = call('HMGET', channels, in_channel, in_count, 'w' .. user, 'x' .. ARGV[at + 1])
+  is_usual = not (before[1] or before[3] or before[4])
+  if is_usual then
+    call('HSET', channels, in_channel, owner .. ' ' .. user, in_count, before[2] and before[2] + 1 or '1')
+    call('HSET', users, user, info)
+    if has_events and not before[2] then tell('j', user, info) end
+    results[#results + 1] = 1
+    at = at + 4
+  end
 end
 
 local function others()
@@ -414,45 +448,12 @@ local function others()
   return operations
 end
 
-local operations
-local owners = {}
-if known == '' or mode ~= '' then
-  local all, process, stale = call('HGETALL', head), string.match(claimant, '^[^/]+'), {}
-  for i = 1, #all, 2 do
-    local name = string.match(all[i], '^of (.*)$')
-    local is_own = name and string.match(name, '^(.*)%.') == process
-    if is_own and known == '' and (name == owner and confirmed or all[i + 1]) ~= epoch then
-      -- The process knows of no part here: what is left of one was ended, but the server has lost that.
-      stale[name] = true
-    end
-    if is_own and name ~= owner and (stale[name] or mode ~= '') then
-      call('HDEL', head, all[i])
-    elseif name then
-      owners[#owners + 1] = name
-    end
+if next(stale) or ARGV[at] then
+  local operations = others()
+  if next(stale) then operations.z(nil, nil, nil, stale) end
+  for at = at, #ARGV, 4 do
+    results[#results + 1] = operations[ARGV[at]](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   end
-  if next(stale) then
-    operations = others()
-    operations.z(nil, nil, nil, stale)
-  end
-end
-for at = 14 + ARGV[13], #ARGV, 4 do
-  local kind, result = ARGV[at], nil
-  if kind == 'j' and delay == 0 then
-    local channel, user = ARGV[at + 1], ARGV[at + 2]
-    local before = call('HMGET', channels, 'c' .. channel, 'n' .. user, 'w' .. user, 'x' .. channel)
-    if not (before[1] or before[3] or before[4]) then
-      call('HSET', channels, 'c' .. channel, owner .. ' ' .. user, 'n' .. user, (before[2] or 0) + 1)
-      call('HSET', users, user, ARGV[at + 3])
-      if not before[2] then tell('j', user, ARGV[at + 3]) end
-      result = 1
-    end
-  end
-  if not result then
-    operations = operations or others()
-    result = operations[kind](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  end
-  results[#results + 1] = result
 end
 
 if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
@@ -489,13 +490,17 @@ else
 end
 return reply
 """.replace("MAX_EVENTS", str(MAX_EVENTS))
-    .replace("FIELD", FIELD)
     .replace("CLAIM)", f"{CLAIM})")
     .replace("LATE", str(LATE))
     .replace("DOUBT", str(DOUBT))
-    .replace("KEPT_EMPTY", str(KEPT_EMPTY))
+    .replace("KEPT_EMPTY", f"'{KEPT_EMPTY}'")
     .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
-    .replace("KEPT)", f"{KEPT})")
+    .replace("KEPT)", f"'{KEPT}')")
+    .replace("<type join group>", in_lua(pack({"type": "presence.join", "group": None})[1:-1]))
+    .replace("<type leave group>", in_lua(pack({"type": "presence.leave", "group": None})[1:-1]))
+    .replace("<user>", in_lua(pack("user")))
+    .replace("<info>", in_lua(pack("info")))
+    .replace("<field>", in_lua(pack(FIELD)))
 )
 
 
