@@ -64,8 +64,9 @@ async def measure(kind: type[Any], url: str, events: bool) -> dict[str, float]:
     how = ("published" if kind is RedisPubSubChannelLayer else "stored") if events else ""
     for turn in range(ROUNDS):
         names = [f"turn{turn}.{number}" for number in range(JOINS)]
+        raw_names = [f"raw{turn}.{number}" for number in range(JOINS)]
 
-        async def fill(names: list[str] = names) -> None:
+        async def fill(names: list[str] = [*names, *raw_names]) -> None:  # noqa: B006
             await asyncio.gather(*(layer.presence_join(name, channels[0], "first") for name in names))
             # Until their events are delivered.
             while any(here.queues for here in layer._presences._loops.values()):  # noqa: ASYNC110
@@ -76,10 +77,11 @@ async def measure(kind: type[Any], url: str, events: bool) -> dict[str, float]:
                 *(layer.presence_join(name, channel, "ada") for name, channel in zip(names, channels, strict=True))
             )
 
-        async def call(names: list[str] = names) -> None:
+        async def call(names: list[str] = raw_names) -> None:
             pipe = client.pipeline(transaction=False)
             for name, channel in zip(names, channels, strict=True):
-                keys = [f"raw{part}{name}" for part in range(3)]
+                # Of a group that has somebody in it, as the layer's.
+                keys = layer._presences.find(name).keys
                 pipe.evalsha(sha, 3, *keys, channel, "sada", f"{'p' * 34} sada", how, "x" * 120)
             await pipe.execute()
 

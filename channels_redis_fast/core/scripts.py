@@ -310,11 +310,11 @@ local delivery
 local function delivering()
 <room>
   local capacities, names = {}, {}
-  for i = 5, #KEYS do capacities[KEYS[i]] = ARGV[14 + i] end
-  local members = redis.pcall('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[16], '+inf', 'LIMIT', 0, 1001)
+  for i = 5, #KEYS do capacities[KEYS[i]] = ARGV[12 + i] end
+  local members = redis.pcall('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[14], '+inf', 'LIMIT', 0, 1001)
   if members.err or #members > 1000 then return false end
   for i = 1, #members do
-    local key = ARGV[18] .. string.sub(members[i], 1, string.find(members[i], '!', 1, true) or -1)
+    local key = ARGV[16] .. string.sub(members[i], 1, string.find(members[i], '!', 1, true) or -1)
     if not capacities[key] then return false end
     names[key] = names[key] or {}
     table.insert(names[key], members[i])
@@ -323,8 +323,8 @@ local function delivering()
   return function(entries)
     -- Two events differ anyway, but receivers may remember a message by its prefix.
     local digest = redis.sha1hex(epoch .. '-' .. last)
-    local digits = string.rep(digest, math.ceil(ARGV[17] / 20))
-    local random = string.gsub(string.sub(digits, 1, 2 * ARGV[17]), '..', function(two)
+    local digits = string.rep(digest, math.ceil(ARGV[15] / 20))
+    local random = string.gsub(string.sub(digits, 1, 2 * ARGV[15]), '..', function(two)
       return string.char(tonumber(two, 16))
     end)
     local message = random .. '\\134' .. entries

@@ -304,6 +304,7 @@ class GroupQueue:
         """Return the arguments of the script."""
         group, keeper = self.group, self._keeper
         known = "" if group.is_empty else group.epoch
+        newest = self._newest if known and known == self._epoch else 0
         gone = [owner for operation in operations for owner in operation.gone]
         inputs = keeper.event_inputs(group) or NO_INPUTS
         arguments: list[Any] = [
@@ -315,12 +316,10 @@ class GroupQueue:
             os.urandom(8).hex(),
             known,
             self._restoring,
-            self._newest if known and known == self._epoch else 0,
             "1" if keeper.has_events else "",
-            keeper.grace,
             keeper.delay_on(group, server),
             group.name,
-            b" " + b" ".join(gone) if gone else b"",
+            b" ".join([b"%d %d" % (newest, keeper.grace), *gone]),
             server.run_id,
             len(inputs.arguments),
             *inputs.arguments,

@@ -2,10 +2,11 @@
 The Lua script of a group's presence: all changes of one call, and the events that follow. Text only, no I/O.
 
 KEYS are those of ``PresenceKeys``. Fields of the head: ``group``, its name; ``epoch``, of this data; ``since``, the
-start of the epoch; ``server``, its run id; ``fresh``, set if there was no data before; ``doubt``, until when events may
-be known already; ``of OWNER`` for each process that has a part in the group, with the last epoch in which it confirmed
-that; ``last``, the number of the last event; ``told``, the number of the last delivered event; ``claim``, who delivers
-the events in between, and until when (``PROCESS/LOOP MILLISECONDS``).
+start of the epoch; ``server``, its run id; ``fresh``, set if there was no data before; ``kept``, when the expiry was
+renewed, if there are users; ``doubt``, until when events may be known already; ``of OWNER`` for each process that has a
+part in the group, with the last epoch in which it confirmed that; ``last``, the number of the last event; ``told``, the
+number of the last delivered event; ``claim``, who delivers the events in between, and until when
+(``PROCESS/LOOP MILLISECONDS``).
 Fields of the channels: ``cCHANNEL`` is ``OWNER USER``; ``nUSER`` is the number of the user's channels; ``wUSER`` is
 what the user's change waits for (``l``: to leave, ``j``: to be announced), until when, and which process takes care of
 it; ``xCHANNEL`` says that another process than its own ended the channel, when, and whose it was; ``eNUMBER`` is an
@@ -45,6 +46,9 @@ LATE = 6_000
 #: Milliseconds for which receivers of an epoch's events may already know events of the epoch that follows it.
 DOUBT = 30_000
 
+#: Milliseconds for which joins do not renew that, since it costs the server as much as a join. They empty no group.
+KEEP_AGAIN = 600_000
+
 #: Seconds for which it is remembered that another process has ended a channel.
 ENDED_KEPT = 86_400
 
@@ -56,11 +60,12 @@ MAX_EVENTS = 1_000
 
 #: ARGV: the process as owner; its name as claimant; a new epoch, in case there is none; the epoch that the caller
 #: knows, empty for none; what it does about a different epoch: empty for nothing, ``q`` to restore quietly, ``l`` to
-#: restore with events; the number of the last event that it has of that epoch; whether there are events (1, or empty);
-#: the grace time and the delay of announcements, in milliseconds; the name of the group; owners that are gone, each
-#: after a space (one with a question mark is gone only if it has not confirmed its part in this epoch); the server's
-#: run id, empty if unknown; 0 if the script must not deliver events, else the number of arguments for that: where the
-#: value begins in a stored info (index from 1), and what ``deliver`` needs. Then four for each operation:
+#: restore with events; whether there are events (1, or empty); the delay of announcements in milliseconds; the name of
+#: the group; what is rarely needed, separated by spaces: the number of the last event that the caller has of the epoch,
+#: the grace time in milliseconds, and owners that are gone (one with a question mark is gone only if it has not
+#: confirmed its part in this epoch); the server's run id, empty if unknown; 0 if the script must not deliver events,
+#: else the number of arguments for that: where the value begins in a stored info (index from 1), and what ``deliver``
+#: needs. Then four for each operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, unless another process has ended it meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -89,19 +94,19 @@ _CHANGE = (
 local call = redis.call
 local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
 local owner, claimant, known, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
-local has_events, grace, delay, gone = ARGV[7] ~= '', tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[11]
+local has_events, delay = ARGV[6] ~= '', tonumber(ARGV[7])
 
-local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server', 'doubt')
+local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server', 'doubt', 'kept')
 local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if not epoch or (found[6] ~= ARGV[12] and ARGV[12] ~= '') then
+if not epoch or (found[6] ~= ARGV[10] and ARGV[10] ~= '') then
   -- Undelivered events are deleted: the process that was to deliver them confirms them.
   for event = told + 1, last do call('HDEL', channels, 'e' .. event) end
   call('HDEL', head, 'claim', 'fresh')
-  if not epoch then call('HSET', head, 'fresh', 1, 'group', ARGV[10]) end
+  if not epoch then call('HSET', head, 'fresh', 1, 'group', ARGV[8]) end
   epoch, told, claim = ARGV[3], last, false
-  call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[12], 'told', told)
+  call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[10], 'told', told)
   found[7] = false
   if delay > 0 or known ~= '' or found[6] then
     found[7] = string.format('%.0f', now + DOUBT)
@@ -116,6 +121,8 @@ if is_lost and mode == '' then return {epoch} end
 local confirmed = found[5]
 if confirmed ~= epoch then call('HSET', head, 'of ' .. owner, epoch) end
 local last_before, told_before = last, told
+-- Formatting a number takes Redis longer than anything else here, so it is done once.
+local last_text
 local results, waits = {}, {}
 local over_capacity = 0
 
@@ -128,9 +135,9 @@ local function packed(kind, user, info)
     if string.format('%.0f', tonumber(name)) ~= name then return false end
     who = pack(tonumber(name))
   end
-  return (kind == 'j' and <type join group> or <type leave group>) .. pack(ARGV[10]) .. <user> .. who
-    .. <info> .. (info and info ~= '' and string.sub(info, ARGV[14]) or '\\192')
-    .. <field> .. pack(epoch .. '-' .. last)
+  return (kind == 'j' and <type join group> or <type leave group>) .. pack(ARGV[8]) .. <user> .. who
+    .. <info> .. (info and info ~= '' and string.sub(info, ARGV[12]) or '\\192')
+    .. <field> .. pack(epoch .. '-' .. last_text)
 end
 
 DELIVER
@@ -138,15 +145,16 @@ local function tell(kind, user, info)
   if not has_events then return end
   if is_doubtful then kind = string.upper(kind) end
   last = last + 1
+  last_text = string.format('%d', last)
   -- Deliver it here if no other event must be delivered before it, and it is not in doubt.
-  if ARGV[13] ~= '0' and told == last - 1 and (kind == 'j' or kind == 'l') then
+  if ARGV[11] ~= '0' and told == last - 1 and (kind == 'j' or kind == 'l') then
     local entries = packed(kind, user, info)
     if entries and deliver(entries) then
       told = last
       return
     end
   end
-  call('HSET', channels, 'e' .. last, kind .. #user .. ' ' .. user .. (info or ''))
+  call('HSET', channels, 'e' .. last_text, kind .. #user .. ' ' .. user .. (info or ''))
 end
 
 local owners, stale = {}, {}
@@ -167,7 +175,7 @@ if known == '' or mode ~= '' then
   end
 end
 
-local at = 14 + ARGV[13]
+local at = 12 + ARGV[11]
 local is_usual = delay == 0 and not next(stale)
 while is_usual and ARGV[at] == 'j' do
   local in_channel, user, info = 'c' .. ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
@@ -183,9 +191,12 @@ while is_usual and ARGV[at] == 'j' do
   end
 end
 
-local function others()
+is_usual = is_usual and not ARGV[at]
+if not is_usual then
   local match, sub, format = string.match, string.sub, string.format
   local operations, process, is_gone = {}, match(claimant, '^[^/]+'), {}
+  local grace, gone = match(ARGV[9], '^%d+ (%d+)(.*)$')
+  grace = math.max(grace, delay)
   for mark, name in string.gmatch(gone, '(%??)(%S+)') do
     is_gone[name] = mark == '' or call('HGET', head, 'of ' .. name) ~= epoch or nil
   end
@@ -228,9 +239,9 @@ local function others()
     if kind == 'j' then
       -- Nobody was told that this user had come.
       remove(user, false)
-    elseif math.max(grace, delay) > 0 and not at_once then
+    elseif grace > 0 and not at_once then
       -- Other channels of this user may not have been restored yet.
-      wait(user, 'l', now + math.max(grace, delay))
+      wait(user, 'l', now + grace)
     else
       remove(user, true)
     end
@@ -445,24 +456,22 @@ local function others()
     return 1
   end
 
-  return operations
-end
-
-if next(stale) or ARGV[at] then
-  local operations = others()
   if next(stale) then operations.z(nil, nil, nil, stale) end
   for at = at, #ARGV, 4 do
     results[#results + 1] = operations[ARGV[at]](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   end
 end
 
-if last ~= last_before or told ~= told_before then call('HSET', head, 'last', last, 'told', told) end
+if last ~= last_before or told ~= told_before then
+  last_text = last_text or last
+  call('HSET', head, 'last', last_text, 'told', told == last and last_text or told)
+end
 local reply = {epoch, results, waits, owners, over_capacity, 0}
 if last > told then
   local who, till = string.match(claim or '', '^(%S+) (%d+)$')
   local is_free = not who or who == claimant or now > tonumber(till)
   if not is_free then
-    for name in string.gmatch(gone, '%S+') do
+    for name in string.gmatch(string.match(ARGV[9], '^%d+ %d+(.*)$'), '%S+') do
       is_free = is_free or string.match(name, '^(.*)%.') == string.match(who, '^[^/]+')
     end
   end
@@ -471,7 +480,7 @@ if last > told then
   elseif has_events then
     call('HSET', head, 'claim', string.format('%s %.0f', claimant, now + CLAIM))
     local from = told
-    if who == claimant and known == epoch then from = math.max(told, tonumber(ARGV[6])) end
+    if who == claimant and known == epoch then from = math.max(told, tonumber(string.match(ARGV[9], '%d+'))) end
     for event = from + 1, math.min(last, from + MAX_EVENTS) do
       reply[#reply + 1] = call('HGET', channels, 'e' .. event) or ''
     end
@@ -480,11 +489,17 @@ if last > told then
 elseif claim then
   call('HDEL', head, 'claim')
 end
+local age = found[8] and now - found[8]
+local is_kept = age and age >= 0 and age < KEEP_AGAIN
+if is_kept and is_usual then return reply end
 if call('EXISTS', users) == 1 then
   call('EXPIRE', users, KEPT)
   call('EXPIRE', head, KEPT)
   call('EXPIRE', channels, KEPT)
+  if not is_kept then call('HSET', head, 'kept', string.format('%.0f', now)) end
 else
+  -- Before EXPIRE, since this may be the last field.
+  if found[8] then call('HDEL', head, 'kept') end
   call('EXPIRE', head, KEPT_EMPTY)
   call('EXPIRE', channels, KEPT_EMPTY)
 end
@@ -493,6 +508,7 @@ return reply
     .replace("CLAIM)", f"{CLAIM})")
     .replace("LATE", str(LATE))
     .replace("DOUBT", str(DOUBT))
+    .replace("KEEP_AGAIN", str(KEEP_AGAIN))
     .replace("KEPT_EMPTY", f"'{KEPT_EMPTY}'")
     .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
     .replace("KEPT)", f"'{KEPT}')")
@@ -510,7 +526,7 @@ def changing(deliver: str = "local function deliver() end") -> Script:
 
     ``deliver``: the text of its definition. It gets the five entries of an event as msgpack, without the header of
     their map, and returns whether they were delivered; if not, a process delivers them later, even if some receivers
-    have them. Its keys begin at ``KEYS[4]``, its arguments at ``ARGV[15]``. It may use ``call``, ``epoch``, ``last``
+    have them. Its keys begin at ``KEYS[4]``, its arguments at ``ARGV[13]``. It may use ``call``, ``epoch``, ``last``
     (the number of the event), and count in ``over_capacity``.
     """
     return Script(_CHANGE.replace("DELIVER", deliver))

@@ -13,6 +13,7 @@ from bench.server import Server
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.presence.events import EventInputs
 from channels_redis_fast.presence.keys import PresenceKeys, group_key_of, user_field, user_of
+from channels_redis_fast.presence.scripts import KEEP_AGAIN, KEPT, KEPT_EMPTY
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from channels_redis_fast.pubsub.scripts import CHANGE_AND_PUBLISH
 from tests.clusters import Cluster
@@ -300,6 +301,36 @@ async def test_an_event_over_capacity(make_core: Make) -> None:
         await joined(layer, user)
     await until(lambda: layer.stats()["over_capacity"] == 2)
     assert [(await layer.receive("few"))["user"] for _ in range(2)] == ["ada", "bob"]
+
+
+async def test_everything_expires(own_server: Callable[..., Server], make: Make) -> None:
+    """A group with users a day after the last process that had a part in it; one without users after ten minutes."""
+    server = own_server()
+    layer = make(hosts=[server.url], presence=PRESENCE | {"lease": 60})
+    with redis.Redis.from_url(server.url) as raw:
+
+        def expiries() -> list[int]:
+            return [raw.ttl(key) for key in raw.keys("*presence*")]
+
+        first = await joined(layer, "ada")
+        assert len(expiries()) == 3
+        assert min(expiries()) > KEPT - 60
+        second = await joined(layer, "bob")
+        assert min(expiries()) > KEPT - 60
+        await layer.presence_leave("room", first)
+        await layer.presence_leave("room", second)
+        assert await layer.presence("room") == {}
+        await until(lambda: 0 < min(expiries()) <= max(expiries()) <= KEPT_EMPTY)
+        await joined(layer, "ada")
+        await joined(layer, "bob")
+        assert len(expiries()) == 3
+        assert min(expiries()) > KEPT - 60
+        for key in raw.keys("*presence*"):
+            raw.expire(key, 5000)
+        (head,) = raw.keys("*presence-head*")
+        raw.hset(head, "kept", int(raw.hget(head, "kept")) - KEEP_AGAIN)
+        await joined(layer, "carol")
+        assert min(expiries()) > KEPT - 60
 
 
 async def test_no_events(make: Make) -> None:
