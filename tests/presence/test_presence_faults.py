@@ -182,10 +182,14 @@ async def test_a_lease_that_ran_out_while_its_server_was_away(own_server: OwnSer
         assert set(await within(other.presence("room"))) == {"ada", "bob"}
         await within(here.upkeep.sweep(here.records()))
         assert raw.hexists(here.find("room").keys.channels, f"c{channel}")
-        # After as long as a lease lasts, it has had its time.
-        other._leases._absences._until -= 3
-        await within(here.upkeep.sweep(here.records()))
-        assert not raw.hexists(here.find("room").keys.channels, f"c{channel}")
+
+        async def has_gone() -> None:
+            while raw.hexists(here.find("room").keys.channels, f"c{channel}"):
+                # As long as a lease lasts after this; and a second connection may have come back only now.
+                other._leases._absences._until -= 3
+                await here.upkeep.sweep(here.records())
+
+        await within(has_gone())
 
 
 async def test_who_stood_still_some_time_ago(make: Make) -> None:
