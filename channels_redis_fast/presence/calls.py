@@ -32,6 +32,9 @@ from .groups import Entry, GroupPresence, Waiting
 #: Operations in one call, so that no call blocks the server for long.
 MAX_OPERATIONS = 1_000
 
+#: Seconds after its start in which a server may have come back empty without a new process knowing.
+YOUNG = 60.0
+
 #: How lost data is restored: without events, because groups were told before; or with events, because other processes
 #: may since have announced that this one is gone.
 QUIETLY, LOUDLY = b"q", b"l"
@@ -306,6 +309,7 @@ class GroupQueue:
         known = "" if group.is_empty else group.epoch
         newest = self._newest if known and known == self._epoch else 0
         gone = [owner for operation in operations for owner in operation.gone]
+        is_young = time.time() - server.started < YOUNG
         inputs = keeper.event_inputs(group) or NO_INPUTS
         arguments: list[Any] = [
             3 + len(inputs.keys),
@@ -319,7 +323,7 @@ class GroupQueue:
             "1" if keeper.has_events else "",
             keeper.delay_on(group, server),
             group.name,
-            b" ".join([b"%d %d" % (newest, keeper.grace), *gone]),
+            b" ".join([b"%d %d %d" % (newest, keeper.grace, is_young), *gone]),
             server.run_id,
             len(inputs.arguments),
             *inputs.arguments,

@@ -17,12 +17,13 @@ Rules kept here:
 - A user is present from the first channel until the last one has left and the grace time is over. Each time this begins
   or ends there is one event, with the next number. Events are delivered in order, by one claimant at a time. A claim
   ends when everything is delivered, when its time is over, or with its process. Where it can, the script itself
-  delivers an event, unless it is in doubt, or others have to be delivered before it.
+  delivers an event, unless others have to be delivered before it.
 - Doing something twice has the same effect and the same result as doing it once: a call is repeated if its answer was
   lost.
 - An epoch ends with the server's life, since the last changes may be lost with it. A caller that knows another epoch is
   told so, and nothing is done: it has to restore its part first. Events that follow may have been told before, and are
-  marked as in doubt.
+  marked as in doubt. So are the events of a first epoch on a server that was started lately: its caller may be new, and
+  others may have yet to restore their parts.
 - Only processes that are named as gone lose their part.
 - A server that took another's place may lack the last changes, including departures. So nobody is told that a user is
   present because of something that a process has not confirmed since; and repeated events are in doubt.
@@ -62,8 +63,8 @@ MAX_EVENTS = 1_000
 #: knows, empty for none; what it does about a different epoch: empty for nothing, ``q`` to restore quietly, ``l`` to
 #: restore with events; whether there are events (1, or empty); the delay of announcements in milliseconds; the name of
 #: the group; what is rarely needed, separated by spaces: the number of the last event that the caller has of the epoch,
-#: the grace time in milliseconds, and owners that are gone (one with a question mark is gone only if it has not
-#: confirmed its part in this epoch); the server's run id, empty if unknown; 0 if the script must not deliver events,
+#: the grace time in milliseconds, whether the server was started lately (1, or 0), and owners that are gone (one with a
+#: question mark is gone only if it has not confirmed its part in this epoch); the server's run id, empty if unknown; 0 if the script must not deliver events,
 #: else the number of arguments for that: where the value begins in a stored info (index from 1), and what ``deliver``
 #: needs. Then four for each operation:
 #:
@@ -108,7 +109,7 @@ if not epoch or (found[6] ~= ARGV[10] and ARGV[10] ~= '') then
   epoch, told, claim = ARGV[3], last, false
   call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[10], 'told', told)
   found[7] = false
-  if delay > 0 or known ~= '' or found[6] then
+  if delay > 0 or known ~= '' or found[6] or string.match(ARGV[9], '^%d+ %d+ 1') then
     found[7] = string.format('%.0f', now + DOUBT)
     call('HSET', head, 'doubt', found[7])
   else
@@ -135,9 +136,10 @@ local function packed(kind, user, info)
     if string.format('%.0f', tonumber(name)) ~= name then return false end
     who = pack(tonumber(name))
   end
-  return (kind == 'j' and <type join group> or <type leave group>) .. pack(ARGV[8]) .. <user> .. who
+  local is_join, doubt = kind == 'j' or kind == 'J', (kind == 'J' or kind == 'L') and '?' or ''
+  return (is_join and <type join group> or <type leave group>) .. pack(ARGV[8]) .. <user> .. who
     .. <info> .. (info and info ~= '' and string.sub(info, ARGV[12]) or '\\192')
-    .. <field> .. pack(epoch .. '-' .. last_text)
+    .. <field> .. pack(epoch .. '-' .. last_text .. doubt)
 end
 
 DELIVER
@@ -146,8 +148,8 @@ local function tell(kind, user, info)
   if is_doubtful then kind = string.upper(kind) end
   last = last + 1
   last_text = string.format('%d', last)
-  -- Deliver it here if no other event must be delivered before it, and it is not in doubt.
-  if ARGV[11] ~= '0' and told == last - 1 and (kind == 'j' or kind == 'l') then
+  -- Deliver it here if no other event must be delivered before it.
+  if ARGV[11] ~= '0' and told == last - 1 then
     local entries = packed(kind, user, info)
     if entries and deliver(entries) then
       told = last
@@ -195,7 +197,7 @@ is_usual = is_usual and not ARGV[at]
 if not is_usual then
   local match, sub, format = string.match, string.sub, string.format
   local operations, process, is_gone = {}, match(claimant, '^[^/]+'), {}
-  local grace, gone = match(ARGV[9], '^%d+ (%d+)(.*)$')
+  local grace, gone = match(ARGV[9], '^%d+ (%d+) %d(.*)$')
   grace = math.max(grace, delay)
   for mark, name in string.gmatch(gone, '(%??)(%S+)') do
     is_gone[name] = mark == '' or call('HGET', head, 'of ' .. name) ~= epoch or nil
@@ -471,7 +473,7 @@ if last > told then
   local who, till = string.match(claim or '', '^(%S+) (%d+)$')
   local is_free = not who or who == claimant or now > tonumber(till)
   if not is_free then
-    for name in string.gmatch(string.match(ARGV[9], '^%d+ %d+(.*)$'), '%S+') do
+    for name in string.gmatch(string.match(ARGV[9], '^%d+ %d+ %d(.*)$'), '%S+') do
       is_free = is_free or string.match(name, '^(.*)%.') == string.match(who, '^[^/]+')
     end
   end

@@ -231,6 +231,27 @@ async def test_who_comes_before_others_are_back(own_server: OwnServer, make: Mak
     await listener.end()
 
 
+async def test_a_new_process_comes_before_others_are_back(own_server: OwnServer, make: Make) -> None:
+    """It knows of no outage, so it does not wait for anybody."""
+    server = own_server()
+    layer, other = (make(hosts=[server.url], presence=PRESENCE | {"lease": 3}) for _ in range(2))
+    listener = await listen(other)
+    await joined(layer, "ada")
+    await listener.heard(("join", "ada"))
+    for each in (layer, other):
+        each._presences.upkeep._see_to_groups = lambda now: None
+        each._leases._callbacks.clear()
+    await in_thread(server.restart)
+    new = make(hosts=[server.url], presence=PRESENCE | {"lease": 3})
+    # The listener has to be back, and the presences must not.
+    await within(other.group_add("room", listener.channel))
+    await within(joined(new, "ada"))
+    await within(joined(new, "bob"))
+    await until(lambda: ("join", "bob") in listener.events)
+    await listener.heard(("join", "ada"), ("join", "bob"))
+    await listener.end()
+
+
 async def test_a_server_that_runs_no_scripts(own_server: OwnServer, make: Make) -> None:
     server = own_server()
     with redis.Redis.from_url(server.url) as raw:
