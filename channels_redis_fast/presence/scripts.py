@@ -31,6 +31,8 @@ Rules kept here:
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..connection.script import Script, in_lua
 from ..hot import pack
 from .events import FIELD
@@ -59,14 +61,20 @@ UNLESS_CONFIRMED = b"?"
 #: Maximum number of events in one reply.
 MAX_EVENTS = 1_000
 
+
+def _before_value(message: dict[str, Any]) -> str:
+    """Return the packed entries of a message up to its last value, which is None, as a Lua string."""
+    return in_lua(pack(message)[1:-1])
+
+
 #: ARGV: the process as owner; its name as claimant; a new epoch, in case there is none; the epoch that the caller
 #: knows, empty for none; what it does about a different epoch: empty for nothing, ``q`` to restore quietly, ``l`` to
 #: restore with events; whether there are events (1, or empty); the delay of announcements in milliseconds; the name of
 #: the group; what is rarely needed, separated by spaces: the number of the last event that the caller has of the epoch,
 #: the grace time in milliseconds, whether the server was started lately (1, or 0), and owners that are gone (one with a
-#: question mark is gone only if it has not confirmed its part in this epoch); the server's run id, empty if unknown; 0 if the script must not deliver events,
-#: else the number of arguments for that: where the value begins in a stored info (index from 1), and what ``deliver``
-#: needs. Then four for each operation:
+#: question mark is gone only if it has not confirmed its part in this epoch); the server's run id, empty if unknown; 0
+#: if the script must not deliver events, else the number of arguments for that: where the value begins in a stored info
+#: (index from 1), and what ``deliver`` needs. Then four for each operation:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, unless another process has ended it meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -514,11 +522,11 @@ return reply
     .replace("KEPT_EMPTY", f"'{KEPT_EMPTY}'")
     .replace("ENDED_KEPT", str(ENDED_KEPT * 1000))
     .replace("KEPT)", f"'{KEPT}')")
-    .replace("<type join group>", in_lua(pack({"type": "presence.join", "group": None})[1:-1]))
-    .replace("<type leave group>", in_lua(pack({"type": "presence.leave", "group": None})[1:-1]))
-    .replace("<user>", in_lua(pack("user")))
-    .replace("<info>", in_lua(pack("info")))
-    .replace("<field>", in_lua(pack(FIELD)))
+    .replace("<type join group>", _before_value({"type": "presence.join", "group": None}))
+    .replace("<type leave group>", _before_value({"type": "presence.leave", "group": None}))
+    .replace("<user>", _before_value({"user": None}))
+    .replace("<info>", _before_value({"info": None}))
+    .replace("<field>", _before_value({FIELD: None}))
 )
 
 
