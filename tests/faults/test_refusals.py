@@ -80,6 +80,8 @@ async def test_scripts_forgotten_under_load(make_core: Make, own_server: OwnServ
     channels = [await receiver.new_channel(), "general"]
     member = await receiver.new_channel("member")
     await sender.group_add("room", member)
+    # This connects the receiver: if somebody else loads the script, order may be lost, as docs/delivery.md says.
+    await receiver.group_count("room")
     done = threading.Event()
     flushes = 0
 
