@@ -63,6 +63,10 @@ class LoopState(Protocol):
 State = TypeVar("State", bound=LoopState)
 
 
+#: Maximum number of layers that are closed with an event loop. Its tasks may make more and more of them.
+MAX_RETIRED = 10_000
+
+
 class Tenancy:
     """One layer's state in one event loop, and the close that is under way."""
 
@@ -297,9 +301,14 @@ def _retire_all(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> No
 
 
 def _run_retirements(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) -> None:
-    # The list may grow: timers and tasks of the loop run meanwhile, and may use a layer that has forgotten the loop. It
-    # does not forget the new state before the end, so each layer makes at most one.
-    for tenancy in tenancies:
+    # The list changes: timers and tasks of the loop run meanwhile. They may use a layer that has forgotten the loop;
+    # and a layer that was collected removes itself when it has closed.
+    retired: set[Tenancy] = set()
+    while len(retired) < MAX_RETIRED:
+        tenancy = next((each for each in tenancies if each not in retired), None)
+        if tenancy is None:
+            return
+        retired.add(tenancy)
         retirement = tenancy.retire()
         try:
             loop.run_until_complete(retirement)
@@ -308,6 +317,7 @@ def _run_retirements(loop: asyncio.AbstractEventLoop, tenancies: list[Tenancy]) 
             logger.warning(
                 "The connections of a closing event loop could not be closed: %s: %s", type(error).__name__, error
             )
+    logger.warning("Connections were left open in a closing event loop: its tasks use more and more layers")
 
 
 class Forkable(Protocol):

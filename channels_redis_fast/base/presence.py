@@ -42,8 +42,8 @@ class PresenceMethods(LimitedLayer):
         separate user, and ``presence`` leaves it out.
 
         Raises ``RuntimeError`` without the option ``presence``, ``TypeError`` for an invalid name or a user that is
-        neither a str nor an int, ``ValueError`` for a channel of another process, the serializer's error for an info
-        that it cannot pack, ``redis.exceptions.ConnectionError`` naming the host.
+        neither a str nor an int, ``ValueError`` for a channel of another process or an int of more than 64 bits, the
+        serializer's error for an info that it cannot pack, ``redis.exceptions.ConnectionError`` naming the host.
         """
         presences, found = self._presence("presence_join", group)
         if not self._is_own(channel):

@@ -26,6 +26,11 @@ _REFUSAL = re.compile(
 )
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether an error says that the server runs no scripts."""
+    return _REFUSAL.match(str(error)) is not None
+
+
 class Way(Protocol):
     """The connection to the server that runs a script."""
 
@@ -86,15 +91,15 @@ class ScriptCall(abc.ABC):
 
     def reply(self, reply: Any) -> bool:
         if isinstance(reply, ResponseError):
-            is_refusal = _REFUSAL.match(str(reply)) is not None
+            refuses = is_refusal(reply)
             dialer = self._way.dialer
-            if not self._with_text and (is_refusal or isinstance(reply, NoScriptError)):
+            if not self._with_text and (refuses or isinstance(reply, NoScriptError)):
                 # The server has forgotten the script (SCRIPT FLUSH, a new primary), so it is sent once more with its
                 # text.
                 self._with_text = True
-                dialer.only_script_texts = is_refusal
+                dialer.only_script_texts = refuses
                 return True
-            if is_refusal:
+            if refuses:
                 self.refused(reply)
                 dialer.without_scripts = True
                 return False

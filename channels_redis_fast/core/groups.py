@@ -112,9 +112,12 @@ class GroupSender:
         """
         sender = state.senders[group.shard]
         snapshot = state.group_cache.find(group.key)
-        if snapshot is None or snapshot.skips or not isinstance(sender, Sender) or sender.plain.are_needed:
+        if snapshot is None or snapshot.skips or snapshot.is_refused:
             return None
-        if not isinstance(self._codec, EnvelopeCodec):
+        if not isinstance(sender, Sender) or sender.plain.are_needed or not isinstance(self._codec, EnvelopeCodec):
+            return None
+        if self._max_message_size is not None:
+            # A script does not know how to refuse what is larger.
             return None
         # A member without entries is its random prefix and the header of a map.
         prefix_length = len(self._codec.encode({}, None)) - 1

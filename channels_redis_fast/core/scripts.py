@@ -31,15 +31,20 @@ CHANNELS_IN_LUA = in_lua(pack({CHANNEL_FIELD: None})[1:-1])
 _ANNOUNCE = "if \\2 == 0 then redis.pcall('SPUBLISH', \\1, '') end"
 
 
-def _written_out(text: str, announcement: str = "") -> str:
-    """Replace ``ANNOUNCE`` in a script with the announcement of a key that was written, or with nothing."""
-    return re.sub(r"ANNOUNCE\((.*), (.*)\)", announcement, text)
+def _written_out(text: str, announcement: str = "", expiry: str = "ARGV[1]") -> str:
+    """
+    Fill in a script.
+
+    ``announcement`` replaces ``ANNOUNCE``, which stands for the announcement of a key that was written. ``expiry``: the
+    argument with the expiry of messages.
+    """
+    return re.sub(r"ANNOUNCE\((.*), (.*)\)", announcement, text).replace("<expiry>", expiry)
 
 
 _ROOM = """
 local call = redis.call
 local time = call('TIME')
-local expiry = ARGV[1]
+local expiry = <expiry>
 local expired = time[1] - expiry
 local now = string.format('%d.%06d', time[1], time[2])
 
@@ -340,7 +345,7 @@ local function deliver(entries)
   if delivery == nil then delivery = delivering() end
   return delivery and delivery(entries)
 end
-""".replace("<room>", _written_out(_ROOM + _PUT).replace("ARGV[1]", "ARGV[15]")).replace("<channels>", CHANNELS_IN_LUA)
+""".replace("<room>", _written_out(_ROOM + _PUT, expiry="ARGV[13]")).replace("<channels>", CHANNELS_IN_LUA)
 )
 
 #: Channels join a group and read what they have missed, in one step: whatever is recorded later is delivered to them.

@@ -20,12 +20,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
 
 from ..connection.identity import ServerIdentity
 from ..connection.replies import UnexpectedReply
 from ..connection.script import Script
-from ..connection.script_call import ScriptCall, no_scripts
+from ..connection.script_call import ScriptCall, is_refusal, no_scripts
 from .events import NO_INPUTS, Event, EventInputs
 from .groups import Entry, GroupPresence, Waiting
 
@@ -110,7 +110,7 @@ class Keeper(Protocol):
     def event_inputs(self, group: GroupPresence) -> EventInputs | None:
         """Return what the script needs to deliver a group's events itself; None if it must not."""
 
-    def count_over_capacity(self, keys: int) -> None:
+    def count_over_capacity(self, keys: int, group: GroupPresence) -> None:
         """Called with the number of keys that did not get an event because they were at capacity."""
 
     def way_to(self, group: GroupPresence) -> Any:
@@ -147,7 +147,7 @@ class Keeper(Protocol):
 class PresenceCall(ScriptCall):
     """One call, with the operations that its queue has when it is written."""
 
-    __slots__ = ("_is_over", "_operations", "_queue", "_server")
+    __slots__ = ("_inputs", "_is_over", "_operations", "_queue", "_server")
 
     repeatable = True
 
@@ -156,13 +156,24 @@ class PresenceCall(ScriptCall):
         self._queue = queue
         self._operations: list[Operation] | None = None
         self._server = ServerIdentity()
+        #: What the script needs to deliver events itself.
+        self._inputs = NO_INPUTS
         self._is_over = False
 
     def arguments(self, server: ServerIdentity) -> list[Any]:
         if self._operations is None:
             self._operations = self._queue.take()
         self._server = server
-        return self._queue.arguments(self._operations, server)
+        self._inputs = self._queue.event_inputs()
+        return self._queue.arguments(self._operations, server, self._inputs)
+
+    def reply(self, reply: Any) -> bool:
+        is_error = isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError)
+        if is_error and self._inputs.keys and not is_refusal(reply):
+            # A receiver's key may be forbidden, or on another server. The change itself must not fail for that.
+            self._queue.group.is_told_by_script = False
+            return True
+        return super().reply(reply)
 
     def done(self, reply: Any) -> None:
         if self._is_over:
@@ -303,14 +314,23 @@ class GroupQueue:
                 operations.append(operation)
         return operations
 
-    def arguments(self, operations: list[Operation], server: ServerIdentity) -> list[Any]:
+    def event_inputs(self) -> EventInputs:
+        """Return what the script needs to deliver events itself, if it may."""
+        if not self.group.is_told_by_script:
+            return NO_INPUTS
+        try:
+            return self._keeper.event_inputs(self.group) or NO_INPUTS
+        except Exception:
+            # From a site's own code (``get_capacity``, say), or the layer is gone. Whoever delivers the events gets it.
+            return NO_INPUTS
+
+    def arguments(self, operations: list[Operation], server: ServerIdentity, inputs: EventInputs) -> list[Any]:
         """Return the arguments of the script."""
         group, keeper = self.group, self._keeper
         known = "" if group.is_empty else group.epoch
         newest = self._newest if known and known == self._epoch else 0
         gone = [owner for operation in operations for owner in operation.gone]
         is_young = time.time() - server.started < YOUNG
-        inputs = keeper.event_inputs(group) or NO_INPUTS
         arguments: list[Any] = [
             3 + len(inputs.keys),
             *group.keys,
@@ -384,7 +404,7 @@ class GroupQueue:
                 for user, info in operation.users():
                     group.untold[user] = (info, now)
         if outcome.over_capacity:
-            self._keeper.count_over_capacity(outcome.over_capacity)
+            self._keeper.count_over_capacity(outcome.over_capacity, group)
         group.is_pending = bool(outcome.claimed or self.delivering)
         if outcome.claimed:
             self._keeper.look_again(group, outcome.claimed / 1000)

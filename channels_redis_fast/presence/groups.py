@@ -41,6 +41,7 @@ class GroupPresence:
         "group_key",
         "is_doubtful",
         "is_pending",
+        "is_told_by_script",
         "keys",
         "name",
         "place",
@@ -71,6 +72,8 @@ class GroupPresence:
         #: undelivered.
         self.untold: dict[bytes, tuple[bytes, float]] = {}
         self.is_pending = False
+        #: Whether a script may deliver events. False once a server has refused that.
+        self.is_told_by_script = True
         #: The identity of the server when it was last told of this part, and when (monotonic) that was.
         self.server: ServerIdentity = UNKNOWN
         self.renewed = time.monotonic()

@@ -65,13 +65,17 @@ def user_field(user: object, channel: str = "") -> bytes:
     """
     Return the field that stands for a user. None stands for a user without a name, identified by ``channel`` alone.
 
-    Raises ``TypeError`` for a user that is neither a str nor an int, ``UnicodeEncodeError``.
+    Raises ``TypeError`` for a user that is neither a str nor an int, ``UnicodeEncodeError``, ``ValueError`` for an int
+    that no message can carry.
     """
     if user is None and channel:
         return b"a" + channel.encode()
     if isinstance(user, str):
         return b"s" + user.encode()
     if isinstance(user, int) and not isinstance(user, bool):
+        # What msgpack can pack.
+        if not -(2**63) <= user < 2**64:
+            raise ValueError(f"a user must be an int of at most 64 bits, not {user}")
         return b"i%d" % user
     raise TypeError(f"a user must be a str or an int, not {type(user).__name__}")
 

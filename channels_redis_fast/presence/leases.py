@@ -49,6 +49,10 @@ RENEWALS, STALE = 3, 0.4
 #: How late a lease may be renewed, as a fraction of the renewal interval, before others check whether it runs out.
 TOLERANCE = 0.2
 
+#: The part of a lease that is always left while renewals succeed, with some tolerance. If less is left when a
+#: connection comes back, it was away for so long that others may not have renewed theirs.
+MISSED = 0.6
+
 #: Seconds until the next attempt after a failed renewal; and between renewals that are due to reconnected sockets, of
 #: which an outage has many.
 RETRY = 1.0
@@ -286,7 +290,8 @@ class Leases:
 
     def came_back(self) -> None:
         """Called when a lost connection to the server is restored, in the event loop of that connection."""
-        self._absences.came_back(self.reading.deadlines)
+        if self._held_until - time.monotonic() < MISSED * self.duration:
+            self._absences.came_back(self.reading.deadlines)
         loop = asyncio.get_running_loop()
         if loop in self._keepers:
             self._schedule(loop, max(self._asked_at + RETRY - time.monotonic(), 0.0))

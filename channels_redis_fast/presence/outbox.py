@@ -17,12 +17,12 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from .calls import GroupQueue
 from .events import Event, without_repeats
 from .groups import GroupPresence
+from .scripts import MAX_AT_ONCE
 
 logger = logging.getLogger("channels_redis_fast")
 
-#: How many events are delivered concurrently: few enough for receivers to keep up, whose keys hold a hundred messages
-#: by default; and how often an event is tried if a server refuses it.
-MAX_AT_ONCE, ATTEMPTS = 25, 5
+#: How often an event is tried if a server refuses it.
+ATTEMPTS = 5
 
 #: Seconds until an event is retried: the first time, and at most.
 RETRY, RETRY_AT_MOST = 0.05, 1.0

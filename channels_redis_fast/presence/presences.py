@@ -208,9 +208,10 @@ class Presences:
         # The value is the last thing in a stored info, and None is one byte.
         return EventInputs(inputs.keys, (len(self.codec.encode({"info": None}, None)), *inputs.arguments))
 
-    def count_over_capacity(self, keys: int) -> None:
-        """Count the keys that did not get an event because they were at capacity."""
+    def count_over_capacity(self, keys: int, group: GroupPresence) -> None:
+        """Count and log the keys that did not get an event because they were at capacity."""
         self._stats.over_capacity += keys
+        logger.info("%s channels over capacity in group %s", keys, group.name)
 
     def clear(self) -> None:
         """Forget everything, because the layer's data is deleted."""
@@ -399,8 +400,8 @@ class PresenceLoop:
     def event_inputs(self, group: GroupPresence) -> EventInputs | None:
         return self._presences.event_inputs(group)
 
-    def count_over_capacity(self, keys: int) -> None:
-        self._presences.count_over_capacity(keys)
+    def count_over_capacity(self, keys: int, group: GroupPresence) -> None:
+        self._presences.count_over_capacity(keys, group)
 
     def way_to(self, group: GroupPresence) -> Any:
         return self._presences.way_to(group)

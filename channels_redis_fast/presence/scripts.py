@@ -49,7 +49,8 @@ LATE = 6_000
 #: Milliseconds for which receivers of an epoch's events may already know events of the epoch that follows it.
 DOUBT = 30_000
 
-#: Milliseconds for which joins do not renew that, since it costs the server as much as a join. They empty no group.
+#: Milliseconds for which joins do not renew the expiry ``KEPT``, since that costs the server as much as a join. Joins
+#: empty no group.
 KEEP_AGAIN = 600_000
 
 #: Seconds for which it is remembered that another process has ended a channel.
@@ -60,6 +61,10 @@ UNLESS_CONFIRMED = b"?"
 
 #: Maximum number of events in one reply.
 MAX_EVENTS = 1_000
+
+#: Maximum number of events that a group is told before its receivers had an opportunity to read them: a quarter of the
+#: capacity that a channel has by default.
+MAX_AT_ONCE = 25
 
 
 def _before_value(message: dict[str, Any]) -> str:
@@ -104,6 +109,8 @@ local call = redis.call
 local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
 local owner, claimant, known, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local has_events, delay = ARGV[6] ~= '', tonumber(ARGV[7])
+-- The newest event, the grace time, whether the server was started lately, the owners that are gone.
+local function rarely_needed() return string.match(ARGV[9], '^(%d+) (%d+) (%d)(.*)$') end
 
 local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server', 'doubt', 'kept')
 local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
@@ -113,11 +120,15 @@ if not epoch or (found[6] ~= ARGV[10] and ARGV[10] ~= '') then
   -- Undelivered events are deleted: the process that was to deliver them confirms them.
   for event = told + 1, last do call('HDEL', channels, 'e' .. event) end
   call('HDEL', head, 'claim', 'fresh')
-  if not epoch then call('HSET', head, 'fresh', 1, 'group', ARGV[8]) end
+  if not epoch then
+    -- What is left without a head cannot be cleaned up, and its processes restore it. Another type is an error.
+    if call('HLEN', users) + call('HLEN', channels) > 0 then call('DEL', users, channels) end
+    call('HSET', head, 'fresh', 1, 'group', ARGV[8])
+  end
   epoch, told, claim = ARGV[3], last, false
   call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[10], 'told', told)
   found[7] = false
-  if delay > 0 or known ~= '' or found[6] or string.match(ARGV[9], '^%d+ %d+ 1') then
+  if delay > 0 or known ~= '' or found[6] or select(3, rarely_needed()) == '1' then
     found[7] = string.format('%.0f', now + DOUBT)
     call('HSET', head, 'doubt', found[7])
   else
@@ -141,8 +152,9 @@ local function packed(kind, user, info)
   if string.sub(user, 1, 1) == 's' then
     who = pack(name)
   elseif string.sub(user, 1, 1) == 'i' then
-    if string.format('%.0f', tonumber(name)) ~= name then return false end
-    who = pack(tonumber(name))
+    local number = tonumber(name)
+    if string.format('%.0f', number) ~= name or math.abs(number) >= 2 ^ 63 then return false end
+    who = pack(number)
   end
   local is_join, doubt = kind == 'j' or kind == 'J', (kind == 'J' or kind == 'L') and '?' or ''
   return (is_join and <type join group> or <type leave group>) .. pack(ARGV[8]) .. <user> .. who
@@ -156,8 +168,8 @@ local function tell(kind, user, info)
   if is_doubtful then kind = string.upper(kind) end
   last = last + 1
   last_text = string.format('%d', last)
-  -- Deliver it here if no other event must be delivered before it.
-  if ARGV[11] ~= '0' and told == last - 1 then
+  -- Deliver it here if no other event must be delivered before it, and if receivers can keep up.
+  if ARGV[11] ~= '0' and told == last - 1 and told - told_before < MAX_AT_ONCE then
     local entries = packed(kind, user, info)
     if entries and deliver(entries) then
       told = last
@@ -186,13 +198,13 @@ if known == '' or mode ~= '' then
 end
 
 local at = 12 + ARGV[11]
-local is_usual = delay == 0 and not next(stale)
-while is_usual and ARGV[at] == 'j' do
+local may_be_usual = delay == 0 and not next(stale)
+while may_be_usual and ARGV[at] == 'j' do
   local in_channel, user, info = 'c' .. ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local in_count = 'n' .. user
   local before = call('HMGET', channels, in_channel, in_count, 'w' .. user, 'x' .. ARGV[at + 1])
-  is_usual = not (before[1] or before[3] or before[4])
-  if is_usual then
+  may_be_usual = not (before[1] or before[3] or before[4])
+  if may_be_usual then
     call('HSET', channels, in_channel, owner .. ' ' .. user, in_count, before[2] and before[2] + 1 or '1')
     call('HSET', users, user, info)
     if has_events and not before[2] then tell('j', user, info) end
@@ -201,11 +213,11 @@ while is_usual and ARGV[at] == 'j' do
   end
 end
 
-is_usual = is_usual and not ARGV[at]
-if not is_usual then
+local all_were_usual = may_be_usual and not ARGV[at]
+if not all_were_usual then
   local match, sub, format = string.match, string.sub, string.format
   local operations, process, is_gone = {}, match(claimant, '^[^/]+'), {}
-  local grace, gone = match(ARGV[9], '^%d+ (%d+) %d(.*)$')
+  local _, grace, _, gone = rarely_needed()
   grace = math.max(grace, delay)
   for mark, name in string.gmatch(gone, '(%??)(%S+)') do
     is_gone[name] = mark == '' or call('HGET', head, 'of ' .. name) ~= epoch or nil
@@ -481,7 +493,7 @@ if last > told then
   local who, till = string.match(claim or '', '^(%S+) (%d+)$')
   local is_free = not who or who == claimant or now > tonumber(till)
   if not is_free then
-    for name in string.gmatch(string.match(ARGV[9], '^%d+ %d+ %d(.*)$'), '%S+') do
+    for name in string.gmatch(select(4, rarely_needed()), '%S+') do
       is_free = is_free or string.match(name, '^(.*)%.') == string.match(who, '^[^/]+')
     end
   end
@@ -490,7 +502,7 @@ if last > told then
   elseif has_events then
     call('HSET', head, 'claim', string.format('%s %.0f', claimant, now + CLAIM))
     local from = told
-    if who == claimant and known == epoch then from = math.max(told, tonumber(string.match(ARGV[9], '%d+'))) end
+    if who == claimant and known == epoch then from = math.max(told, tonumber((rarely_needed()))) end
     for event = from + 1, math.min(last, from + MAX_EVENTS) do
       reply[#reply + 1] = call('HGET', channels, 'e' .. event) or ''
     end
@@ -501,7 +513,7 @@ elseif claim then
 end
 local age = found[8] and now - found[8]
 local is_kept = age and age >= 0 and age < KEEP_AGAIN
-if is_kept and is_usual then return reply end
+if is_kept and all_were_usual then return reply end
 if call('EXISTS', users) == 1 then
   call('EXPIRE', users, KEPT)
   call('EXPIRE', head, KEPT)
@@ -515,6 +527,7 @@ else
 end
 return reply
 """.replace("MAX_EVENTS", str(MAX_EVENTS))
+    .replace("MAX_AT_ONCE", str(MAX_AT_ONCE))
     .replace("CLAIM)", f"{CLAIM})")
     .replace("LATE", str(LATE))
     .replace("DOUBT", str(DOUBT))

@@ -563,7 +563,9 @@ class RedisPubSubChannelLayer(RedisLayer):
         await state.publishers[shard].publish(key, self._packed(message, "group", group))
 
     def _event_inputs(self, shard: int, key: bytes) -> EventInputs | None:
-        return EventInputs((), (key,)) if self._codec.is_plain else None
+        # A script does not know how to refuse what is larger than a message may be.
+        is_able = self._codec.is_plain and self.max_message_size is None
+        return EventInputs((), (key,)) if is_able else None
 
     def _group_channel(self, group: str) -> str:
         _require_text("group", group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -184,6 +185,29 @@ def test_what_a_loop_does_while_it_closes_leaves_nothing(layer: Any, raw: redis.
     assert not task.done()
     # Its loop is closed, so it never ends; asyncio would log that when it is collected.
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_layer_that_is_collected_just_before_its_loop_closes(
+    layer: Any, kind: str, redis_server: Any, raw: redis.Redis, prefix: str
+) -> None:
+    """It closes by itself meanwhile, and no other layer of the loop is forgotten for that."""
+    loop = asyncio.new_event_loop()
+
+    async def use(used: Any) -> None:
+        channel = await used.new_channel()
+        await used.group_add("room", channel)
+
+    async def work() -> None:
+        hosts = hosts_on(redis_server, [named(redis_server.url, prefix)])
+        collected = LAYERS[kind](hosts=hosts, prefix=prefix, sync_hub="never")
+        await use(collected)
+        await use(layer)
+        del collected
+        gc.collect()
+
+    loop.run_until_complete(within(work()))
+    loop.close()
+    gone(raw, prefix)
 
 
 LEAVES_NOTHING = """

@@ -70,6 +70,9 @@ async def test_what_is_refused(make: Make) -> None:
     for user in (1.5, b"ada", True):
         with pytest.raises(TypeError, match="a user must be a str or an int, not"):
             await layer.presence_join("room", channel, user)
+    for user in (2**64, -(2**63) - 1):
+        with pytest.raises(ValueError, match="a user must be an int of at most 64 bits"):
+            await layer.presence_join("room", channel, user)
     with pytest.raises(TypeError, match="info for user 'ada' in group room"):
         await layer.presence_join("room", channel, "ada", object())
     with pytest.raises(ValueError, match="channels of this process only"):
@@ -197,10 +200,23 @@ async def test_events(make: Make) -> None:
         await listener.end()
 
 
-async def test_scripts_publish_what_processes_would(make_pubsub: Make) -> None:
-    users = ["ada", "\u00e4" * 40, "x" * 300, "y" * 70_000, 0, -7, 2**53 - 1, 2**53 + 1, 2**70]
+async def test_scripts_deliver_what_processes_would(make: Make) -> None:
+    users = [
+        "ada",
+        "\u00e4" * 40,
+        "x" * 300,
+        "y" * 70_000,
+        0,
+        -7,
+        2**53 - 1,
+        2**53 + 1,
+        2**62,
+        2**63,
+        2**64 - 1,
+        -(2**63),
+    ]
     infos = [None, {"n": 1}, [1.5, "x" * 100], "", b"\xc1"]
-    layer, other = (make_pubsub(presence=PRESENCE) for _ in range(2))
+    layer, other = (make(presence=PRESENCE) for _ in range(2))
     for info in infos:
         listener = await listen(other)
         for user in users:
@@ -291,6 +307,82 @@ async def test_an_event_that_the_script_cannot_deliver_to_everybody_is_heard_onc
         raw.delete(f"{layer.prefix}broken")
     await listener.heard(("join", "ada"), ("join", "bob"), ("join", "carol"))
     await listener.end()
+
+
+async def test_an_event_leaves_older_messages_alone(own_server: Callable[..., Server], make_core: Make) -> None:
+    """A key on which an event is delivered by a script keeps for as long as any."""
+    server = own_server()
+    layer = make_core(hosts=[server.url], presence=PRESENCE, expiry=60)
+    await layer.group_add("room", "general")
+    await joined(layer, "ada")
+    await until(lambda: bool(layer._loops[asyncio.get_running_loop()].group_cache.find(layer._group_key("room"))))
+    with redis.Redis.from_url(server.url) as raw:
+        key = f"{layer.prefix}general"
+        await until(lambda: raw.zcard(key) == 1)
+        (first,) = raw.zrange(key, 0, -1)
+        raw.zincrby(key, -40, first)
+        await joined(layer, "bob")
+        await until(lambda: raw.zcard(key) == 2)
+        assert 55 <= raw.ttl(key) <= 60
+    assert [(await layer.receive("general"))["user"] for _ in range(2)] == ["ada", "bob"]
+
+
+async def test_many_events_at_once(make: Make) -> None:
+    """More than a channel has room for: they are delivered no faster than they are read."""
+    layer, other = (make(presence=PRESENCE | {"lease": 30}) for _ in range(2))
+    listener = await listen(other)
+    await joined(layer, "first")
+    await listener.heard(("join", "first"))
+    channels = [await layer.new_channel() for _ in range(300)]
+    await within(asyncio.gather(*(layer.presence_join("room", channel, n) for n, channel in enumerate(channels))))
+    await until(lambda: len(listener.events) == 301)
+    assert sorted(user for _, user in listener.events[1:]) == list(range(300))
+    assert layer.stats()["over_capacity"] == 0
+    await listener.end()
+
+
+async def test_a_member_that_may_not_be_written_to(own_server: Callable[..., Server], make_core: Make) -> None:
+    """The group is not told, which is logged; the user is present nevertheless."""
+    server = own_server()
+    with redis.Redis.from_url(server.url) as raw:
+        raw.execute_command("ACL", "SETUSER", "chat", "reset", "on", ">pw", "~asgi:*", "~asgispecific*", "+@all")
+    option = {"presence": PRESENCE | {"lease": 30}, "prefix": "asgi"}
+    layer = make_core(hosts=[server.url.replace("redis://", "redis://chat:pw@")], **option)
+    listener = await listen(layer)
+    await joined(layer, "ada")
+    await listener.heard(("join", "ada"))
+    other = make_core(hosts=[server.url], **option)
+    await other.group_add("room", "elsewhere")
+    # Whatever this group is told next is told to both.
+    await other.group_send("room", {"type": "mark"})
+    with pytest.raises(redis.ResponseError):
+        await layer.group_send("room", {"type": "mark"})
+    for user in ("bob", "carol"):
+        await within(joined(layer, user))
+    assert set(await layer.presence("room")) == {"ada", "bob", "carol"}
+    await listener.end()
+
+
+async def test_a_capacity_that_cannot_be_found_out(redis_server: Any, prefix: str) -> None:
+    """It is a site's own code, and no reason for a user not to be present."""
+
+    class Broken(RedisChannelLayer):
+        def get_capacity(self, channel: str) -> int:
+            if self.is_broken:
+                raise LookupError(channel)
+            return 100
+
+        is_broken = False
+
+    layer = Broken(hosts=[redis_server.url], prefix=prefix, presence=PRESENCE | {"lease": 30})
+    listener = await listen(layer)
+    await joined(layer, "ada")
+    await listener.heard(("join", "ada"))
+    Broken.is_broken = True
+    await within(joined(layer, "bob"))
+    assert set(await layer.presence("room")) == {"ada", "bob"}
+    await listener.end()
+    await layer.close_pools()
 
 
 async def test_an_event_over_capacity(make_core: Make) -> None:

@@ -174,6 +174,8 @@ async def test_a_lease_that_ran_out_while_its_server_was_away(own_server: OwnSer
     process, here = layer._leases.process, other._presences
     stand_still(layer)
     before = here.upkeep.came_back_at
+    # As if the server had been away for longer.
+    other._leases._held_until -= 2
     await in_thread(server.restart)
     await until(lambda: here.upkeep.came_back_at > before)
     with redis.Redis.from_url(server.url) as raw:
@@ -190,6 +192,24 @@ async def test_a_lease_that_ran_out_while_its_server_was_away(own_server: OwnSer
                 await here.upkeep.sweep(here.records())
 
         await within(has_gone())
+
+
+async def test_connections_that_come_and_go_keep_nobody(own_server: OwnServer, make: Make, prefix: str) -> None:
+    """While this process renews its lease, so can others: who has not is gone, however often a connection is lost."""
+    server = own_server()
+    layer, other = (make(hosts=[server.url], presence=PRESENCE | {"lease": 3}) for _ in range(2))
+    channel = await joined(layer, "ada")
+    await joined(other, "bob")
+    stand_still(layer)
+    here = other._presences
+    with redis.Redis.from_url(server.url) as raw:
+        run_out(raw, prefix, layer._leases.process, 1.0)
+        before = here.upkeep.came_back_at
+        raw.client_kill_filter(_type="normal", skipme=True)
+        await until(lambda: here.upkeep.came_back_at > before)
+        await within(other._leases.read(0))
+        await within(here.upkeep.sweep(here.records()))
+        assert not raw.hexists(here.find("room").keys.channels, f"c{channel}")
 
 
 async def test_who_stood_still_some_time_ago(make: Make) -> None:
