@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bench.server import ForeignServer, Server
+from channels_redis_fast.cli import deployment
 from channels_redis_fast.cli.main import main
 from channels_redis_fast.core import RedisChannelLayer
 from tests.conftest import ROOT
@@ -36,7 +37,8 @@ class Outcome(NamedTuple):
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Run a command in this process, in which other tests may have set up a project."""
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
-    monkeypatch.setattr("channels_redis_fast.cli.deployment._ready_settings", lambda module: None)
+    # The module that `main` has, and not the one that a test has imported anew.
+    monkeypatch.setattr(deployment, "_ready_settings", lambda module: None)
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str) -> Outcome:
