@@ -121,8 +121,9 @@ if not epoch or (found[6] ~= ARGV[10] and ARGV[10] ~= '') then
   for event = told + 1, last do call('HDEL', channels, 'e' .. event) end
   call('HDEL', head, 'claim', 'fresh')
   if not epoch then
-    -- What is left without a head cannot be cleaned up, and its processes restore it. Another type is an error.
-    if call('HLEN', users) + call('HLEN', channels) > 0 then call('DEL', users, channels) end
+    -- What is left without a head cannot be cleaned up, and its processes restore it. Another type is an error. An ACL
+    -- may forbid UNLINK, which only this and flush() need.
+    if call('HLEN', users) + call('HLEN', channels) > 0 then redis.pcall('UNLINK', users, channels) end
     call('HSET', head, 'fresh', 1, 'group', ARGV[8])
   end
   epoch, told, claim = ARGV[3], last, false

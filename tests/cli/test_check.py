@@ -723,3 +723,24 @@ def test_a_user_that_may_not_hold_leases(
     assert look(*rules, code=0)[0] != "problem"
     with redis.Redis(port=users_server.port) as raw:
         assert not list(raw.scan_iter("asgi*"))
+
+
+@pytest.mark.parametrize("more", [(), ("+acl",)], ids=["tried", "dry run"])
+@pytest.mark.parametrize("backend", [CORE, PUBSUB])
+def test_a_user_that_may_not_be_present(
+    check_alias: Call, user: Callable[..., str], users_server: Server, more: tuple[str, ...], backend: str
+) -> None:
+    def look(*rules: str, code: int, **options: Any) -> Any:
+        config = {"hosts": [user(*SAFE, "+info", *more, *rules)], "prefix": "asgi", **options}
+        _, shard = check_alias({"default": {"BACKEND": backend, "CONFIG": config}})("default", code)
+        return by_item(shard)["commands"]
+
+    rules = ("-hset", "-hkeys", "-exists")
+    level, text, fix = look(*rules, code=1, presence={})
+    assert (level, text) == ("problem", "the user may not use HSET, HKEYS, EXISTS")
+    assert fix == "ACL SETUSER some +hset +hkeys +exists"
+    assert look(code=0, presence={})[0] == "ok"
+    # A layer without the option needs none of it.
+    assert look(*rules, code=0, lease=30)[0] == "ok"
+    with redis.Redis(port=users_server.port) as raw:
+        assert not list(raw.scan_iter("asgi*"))

@@ -29,6 +29,7 @@ from .findings import OK, PROBLEM, WARNING, Finding
 from .history import history_commands, stream_key
 from .leases import OPTIONAL as _OPTIONAL_WITH_LEASES
 from .leases import lease_commands
+from .presence import presence_commands, presence_key
 
 #: Seconds after which a scratch key expires.
 SCRATCH_LIFE = 60
@@ -112,6 +113,8 @@ def commands_of(layer: RedisLayer, line: Line, scratch: bytes) -> dict[str, Comm
     """Return all commands that a layer sends to the server of a line, on a scratch key or channel."""
     on_cluster = isinstance(line, NodeLine)
     more = {} if layer._leases is None else lease_commands(scratch)
+    if layer._presences is not None:
+        more |= presence_commands(layer, scratch)
     if layer._histories is not None:
         more |= history_commands(layer, scratch)
     if isinstance(layer, RedisPubSubChannelLayer):
@@ -147,6 +150,8 @@ async def check_permissions(line: Line, layer: RedisLayer) -> list[Finding]:
         cleaning: list[Command] = []
         if is_core or layer._leases is not None:
             cleaning.append((b"ZREMRANGEBYSCORE", scratch, b"-inf", b"+inf"))
+        if layer._presences is not None:
+            cleaning.append((b"EXPIRE", presence_key(layer, scratch), SCRATCH_LIFE))
         if layer._histories is not None:
             cleaning.append((b"EXPIRE", stream_key(layer, scratch), SCRATCH_LIFE))
         replies = await _try(line, commands, cleaning)
