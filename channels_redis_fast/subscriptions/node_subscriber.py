@@ -27,6 +27,9 @@ PING_INTERVAL = 1.0
 #: promoted at the smallest ``cluster-node-timeout`` in use, minus ``PING_INTERVAL``.
 STILL_TIME = 0.5
 
+#: Iterations in which an event loop that was blocked reads what has come meanwhile.
+READING = 3
+
 #: Seconds within which a server that resumes after a standstill learns that its slots are elsewhere.
 LEARNING_TIME = 5.0
 
@@ -59,7 +62,8 @@ class NodeSubscriber(Subscriber):
     def __init__(self, node: Node, owner: SubscriptionListener, on_message: Callable[[bytes, bytes], None]) -> None:
         super().__init__(node.dialer, node.loop, node.stats, self._message, lambda: None, _nothing, _nothing, SHARDED)
         self._ping_interval = min(self._ping_interval, PING_INTERVAL)
-        #: When the server last resumed answering after a standstill.
+        #: Whether the server does not answer a PING, and when it last resumed answering after a standstill.
+        self._is_still = False
         self._stood_still_at = float("-inf")
         self.node = node
         #: Why the server cannot be reached, as long as it cannot.
@@ -82,9 +86,7 @@ class NodeSubscriber(Subscriber):
 
     def stood_still(self) -> bool:
         """Return whether the server does not answer, or did not until recently. Its slots may have been elsewhere."""
-        now = self.loop.time()
-        is_still = self.link is not None and self._pinged > self.link.last_activity and now - self._pinged > STILL_TIME
-        return is_still or now - self._stood_still_at < LEARNING_TIME
+        return self._is_still or self.loop.time() - self._stood_still_at < LEARNING_TIME
 
     def overdue(self, name: bytes) -> Exception | None:
         """Return the error for a name that was not acknowledged in time; None if this server is not to blame."""
@@ -104,6 +106,7 @@ class NodeSubscriber(Subscriber):
 
     def after_loss(self) -> None:
         lost = [name for name in self._wanted if self.has(name)]
+        self._is_still = False
         super().after_loss()
         if not self.closing:
             self._owner.lost(lost)
@@ -150,12 +153,25 @@ class NodeSubscriber(Subscriber):
         self._owner.forbidden(self, name, error)
 
     def _check_silence(self) -> None:
+        before = self._pinged
         super()._check_silence()
+        if self._pinged != before:
+            self.loop.call_later(STILL_TIME, self._look_if_still, self._pinged, READING)
         if self.link is not None and self._pinged > self.link.last_activity:
             self.loop.call_later(DOUBT, self._look_at_silence)
 
-    def _ponged(self, seconds: float) -> None:
-        if seconds > STILL_TIME:
+    def _look_if_still(self, pinged: float, iterations: int) -> None:
+        """Called when a PING may take no longer. If this event loop was blocked, the answer may have come long ago."""
+        if self.link is None or self._pinged != pinged or self.link.last_activity > pinged:
+            return
+        if iterations:
+            self.loop.call_soon(self._look_if_still, pinged, iterations - 1)
+        else:
+            self._is_still = True
+
+    def _ponged(self) -> None:
+        if self._is_still:
+            self._is_still = False
             self._stood_still_at = self.loop.time()
 
     def _look_at_silence(self) -> None:

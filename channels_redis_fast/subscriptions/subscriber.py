@@ -287,7 +287,7 @@ class Subscriber(Connection, Resumable):
             if sent.command == PING:
                 self._sent.popleft()
                 self._answered_at = self.loop.time()
-                self._ponged(self._answered_at - self._pinged)
+                self._ponged()
             elif isinstance(reply, Exception) and self._may_answer(sent, reply):
                 self._sent.popleft()
                 self._answered_at = self.loop.time()
@@ -461,5 +461,5 @@ class Subscriber(Connection, Resumable):
         left = self._ping_interval if is_pinged else link.last_activity + self._ping_interval - now
         self._watch = self.loop.call_later(max(left, LAST_READ), self._check_silence)
 
-    def _ponged(self, seconds: float) -> None:
-        """Called when the server has answered a PING after ``seconds``."""
+    def _ponged(self) -> None:
+        """Called when the server has answered a PING."""

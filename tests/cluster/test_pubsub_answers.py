@@ -6,6 +6,7 @@ Without a server: these orders come about once in a thousand moves. What servers
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from channels_redis_fast.connection.overdue import LATE
 from channels_redis_fast.connection.replies import reply_error
 from channels_redis_fast.pubsub.outages import Outages
 from channels_redis_fast.stats import Stats
+from channels_redis_fast.subscriptions import node_subscriber
 from channels_redis_fast.subscriptions.gaps import SubscriptionGaps
 from channels_redis_fast.subscriptions.node_subscriber import NodeSubscriber
 from tests.core.helpers import until
@@ -263,21 +265,40 @@ async def test_pings_are_answers_of_their_own(place: Place, caplog: pytest.LogCa
     assert not caplog.records
 
 
-async def test_a_server_that_stood_still(place: Place) -> None:
+def answer_ping(place: Place) -> None:
+    place.wire.says((b"pong", b""))
+    cast(Any, place.subscriber.link).last_activity = asyncio.get_running_loop().time()
+
+
+async def test_a_server_that_stood_still(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is known while it does not answer and for a while afterwards, since its slots may have been elsewhere."""
-    now = asyncio.get_running_loop().time()
-    assert not place.subscriber.stood_still()
-    cast(Any, place.subscriber.link).last_activity = now - 40
+    monkeypatch.setattr(node_subscriber, "STILL_TIME", 0.02)
+    cast(Any, place.subscriber.link).last_activity -= 40
     place.subscriber._check_silence()
     assert place.written() == [[b"PING"]]
     assert not place.subscriber.stood_still()
-    place.subscriber._pinged = now - 2
-    assert place.subscriber.stood_still()
-    place.wire.says((b"pong", b""))
-    cast(Any, place.subscriber.link).last_activity = now
+    await until(place.subscriber.stood_still)
+    answer_ping(place)
     assert place.subscriber.stood_still()
     place.subscriber._stood_still_at -= 60
     assert not place.subscriber.stood_still()
+
+
+async def test_a_blocked_event_loop_is_no_server_that_stood_still(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer has come long ago; the loop has not read it yet when the time for it is over."""
+    monkeypatch.setattr(node_subscriber, "STILL_TIME", 0.02)
+    loop = asyncio.get_running_loop()
+    cast(Any, place.subscriber.link).last_activity -= 40
+    place.subscriber._check_silence()
+    # Timers come before what is read, as on uvloop.
+    loop.call_later(0.02, loop.call_soon, answer_ping, place)
+    time.sleep(0.06)  # noqa: ASYNC251 - the loop is blocked
+    for _ in range(10):
+        await asyncio.sleep(0)
+        assert not place.subscriber.stood_still()
+    assert cast(Any, place.subscriber.link).last_activity > place.subscriber._pinged
 
 
 async def test_a_process_that_was_stopped_reads_before_it_gives_up(place: Place) -> None:
