@@ -366,7 +366,8 @@ def test_a_sweep_that_is_stopped_reports_what_is_finished(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     command = [sys.executable, "-m", "channels_redis_fast", "tune", "--hosts", server.url, "--output", "out"]
-    command += ["--rate", "20", "--arrivals", "regular", "--service-time", "1ms", "--duration", "1s", "--at-once", "1"]
+    # Something waits most of the time, so that there is a key to be seen.
+    command += ["--rate", "20", "--service-time", "40ms", "--duration", "3s", "--at-once", "1"]
     command += ["--capacities", "30,40,50", "--max-loss", "50%", "--channel", "jobs"]
     with redis.Redis.from_url(server.url) as client:
         process = subprocess.Popen(
