@@ -701,46 +701,54 @@ def test_a_real_project(project: Call, redis_server: Server | ForeignServer, pre
     assert re.search(r"^ok +send and receive ", outcome.out, re.MULTILINE)
 
 
-# Leases.
+# Leases and presence.
+
+MAY_NOT = [
+    pytest.param(
+        ("-zscore", "-zrangebyscore", "-eval", "-evalsha"),
+        {"lease": 30},
+        {},
+        "ZSCORE, ZRANGEBYSCORE, EVAL",
+        "+zscore +zrangebyscore +eval",
+        id="leases",
+    ),
+    pytest.param(
+        ("-hset", "-hkeys", "-exists"),
+        {"presence": {}},
+        {"lease": 30},
+        "HSET, HKEYS, EXISTS",
+        "+hset +hkeys +exists",
+        id="presence",
+    ),
+]
 
 
 @pytest.mark.parametrize("more", [(), ("+acl",)], ids=["tried", "dry run"])
 @pytest.mark.parametrize("backend", [CORE, PUBSUB])
-def test_a_user_that_may_not_hold_leases(
-    check_alias: Call, user: Callable[..., str], users_server: Server, more: tuple[str, ...], backend: str
+@pytest.mark.parametrize(("rules", "option", "without", "commands", "rights"), MAY_NOT)
+def test_a_user_that_may_not_do_what_an_option_needs(
+    check_alias: Call,
+    user: Callable[..., str],
+    users_server: Server,
+    more: tuple[str, ...],
+    backend: str,
+    rules: tuple[str, ...],
+    option: dict[str, Any],
+    without: dict[str, Any],
+    commands: str,
+    rights: str,
 ) -> None:
     def look(*rules: str, code: int, **options: Any) -> Any:
         config = {"hosts": [user(*SAFE, "+info", *more, *rules)], "prefix": "asgi", **options}
         _, shard = check_alias({"default": {"BACKEND": backend, "CONFIG": config}})("default", code)
         return by_item(shard)["commands"]
 
-    rules = ("-zscore", "-zrangebyscore", "-eval", "-evalsha")
-    level, text, fix = look(*rules, code=1, lease=30)
-    assert (level, text) == ("problem", "the user may not use ZSCORE, ZRANGEBYSCORE, EVAL")
-    assert fix == "ACL SETUSER some +zscore +zrangebyscore +eval"
-    assert look(code=0, lease=30)[0] == "ok"
-    # A layer without the option needs none of it.
-    assert look(*rules, code=0)[0] != "problem"
-    with redis.Redis(port=users_server.port) as raw:
-        assert not list(raw.scan_iter("asgi*"))
-
-
-@pytest.mark.parametrize("more", [(), ("+acl",)], ids=["tried", "dry run"])
-@pytest.mark.parametrize("backend", [CORE, PUBSUB])
-def test_a_user_that_may_not_be_present(
-    check_alias: Call, user: Callable[..., str], users_server: Server, more: tuple[str, ...], backend: str
-) -> None:
-    def look(*rules: str, code: int, **options: Any) -> Any:
-        config = {"hosts": [user(*SAFE, "+info", *more, *rules)], "prefix": "asgi", **options}
-        _, shard = check_alias({"default": {"BACKEND": backend, "CONFIG": config}})("default", code)
-        return by_item(shard)["commands"]
-
-    rules = ("-hset", "-hkeys", "-exists")
-    level, text, fix = look(*rules, code=1, presence={})
-    assert (level, text) == ("problem", "the user may not use HSET, HKEYS, EXISTS")
-    assert fix == "ACL SETUSER some +hset +hkeys +exists"
-    assert look(code=0, presence={})[0] == "ok"
-    # A layer without the option needs none of it.
-    assert look(*rules, code=0, lease=30)[0] == "ok"
+    level, text, fix = look(*rules, code=1, **option)
+    assert (level, text) == ("problem", f"the user may not use {commands}")
+    assert fix == f"ACL SETUSER some {rights}"
+    assert look(code=0, **option)[0] == "ok"
+    # A layer without the option needs none of it. The core layer without leases can do without EVAL, and says so.
+    level = look(*rules, code=0, **without)[0]
+    assert level == "ok" if without else level != "problem"
     with redis.Redis(port=users_server.port) as raw:
         assert not list(raw.scan_iter("asgi*"))
