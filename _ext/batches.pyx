@@ -169,7 +169,7 @@ cdef class Gatherer:
         return waiter
 
     cdef KeyBatch _find(self, object key):
-        """Return the batch of a key that can take more messages, None if there is none."""
+        """Return the batch of a key that can take more messages, or None."""
         cdef KeyBatch last
         cdef PyObject *found
         if self._batch is not None and PyList_GET_SIZE(self._batch.keys) == 1:

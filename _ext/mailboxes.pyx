@@ -228,7 +228,7 @@ cdef class MailboxTable:
             self._lock.give_back()
 
     cdef object _take_stored(self, object channel):
-        """Take the oldest message of a channel; return None if there is none."""
+        """Take the oldest message of a channel, or return None."""
         cdef Mailbox mailbox
         cdef StoredMessage stored
         cdef double now
@@ -378,7 +378,7 @@ cdef class MailboxTable:
         return len(mailbox)
 
     def pop(self, channel, double received_at=0.0, /):
-        """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock.
+        """Remove and return the oldest message of a channel, or return None. The caller holds the lock.
 
         `received_at`: the current time (monotonic) if this is done for a receiver.
         """

@@ -260,7 +260,7 @@ cdef object read_key(Input *source):
 
 
 cdef object read_map_apart(Input *source, dict entries, object field, int levels):
-    """Read a map into `entries`, except the entry `field`; return the value of that, None if there is none."""
+    """Read a map into `entries`, except the entry `field`; return its value, or None."""
     cdef object apart = None
     cdef object key
     cdef int64_t _entry

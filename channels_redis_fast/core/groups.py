@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..connection.futures import ignore
 from ..hot import EnvelopeCodec
-from ..messages.codec import Codec, Message
+from ..messages.codec import Codec, Message, prefix_length_of
 from ..messages.errors import say_where
 from ..messages.exclusion import NOBODY
 from ..options import check_size
@@ -66,6 +66,8 @@ class GroupSender:
         liveness: Liveness | None = None,
     ) -> None:
         self._codec = codec
+        #: The length of a member's random prefix; None if a script cannot make members.
+        self._prefix_length = prefix_length_of(codec) if isinstance(codec, EnvelopeCodec) else None
         #: Tells which processes are skipped because their lease has run out; None without leases.
         self.liveness = liveness
         self._split = split
@@ -114,16 +116,14 @@ class GroupSender:
         snapshot = state.group_cache.find(group.key)
         if snapshot is None or snapshot.skips or snapshot.is_refused:
             return None
-        if not isinstance(sender, Sender) or sender.plain.are_needed or not isinstance(self._codec, EnvelopeCodec):
+        if not isinstance(sender, Sender) or sender.plain.are_needed or self._prefix_length is None:
             return None
         if self._max_message_size is not None:
             # A script does not know how to refuse what is larger.
             return None
-        # A member without entries is its random prefix and the header of a map.
-        prefix_length = len(self._codec.encode({}, None)) - 1
         capacities = self._capacities(snapshot.channels)
         return EventInputs(
-            (group.key, *snapshot.keys), (sender.expiry, group.limit, prefix_length, self._prefix, *capacities)
+            (group.key, *snapshot.keys), (sender.expiry, group.limit, self._prefix_length, self._prefix, *capacities)
         )
 
     async def _send_to_same(

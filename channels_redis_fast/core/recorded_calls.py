@@ -24,7 +24,7 @@ from ..history.placement import ENTRY, widened, with_position
 from ..history.positions import WIDTH, Position, epoch_of
 from ..history.proposals import Contest, Proposer
 from ..hot import EnvelopeCodec, are_strings, next_prefix
-from ..messages.codec import Codec, Message
+from ..messages.codec import Codec, Message, prefix_length_of
 from ..messages.errors import say_where
 from ..messages.exclusion import entry_size, with_excluded
 from ..options import check_length, check_size
@@ -165,7 +165,7 @@ class MemberLayout:
         #: Whether the script makes the members.
         self.fills = isinstance(codec, EnvelopeCodec)
         #: Bytes of the random prefix.
-        self._prefix_length = len(codec.encode({}, None)) - 1 if self.fills else 0
+        self._prefix_length = prefix_length_of(codec) if self.fills else 0
         self._codec = codec
         self._max_message_size = max_message_size
         self._proposer = Proposer()

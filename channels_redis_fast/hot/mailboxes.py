@@ -272,7 +272,7 @@ class MailboxTable:
         return len(mailbox)
 
     def pop(self, channel: str, received_at: float = 0.0, /) -> StoredMessage | None:
-        """Remove and return the oldest message of a channel, None if there is none. The caller holds the lock.
+        """Remove and return the oldest message of a channel, or return None. The caller holds the lock.
 
         `received_at`: the current time (monotonic) if this is done for a receiver.
         """

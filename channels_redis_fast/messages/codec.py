@@ -175,6 +175,12 @@ def _as_bytes(stored: Any) -> bytes:
     return bytes(stored)
 
 
+def prefix_length_of(codec: Codec) -> int:
+    """Return the length in bytes of the random prefix of a member, for a codec whose members are a prefix and a map."""
+    # Without entries, a map is its header.
+    return len(codec.encode({}, None)) - 1
+
+
 def choose(serializer: Any, serialize: Callable[..., bytes] | None, deserialize: Callable[..., Any] | None) -> Codec:
     """
     Return the fastest codec that is equivalent to ``serializer``.
