@@ -11,6 +11,7 @@ Rules kept here:
 
 - A name is wanted at one server at a time, and anything that another server sends about it is ignored, so no message is
   delivered twice.
+- While a slot changes hands in a failover, both of its servers may send a message. It is delivered once.
 - A map does not return a slot to the server that it has just left. Servers hear of a failover one after the other; the
   demoted one still accepts subscriptions, and forwards messages that the new one has already sent.
 - Everything for one server in one tick leaves in one write, as one command for each slot.
@@ -40,6 +41,7 @@ from ..loops import run_alone
 from .acknowledgements import Acknowledgements
 from .gaps import MOVE_TIME, SubscriptionGaps
 from .node_subscriber import LEARNING_TIME, Names, NodeSubscriber
+from .repeats import RepeatFilter
 from .resumption import Resumable
 
 #: Seconds between checks of waiting names, while there are any.
@@ -88,6 +90,7 @@ class ClusterSubscriber(Resumable):
         self._places: dict[int, Place] = {}
         self._acknowledgements = Acknowledgements(cluster.loop)
         self._gaps = SubscriptionGaps(cluster.loop, on_lost, on_back)
+        self._repeats = RepeatFilter(cluster.loop)
         #: Servers asked to end subscriptions whose slots have moved: since when, on which socket, and which names.
         self._left: dict[NodeSubscriber, tuple[float, Link | None, list[bytes]]] = {}
         self._watch: asyncio.TimerHandle | None = None
@@ -165,6 +168,7 @@ class ClusterSubscriber(Resumable):
             self._mapping.cancel()
             self._mapping = None
         self._gaps.stop()
+        self._repeats.stop()
         self._left.clear()
         await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
 
@@ -191,6 +195,7 @@ class ClusterSubscriber(Resumable):
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
+        self._repeats.given_up(place.slot)
         if subscriber.stood_still():
             # Its slots were elsewhere meanwhile, and what was published there has been missed.
             self._gaps.missed(name)
@@ -254,6 +259,7 @@ class ClusterSubscriber(Resumable):
         if old is not None and old is not home:
             place.left, place.left_at = old, self.loop.time()
             self._leave(old, place.names)
+            self._repeats.moved(place.slot)
         for name in place.names:
             if home.want(name) and home is not old:
                 # The server still has it from before: the UNSUBSCRIBE has not been written yet.
@@ -288,7 +294,7 @@ class ClusterSubscriber(Resumable):
     def _at(self, node: Node) -> NodeSubscriber:
         subscriber = self._subscribers.get(node.address)
         if subscriber is None:
-            subscriber = self._subscribers[node.address] = NodeSubscriber(node, self, self._on_message)
+            subscriber = self._subscribers[node.address] = NodeSubscriber(node, self, self._on_message, self._repeats)
         return subscriber
 
     def _forget(self, name: bytes) -> NodeSubscriber | None:

@@ -16,6 +16,7 @@ from ..cluster.node import DOUBT, Node
 from ..cluster.slots import slot_of
 from ..connection.replies import REDIRECTIONS
 from .dialect import SHARDED
+from .repeats import RepeatFilter
 from .subscriber import Sent, Subscriber
 
 Names = Sequence[bytes]
@@ -59,7 +60,13 @@ class SubscriptionListener(Protocol):
 class NodeSubscriber(Subscriber):
     """The subscribing connection to one server of a cluster."""
 
-    def __init__(self, node: Node, owner: SubscriptionListener, on_message: Callable[[bytes, bytes], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        owner: SubscriptionListener,
+        on_message: Callable[[bytes, bytes], None],
+        repeats: RepeatFilter,
+    ) -> None:
         super().__init__(node.dialer, node.loop, node.stats, self._message, lambda: None, _nothing, _nothing, SHARDED)
         self._ping_interval = min(self._ping_interval, PING_INTERVAL)
         #: Whether the server does not answer a PING, and when it last resumed answering after a standstill.
@@ -70,6 +77,7 @@ class NodeSubscriber(Subscriber):
         self.trouble: Exception | None = None
         self._owner = owner
         self._deliver = on_message
+        self._repeats = repeats
 
     @property
     def is_wanted(self) -> bool:
@@ -115,7 +123,9 @@ class NodeSubscriber(Subscriber):
         # Anything before the reply to the last command about a name belongs to an earlier subscription. The name has
         # been at another server since, which may have sent the same: after a failover both have it for a moment.
         if name in self._wanted and name not in self._outstanding:
-            self._deliver(name, payload)
+            repeats = self._repeats
+            if not repeats.slots or repeats.is_new(self, name, payload):
+                self._deliver(name, payload)
 
     def _batches(self, names: Names) -> Iterator[Names]:
         by_slot: dict[int, list[bytes]] = {}

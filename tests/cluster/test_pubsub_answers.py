@@ -24,6 +24,7 @@ from channels_redis_fast.stats import Stats
 from channels_redis_fast.subscriptions import node_subscriber
 from channels_redis_fast.subscriptions.gaps import SubscriptionGaps
 from channels_redis_fast.subscriptions.node_subscriber import NodeSubscriber
+from channels_redis_fast.subscriptions.repeats import RepeatFilter
 from tests.core.helpers import until
 
 # Of one slot, and of another.
@@ -107,7 +108,10 @@ class Place:
 
     def __init__(self) -> None:
         self.ear, self.wire, self.messages = Ear(), Wire(), list[tuple[bytes, bytes]]()
-        self.subscriber = NodeSubscriber(cast(Node, FakeNode()), self.ear, lambda *it: self.messages.append(it))
+        node = FakeNode()
+        self.subscriber = NodeSubscriber(
+            cast(Node, node), self.ear, lambda *it: self.messages.append(it), RepeatFilter(node.loop)
+        )
         wire_up(self.subscriber, self.wire)
 
     async def wants(self, *names: bytes) -> None:
@@ -143,6 +147,10 @@ def yes(name: bytes) -> tuple[bytes, bytes, int]:
 
 def no(name: bytes) -> tuple[bytes, bytes, int]:
     return b"sunsubscribe", name, 1
+
+
+def message(name: bytes, payload: bytes) -> tuple[bytes, bytes, bytes]:
+    return b"smessage", name, payload
 
 
 async def test_one_command_for_each_slot_in_one_write(place: Place) -> None:

@@ -13,10 +13,10 @@ import pytest
 from redis.exceptions import ConnectionError, TimeoutError
 
 from channels_redis_fast.cluster.cluster import Cluster
-from channels_redis_fast.subscriptions import cluster_subscriber
+from channels_redis_fast.subscriptions import cluster_subscriber, repeats
 from channels_redis_fast.subscriptions.cluster_subscriber import ClusterSubscriber
 from channels_redis_fast.subscriptions.node_subscriber import NodeSubscriber
-from tests.cluster.test_pubsub_answers import MOVED, SLOT, A, B, FakeNode, Wire, no, wire_up, yes
+from tests.cluster.test_pubsub_answers import MOVED, SLOT, A, B, FakeNode, Wire, message, no, wire_up, yes
 from tests.core.helpers import until, within
 
 
@@ -88,6 +88,10 @@ class Told:
         self.lost: list[bytes] = []
         self.back: list[bytes] = []
         self.subscribed: list[bytes] = []
+        self.messages: list[tuple[bytes, bytes]] = []
+
+    def take(self, name: bytes, payload: bytes) -> None:
+        self.messages.append((name, payload))
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ async def told() -> Told:
 @pytest.fixture
 async def names(cluster: FakeCluster, told: Told) -> Any:
     names = ClusterSubscriber(
-        cast(Cluster, cluster), lambda *message: None, told.lost.extend, told.back.extend, told.subscribed.append
+        cast(Cluster, cluster), told.take, told.lost.extend, told.back.extend, told.subscribed.append
     )
     yield names
     for timer in (
@@ -111,6 +115,7 @@ async def names(cluster: FakeCluster, told: Told) -> Any:
         if timer is not None:
             timer.cancel()
     names._gaps.stop()
+    names._repeats.stop()
 
 
 async def acknowledged(names: ClusterSubscriber, server: Server, *wanted: bytes) -> None:
@@ -256,6 +261,69 @@ async def test_a_move_that_takes_no_second(cluster: FakeCluster, names: ClusterS
     assert told.lost == []
     # A server that was demoted says nothing of that to who asks it again: the map is looked at once more.
     await until(lambda: cluster.doubts >= 2)
+
+
+async def failed_over(cluster: FakeCluster, names: ClusterSubscriber, *sent: bytes) -> None:
+    """Have the first server demoted, which then still sends some messages, and the second one take its place."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A, B)
+    cluster.one.wire.says(message(A, b"before"), no(A), no(B))
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A, B]])
+    cluster.one.wire.says(yes(A), yes(B), *(message(A, payload) for payload in sent))
+    cluster.gives(cluster.two)
+    await until(lambda: cluster.two.wire.written == [[b"SSUBSCRIBE", A, B]])
+    cluster.two.wire.says(yes(A), yes(B))
+
+
+async def test_a_new_primary_repeats_what_the_demoted_one_has_sent(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told
+) -> None:
+    """As often as that one has sent it; and on another name it is another message."""
+    await failed_over(cluster, names, b"one", b"two", b"two")
+    told.messages.clear()
+    for payload in (b"two", b"two", b"two", b"new", b"new", b"before"):
+        cluster.two.wire.says(message(A, payload))
+    cluster.two.wire.says(message(B, b"one"), message(A, b"one"))
+    assert told.messages == [(A, b"two"), (A, b"new"), (A, b"new"), (A, b"before"), (B, b"one")]
+
+
+async def test_a_message_equal_to_one_that_was_sent_long_before(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "REPEAT_TIME", 0.05)
+    await failed_over(cluster, names, b"one", b"two")
+    told.messages.clear()
+    cluster.two.wire.says(message(A, b"one"))
+    assert told.messages == []
+    await until(lambda: not names._repeats.slots)
+    cluster.two.wire.says(message(A, b"two"))
+    assert told.messages == [(A, b"two")]
+    assert not names._repeats._counts
+
+
+async def test_repeats_are_remembered_up_to_a_number(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "MAX_MESSAGES", 2)
+    await failed_over(cluster, names, b"one", b"two", b"three")
+    told.messages.clear()
+    for payload in (b"three", b"two", b"one"):
+        cluster.two.wire.says(message(A, payload))
+    assert told.messages == [(A, b"one")]
+
+
+async def test_a_slot_that_moves_to_another_shard_has_no_repeats(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told
+) -> None:
+    """Its server does not accept the subscription again. Equal messages are as many as were sent."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    cluster.one.wire.says(message(A, b"tick"), no(A))
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]])
+    cluster.one.wire.says(MOVED)
+    await asyncio.sleep(0)
+    cluster.two.wire.says(yes(A), message(A, b"tick"), message(A, b"tick"))
+    assert told.messages == [(A, b"tick")] * 3
 
 
 async def test_a_lost_connection(cluster: FakeCluster, names: ClusterSubscriber, told: Told) -> None:
