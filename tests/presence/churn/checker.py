@@ -5,7 +5,8 @@ In a phase a user comes, goes, or stays: so each observer sees one `presence.joi
 That alternates by itself. Where servers have lost what they had, or connections, an event may be missing, as any
 message may; one too many is never right. When a server is back groups are told again of what it may have taken along,
 and whoever has heard exactly that last does not hear it: an observer that has come since, or that has missed something,
-is told who was there, or has left. Of a process whose lease has run out, on a machine too busy for such a lease, users
+is told who was there, or has left. For some time after that, whoever has missed that a user left does not see that he
+comes back, since it has heard exactly that last. Of a process whose lease has run out, on a machine too busy for such a lease, users
 may be said to have left and to be back.
 """
 
@@ -36,6 +37,8 @@ class Phase:
     seen: Mapping[str, Sequence[Event]]
     #: Whether what is sent may be lost: something happened to a server, or to a connection.
     may_lose: bool = False
+    #: Whether it was shortly before, so that observers do not see what they have heard last.
+    is_in_doubt: bool = False
     #: Observers that were killed or stopped.
     excused: Collection[str] = ()
     #: By observer and user, the kind of the event that was the last in earlier phases.
@@ -99,6 +102,9 @@ def check_events(phase: Phase) -> Verdict:
             continue
         missing = [user for user in to_come if user not in got]
         verdict.counts["missing"] += len(missing)
+        if phase.is_in_doubt:
+            heard = phase.heard.get(observer, {})
+            missing = [user for user in missing if heard.get(user) != to_come[user]]
         if missing and not phase.may_lose:
             said = ", ".join(f"{to_come[user]} of {user!r}" for user in missing[:5])
             verdict.violations.append(f"{phase.name}: {observer} did not see {len(missing)} events: {said}")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+from channels_redis_fast.presence.scripts import DOUBT
 from tests.conftest import ROOT
 from tests.faults.chaos.plan import Fault as ServerFault
 from tests.faults.chaos.servers import Servers
@@ -177,6 +178,8 @@ class Run:
         self._to_end: list[Tab] = []
         #: What each user has done last, to be told with what is wrong.
         self._last: dict[User, Action] = {}
+        #: Until when (monotonic) events may be marked as in doubt.
+        self._in_doubt_until = float("-inf")
 
     async def __aenter__(self) -> Run:
         self._processes = [await self._start(number) for number in range(self.size.processes)]
@@ -227,6 +230,7 @@ class Run:
                 )
                 await self._phase(label, before, acting, may_lose=True)
                 await self._servers.settle()
+                self._in_doubt_until = time.monotonic() + DOUBT / 1000
             elif fault.name == "stop_long":
                 await self._stop_long(fault, label, before, acting)
             elif fault.name == "stop_short":
@@ -286,6 +290,7 @@ class Run:
         begun = time.monotonic()
         after = frozenset(self._truth.present(without))
         asked = [process for process in self._processes if process.number != without]
+        is_in_doubt = begun < self._in_doubt_until
         wrong: list[str] = []
         while True:
             told = await asyncio.gather(*(self._who_is_there(label, process, after) for process in asked))
@@ -293,7 +298,7 @@ class Run:
             seen = {process.name: process.events for process in self._processes}
             heard = {process.name: process.heard for process in self._processes}
             lapsed = set() if may_lose else self._lapsed(excused)
-            phase = Phase(label, before, after, seen, may_lose, excused, heard, late, lapsed)
+            phase = Phase(label, before, after, seen, may_lose, is_in_doubt, excused, heard, late, lapsed)
             passed = time.monotonic() - begun
             waits = any(not is_seen(phase, process.name) for process in asked)
             if (not wrong and not waits) or passed > self.size.limit:
@@ -382,7 +387,8 @@ def table(tallies: dict[str, Tally]) -> str:
     """
     Markdown, a row for each setup.
 
-    `missing` were lost with a server or a connection, or are violations; `told again` came to observers that did not
+    `missing` were lost with a server or a connection, or are violations, or were not seen since what an observer had
+    missed before made them no news; `told again` came to observers that did not
     know yet who was there; `lapsed` were of users of a process whose lease had run out; `wrong` are answers that were
     not the truth in time; and last comes how long the slowest round took until everybody knew.
     """

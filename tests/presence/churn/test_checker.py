@@ -33,6 +33,17 @@ def test_what_is_missing() -> None:
     assert check_events(phase({"one": RIGHT[:1], "two": RIGHT}, excused=["one"])).violations == []
 
 
+def test_what_is_missing_because_something_else_was() -> None:
+    """One who has missed that a user left does not see that he is back, while servers may tell things again."""
+    heard = {"one": {"b": JOIN}}
+    verdict = check_events(phase({"one": RIGHT[1:]}, heard=heard, is_in_doubt=True))
+    assert verdict.violations == []
+    assert verdict.counts["missing"] == 1
+    assert check_events(phase({"one": RIGHT[1:]}, heard=heard)).violations
+    assert check_events(phase({"one": RIGHT[1:]}, heard={"one": {"b": LEAVE}}, is_in_doubt=True)).violations
+    assert check_events(phase({"one": RIGHT[:1]}, heard=heard, is_in_doubt=True)).violations
+
+
 def test_what_is_too_much() -> None:
     for more in (RIGHT, [(LEAVE, 1), (JOIN, 1)], [(LEAVE, "b")], [(JOIN, "a")], [(JOIN, "stranger")]):
         verdict = check_events(phase({"one": [*RIGHT, *more]}, may_lose=True))
