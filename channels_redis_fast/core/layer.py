@@ -90,9 +90,11 @@ class RedisChannelLayer(RedisLayer):
     #: Seconds that one blocking wait lasts in Redis before the next one begins.
     brpop_timeout = 5
 
-    #: Returns the shards of general channels in rotation. Not set if there is only one shard: CPython 3.11 keeps the
-    #: attributes of a class' first instance outside of a dict, where each access is faster, if they are at most 29.
+    #: Returns the shards of general channels in rotation. Not set if there is only one shard, and the other one not
+    #: without histories: CPython 3.11 keeps the attributes of a class' first instance outside of a dict, where each
+    #: access is faster, if they are at most 29.
     _next_shard: Callable[[], int]
+    _recorded_sender: RecordedGroupSender
 
     @options.explains_unknown
     def __init__(
@@ -159,14 +161,15 @@ class RedisChannelLayer(RedisLayer):
             self.max_message_size,
             liveness,
         )
-        self._recorded_sender = RecordedGroupSender(
-            self._group_sender,
-            self._codec,
-            self._current_capacity,
-            self._stats,
-            self.max_message_size,
-            self.expiry,
-        )
+        if self._histories is not None:
+            self._recorded_sender = RecordedGroupSender(
+                self._group_sender,
+                self._codec,
+                self._current_capacity,
+                self._stats,
+                self.max_message_size,
+                self.expiry,
+            )
         if self.ring_size != 1 or self._shard_of is not shard:
             self._next_shard = itertools.cycle(range(self.ring_size)).__next__
         if self._presences is not None and not isinstance(self._dialers, Seeds):
@@ -753,12 +756,14 @@ class RedisChannelLayer(RedisLayer):
         return [(group.shard, group.key) for group in self._memberships.all_groups()]
 
     async def _send_event(self, group: str, shard: int, key: bytes, message: Message) -> None:
-        limit = int(time.time()) - self.group_expiry
-        await self._group_sender.send(self._loops[get_running_loop()], Group(group, key, shard, limit), message)
+        await self._group_sender.send(self._loops[get_running_loop()], self._at(key, shard, group), message)
 
     def _event_inputs(self, shard: int, key: bytes) -> EventInputs | None:
-        limit = int(time.time()) - self.group_expiry
-        return self._group_sender.event_inputs(self._loops[get_running_loop()], Group("", key, shard, limit))
+        return self._group_sender.event_inputs(self._loops[get_running_loop()], self._at(key, shard))
+
+    def _at(self, key: bytes, shard: int, name: str = "") -> Group:
+        """Return a group that is known by its key and shard, as a target of an event."""
+        return Group(name, key, shard, int(time.time()) - self.group_expiry)
 
     def _group_key(self, group: str) -> bytes:
         return f"{self.prefix}:group:{group}".encode()
