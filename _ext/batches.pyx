@@ -111,9 +111,14 @@ cdef class Gatherer:
 
     `waker`: of the waiters. `per_key`, `messages`, `keys`, `size`: the maximum number of messages of one key, of
     messages, keys and bytes in one call. `early`: the number of messages from which `_write_early` is called; after
-    each such call in a tick, it doubles.
+    each such call in a tick, it doubles. Where messages come one at a time, it is called for each.
+
+    `is_idle`: set by the subclass when it opens a batch, if nothing else is under way. `was_alone`: whether that was so
+    of the last batch, and it had one message.
     """
 
+    cdef public bint is_idle
+    cdef readonly bint was_alone
     cdef Waker _waker
     cdef Py_ssize_t _per_key
     cdef Py_ssize_t _messages
@@ -166,6 +171,8 @@ cdef class Gatherer:
             self._write_early()
             # Set afterwards: the batch that was just written is not a small one.
             self._early = early
+        elif whole.messages == 1 and self.is_idle and self.was_alone:
+            self._write_early()
         return waiter
 
     cdef KeyBatch _find(self, object key):
@@ -197,6 +204,7 @@ cdef class Gatherer:
     def seal(self, Batch batch not None, /):
         """Add no more messages to a batch that is being written, or never will be."""
         cdef KeyBatch mine
+        self.was_alone = self.is_idle and batch.messages == 1
         if batch.messages < self._early:
             self._early = self._first_early
         if self._batch is batch:
@@ -251,9 +259,12 @@ cdef class PublishGatherer:
 
     `waker`: of the waiters. `word`: the command that publishes. `messages`, `size`: the maximum number of messages and
     of payload bytes in a batch. `early`: the number of messages from which `_write_early` is called, as it also is from
-    `size` bytes on; after each call in a tick for the number of messages, it doubles.
+    `size` bytes on; after each call in a tick for the number of messages, it doubles. `is_idle`, `was_alone`: as in
+    `Gatherer`.
     """
 
+    cdef public bint is_idle
+    cdef readonly bint was_alone
     cdef Waker _waker
     cdef object _word
     cdef Py_ssize_t _messages
@@ -291,6 +302,8 @@ cdef class PublishGatherer:
             batch.queues.append(queue)
         if len(batch.messages) >= self._early or batch.size >= self._size:
             self._begin_writing(batch)
+        elif self.is_idle and self.was_alone and len(batch.messages) == 1:
+            self._write_early()
         return waiter
 
     cdef int _begin_writing(self, PublishCommands batch) except -1:
@@ -313,5 +326,6 @@ cdef class PublishGatherer:
         """Add no more messages to a batch that is being written, or never will be."""
         if self._batch is batch:
             self._batch = None
+            self.was_alone = self.is_idle and len(batch.messages) == 1
             if len(batch.messages) < self._early:
                 self._early = self._first_early

@@ -304,7 +304,7 @@ class Cluster:
                 # What was written there and not answered may have been carried out. Waiting longer does not resolve
                 # that.
                 node.link.abort(ConnectionError("no answer, and another node has its slots now"))
-            elif node.is_idle() and self.loop.time() - node.asked_at > KEEP:
+            elif node.is_idle and self.loop.time() - node.asked_at > KEEP:
                 del self._servers[address]
                 run_alone(self.loop, node.aclose)
 

@@ -84,10 +84,6 @@ class Node(CommandConnection):
         link = self.link
         return link is not None and bool(link.in_flight) and self.loop.time() - link.last_activity >= DOUBT
 
-    def is_idle(self) -> bool:
-        """Whether no request is on its way here."""
-        return not self._unwritten and not self._repeat and not self.in_flight
-
     def withdraw(self, kind: type[Any], take: Callable[[Any], None]) -> None:
         """Remove the unwritten requests of a kind, in order, passing each to ``take``."""
         self._put_first()

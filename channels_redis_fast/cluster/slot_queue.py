@@ -85,6 +85,13 @@ class SlotQueue:
         return self._cluster.dialer if node is None else node.dialer
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing of this slot, nor of its server, waits to be written or answered."""
+        node = self._node
+        waits = self._unanswered or self._held or self._returned
+        return node is not None and not waits and node.is_idle
+
+    @property
     def identity(self) -> ServerIdentity:
         """The identity of the slot's server, as far as it is known."""
         node = self._cluster.owner(self.slot)
@@ -120,6 +127,16 @@ class SlotQueue:
         else:
             queued.hand_on(False)
             node.submit(queued)
+
+    def submit_unscheduled(self, request: Pending) -> None:
+        """Submit a request whose caller is about to call ``write_now``."""
+        queued = QueuedRequest(self, request)
+        node = self.enter()
+        if node is None:
+            self._hold(queued)
+        else:
+            queued.hand_on(False)
+            node.submit_unscheduled(queued)
 
     def submit_urgent(self, request: Pending) -> None:
         """Submit a request like any other: with requests going to several servers, none can be ahead."""

@@ -160,6 +160,11 @@ class CommandConnection(Connection):
         return 0 if self.link is None else len(self.link.in_flight)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written or answered."""
+        return not (self._scheduled or self._unwritten or self._repeat or self.in_flight)
+
+    @property
     def identity(self) -> ServerIdentity:
         """The identity of its server, as far as it is known."""
         return UNKNOWN if self.link is None else self.link.identity
@@ -208,11 +213,15 @@ class CommandConnection(Connection):
 
     def submit_urgent(self, request: Pending) -> None:
         """Queue a request whose caller waits for the answer. It is written at once if nothing is in flight."""
-        if self._scheduled or self._unwritten or self._repeat or self.in_flight:
-            self.submit(request)
-        else:
-            self._unwritten.append(request)
+        if self.is_idle:
+            self.submit_unscheduled(request)
             self._write()
+        else:
+            self.submit(request)
+
+    def submit_unscheduled(self, request: Pending) -> None:
+        """Queue a request whose caller is about to call ``write_now``."""
+        self._unwritten.append(request)
 
     def write_now(self) -> None:
         """Write what was submitted without waiting for the end of the tick."""

@@ -3,7 +3,7 @@ Batched sends on sorted sets: the messages of one tick become one call of one sc
 
 Knows keys, members and capacities as they come from ``core``. Does not know what is in a message, or which shard it
 belongs to. A batch accepts messages until the moment it is written, so the busier the connection, the larger the
-batches.
+batches. Where messages come one at a time, each is written at once.
 """
 
 from __future__ import annotations
@@ -248,7 +248,12 @@ class Sender(Gatherer):
 
     def _open(self) -> Batch:
         call = SendBatch(self)
-        self.way.submit(call)
+        self.is_idle = self.way.is_idle
+        if self.is_idle and self.was_alone:
+            # A tick later is too late for a message that has no company.
+            self.way.submit_unscheduled(call)
+        else:
+            self.way.submit(call)
         return call.batch
 
     def _write_early(self) -> None:

@@ -83,10 +83,25 @@ class Gatherer:
 
     `waker`: of the waiters. `per_key`, `messages`, `keys`, `size`: the maximum number of messages of one key, of
     messages, keys and bytes in one call. `early`: the number of messages from which `_write_early` is called; after
-    each such call in a tick, it doubles.
+    each such call in a tick, it doubles. Where messages come one at a time, it is called for each.
+
+    `is_idle`: set by the subclass when it opens a batch, if nothing else is under way. `was_alone`: whether that was so
+    of the last batch, and it had one message.
     """
 
-    __slots__ = ("_batch", "_early", "_first_early", "_keys", "_max_keys", "_messages", "_per_key", "_size", "_waker")
+    __slots__ = (
+        "_batch",
+        "_early",
+        "_first_early",
+        "_keys",
+        "_max_keys",
+        "_messages",
+        "_per_key",
+        "_size",
+        "_waker",
+        "is_idle",
+        "was_alone",
+    )
 
     def __init__(self, waker: Waker, per_key: int, messages: int, keys: int, size: int, early: int, /) -> None:
         self._waker = waker
@@ -98,6 +113,7 @@ class Gatherer:
         #: The batch of each key that can take more messages.
         self._keys: dict[bytes, KeyBatch] = {}
         self._batch: Batch | None = None
+        self.is_idle = self.was_alone = False
 
     def send(self, key: bytes, member: bytes, capacity: int, /) -> Waiter[bool]:
         """Add one message to the tick's batch; return the waiter for its outcome."""
@@ -122,6 +138,8 @@ class Gatherer:
             self._write_early()
             # Set afterwards: the batch that was just written is not a small one.
             self._early = early
+        elif whole.messages == 1 and self.is_idle and self.was_alone:
+            self._write_early()
         return waiter
 
     def _begin(self, key: bytes, size: int) -> tuple[KeyBatch, Batch]:
@@ -139,6 +157,7 @@ class Gatherer:
 
     def seal(self, batch: Batch, /) -> None:
         """Add no more messages to a batch that is being written, or never will be."""
+        self.was_alone = self.is_idle and batch.messages == 1
         if batch.messages < self._early:
             self._early = self._first_early
         if self._batch is batch:
@@ -196,10 +215,11 @@ class PublishGatherer:
 
     `waker`: of the waiters. `word`: the command that publishes. `messages`, `size`: the maximum number of messages and
     of payload bytes in a batch. `early`: the number of messages from which `_write_early` is called, as it also is from
-    `size` bytes on; after each call in a tick for the number of messages, it doubles.
+    `size` bytes on; after each call in a tick for the number of messages, it doubles. `is_idle`, `was_alone`: as in
+    `Gatherer`.
     """
 
-    __slots__ = ("_batch", "_early", "_first_early", "_messages", "_size", "_waker", "_word")
+    __slots__ = ("_batch", "_early", "_first_early", "_messages", "_size", "_waker", "_word", "is_idle", "was_alone")
 
     def __init__(self, waker: Waker, word: bytes, messages: int, size: int, early: int, /) -> None:
         self._waker = waker
@@ -209,6 +229,7 @@ class PublishGatherer:
         self._first_early = self._early = early
         #: The batch that can take more messages.
         self._batch: PublishCommands | None = None
+        self.is_idle = self.was_alone = False
 
     def publish(self, channel: bytes, payload: bytes, queue: Any = None, /) -> Waiter[None]:
         """Add one message to the tick's batch; return the waiter for its outcome.
@@ -227,6 +248,8 @@ class PublishGatherer:
             batch.queues.append(queue)
         if len(batch.messages) >= self._early or batch.size >= self._size:
             self._begin_writing(batch)
+        elif self.is_idle and self.was_alone and len(batch.messages) == 1:
+            self._write_early()
         return waiter
 
     def _begin_writing(self, batch: PublishCommands) -> None:
@@ -248,6 +271,7 @@ class PublishGatherer:
         """Add no more messages to a batch that is being written, or never will be."""
         if self._batch is batch:
             self._batch = None
+            self.was_alone = self.is_idle and len(batch.messages) == 1
             if len(batch.messages) < self._early:
                 self._early = self._first_early
 

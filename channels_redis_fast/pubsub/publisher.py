@@ -1,5 +1,6 @@
 """
-Batched publishing: the messages of one tick for one shard are PUBLISH (or SPUBLISH) commands in one write.
+Batched publishing: the messages of one tick for one shard are PUBLISH (or SPUBLISH) commands in one write. Where
+messages come one at a time, each is written at once.
 
 Knows Redis channels and payloads, and the slots of channels on a cluster. Does not know what is in a payload.
 """
@@ -178,7 +179,11 @@ class Publisher(PublishGatherer):
     def _open(self) -> PublishBatch:
         self.last = None
         batch = self._batch_class(self, self._connection, self._dialect)
-        self._connection.submit(batch)
+        self.is_idle = self._connection.is_idle
+        if self.is_idle and self.was_alone:
+            self._connection.submit_unscheduled(batch)
+        else:
+            self._connection.submit(batch)
         return batch
 
     def _write_early(self) -> None:

@@ -27,9 +27,11 @@ def _gatherer_of(hot: Any) -> Callable[..., Any]:
             super().__init__(hot.Waker(loop), *limits)
             self.opened: list[Any] = []
             self.early: list[int] = []
+            self.nothing_else = False
 
         def _open(self) -> Any:
             self.opened.append(hot.Batch())
+            self.is_idle = self.nothing_else
             return self.opened[-1]
 
         def _write_early(self) -> None:
@@ -41,7 +43,10 @@ def _gatherer_of(hot: Any) -> Callable[..., Any]:
 
 MANY = (100, 100, 100, 1000, 100)
 SIZES = st.tuples(st.integers(0, 30), st.integers(0, 2))
-STEPS = st.lists(st.one_of(st.just(None), st.tuples(st.sampled_from([b"a", b"b", b"c"]), SIZES)), max_size=40)
+#: To seal the open batch, to say whether anything else is under way, or to send a message.
+STEPS = st.lists(
+    st.one_of(st.none(), st.booleans(), st.tuples(st.sampled_from([b"a", b"b", b"c"]), SIZES)), max_size=40
+)
 
 
 async def test_one_batch_by_key(gatherer: Any) -> None:
@@ -146,13 +151,15 @@ def test_the_twins_gather_alike(twins: Any, data: Any) -> None:
                 if step is None:
                     if gather.opened:
                         gather.seal(gather.opened[-1])
+                elif isinstance(step, bool):
+                    gather.nothing_else = step
                 else:
                     key, (size, capacity) = step
                     assert not gather.send(key, b"x" * size, capacity).done()
             told.append(([(one.messages, one.size, one.arguments(60)) for one in gather.opened], gather.early))
         assert told[0] == told[1]
         batches = told[0][0]
-        assert sum(count for count, _, _ in batches) == sum(step is not None for step in steps)
+        assert sum(count for count, _, _ in batches) == sum(isinstance(step, tuple) for step in steps)
         assert all(count <= limits[1] for count, _, _ in batches)
     finally:
         loop.close()
@@ -168,6 +175,29 @@ async def test_early_once_then_at_twice_as_many(gatherer: Any) -> None:
     for _ in range(4):
         gather.send(b"a", b"x", 1)
     assert gather.early == [4, 8, 16, 4]
+
+
+async def test_a_message_that_comes_alone_again_is_written_at_once(gatherer: Any) -> None:
+    gather = gatherer(asyncio.get_running_loop(), *MANY)
+    gather.nothing_else = True
+    gather.send(b"a", b"x", 1)
+    # The first may have company.
+    assert gather.early == []
+    gather.seal(gather.opened[-1])
+    gather.send(b"a", b"x", 1)
+    gather.send(b"b", b"x", 1)
+    assert gather.early == [1, 1]
+    gather.nothing_else = False
+    gather.send(b"a", b"x", 1)
+    assert gather.early == [1, 1]
+    gather.seal(gather.opened[-1])
+    # The last one was not the only thing under way, and the next one has company.
+    gather.nothing_else = True
+    gather.send(b"a", b"x", 1)
+    gather.send(b"a", b"x", 1)
+    gather.seal(gather.opened[-1])
+    gather.send(b"a", b"x", 1)
+    assert gather.early == [1, 1]
 
 
 async def test_a_full_call_opens_the_next(gatherer: Any) -> None:
@@ -222,9 +252,11 @@ def publisher(hot: Any) -> Callable[..., Any]:
             self.opened: list[Any] = []
             self.early: list[int] = []
             self.written = written
+            self.nothing_else = False
 
         def _open(self) -> Any:
             self.opened.append(Batch())
+            self.is_idle = self.nothing_else
             return self.opened[-1]
 
         def _write_early(self) -> None:
@@ -292,6 +324,35 @@ async def test_published_messages_are_written_early(publisher: Any) -> None:
     # That was for its size: it says nothing about the number.
     assert gather.early == [3, 6, 12, 20]
     assert [len(batch.messages) for batch in gather.opened] == [3, 6, 12, 20]
+
+
+async def test_a_published_message_that_comes_alone_again_is_written_at_once(publisher: Any) -> None:
+    gather = publisher()
+    gather.nothing_else = True
+    gather.publish(b"a", b"x")
+    assert gather.early == []
+    gather.seal(gather.opened[-1])
+    gather.publish(b"a", b"x")
+    gather.publish(b"a", b"x")
+    assert gather.early == [1, 1]
+    gather.nothing_else = False
+    gather.publish(b"a", b"x")
+    gather.publish(b"a", b"x")
+    gather.seal(gather.opened[-1])
+    gather.nothing_else = True
+    gather.publish(b"a", b"x")
+    assert gather.early == [1, 1]
+
+
+async def test_a_lone_message_that_the_socket_does_not_take_gets_company(publisher: Any) -> None:
+    gather = publisher(written=False)
+    gather.nothing_else = True
+    gather.publish(b"a", b"x")
+    gather.seal(gather.opened[-1])
+    for _ in range(3):
+        gather.publish(b"a", b"x")
+    assert gather.early == [1]
+    assert [len(batch.messages) for batch in gather.opened] == [1, 3]
 
 
 async def test_a_socket_that_takes_nothing_ends_full_batches_alone(publisher: Any) -> None:
