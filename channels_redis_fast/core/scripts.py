@@ -41,9 +41,13 @@ def _written_out(text: str, announcement: str = "", expiry: str = "ARGV[1]") -> 
     return re.sub(r"ANNOUNCE\((.*), (.*)\)", announcement, text).replace("<expiry>", expiry)
 
 
-_ROOM = """
+#: The start of a script that writes messages; and what puts them into their order, with ``call`` and ``time``.
+_TIME = """
 local call = redis.call
 local time = call('TIME')
+"""
+
+_ROOM = """
 local expiry = <expiry>
 local expired = time[1] - expiry
 local now = string.format('%d.%06d', time[1], time[2])
@@ -70,7 +74,8 @@ end
 #: were accepted; otherwise two lists: the 0-based positions of refused messages, counted over all keys; and for each
 #: key that failed, the first position, the one after the last, and the error.
 _SEND = (
-    _ROOM
+    _TIME
+    + _ROOM
     + """
 local refused, failed = {}, {}
 local position, at = 0, 2
@@ -146,7 +151,7 @@ return over
 
 #: KEYS: channel keys of one shard. ARGV: expiry in whole seconds, then ``capacity, member`` for each key. Returns how
 #: many keys were over capacity and got nothing; or the error of the first key that failed, if any.
-_GROUP_SEND = _ROOM + _PUT + "local first = 1" + _DELIVER
+_GROUP_SEND = _TIME + _ROOM + _PUT + "local first = 1" + _DELIVER
 GROUP_SEND = Script(_written_out(_GROUP_SEND))
 
 #: The same for a group that is assumed to be unchanged. KEYS: the group's key, then the channel keys. ARGV: expiry; the
@@ -172,6 +177,7 @@ if not ok then
 end
 if digest ~= ARGV[3] then return members end
 """
+        + _TIME
         + _ROOM
         + _PUT
         + "local first = 2"
@@ -243,7 +249,7 @@ if not is_same then
 end
 <begin>
 """
-    + _written_out(_ROOM + _PUT)
+    + _written_out(_TIME + _ROOM + _PUT)
     + """
 local tails, at = 12 + keys, 13 + 2 * keys
 
@@ -315,11 +321,11 @@ local delivery
 local function delivering()
 <room>
   local capacities, names = {}, {}
-  for i = 5, #KEYS do capacities[KEYS[i]] = ARGV[12 + i] end
-  local members = redis.pcall('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[14], '+inf', 'LIMIT', 0, 1001)
+  for i = 5, #KEYS do capacities[KEYS[i]] = ARGV[7 + i] end
+  local members = redis.pcall('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[9], '+inf', 'LIMIT', 0, 1001)
   if members.err or #members > 1000 then return false end
   for i = 1, #members do
-    local key = ARGV[16] .. string.sub(members[i], 1, string.find(members[i], '!', 1, true) or -1)
+    local key = ARGV[11] .. string.sub(members[i], 1, string.find(members[i], '!', 1, true) or -1)
     if not capacities[key] then return false end
     names[key] = names[key] or {}
     table.insert(names[key], members[i])
@@ -327,8 +333,7 @@ local function delivering()
   for key, channels in pairs(names) do names[key] = <channels> .. cmsgpack.pack(channels) end
   return function(entries)
     -- Two events differ anyway, but receivers may remember a message by its prefix.
-    local digest = redis.sha1hex(epoch .. '-' .. last)
-    local random = string.sub(string.rep(digest, math.ceil(ARGV[15] / 40)), 1, ARGV[15])
+    local random = string.sub(string.rep(last_text .. epoch, math.ceil(ARGV[10] / #epoch)), 1, ARGV[10])
     local message = random .. '\\134' .. entries
     over = 0
     for key, channels in pairs(names) do
@@ -342,7 +347,7 @@ local function deliver(entries)
   if delivery == nil then delivery = delivering() end
   return delivery and delivery(entries)
 end
-""".replace("<room>", _written_out(_ROOM + _PUT, expiry="ARGV[13]")).replace("<channels>", CHANNELS_IN_LUA)
+""".replace("<room>", _written_out(_ROOM + _PUT, expiry="ARGV[8]")).replace("<channels>", CHANNELS_IN_LUA)
 )
 
 #: Channels join a group and read what they have missed, in one step: whatever is recorded later is delivered to them.

@@ -37,7 +37,7 @@ YOUNG = 60.0
 
 #: How lost data is restored: without events, because groups were told before; or with events, because other processes
 #: may since have announced that this one is gone.
-QUIETLY, LOUDLY = b"q", b"l"
+QUIETLY, LOUDLY = "q", "l"
 
 #: The script's result for a user whose presence it cannot determine yet.
 UNCERTAIN = 2
@@ -119,7 +119,7 @@ class Keeper(Protocol):
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         """Return for how many milliseconds announcements are delayed because the server may have lost its data."""
 
-    def way_back(self, group: GroupPresence) -> bytes:
+    def way_back(self, group: GroupPresence) -> str:
         """Return how lost data of a group is restored: ``QUIETLY`` or ``LOUDLY``."""
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:
@@ -217,6 +217,11 @@ class Outcome:
         self.claimed = 0
         if self.is_lost:
             return
+        if len(reply) == 2:
+            # All were joins, and there is nothing else to say.
+            if reply[1] != count:
+                raise ValueError("another number of joins")
+            reply = [reply[0], [1] * count, [], [], 0, 0]
         _, self.results, waits, self.owners, over_capacity, first, *events = reply
         self.over_capacity = int(over_capacity)
         if len(self.results) != count:
@@ -241,7 +246,7 @@ class GroupQueue:
         self._waiting: deque[Operation] = deque()
         self._is_busy = False
         #: How the next call restores the group, and how the one under way does; empty for not at all.
-        self._restores = self._restoring = b""
+        self._restores = self._restoring = ""
         #: The newest event that this event loop has, and the number of events on their way to the group.
         self._epoch = ""
         self._newest = 0
@@ -295,7 +300,7 @@ class GroupQueue:
     def take(self) -> list[Operation]:
         """Return the operations to be done now. Called just before the call is written."""
         operations: list[Operation] = []
-        self._restoring, self._restores = self._restores, b""
+        self._restoring, self._restores = self._restores, ""
         if self._restoring:
             operations += [
                 Operation(b"r", None, channel, entry.user, entry.info) for channel, entry in self.group.channels.items()
@@ -329,23 +334,21 @@ class GroupQueue:
         group, keeper = self.group, self._keeper
         known = "" if group.is_empty else group.epoch
         newest = self._newest if known and known == self._epoch else 0
-        gone = [owner for operation in operations for owner in operation.gone]
+        gone = b",".join(owner for operation in operations for owner in operation.gone)
         is_young = time.time() - server.started < YOUNG
+        rest = (
+            f"{self._restoring or '-'} {keeper.delay_on(group, server)} {keeper.claimant} {os.urandom(8).hex()} {newest}"
+            f" {keeper.grace} {is_young:d}"
+        )
         arguments: list[Any] = [
             3 + len(inputs.keys),
             *group.keys,
             *inputs.keys,
             keeper.owner,
-            keeper.claimant,
-            os.urandom(8).hex(),
             known,
-            self._restoring,
-            "1" if keeper.has_events else "",
-            keeper.delay_on(group, server),
-            group.name,
-            b" ".join([b"%d %d %d" % (newest, keeper.grace, is_young), *gone]),
             server.run_id,
-            len(inputs.arguments),
+            b"%b %b %b" % (rest.encode(), gone, group.name.encode()),
+            len(inputs.arguments) if keeper.has_events else "",
             *inputs.arguments,
         ]
         for operation in operations:

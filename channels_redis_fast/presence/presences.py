@@ -19,7 +19,7 @@ from typing import Any
 from ..cluster.slots import slot_of
 from ..connection.identity import ServerIdentity
 from ..connection.script import Script
-from ..hot import Lock
+from ..hot import Lock, pack
 from ..messages.codec import Codec
 from ..stats import Stats
 from .calls import GroupQueue, Operation
@@ -206,7 +206,8 @@ class Presences:
         if inputs is None:
             return None
         # The value is the last thing in a stored info, and None is one byte.
-        return EventInputs(inputs.keys, (len(self.codec.encode({"info": None}, None)), *inputs.arguments))
+        start = len(self.codec.encode({"info": None}, None))
+        return EventInputs(inputs.keys, (start, pack(group.name), *inputs.arguments))
 
     def count_over_capacity(self, keys: int, group: GroupPresence) -> None:
         """Count and log the keys that did not get an event because they were at capacity."""
@@ -409,7 +410,7 @@ class PresenceLoop:
     def delay_on(self, group: GroupPresence, server: ServerIdentity) -> int:
         return self._presences.upkeep.delay_on(group, server)
 
-    def way_back(self, group: GroupPresence) -> bytes:
+    def way_back(self, group: GroupPresence) -> str:
         return self._presences.upkeep.way_back(group)
 
     def remind(self, group: GroupPresence, user: bytes, seconds: float) -> None:

@@ -72,14 +72,19 @@ def _before_value(message: dict[str, Any]) -> str:
     return in_lua(pack(message)[1:-1])
 
 
-#: ARGV: the process as owner; its name as claimant; a new epoch, in case there is none; the epoch that the caller
-#: knows, empty for none; what it does about a different epoch: empty for nothing, ``q`` to restore quietly, ``l`` to
-#: restore with events; whether there are events (1, or empty); the delay of announcements in milliseconds; the name of
-#: the group; what is rarely needed, separated by spaces: the number of the last event that the caller has of the epoch,
-#: the grace time in milliseconds, whether the server was started lately (1, or 0), and owners that are gone (one with a
-#: question mark is gone only if it has not confirmed its part in this epoch); the server's run id, empty if unknown; 0
-#: if the script must not deliver events, else the number of arguments for that: where the value begins in a stored info
-#: (index from 1), and what ``deliver`` needs. Then four for each operation:
+#: ARGV: the process as owner; the epoch that the caller knows, empty for none; the server's run id, empty if unknown;
+#: what the usual joins do not need, separated by spaces; then empty if there are no events, 0 if the script must not
+#: deliver them, else the number of arguments for that: where the value begins in a stored info (index from 1), the
+#: packed name of the group, and what ``deliver`` needs. Then four for each operation, below.
+#:
+#: What the usual joins do not need: what is done about a different epoch (``-`` for nothing, ``q`` to restore quietly,
+#: ``l`` to restore with events); the delay of announcements in milliseconds; the name of the process as claimant; a new
+#: epoch, in case there is none; the number of the last event that the caller has of the epoch; the grace time in
+#: milliseconds; whether the server was started lately (1, or 0); owners that are gone, separated by commas (one with a
+#: question mark is gone only if it has not confirmed its part in this epoch); the name of the group. It is one
+#: argument, because each takes the server as long as a small command.
+#:
+#: The operations:
 #:
 #: - ``j`` channel user info: a channel joins. ``r``: the same, unless another process has ended it meanwhile.
 #: - ``l`` channel user: a channel of this process leaves. ``k`` channel: any channel leaves, and is not restored.
@@ -94,8 +99,9 @@ def _before_value(message: dict[str, Any]) -> str:
 #:   certain yet and has to be asked again.
 #: - ``e``: nothing, except that the data is kept.
 #:
-#: Returns only the epoch if it is not the one that the caller knows. Otherwise: the epoch; by operation, whether there
-#: was something to do; the users whose change waits for this process to take care of it, four entries each: the user,
+#: Returns only the epoch if it is not the one that the caller knows; the epoch and the number of operations if all of
+#: them were usual joins and there is nothing else to say. Otherwise: the epoch; by operation, whether there was
+#: something to do; the users whose change waits for this process to take care of it, four entries each: the user,
 #: ``l`` or ``j``, the milliseconds, the info; the owners that have a part in the group, for a caller that knew no
 #: epoch; how many keys got no event because they were at capacity; the number of the first event that this process is
 #: to deliver, 0 for none, or if negative the milliseconds until another's claim ends; and the events: ``j`` or ``l``
@@ -107,16 +113,22 @@ _CHANGE = (
     """
 local call = redis.call
 local users, head, channels = KEYS[1], KEYS[2], KEYS[3]
-local owner, claimant, known, mode = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
-local has_events, delay = ARGV[6] ~= '', tonumber(ARGV[7])
--- The newest event, the grace time, whether the server was started lately, the owners that are gone.
-local function rarely_needed() return string.match(ARGV[9], '^(%d+) (%d+) (%d)(.*)$') end
+local owner, known, server, has_events = ARGV[1], ARGV[2], ARGV[3], ARGV[5] ~= ''
+-- Returns what the usual joins do not need, from the third on: the claimant, a new epoch, the newest event, the grace
+-- time, whether the server was started lately, the owners that are gone, the group.
+local function rest() return string.match(ARGV[4], '^%S+ %d+ (%S+) (%S+) (%d+) (%d+) (%d) (%S*) (.*)$') end
+local mode, delay = '-', 0
+if string.sub(ARGV[4], 1, 4) ~= '- 0 ' then
+  mode, delay = string.match(ARGV[4], '^(%S+) (%d+)')
+  delay = tonumber(delay)
+end
 
 local found = call('HMGET', head, 'epoch', 'last', 'told', 'claim', 'of ' .. owner, 'server', 'doubt', 'kept')
-local epoch, last, told, claim = found[1], tonumber(found[2] or 0), tonumber(found[3] or 0), found[4]
+local epoch, last, told, claim = found[1], 0, 0, found[4]
+if found[2] then last, told = tonumber(found[2]), tonumber(found[3] or 0) end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if not epoch or (found[6] ~= ARGV[10] and ARGV[10] ~= '') then
+if not epoch or (found[6] ~= server and server ~= '') then
   -- Undelivered events are deleted: the process that was to deliver them confirms them.
   for event = told + 1, last do call('HDEL', channels, 'e' .. event) end
   call('HDEL', head, 'claim', 'fresh')
@@ -124,12 +136,13 @@ if not epoch or (found[6] ~= ARGV[10] and ARGV[10] ~= '') then
     -- What is left without a head cannot be cleaned up, and its processes restore it. Another type is an error. An ACL
     -- may forbid UNLINK, which only this and flush() need.
     if call('HLEN', users) + call('HLEN', channels) > 0 then redis.pcall('UNLINK', users, channels) end
-    call('HSET', head, 'fresh', 1, 'group', ARGV[8])
+    call('HSET', head, 'fresh', 1, 'group', select(7, rest()))
   end
-  epoch, told, claim = ARGV[3], last, false
-  call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', ARGV[10], 'told', told)
+  local _, new_epoch, _, _, is_young = rest()
+  epoch, told, claim = new_epoch, last, false
+  call('HSET', head, 'epoch', epoch, 'since', string.format('%.0f', now), 'server', server, 'told', told)
   found[7] = false
-  if delay > 0 or known ~= '' or found[6] or select(3, rarely_needed()) == '1' then
+  if delay > 0 or known ~= '' or found[6] or is_young == '1' then
     found[7] = string.format('%.0f', now + DOUBT)
     call('HSET', head, 'doubt', found[7])
   else
@@ -137,52 +150,54 @@ if not epoch or (found[6] ~= ARGV[10] and ARGV[10] ~= '') then
   end
 end
 local is_lost = known ~= '' and known ~= epoch
-local is_doubtful = mode ~= '' or (found[7] and now < tonumber(found[7]))
-if is_lost and mode == '' then return {epoch} end
+local is_doubtful = mode ~= '-' or (found[7] and now < tonumber(found[7]))
+if is_lost and mode == '-' then return {epoch} end
 local confirmed = found[5]
 if confirmed ~= epoch then call('HSET', head, 'of ' .. owner, epoch) end
 local last_before, told_before = last, told
 -- Formatting a number takes Redis longer than anything else here, so it is done once.
 local last_text
-local results, waits = {}, {}
 local over_capacity = 0
 
--- Returns the five entries of an event as msgpack; false for a number that Lua cannot represent exactly.
-local function packed(kind, user, info)
-  local pack, name, who = cmsgpack.pack, string.sub(user, 2), '\\192'
-  if string.sub(user, 1, 1) == 's' then
-    who = pack(name)
-  elseif string.sub(user, 1, 1) == 'i' then
-    local number = tonumber(name)
-    if string.format('%.0f', number) ~= name or math.abs(number) >= 2 ^ 63 then return false end
-    who = pack(number)
-  end
-  local is_join, doubt = kind == 'j' or kind == 'J', (kind == 'J' or kind == 'L') and '?' or ''
-  return (is_join and <type join group> or <type leave group>) .. pack(ARGV[8]) .. <user> .. who
-    .. <info> .. (info and info ~= '' and string.sub(info, ARGV[12]) or '\\192')
-    .. <field> .. pack(epoch .. '-' .. last_text .. doubt)
-end
-
-DELIVER
-local function tell(kind, user, info)
-  if not has_events then return end
-  if is_doubtful then kind = string.upper(kind) end
-  last = last + 1
-  last_text = string.format('%d', last)
-  -- Deliver it here if no other event must be delivered before it, and if receivers can keep up.
-  if ARGV[11] ~= '0' and told == last - 1 and told - told_before < MAX_AT_ONCE then
-    local entries = packed(kind, user, info)
-    if entries and deliver(entries) then
-      told = last
-      return
+local tell
+if has_events then
+  -- Returns the five entries of an event as msgpack; false for a number that Lua cannot represent exactly.
+  local function packed(kind, user, info)
+    local pack, first, who = cmsgpack.pack, string.byte(user), '\\192'
+    if first == <s> then
+      who = pack(string.sub(user, 2))
+    elseif first == <i> then
+      local name = string.sub(user, 2)
+      local number = tonumber(name)
+      if string.format('%.0f', number) ~= name or math.abs(number) >= 2 ^ 63 then return false end
+      who = pack(number)
     end
+    return ((kind == 'j' or kind == 'J') and <type join group> or <type leave group>) .. ARGV[7] .. <user> .. who
+      .. <info> .. (info and info ~= '' and string.sub(info, ARGV[6]) or '\\192')
+      .. <field> .. pack(epoch .. '-' .. last_text .. (kind < 'a' and '?' or ''))
   end
-  call('HSET', channels, 'e' .. last_text, kind .. #user .. ' ' .. user .. (info or ''))
+
+  DELIVER
+  tell = function(kind, user, info)
+    if is_doubtful then kind = string.upper(kind) end
+    last = last + 1
+    last_text = string.format('%d', last)
+    -- Deliver it here if no other event must be delivered before it, and if receivers can keep up.
+    if ARGV[5] ~= '0' and told == last - 1 and told - told_before < MAX_AT_ONCE then
+      local entries = packed(kind, user, info)
+      if entries and deliver(entries) then
+        told = last
+        return
+      end
+    end
+    call('HSET', channels, 'e' .. last_text, kind .. #user .. ' ' .. user .. (info or ''))
+  end
 end
 
-local owners, stale = {}, {}
-if known == '' or mode ~= '' then
-  local all, process = call('HGETALL', head), string.match(claimant, '^[^/]+')
+local owners, stale
+if known == '' or mode ~= '-' then
+  owners, stale = {}, {}
+  local all, process = call('HGETALL', head), string.match(rest(), '^[^/]+')
   for i = 1, #all, 2 do
     local name = string.match(all[i], '^of (.*)$')
     local is_own = name and string.match(name, '^(.*)%.') == process
@@ -190,7 +205,7 @@ if known == '' or mode ~= '' then
       -- The process knows of no part here: what is left of one was ended, but the server has lost that.
       stale[name] = true
     end
-    if is_own and name ~= owner and (stale[name] or mode ~= '') then
+    if is_own and name ~= owner and (stale[name] or mode ~= '-') then
       call('HDEL', head, all[i])
     elseif name then
       owners[#owners + 1] = name
@@ -198,8 +213,9 @@ if known == '' or mode ~= '' then
   end
 end
 
-local at = 12 + ARGV[11]
-local may_be_usual = delay == 0 and not next(stale)
+local at, joined = 6, 0
+if has_events then at = at + ARGV[5] end
+local may_be_usual = delay == 0 and not (stale and next(stale))
 while may_be_usual and ARGV[at] == 'j' do
   local in_channel, user, info = 'c' .. ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local in_count = 'n' .. user
@@ -208,19 +224,27 @@ while may_be_usual and ARGV[at] == 'j' do
   if may_be_usual then
     call('HSET', channels, in_channel, owner .. ' ' .. user, in_count, before[2] and before[2] + 1 or '1')
     call('HSET', users, user, info)
-    if has_events and not before[2] then tell('j', user, info) end
-    results[#results + 1] = 1
-    at = at + 4
+    if tell and not before[2] then tell('j', user, info) end
+    at, joined = at + 4, joined + 1
   end
 end
 
 local all_were_usual = may_be_usual and not ARGV[at]
+local age = found[8] and now - found[8]
+local is_kept = age and age >= 0 and age < KEEP_AGAIN
+if all_were_usual and is_kept and last == told and over_capacity == 0 and not (owners or claim) then
+  if last_text then call('HSET', head, 'last', last_text, 'told', last_text) end
+  return {epoch, joined}
+end
+local results, waits = {}, {}
+for i = 1, joined do results[i] = 1 end
 if not all_were_usual then
   local match, sub, format = string.match, string.sub, string.format
+  local claimant, _, _, grace, _, gone = rest()
   local operations, process, is_gone = {}, match(claimant, '^[^/]+'), {}
-  local _, grace, _, gone = rarely_needed()
   grace = math.max(grace, delay)
-  for mark, name in string.gmatch(gone, '(%??)(%S+)') do
+  tell = tell or function() end
+  for mark, name in string.gmatch(gone, '(%??)([^,]+)') do
     is_gone[name] = mark == '' or call('HGET', head, 'of ' .. name) ~= epoch or nil
   end
 
@@ -479,7 +503,7 @@ if not all_were_usual then
     return 1
   end
 
-  if next(stale) then operations.z(nil, nil, nil, stale) end
+  if stale and next(stale) then operations.z(nil, nil, nil, stale) end
   for at = at, #ARGV, 4 do
     results[#results + 1] = operations[ARGV[at]](ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   end
@@ -489,12 +513,13 @@ if last ~= last_before or told ~= told_before then
   last_text = last_text or last
   call('HSET', head, 'last', last_text, 'told', told == last and last_text or told)
 end
-local reply = {epoch, results, waits, owners, over_capacity, 0}
+local reply = {epoch, results, waits, owners or {}, over_capacity, 0}
 if last > told then
+  local claimant, _, newest, _, _, gone = rest()
   local who, till = string.match(claim or '', '^(%S+) (%d+)$')
   local is_free = not who or who == claimant or now > tonumber(till)
   if not is_free then
-    for name in string.gmatch(select(4, rarely_needed()), '%S+') do
+    for name in string.gmatch(gone, '[^,]+') do
       is_free = is_free or string.match(name, '^(.*)%.') == string.match(who, '^[^/]+')
     end
   end
@@ -503,7 +528,7 @@ if last > told then
   elseif has_events then
     call('HSET', head, 'claim', string.format('%s %.0f', claimant, now + CLAIM))
     local from = told
-    if who == claimant and known == epoch then from = math.max(told, tonumber((rarely_needed()))) end
+    if who == claimant and known == epoch then from = math.max(told, newest) end
     for event = from + 1, math.min(last, from + MAX_EVENTS) do
       reply[#reply + 1] = call('HGET', channels, 'e' .. event) or ''
     end
@@ -512,8 +537,6 @@ if last > told then
 elseif claim then
   call('HDEL', head, 'claim')
 end
-local age = found[8] and now - found[8]
-local is_kept = age and age >= 0 and age < KEEP_AGAIN
 if is_kept and all_were_usual then return reply end
 if call('EXISTS', users) == 1 then
   call('EXPIRE', users, KEPT)
@@ -538,6 +561,8 @@ return reply
     .replace("KEPT)", f"'{KEPT}')")
     .replace("<type join group>", _before_value({"type": "presence.join", "group": None}))
     .replace("<type leave group>", _before_value({"type": "presence.leave", "group": None}))
+    .replace("<s>", str(ord("s")))
+    .replace("<i>", str(ord("i")))
     .replace("<user>", _before_value({"user": None}))
     .replace("<info>", _before_value({"info": None}))
     .replace("<field>", _before_value({FIELD: None}))
@@ -550,8 +575,8 @@ def changing(deliver: str = "local function deliver() end") -> Script:
 
     ``deliver``: the text of its definition. It gets the five entries of an event as msgpack, without the header of
     their map, and returns whether they were delivered; if not, a process delivers them later, even if some receivers
-    have them. Its keys begin at ``KEYS[4]``, its arguments at ``ARGV[13]``. It may use ``call``, ``epoch``, ``last``
-    (the number of the event), and count in ``over_capacity``.
+    have them. Its keys begin at ``KEYS[4]``, its arguments at ``ARGV[8]``. It may use ``call``, ``time`` (the
+    reply to TIME), ``epoch`` and ``last_text`` (the event's number in it), and count in ``over_capacity``.
     """
     return Script(_CHANGE.replace("DELIVER", deliver))
 

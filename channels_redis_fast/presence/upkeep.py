@@ -269,7 +269,7 @@ class Upkeep:
             self._stood_still_at = now
         self._looked_at = now
 
-    def way_back(self, group: GroupPresence) -> bytes:
+    def way_back(self, group: GroupPresence) -> str:
         """
         Return how lost data is restored: with events if others may have considered this process gone since the group
         last answered it.

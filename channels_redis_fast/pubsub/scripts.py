@@ -100,7 +100,7 @@ def proposed(dialect: Dialect) -> Script:
 CHANGE_AND_PUBLISH = changing(
     """
 local function deliver(entries)
-  return type(redis.pcall('PUBLISH', ARGV[13], '\\133' .. entries)) == 'number'
+  return type(redis.pcall('PUBLISH', ARGV[8], '\\133' .. entries)) == 'number'
 end
 """
 )
