@@ -17,7 +17,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError
@@ -64,14 +64,15 @@ class Operation:
         #: Owners that are known to be gone.
         self.gone: Sequence[bytes] = ()
 
-    def users(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the users that this may cause to join or leave, each with the info known here."""
+    def users(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the users that this may cause to join or leave, each with the info known here."""
         if self.kind == b"j":
-            yield self.second, self.third
-        elif self.kind == b"l" and self.second:
-            yield self.second, b""
-        elif self.kind in (b"u", b"w"):
-            yield self.first, b""
+            return ((self.second, self.third),)
+        if self.kind == b"l" and self.second:
+            return ((self.second, b""),)
+        if self.kind in (b"u", b"w"):
+            return ((self.first, b""),)
+        return ()
 
     def settle(self, result: int) -> None:
         if self.future is not None and not self.future.done():
@@ -337,8 +338,8 @@ class GroupQueue:
         gone = b",".join(owner for operation in operations for owner in operation.gone)
         is_young = time.time() - server.started < YOUNG
         rest = (
-            f"{self._restoring or '-'} {keeper.delay_on(group, server)} {keeper.claimant} {os.urandom(8).hex()} {newest}"
-            f" {keeper.grace} {is_young:d}"
+            f"{self._restoring or '-'} {keeper.delay_on(group, server)} {keeper.claimant} {os.urandom(8).hex()} "
+            f"{newest} {keeper.grace} {is_young:d}"
         )
         arguments: list[Any] = [
             3 + len(inputs.keys),

@@ -23,6 +23,8 @@ FIELD = "__presence__"
 #: Message types by the script's name of the event's kind.
 TYPES = {b"j": "presence.join", b"l": "presence.leave"}
 
+_KINDS = frozenset((*TYPES, *(kind.upper() for kind in TYPES)))
+
 #: How many events, and how many users of groups, a process remembers as heard: about five megabytes each.
 MAX_SEEN = 20_000
 
@@ -46,11 +48,11 @@ class Event(NamedTuple):
     @classmethod
     def of(cls, epoch: str, number: int, raw: bytes) -> Event:
         """Parse an event as returned by a script. Raises ``ValueError`` for anything else."""
-        length, space, rest = raw[1:].partition(b" ")
-        kind, size = raw[:1], int(length)
-        if kind.lower() not in TYPES or not space or len(rest) < size:
+        kind, start = raw[:1], raw.index(b" ", 1) + 1
+        end = start + int(raw[1 : start - 1])
+        if kind not in _KINDS or not start <= end <= len(raw):
             raise ValueError(f"no event: {raw!r}")
-        return cls(epoch, number, kind, rest[:size], rest[size:])
+        return cls(epoch, number, kind, raw[start:end], raw[end:])
 
     def message(self, group: str, info: Any) -> dict[str, Any]:
         """Return the message that tells the group. ``info``: the decoded info."""

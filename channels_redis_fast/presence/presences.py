@@ -207,7 +207,9 @@ class Presences:
             return None
         # The value is the last thing in a stored info, and None is one byte.
         start = len(self.codec.encode({"info": None}, None))
-        return EventInputs(inputs.keys, (start, pack(group.name), *inputs.arguments))
+        # The name as the only key of a map, without the map's first byte and the value.
+        name = pack({group.name: None})[1:-1]
+        return EventInputs(inputs.keys, (start, name, *inputs.arguments))
 
     def count_over_capacity(self, keys: int, group: GroupPresence) -> None:
         """Count and log the keys that did not get an event because they were at capacity."""
