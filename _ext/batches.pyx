@@ -204,11 +204,11 @@ cdef class Gatherer:
     def seal(self, Batch batch not None, /):
         """Add no more messages to a batch that is being written, or never will be."""
         cdef KeyBatch mine
-        self.was_alone = self.is_idle and batch.messages == 1
         if batch.messages < self._early:
             self._early = self._first_early
         if self._batch is batch:
             self._batch = None
+            self.was_alone = self.is_idle and batch.messages == 1
         for mine in batch.keys:
             if self._keys.get(mine.key) is mine:
                 del self._keys[mine.key]

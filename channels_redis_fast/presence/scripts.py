@@ -174,7 +174,7 @@ if has_events then
     end
     return ((kind == 'j' or kind == 'J') and <type join group> or <type leave group>) .. ARGV[7] .. <user> .. who
       .. <info> .. (info and info ~= '' and string.sub(info, ARGV[6]) or '\\192')
-      .. <field> .. pack(epoch .. '-' .. last_text .. (kind < 'a' and '?' or ''))
+      .. <field> .. pack(epoch .. '-' .. last_text .. ((kind == 'J' or kind == 'L') and '?' or ''))
   end
 
   DELIVER

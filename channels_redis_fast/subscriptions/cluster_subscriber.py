@@ -11,7 +11,8 @@ Rules kept here:
 
 - A name is wanted at one server at a time, and anything that another server sends about it is ignored, so no message is
   delivered twice.
-- While a slot changes hands in a failover, both of its servers may send a message. It is delivered once.
+- In a failover both servers of a slot may send a message, once the demoted one has given the slot up. It is delivered
+  once.
 - A map does not return a slot to the server that it has just left. Servers hear of a failover one after the other; the
   demoted one still accepts subscriptions, and forwards messages that the new one has already sent.
 - Everything for one server in one tick leaves in one write, as one command for each slot.
@@ -159,20 +160,25 @@ class ClusterSubscriber(Resumable):
 
     async def stop(self) -> None:
         """Close the sockets. What is wanted stays wanted."""
-        for timer in (self._watch, self._retry, self._doubt, self._returning):
-            if timer is not None:
-                timer.cancel()
-        self._watch = self._retry = self._doubt = self._returning = None
+        self._cancel_timers()
         if self._mapping is not None:
             self._mapping.remove_done_callback(self._asked_for_map)
             self._mapping.cancel()
             self._mapping = None
-        self._gaps.stop()
-        self._repeats.stop()
         self._left.clear()
         await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
+        # Until they were closed, the sockets may have started some again.
+        self._cancel_timers()
 
     aclose = stop
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._watch, self._retry, self._doubt, self._returning):
+            if timer is not None:
+                timer.cancel()
+        self._watch = self._retry = self._doubt = self._returning = None
+        self._gaps.stop()
+        self._repeats.stop()
 
     # Reported by the connections.
 

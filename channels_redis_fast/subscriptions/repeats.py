@@ -3,20 +3,21 @@ Messages that two servers send during a failover of a Redis Cluster: each is del
 
 The servers of a shard pass on to each other what is published at one of them. A demoted primary still accepts
 publishers and subscriptions, so a message that it has delivered can arrive from the new primary too, if the
-subscription has moved there meanwhile. Nothing in a message of Pub/Sub tells such a repeat from an equal message, so
-repeats are looked for only while a slot changes hands, and the n-th copy from one server counts as the n-th from
-another. Knows servers only as what messages come from.
+subscription has moved there meanwhile. Nothing in a message of Pub/Sub tells such a repeat from an equal message. So
+repeats are looked for only while a slot changes hands: the n-th copy from one server is the n-th from another, if it
+follows within ``REPEAT_TIME``. Knows servers only as what messages come from.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from ..cluster.slots import slot_of
 
-#: Seconds for which the servers of a shard may repeat a message after its slot has moved. A message takes a round trip
-#: from one to another, and longer where the machine is busy.
-REPEAT_TIME = 1.0
+#: Seconds after a message, and after its slot has moved, within which another server of the shard may repeat it. It
+#: takes as long as a message between the two: up to 30 ms were seen on a busy machine.
+REPEAT_TIME = 0.5
 
 #: Seconds within which a slot moves, after its server has given it up.
 HANDOVER_TIME = 5.0
@@ -32,8 +33,9 @@ class RepeatFilter:
         #: Slots that are changing hands, and until when they count as such.
         self.slots: dict[int, float] = {}
         self._loop = loop
-        #: By hash of name and payload: how many such messages each server has sent.
+        #: By hash of name and payload: how many such messages each server has sent. And when each message came first.
         self._counts: dict[int, dict[object, int]] = {}
+        self._came: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def given_up(self, slot: int) -> None:
@@ -46,15 +48,22 @@ class RepeatFilter:
             self._expect_repeats(slot, REPEAT_TIME)
 
     def is_new(self, server: object, name: bytes, payload: bytes) -> bool:
-        """Return whether a message from a server is not one that another server has sent before."""
-        if slot_of(name) not in self.slots:
+        """Return whether a message from a server is not one that another server has sent just before."""
+        now = self._loop.time()
+        if self.slots.get(slot_of(name), now) <= now:
             return True
-        counts = self._counts.setdefault(hash((name, payload)), {})
+        came = self._came
+        while came and came[0][0] <= now - REPEAT_TIME:
+            self._forget(came.popleft()[1])
+        message = hash((name, payload))
+        counts = self._counts.setdefault(message, {})
         count = counts.get(server, 0) + 1
         is_new = count > max(counts.values(), default=0)
         counts[server] = count
-        if len(self._counts) > MAX_MESSAGES:
-            del self._counts[next(iter(self._counts))]
+        if is_new:
+            came.append((now, message))
+            if len(came) > MAX_MESSAGES:
+                self._forget(came.popleft()[1])
         return is_new
 
     def stop(self) -> None:
@@ -62,13 +71,19 @@ class RepeatFilter:
         self.slots.clear()
         self._look()
 
+    def _forget(self, message: int) -> None:
+        """Forget the first copy of a message."""
+        counts = {server: count - 1 for server, count in self._counts.pop(message).items() if count > 1}
+        if counts:
+            self._counts[message] = counts
+
     def _expect_repeats(self, slot: int, seconds: float) -> None:
         self.slots[slot] = self._loop.time() + seconds
         if self._timer is None:
             self._timer = self._loop.call_later(REPEAT_TIME, self._look)
 
     def _look(self) -> None:
-        """End the handovers whose time is over."""
+        """Forget the slots whose time is over, and with the last one all messages."""
         now = self._loop.time()
         for slot in [slot for slot, until in self.slots.items() if until <= now]:
             del self.slots[slot]
@@ -79,3 +94,4 @@ class RepeatFilter:
             self._timer = self._loop.call_later(REPEAT_TIME, self._look)
         else:
             self._counts.clear()
+            self._came.clear()

@@ -299,6 +299,50 @@ async def test_a_message_equal_to_one_that_was_sent_long_before(
     cluster.two.wire.says(message(A, b"two"))
     assert told.messages == [(A, b"two")]
     assert not names._repeats._counts
+    assert names._repeats._timer is None
+
+
+async def test_repeats_of_one_failover_are_not_those_of_the_next(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else is changing hands meanwhile: what the second server sent long before is no original any more."""
+    await failed_over(cluster, names, b"tick")
+    cluster.two.wire.says(*[message(A, b"tick")] * 20)
+    names._repeats.given_up(SLOT + 1)
+    now = cluster.loop.time()
+    monkeypatch.setattr(cluster.loop, "time", lambda: now + 0.9)
+    names._repeats._look()
+    assert list(names._repeats.slots) == [SLOT + 1]
+    names._repeats.given_up(SLOT)
+    told.messages.clear()
+    cluster.two.wire.says(message(A, b"tick"))
+    subscriber = names._subscribers[cluster.one.address]
+    assert [names._repeats.is_new(subscriber, A, b"tick") for _ in range(3)] == [False, True, True]
+    assert told.messages == [(A, b"tick")]
+
+
+async def test_a_repeat_comes_soon(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await failed_over(cluster, names, b"one", b"two", b"two")
+    told.messages.clear()
+    now = cluster.loop.time()
+    names._repeats.given_up(SLOT)
+    cluster.two.wire.says(message(A, b"one"))
+    monkeypatch.setattr(cluster.loop, "time", lambda: now + repeats.REPEAT_TIME + 0.1)
+    cluster.two.wire.says(message(A, b"one"), message(A, b"two"))
+    assert told.messages == [(A, b"one"), (A, b"two")]
+    assert len(names._repeats._came) == 2
+
+
+async def test_no_repeats_after_the_end(cluster: FakeCluster, names: ClusterSubscriber) -> None:
+    """Even if the server gives up a slot while its socket is being closed."""
+    await failed_over(cluster, names, b"one")
+    stopping = asyncio.ensure_future(names.stop())
+    names._repeats.given_up(SLOT)
+    await within(stopping)
+    assert names._repeats._timer is None
+    assert not names._repeats.slots
 
 
 async def test_repeats_are_remembered_up_to_a_number(
