@@ -180,6 +180,7 @@ class ClusterPump:
     def _drop(self, view: View) -> None:
         self.subscriber.unsubscribe(view.key)
         view.stay()
+        view.is_dropped = True
         self._views.pop(view.key, None)
 
     # Called by views.
@@ -265,6 +266,7 @@ class View:
         "_was_announced",
         "ahead",
         "is_at_end",
+        "is_dropped",
         "is_looking",
         "key",
         "target",
@@ -277,8 +279,8 @@ class View:
         self.is_at_end = False
         self.ahead = ReadAhead()
         self._pump = pump
-        #: Whether a look is in flight.
-        self.is_looking = False
+        #: Whether a look is in flight; and whether another view may have taken the place of this one.
+        self.is_looking = self.is_dropped = False
         self._is_pausing = False
         #: Whether the look in flight was started by an announcement; and how many such looks in a row came too late.
         self._was_announced = False
@@ -332,8 +334,8 @@ class View:
         self.is_looking = False
         target = look.target
         if isinstance(target, Inbox):
-            if not self._pump.is_mine(target) or target.epoch != look.epoch:
-                # Another loop now reads this key, and will read them itself.
+            if not self._pump.is_mine(target) or target.epoch != look.epoch or self.is_dropped:
+                # Another loop, or another view, now reads this key, and will read them itself.
                 members = []
             elif look.asked:
                 self.ahead.read(look.asked, members)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.cluster.conftest import Make
 from tests.clusters import QUICK, Cluster
-from tests.core.helpers import nothing_to_receive, receive_many, until, within
+from tests.core.helpers import nothing_to_receive, receive_many, started, until, within
 from tests.faults.load import LAST, ROOMY, Ledger, Load, key_of, load_of
 from tests.places import wait_until
 
@@ -101,6 +102,30 @@ async def test_a_replica_that_has_what_was_received(whole: Cluster, make: Make, 
         whole.kill(primary)
     await asyncio.to_thread(whole.until_promoted, primary, replica)
     await within(nothing_to_receive(layer, channel))
+
+
+async def test_a_look_that_outlives_a_close(cluster: Cluster, make: Make, prefix: str) -> None:
+    """A close that takes too long leaves a look behind, and the next receive makes another: one of them delivers."""
+    layer = make("core", cluster.host, prefix=prefix)
+    channel = await layer.new_channel()
+    receiving = await started(layer.receive(channel))
+    pump = layer._loops[asyncio.get_running_loop()].receiver.pumps[0]
+    key = key_of(layer, channel).encode()
+    await until(lambda: key in pump._views)
+    view = pump._views[key]
+    await until(lambda: pump.subscriber.subscribe(key) is None and not view.is_looking)
+    # Without an announcement, so that only these two find it.
+    _, key, member, _ = layer._addressed(channel, {"n": 0})
+    cluster.owner(key.decode()).raw.zadd(key, {member: time.time()})
+    view.look()
+    pump._drop(view)
+    pump._ask()
+    assert view.is_looking
+    assert pump._views[key] is not view
+    assert pump._views[key].is_looking
+    assert await within(receiving) == {"n": 0}
+    await until(lambda: not view.is_looking)
+    await nothing_to_receive(layer, channel)
 
 
 async def test_a_planned_failover(whole: Cluster, make: Make, prefix: str) -> None:
