@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import AskError, ConnectionError, MovedError
 
 from ..connection.clock import ServerClock
+from ..connection.commands import CommandConnection
 from ..connection.dialer import Dialer
 from ..connection.futures import ignore
 from ..connection.identity import UNKNOWN, ServerIdentity
@@ -120,23 +121,11 @@ class SlotQueue:
 
     def submit(self, request: Pending) -> None:
         """Submit a request. It is written at the end of this tick, or when there is a server that accepts it."""
-        queued = QueuedRequest(self, request)
-        node = self.enter()
-        if node is None:
-            self._hold(queued)
-        else:
-            queued.hand_on(False)
-            node.submit(queued)
+        self._submit(request, CommandConnection.submit)
 
     def submit_unscheduled(self, request: Pending) -> None:
         """Submit a request whose caller is about to call ``write_now``."""
-        queued = QueuedRequest(self, request)
-        node = self.enter()
-        if node is None:
-            self._hold(queued)
-        else:
-            queued.hand_on(False)
-            node.submit_unscheduled(queued)
+        self._submit(request, CommandConnection.submit_unscheduled)
 
     def submit_urgent(self, request: Pending) -> None:
         """Submit a request like any other: with requests going to several servers, none can be ahead."""
@@ -237,6 +226,15 @@ class SlotQueue:
         self._held.clear()
         for queued in waiting:
             queued.fail(error)
+
+    def _submit(self, request: Pending, submit: Callable[[CommandConnection, Pending], None]) -> None:
+        queued = QueuedRequest(self, request)
+        node = self.enter()
+        if node is None:
+            self._hold(queued)
+        else:
+            queued.hand_on(False)
+            submit(node, queued)
 
     def _hold(self, queued: QueuedRequest) -> None:
         self._held.append(queued)
