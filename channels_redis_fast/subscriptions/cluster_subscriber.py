@@ -52,7 +52,7 @@ LOOK_INTERVAL = 0.1
 class Place:
     """A slot with wanted names, and where these are subscribed."""
 
-    __slots__ = ("home", "left", "left_at", "names", "redirections", "slot", "trouble")
+    __slots__ = ("given_up_by", "home", "left", "left_at", "names", "redirections", "slot", "trouble")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
@@ -61,6 +61,8 @@ class Place:
         #: Where the names were subscribed before, and when they were moved from there.
         self.left: NodeSubscriber | None = None
         self.left_at = 0.0
+        #: The server that has ended subscriptions here by itself, until it accepts one again.
+        self.given_up_by: NodeSubscriber | None = None
         #: How often in a row servers have said that the slot is not there, and the last such reply.
         self.redirections = 0
         self.trouble: Exception | None = None
@@ -191,6 +193,10 @@ class ClusterSubscriber(Resumable):
             place.redirections = 0
             self._pauses = delays()
         place.trouble = None
+        if place.given_up_by is not None:
+            if place.given_up_by is subscriber:
+                self._repeats.demoted(place.slot)
+            place.given_up_by = None
         self._gaps.end(name)
         self._acknowledgements.settle(name)
         if self._on_subscribed is not None:
@@ -201,7 +207,7 @@ class ClusterSubscriber(Resumable):
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
-        self._repeats.given_up(place.slot)
+        place.given_up_by = subscriber
         if subscriber.stood_still():
             # Its slots were elsewhere meanwhile, and what was published there has been missed.
             self._gaps.missed(name)

@@ -19,7 +19,7 @@ from ..cluster.slots import slot_of
 #: takes as long as a message between the two: up to 30 ms were seen on a busy machine.
 REPEAT_TIME = 0.5
 
-#: Seconds within which a slot moves, after its server has given it up.
+#: Seconds within which the new primary is found, after the old one was demoted.
 HANDOVER_TIME = 5.0
 
 #: Messages that are remembered: the latest ones.
@@ -38,8 +38,12 @@ class RepeatFilter:
         self._came: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def given_up(self, slot: int) -> None:
-        """Called when a server has given up a slot by itself. Another server of its shard may have it now."""
+    def demoted(self, slot: int) -> None:
+        """
+        Called when a server that has given up a slot accepts a subscription in it, as a replica of its new primary.
+
+        Nothing is repeated if the slot has gone to another shard. Its server then refuses subscriptions.
+        """
         self._expect_repeats(slot, HANDOVER_TIME)
 
     def moved(self, slot: int) -> None:

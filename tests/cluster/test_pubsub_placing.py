@@ -308,12 +308,12 @@ async def test_repeats_of_one_failover_are_not_those_of_the_next(
     """Whatever else is changing hands meanwhile: what the second server sent long before is no original any more."""
     await failed_over(cluster, names, b"tick")
     cluster.two.wire.says(*[message(A, b"tick")] * 20)
-    names._repeats.given_up(SLOT + 1)
+    names._repeats.demoted(SLOT + 1)
     now = cluster.loop.time()
     monkeypatch.setattr(cluster.loop, "time", lambda: now + 0.9)
     names._repeats._look()
     assert list(names._repeats.slots) == [SLOT + 1]
-    names._repeats.given_up(SLOT)
+    names._repeats.demoted(SLOT)
     told.messages.clear()
     cluster.two.wire.says(message(A, b"tick"))
     subscriber = names._subscribers[cluster.one.address]
@@ -327,7 +327,7 @@ async def test_a_repeat_comes_soon(
     await failed_over(cluster, names, b"one", b"two", b"two")
     told.messages.clear()
     now = cluster.loop.time()
-    names._repeats.given_up(SLOT)
+    names._repeats.demoted(SLOT)
     cluster.two.wire.says(message(A, b"one"))
     monkeypatch.setattr(cluster.loop, "time", lambda: now + repeats.REPEAT_TIME + 0.1)
     cluster.two.wire.says(message(A, b"one"), message(A, b"two"))
@@ -339,7 +339,7 @@ async def test_no_repeats_after_the_end(cluster: FakeCluster, names: ClusterSubs
     """Even if the server gives up a slot while its socket is being closed."""
     await failed_over(cluster, names, b"one")
     stopping = asyncio.ensure_future(names.stop())
-    names._repeats.given_up(SLOT)
+    names._repeats.demoted(SLOT)
     await within(stopping)
     assert names._repeats._timer is None
     assert not names._repeats.slots
@@ -359,7 +359,7 @@ async def test_repeats_are_remembered_up_to_a_number(
 async def test_a_slot_that_moves_to_another_shard_has_no_repeats(
     cluster: FakeCluster, names: ClusterSubscriber, told: Told
 ) -> None:
-    """Its server does not accept the subscription again. Equal messages are as many as were sent."""
+    """Nor if it comes back. Its server does not accept the subscription again."""
     cluster.gives(cluster.one)
     await acknowledged(names, cluster.one, A)
     cluster.one.wire.says(message(A, b"tick"), no(A))
@@ -368,6 +368,14 @@ async def test_a_slot_that_moves_to_another_shard_has_no_repeats(
     await asyncio.sleep(0)
     cluster.two.wire.says(yes(A), message(A, b"tick"), message(A, b"tick"))
     assert told.messages == [(A, b"tick")] * 3
+    cluster.one.wire.written.clear()
+    cluster.two.wire.says(no(A))
+    await until(lambda: cluster.two.wire.written == [[b"SSUBSCRIBE", A]] * 2)
+    cluster.two.wire.says(f"MOVED {SLOT} 127.0.0.1:7000")
+    await until(lambda: cluster.one.wire.written == [[b"SSUBSCRIBE", A]])
+    cluster.one.wire.says(yes(A), message(A, b"tick"))
+    assert told.messages == [(A, b"tick")] * 4
+    assert not names._repeats.slots
 
 
 async def test_a_lost_connection(cluster: FakeCluster, names: ClusterSubscriber, told: Told) -> None:
