@@ -162,25 +162,22 @@ class ClusterSubscriber(Resumable):
 
     async def stop(self) -> None:
         """Close the sockets. What is wanted stays wanted."""
-        self._cancel_timers()
-        if self._mapping is not None:
-            self._mapping.remove_done_callback(self._asked_for_map)
-            self._mapping.cancel()
-            self._mapping = None
-        self._left.clear()
-        await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
-        # Until they were closed, the sockets may have started some again.
-        self._cancel_timers()
-
-    aclose = stop
-
-    def _cancel_timers(self) -> None:
         for timer in (self._watch, self._retry, self._doubt, self._returning):
             if timer is not None:
                 timer.cancel()
         self._watch = self._retry = self._doubt = self._returning = None
+        if self._mapping is not None:
+            self._mapping.remove_done_callback(self._asked_for_map)
+            self._mapping.cancel()
+            self._mapping = None
         self._gaps.stop()
+        self._left.clear()
+        await asyncio.gather(*(subscriber.stop() for subscriber in self._subscribers.values()))
+        # Not sooner: until its socket is closed, a server can still be demoted. Other timers that were started
+        # meanwhile go on, for what is wanted again.
         self._repeats.stop()
+
+    aclose = stop
 
     # Reported by the connections.
 
