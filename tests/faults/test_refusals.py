@@ -261,7 +261,7 @@ def reloading(server: Server, way: str) -> Iterator[Callable[[], Any]]:
         with redis.Redis.from_url(server.url, socket_timeout=30) as raw:
             raw.execute_command("DEBUG", "RELOAD")
 
-    with redis.Redis.from_url(server.url) as raw:
+    with redis.Redis.from_url(server.url, socket_timeout=30) as raw:
         takes_orders = int(raw.info("server")["redis_version"].partition(".")[0]) >= 7
         raw.eval(FILLER, 1, "filler", KEYS if takes_orders else FEWER)
         if way == "reload":
