@@ -11,8 +11,8 @@ Rules kept here:
 
 - A name is wanted at one server at a time, and anything that another server sends about it is ignored, so no message is
   delivered twice.
-- In a failover both servers of a slot may send a message, once the demoted one has given the slot up. It is delivered
-  once.
+- In a failover both servers of a slot may send a message, once the old one has ended a subscription, or its connection,
+  and accepts it again as a replica. It is delivered once.
 - A map does not return a slot to the server that it has just left. Servers hear of a failover one after the other; the
   demoted one still accepts subscriptions, and forwards messages that the new one has already sent.
 - Everything for one server in one tick leaves in one write, as one command for each slot.
@@ -52,7 +52,7 @@ LOOK_INTERVAL = 0.1
 class Place:
     """A slot with wanted names, and where these are subscribed."""
 
-    __slots__ = ("given_up_by", "home", "left", "left_at", "names", "redirections", "slot", "trouble")
+    __slots__ = ("ended_at", "home", "left", "left_at", "names", "redirections", "slot", "trouble")
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
@@ -61,8 +61,9 @@ class Place:
         #: Where the names were subscribed before, and when they were moved from there.
         self.left: NodeSubscriber | None = None
         self.left_at = 0.0
-        #: The server that has ended subscriptions here by itself, until it accepts one again.
-        self.given_up_by: NodeSubscriber | None = None
+        #: The server on which subscriptions here have ended, by its own doing or with the connection, until it accepts
+        #: one again: it may be a replica by then.
+        self.ended_at: NodeSubscriber | None = None
         #: How often in a row servers have said that the slot is not there, and the last such reply.
         self.redirections = 0
         self.trouble: Exception | None = None
@@ -190,10 +191,10 @@ class ClusterSubscriber(Resumable):
             place.redirections = 0
             self._pauses = delays()
         place.trouble = None
-        if place.given_up_by is not None:
-            if place.given_up_by is subscriber:
-                self._repeats.demoted(place.slot)
-            place.given_up_by = None
+        if place.ended_at is not None:
+            if place.ended_at is subscriber:
+                self._repeats.may_be_replica(place.slot)
+            place.ended_at = None
         self._gaps.end(name)
         self._acknowledgements.settle(name)
         if self._on_subscribed is not None:
@@ -204,7 +205,7 @@ class ClusterSubscriber(Resumable):
         place = self._places.get(slot_of(name))
         if place is None or place.home is not subscriber or name not in place.names:
             return
-        place.given_up_by = subscriber
+        place.ended_at = subscriber
         if subscriber.stood_still():
             # Its slots were elsewhere meanwhile, and what was published there has been missed.
             self._gaps.missed(name)
@@ -242,6 +243,10 @@ class ClusterSubscriber(Resumable):
 
     def lost(self, names: Names) -> None:
         """Called when a connection was lost, with the names that were acknowledged on it."""
+        for name in names:
+            place = self._places.get(slot_of(name))
+            if place is not None:
+                place.ended_at = place.home
         self._gaps.lost(names)
         self._cluster.doubt()
 

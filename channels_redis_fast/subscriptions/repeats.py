@@ -19,7 +19,7 @@ from ..cluster.slots import slot_of
 #: takes as long as a message between the two: up to 30 ms were seen on a busy machine.
 REPEAT_TIME = 0.5
 
-#: Seconds within which the new primary is found, after the old one was demoted.
+#: Seconds within which a subscription leaves a server that is a replica.
 HANDOVER_TIME = 5.0
 
 #: Messages that are remembered: the latest ones.
@@ -38,11 +38,11 @@ class RepeatFilter:
         self._came: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def demoted(self, slot: int) -> None:
+    def may_be_replica(self, slot: int) -> None:
         """
-        Called when a server that has given up a slot accepts a subscription in it, as a replica of its new primary.
+        Called when a server accepts a subscription again that has ended there: it may be a replica of another by now.
 
-        Nothing is repeated if the slot has gone to another shard. Its server then refuses subscriptions.
+        Nothing is repeated if the slot has gone to another shard. Its old server then refuses subscriptions.
         """
         self._expect_repeats(slot, HANDOVER_TIME)
 

@@ -287,6 +287,24 @@ async def test_a_new_primary_repeats_what_the_demoted_one_has_sent(
     assert told.messages == [(A, b"two"), (A, b"new"), (A, b"new"), (A, b"before"), (B, b"one")]
 
 
+async def test_a_primary_that_comes_back_as_a_replica(
+    cluster: FakeCluster, names: ClusterSubscriber, told: Told
+) -> None:
+    """It is subscribed to again before the map says so, and its new primary repeats what it has sent."""
+    cluster.gives(cluster.one)
+    await acknowledged(names, cluster.one, A)
+    [subscriber] = names._subscribers.values()
+    subscriber.link = None
+    subscriber._lost_at = 0.0
+    subscriber.after_loss()
+    await until(lambda: bool(cluster.one.wire.written))
+    cluster.one.wire.says(yes(A), message(A, b"one"))
+    cluster.gives(cluster.two)
+    await until(lambda: cluster.two.wire.written == [[b"SSUBSCRIBE", A]])
+    cluster.two.wire.says(yes(A), message(A, b"one"), message(A, b"two"))
+    assert told.messages == [(A, b"one"), (A, b"two")]
+
+
 async def test_a_message_equal_to_one_that_was_sent_long_before(
     cluster: FakeCluster, names: ClusterSubscriber, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,12 +326,12 @@ async def test_repeats_of_one_failover_are_not_those_of_the_next(
     """Whatever else is changing hands meanwhile: what the second server sent long before is no original any more."""
     await failed_over(cluster, names, b"tick")
     cluster.two.wire.says(*[message(A, b"tick")] * 20)
-    names._repeats.demoted(SLOT + 1)
+    names._repeats.may_be_replica(SLOT + 1)
     now = cluster.loop.time()
     monkeypatch.setattr(cluster.loop, "time", lambda: now + 0.9)
     names._repeats._look()
     assert list(names._repeats.slots) == [SLOT + 1]
-    names._repeats.demoted(SLOT)
+    names._repeats.may_be_replica(SLOT)
     told.messages.clear()
     cluster.two.wire.says(message(A, b"tick"))
     subscriber = names._subscribers[cluster.one.address]
@@ -327,7 +345,7 @@ async def test_a_repeat_comes_soon(
     await failed_over(cluster, names, b"one", b"two", b"two")
     told.messages.clear()
     now = cluster.loop.time()
-    names._repeats.demoted(SLOT)
+    names._repeats.may_be_replica(SLOT)
     cluster.two.wire.says(message(A, b"one"))
     monkeypatch.setattr(cluster.loop, "time", lambda: now + repeats.REPEAT_TIME + 0.1)
     cluster.two.wire.says(message(A, b"one"), message(A, b"two"))
@@ -339,7 +357,7 @@ async def test_no_repeats_after_the_end(cluster: FakeCluster, names: ClusterSubs
     """Even if the server gives up a slot while its socket is being closed."""
     await failed_over(cluster, names, b"one")
     stopping = asyncio.ensure_future(names.stop())
-    names._repeats.demoted(SLOT)
+    names._repeats.may_be_replica(SLOT)
     await within(stopping)
     assert names._repeats._timer is None
     assert not names._repeats.slots
