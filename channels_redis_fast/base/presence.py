@@ -58,8 +58,7 @@ class PresenceMethods(LimitedLayer):
             raise
         if self.max_message_size is not None:
             options.check_size(stored, self.max_message_size, f"user {user!r} in group {group}")
-        if not presences.leases.is_held:
-            await presences.held()
+        await presences.held()
         await presences.change(found, b"j", channel, field, stored)
 
     @routed

@@ -5,9 +5,9 @@ In a phase a user comes, goes, or stays: so each observer sees one `presence.joi
 That alternates by itself. Where servers have lost what they had, or connections, an event may be missing, as any
 message may; one too many is never right. When a server is back groups are told again of what it may have taken along,
 and whoever has heard exactly that last does not hear it: an observer that has come since, or that has missed something,
-is told who was there, or has left. For some time after that, whoever has missed that a user left does not see that he
-comes back, since that is what it has heard last. Of a process whose lease has run out, on a machine too busy for such a
-lease, users may be said to have left and to be back.
+is told who was there, or has left. For some time after that, an observer that has missed a departure does not see the
+return: a join is what it has heard last. Of a process whose lease has run out, on a machine too busy for such a lease,
+users may be said to have left and to be back.
 """
 
 from __future__ import annotations

@@ -387,10 +387,10 @@ def table(tallies: dict[str, Tally]) -> str:
     """
     Markdown, a row for each setup.
 
-    `missing` were lost with a server or a connection, or are violations, or were not seen since what an observer had
-    missed before made them no news; `told again` came to observers that did not
-    know yet who was there; `lapsed` were of users of a process whose lease had run out; `wrong` are answers that were
-    not the truth in time; and last comes how long the slowest round took until everybody knew.
+    `missing` were lost with a server or a connection, or are violations, or were no news to an observer that had missed
+    something before; `told again` came to observers that did not know yet who was there; `lapsed` were of users of a
+    process whose lease had run out; `wrong` are answers that were not the truth in time; and last comes how long the
+    slowest round took until everybody knew.
     """
     rows = [f"| setup | rounds | {' | '.join(COLUMNS)} | slowest, s | violations |"]
     rows.append("|---|" + "---:|" * (len(COLUMNS) + 3))
