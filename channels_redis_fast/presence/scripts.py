@@ -79,10 +79,10 @@ def _before_value(message: dict[str, Any]) -> str:
 #:
 #: What the usual joins do not need: what is done about a different epoch (``-`` for nothing, ``q`` to restore quietly,
 #: ``l`` to restore with events); the delay of announcements in milliseconds; the name of the process as claimant; a new
-#: epoch, in case there is none; the number of the newest event that the caller knows; the grace time in milliseconds; whether
-#: the server was started lately (1, or 0); owners that are gone, separated by commas (one with a question mark is gone
-#: only if it has not confirmed its part in this epoch); the name of the group. It is one argument, because each takes
-#: the server about a thousand instructions.
+#: epoch, in case there is none; the number of the newest event that the caller knows; the grace time in milliseconds;
+#: whether the server was started lately (1, or 0); owners that are gone, separated by commas (one with a question mark
+#: is gone only if it has not confirmed its part in this epoch); the name of the group. It is one argument, because each
+#: takes the server about a thousand instructions.
 #:
 #: The operations:
 #:
