@@ -43,8 +43,9 @@ MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 
 #: Seconds of silence after which a write first checks whether the connection has ended. A loop that runs freely has
 #: already read the end by then; one that was busy or stopped has not. Replies that a busy loop has not read yet delay
-#: nothing: the server has to work while the process continues.
-QUIET = 0.01
+#: nothing: the server has to work while the process continues. It is less than what the shortest outage takes, and far
+#: more than a round trip.
+QUIET = 0.001
 
 #: Seconds of silence after which a PING is sent first, and how long its answer may take. Something in between (NAT, a
 #: load balancer) may have forgotten the connection without saying so.
