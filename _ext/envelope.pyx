@@ -12,11 +12,11 @@ code runs meanwhile). The module does not declare that it can run without the GI
 import os
 import sys
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_Size, PyDict_Update
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from msgpack import packb, unpackb
 
@@ -112,6 +112,30 @@ def reseed():
     global pool_used, prefixes
     pool_used = POOL
     prefixes = 0
+
+
+def identities(list members not None, /):
+    """The first `ORDERED_FROM` bytes of each member, one after the other: a prefix of that length is unique.
+
+    Zeros are added to a member that is shorter. Raises TypeError for one that is not bytes.
+    """
+    cdef Py_ssize_t count = PyList_GET_SIZE(members), position, size
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, count * ORDERED_LENGTH)
+    cdef char *target = PyBytes_AS_STRING(found)
+    cdef PyObject *member
+    # No Python code runs here that could change the list.
+    for position in range(count):
+        member = PyList_GET_ITEM(members, position)
+        if not PyBytes_CheckExact(<object>member):
+            raise TypeError(f"a member must be bytes, not {type(<object>member).__name__}")
+        size = PyBytes_GET_SIZE(<object>member)
+        if size < ORDERED_LENGTH:
+            memset(target, 0, ORDERED_LENGTH)
+            memcpy(target, PyBytes_AS_STRING(<object>member), size)
+        else:
+            memcpy(target, PyBytes_AS_STRING(<object>member), ORDERED_LENGTH)
+        target += ORDERED_LENGTH
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- encoding

@@ -86,6 +86,8 @@ class Result:
 class Clock:
     """Wall and processor time of a block. The collector runs before it, never for the garbage of the set-up.
 
+    Nor does it look through the modules during the block: in one of 0.1 s, that was a sixth of the processor time.
+
     `read_server` tells the server's counters and `read_connections` how many are open, when somebody who knows the
     server has set them; asked outside the measured time.
     """
@@ -101,6 +103,7 @@ class Clock:
     @contextmanager
     def measure(self) -> Iterator[None]:
         gc.collect()
+        gc.freeze()
         read = type(self).read_server
         before = read() if read is not None else Counter()
         wall, cpu = time.perf_counter(), time.process_time()
@@ -111,6 +114,7 @@ class Clock:
             self.cpu_seconds += time.process_time() - cpu
             if read is not None:
                 self.server += read() - before
+            gc.unfreeze()
 
 
 def result_of(sent: int, inboxes: Iterable[Inbox], clock: Clock) -> Result:

@@ -76,6 +76,17 @@ def reseed() -> None:
     _prefixes = None
 
 
+def identities(members: list[bytes], /) -> bytes:
+    """The first `ORDERED_FROM` bytes of each member, one after the other: a prefix of that length is unique.
+
+    Zeros are added to a member that is shorter. Raises TypeError for one that is not bytes.
+    """
+    for member in members:
+        if type(member) is not bytes:
+            raise TypeError(f"a member must be bytes, not {type(member).__name__}")
+    return b"".join([member[:ORDERED_FROM].ljust(ORDERED_FROM, b"\0") for member in members])
+
+
 def pack(message: Message, /) -> bytes:
     """The message as msgpack: the same bytes and exceptions as `msgpack.packb(message)`."""
     packed: bytes = packb(message)

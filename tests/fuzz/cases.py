@@ -104,6 +104,8 @@ CASES = [
     Case("prefixes", ("next_prefix",), lambda hot: [len(hot.next_prefix(n)) for n in (0, 1, 9, 10, 12, 40)]),
     Case("a long prefix", ("next_prefix",), lambda hot: len(hot.next_prefix(5000))),
     Case("a negative prefix", ("next_prefix",), lambda hot: hot.next_prefix(-1)),
+    Case("identities", ("identities",), lambda hot: hot.identities([BODY, b"short", b""])),
+    Case("identities, refused", ("identities",), lambda hot: hot.identities([BODY, "text"])),
     Case("reseeded", ("reseed",), lambda hot: (hot.reseed(), len(hot.next_prefix(12)))),
     Case("packed", ("pack",), lambda hot: hot.pack(MESSAGE)),
     Case("packed, refused", ("pack",), lambda hot: hot.pack(ODD)),

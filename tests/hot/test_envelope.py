@@ -297,6 +297,22 @@ def test_seeding_the_global_generator_changes_nothing(hot: Any) -> None:
     assert hot.next_prefix(12) != first
 
 
+def test_identities(hot: Any) -> None:
+    """They tell members apart whose messages are equal, also of another process, and however many there are."""
+    assert hot.identities([]) == b""
+    assert hot.identities([b"0123456789", b"0123456789abc", b"short", b""]) == (
+        b"0123456789" * 2 + b"short" + b"\0" * 15
+    )
+    equal = [hot.encode({}, None, length) for length in (hot.ORDERED_FROM, 12, 40) for _ in range(1000)]
+    hot.reseed()
+    equal += [hot.encode({}, None, 12) for _ in range(1000)]
+    found = hot.identities(equal)
+    assert len({found[start : start + hot.ORDERED_FROM] for start in range(0, len(found), hot.ORDERED_FROM)}) == 4000
+    for refused in ("text", None, 5, bytearray(12), memoryview(b"0123456789")):
+        with pytest.raises(TypeError, match=rf"^a member must be bytes, not {type(refused).__name__}$"):
+            hot.identities([b"0123456789", refused])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_child_that_reseeds_has_bytes_of_its_own(hot: Any) -> None:
