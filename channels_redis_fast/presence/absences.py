@@ -2,7 +2,8 @@
 Which overdue leases mean that a process is gone. No I/O.
 
 While a server is away, nobody can renew a lease. So a lease that has run out since then says nothing, until its process
-has had the time of a whole lease for coming back.
+has had the time of a whole lease for coming back. A process that has just started does not know whether the server was
+away. It waits for as long as reconnecting usually takes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ class Absences:
         #: others do.
         self._before: Mapping[str, float] = {}
         self._until = float("-inf")
+
+    def began(self, seconds: float) -> None:
+        """Called when the leases have been read for the first time. None of the processes counts as gone yet."""
+        self._until = time.monotonic() + seconds
 
     def came_back(self, overdue: Mapping[str, float]) -> None:
         """Called when a lost connection is restored. ``overdue``: overdue leases as last read."""

@@ -13,7 +13,8 @@ Rules kept here:
   a loop that is stopped, busy or closed without being asked.
 - A process that held a lease and finds that it had run out, or that the server does not know it, is told: others may
   have considered the process gone meanwhile.
-- After an outage, in which nobody could renew, each process has a whole lease duration for renewing (``absences``).
+- After an outage, in which nobody could renew, each process has a whole lease duration for renewing (``absences``). A
+  process that has just started, perhaps during an outage, gives the others a few seconds.
 - A lease that is given back runs out at once, and stays listed like any overdue lease.
 - The leases are read at most once in a third of their duration, except on request (``max_age``, ``refresh``), and once
   when the lease of a late process has run out.
@@ -52,6 +53,10 @@ TOLERANCE = 0.2
 #: The part of a lease that is always left while renewals succeed, with some tolerance. If less is left when a
 #: connection comes back, it was away for so long that others may not have renewed theirs.
 MISSED = 0.6
+
+#: Seconds for which a process that has just started takes no other for gone: several times the longest pause between
+#: attempts to connect, but no more than this part of a lease.
+FIRST_SECONDS, FIRST_PART = 5.0, 1 / 3
 
 #: Seconds until the next attempt after a failed renewal; and between renewals that are due to reconnected sockets, of
 #: which an outage has many.
@@ -376,6 +381,8 @@ class Leases:
         lapse = None
         left = float(first) - reading.now if first else self.duration
         with self._lock:
+            if self.reading is NOTHING_READ:
+                self._absences.began(min(FIRST_SECONDS, self.duration * FIRST_PART))
             self.reading = reading
             self.fresh_until = reading.read_at + self.interval
             if left < self.duration - self.interval * (1 + TOLERANCE):

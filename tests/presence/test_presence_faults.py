@@ -11,6 +11,7 @@ import redis
 
 from bench.server import Server
 from channels_redis_fast.presence.calls import LOUDLY, QUIETLY
+from channels_redis_fast.presence.leases import FIRST_SECONDS
 from tests.core.helpers import started, until, within
 from tests.presence.attending import PRESENCE, Attender, joined, listen
 from tests.presence.leasing import run_out
@@ -194,6 +195,24 @@ async def test_a_lease_that_ran_out_while_its_server_was_away(own_server: OwnSer
         await within(has_gone())
 
 
+async def test_a_process_that_starts_after_an_outage(own_server: OwnServer, make: Make, prefix: str) -> None:
+    """It does not know that nobody could renew, so it gives the others some seconds before it takes one for gone."""
+    server = own_server()
+    layer, other = (make(hosts=[server.url], presence=PRESENCE | {"lease": 30}) for _ in range(2))
+    channel = await joined(layer, "ada")
+    stand_still(layer)
+    with redis.Redis.from_url(server.url) as raw:
+        run_out(raw, prefix, layer._leases.process, 1.0)
+        await joined(other, "bob")
+        here = other._presences
+        assert layer._leases.process in (await within(other._leases.read(0))).deadlines
+        await within(here.upkeep.sweep(here.records()))
+        assert raw.hexists(here.find("room").keys.channels, f"c{channel}")
+        other._leases._absences._until -= FIRST_SECONDS
+        await within(here.upkeep.sweep(here.records()))
+        assert not raw.hexists(here.find("room").keys.channels, f"c{channel}")
+
+
 async def test_connections_that_come_and_go_keep_nobody(own_server: OwnServer, make: Make, prefix: str) -> None:
     """While this process renews its lease, so can others: who has not is gone, however often a connection is lost."""
     server = own_server()
@@ -202,6 +221,8 @@ async def test_connections_that_come_and_go_keep_nobody(own_server: OwnServer, m
     await joined(other, "bob")
     stand_still(layer)
     here = other._presences
+    # It has not just started.
+    other._leases._absences._until -= 3
     with redis.Redis.from_url(server.url) as raw:
         run_out(raw, prefix, layer._leases.process, 1.0)
         before = here.upkeep.came_back_at
