@@ -82,10 +82,16 @@ async def _run(plan: Plan, servers: Servers) -> tuple[Record, Verdict, tuple[Hap
                 await servers.apply(fault)
             happened.append(Happened(fault.name, since, record.now()))
 
-        for fault in plan.faults:
-            # One after the other: a failover takes as long as it takes.
-            await asyncio.sleep(max(begun + fault.at - record.now(), 0.0))
+        async def happen_later(fault: Fault) -> None:
+            await asyncio.sleep(fault.at)
             await happen(fault)
+
+        for fault in plan.faults:
+            # Not before the last one has ended: a failover takes as long as it takes.
+            await asyncio.sleep(max(begun + fault.at - record.now(), 0.0))
+            ends = await asyncio.gather(happen(fault), *map(happen_later, fault.beside), return_exceptions=True)
+            for error in filter(None, ends):
+                raise error
         await asyncio.sleep(max(begun + plan.seconds - record.now(), 0.0))
         await traffic.stop_sending()
         await servers.settle()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: What can happen anywhere, and what only where it can be made to happen.
 EVERYWHERE = ("kill", "pause", "script_flush", "cancel", "cancel", "close_senders", "close_receivers", "fork")
 PROXIED = ("stall", "cut", "cut_after", "refuse", "delay", "slice", "restart_aof", "restart_empty")
 REPLICATED = ("failover", "kill_primary")
+#: What can happen beside another fault, and what only beside one that leaves the server where it is.
+BESIDE_ALL = ("cancel", "close_senders", "close_receivers", "fork")
+BESIDE_SMALL = ("kill", "script_flush")
+LARGE = ("restart_aof", "restart_empty", "failover", "kill_primary")
 
 #: By setup: the layers it runs, its servers, who calls (`hub`: synchronous threads), and processes that share its jobs.
 SETUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], int]] = {
@@ -26,12 +30,16 @@ SETUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], int]]
 
 @dataclass(frozen=True)
 class Fault:
-    """At `at` seconds `name` happens, for `seconds`; `number` is what it chooses by (a shard, a count)."""
+    """
+    At `at` seconds `name` happens, for `seconds`; `number` is what it chooses by (a shard, a count). `beside`: what
+    happens while it does, at seconds since its begin.
+    """
 
     at: float
     name: str
     seconds: float
     number: int
+    beside: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def make_plan(seed: int, setup: str, number: int) -> Plan:
         names += ["pause_client"] * 3
     seconds = round(chance.uniform(1.5, 3.0), 3)
     faults = tuple(
-        Fault(at, chance.choice(names), round(chance.uniform(0.05, 1.5), 3), chance.randrange(10_000))
+        _beset(chance, _fault(chance, at, chance.choice(names), 1.5))
         for at in sorted(round(chance.uniform(0.1, seconds), 3) for _ in range(chance.randint(1, 4)))
     )
     return Plan(
@@ -85,3 +93,16 @@ def make_plan(seed: int, setup: str, number: int) -> Plan:
         burst=chance.choice((1, 3, 10)),
         faults=faults,
     )
+
+
+def _fault(chance: random.Random, at: float, name: str, longest: float) -> Fault:
+    return Fault(at, name, round(chance.uniform(0.05, longest), 3), chance.randrange(10_000))
+
+
+def _beset(chance: random.Random, fault: Fault) -> Fault:
+    """Let others happen beside two faults of five."""
+    if chance.random() > 0.4:
+        return fault
+    names = BESIDE_ALL if fault.name in LARGE else BESIDE_ALL + BESIDE_SMALL
+    times = sorted(round(chance.uniform(0.0, fault.seconds), 3) for _ in range(chance.randint(1, 3)))
+    return replace(fault, beside=tuple(_fault(chance, at, chance.choice(names), 0.3) for at in times))

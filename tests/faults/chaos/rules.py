@@ -25,6 +25,7 @@ class Rule:
     What one fault permits. `deaths`: how many blocking connections of each receiving layer it may end, on each shard,
     each of which may take one message along. `outage`: Pub/Sub misses what is published meanwhile. `forgets`: the
     server may lose what it had acknowledged up to then. `repeats`: a general channel's job may be done again.
+    `silence`: the server does not answer, so a layer that closes meanwhile drops the connection after a second.
     """
 
     reason: str
@@ -32,6 +33,7 @@ class Rule:
     outage: bool = False
     forgets: bool = False
     repeats: bool = False
+    silence: bool = False
 
 
 CONNECTION = "a message on its way in a blocking connection dies with it: one for each shard and receiving layer"
@@ -41,10 +43,10 @@ RULES: dict[str, Rule] = {
     "cut": Rule(CONNECTION, deaths=1, outage=True),
     "cut_after": Rule(CONNECTION, deaths=1, outage=True),
     "refuse": Rule(CONNECTION, deaths=1, outage=True),
-    "stall": Rule("bytes wait and arrive: nothing is lost, and 1.5 s are less than any deadline"),
+    "stall": Rule("bytes wait and arrive: nothing is lost, and 1.5 s are less than any deadline", silence=True),
     "delay": Rule("bytes arrive later"),
     "slice": Rule("bytes arrive one by one"),
-    "pause": Rule("a server that stands still for less than a deadline forgets nothing"),
+    "pause": Rule("a server that stands still for less than a deadline forgets nothing", silence=True),
     "pause_client": Rule("what came for a process while it stood still waits in its socket"),
     "script_flush": Rule("a script that the server does not know is sent again, before anything has happened"),
     "restart_aof": Rule("the server had written all that it acknowledged; " + CONNECTION, deaths=1, outage=True),
@@ -86,7 +88,13 @@ class Allowance:
         """How many messages of core may be lost one by one, whenever they were sent."""
         if self.layer == "pubsub":
             return 0
-        return sum(fault.rule.deaths for fault in self.faults) * self.shards * self.receivers
+        deaths = sum(fault.rule.deaths + self._drops_connections(fault) for fault in self.faults)
+        return deaths * self.shards * self.receivers
+
+    def _drops_connections(self, fault: Happened) -> bool:
+        return fault.name == "close_receivers" and any(
+            other.rule.silence and other.begun <= fault.ended and fault.begun <= other.ended for other in self.faults
+        )
 
     def may_lose(self, kind: str, begun: float, ended: float) -> bool:
         """Whether a message that was sent in this time may be lost without being counted."""

@@ -15,5 +15,5 @@ def test_a_round(setup: str) -> None:
     with Servers(plan.servers) as servers:
         record, verdict, faults = run_round(plan, servers)
     assert verdict.counts["acknowledged"] > 0
-    assert len(faults) == len(plan.faults)
+    assert len(faults) == sum(1 + len(fault.beside) for fault in plan.faults)
     assert not verdict.violations, report(plan, record, verdict, faults)

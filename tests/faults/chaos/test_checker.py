@@ -101,6 +101,14 @@ def test_what_takes_nothing_along(name: str, layer: str) -> None:
     assert verdict(take(recorded(), *range(9)), Happened(name, 0, 9), layer=layer).violations
 
 
+@pytest.mark.parametrize("silence", ["pause", "stall"])
+def test_one_message_dies_when_a_layer_closes_beside_a_silent_server(silence: str) -> None:
+    record = take(recorded(), *range(9))
+    assert not verdict(record, Happened(silence, 2, 4), Happened("close_receivers", 3, 5)).violations
+    assert verdict(record, Happened(silence, 2, 4), Happened("close_receivers", 5, 6)).violations
+    assert verdict(record, Happened("delay", 2, 4), Happened("close_receivers", 3, 5)).violations
+
+
 def test_pubsub_is_deaf_during_an_outage_alone() -> None:
     fault = Happened("cut", 3, 4)
     deaf = range(2, 5 + int(RECOVERY))
