@@ -103,18 +103,21 @@ class Clock:
     @contextmanager
     def measure(self) -> Iterator[None]:
         gc.collect()
-        gc.freeze()
+        freezes = not gc.get_freeze_count()
         read = type(self).read_server
         before = read() if read is not None else Counter()
+        if freezes:
+            gc.freeze()
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - wall
             self.cpu_seconds += time.process_time() - cpu
+            if freezes:
+                gc.unfreeze()
             if read is not None:
                 self.server += read() - before
-            gc.unfreeze()
 
 
 def result_of(sent: int, inboxes: Iterable[Inbox], clock: Clock) -> Result:
