@@ -15,8 +15,8 @@ import sys
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_Size, PyDict_Update
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.object cimport PyObject
-from libc.string cimport memcpy, memset
+from cpython.object cimport PyObject, PyObject_Hash
+from libc.string cimport memcpy
 
 from msgpack import packb, unpackb
 
@@ -114,27 +114,26 @@ def reseed():
     prefixes = 0
 
 
-def identities(list members not None, /):
-    """The first `ORDERED_FROM` bytes of each member, one after the other: a prefix of that length is unique.
+FINGERPRINT = 8
 
-    Zeros are added to a member that is shorter. Raises TypeError for one that is not bytes.
+
+def fingerprints(list members not None, /):
+    """`FINGERPRINT` bytes for each member, one after the other, by which this process recognizes it.
+
+    They depend on every byte of a member: a sender need not give each a prefix of its own.
+
+    Raises TypeError for a member that is not bytes.
     """
-    cdef Py_ssize_t count = PyList_GET_SIZE(members), position, size
-    cdef bytes found = PyBytes_FromStringAndSize(NULL, count * ORDERED_LENGTH)
-    cdef char *target = PyBytes_AS_STRING(found)
+    cdef Py_ssize_t count = PyList_GET_SIZE(members), position
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, count * 8)
+    cdef long long *target = <long long *>PyBytes_AS_STRING(found)
     cdef PyObject *member
     # No Python code runs here that could change the list.
     for position in range(count):
         member = PyList_GET_ITEM(members, position)
         if not PyBytes_CheckExact(<object>member):
             raise TypeError(f"a member must be bytes, not {type(<object>member).__name__}")
-        size = PyBytes_GET_SIZE(<object>member)
-        if size < ORDERED_LENGTH:
-            memset(target, 0, ORDERED_LENGTH)
-            memcpy(target, PyBytes_AS_STRING(<object>member), size)
-        else:
-            memcpy(target, PyBytes_AS_STRING(<object>member), ORDERED_LENGTH)
-        target += ORDERED_LENGTH
+        target[position] = PyObject_Hash(<object>member)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "COMPILED",
+    "FINGERPRINT",
     "ORDERED_FROM",
     "Batch",
     "CapacityTable",
@@ -34,9 +35,9 @@ __all__ = [
     "decode",
     "encode",
     "find",
+    "fingerprints",
     "footprint",
     "frames",
-    "identities",
     "is_group",
     "key",
     "kind",
@@ -58,13 +59,14 @@ if COMPILED and not TYPE_CHECKING:
         from channels_redis_fast._ext.capacity import CapacityTable
         from channels_redis_fast._ext.codec import EnvelopeCodec
         from channels_redis_fast._ext.envelope import (
+            FINGERPRINT,
             ORDERED_FROM,
             clone,
             decode,
             encode,
+            fingerprints,
             footprint,
             frames,
-            identities,
             next_prefix,
             pack,
             reseed,
@@ -84,13 +86,14 @@ if TYPE_CHECKING or not COMPILED:
     from channels_redis_fast.hot.capacity import CapacityTable
     from channels_redis_fast.hot.codec import EnvelopeCodec
     from channels_redis_fast.hot.envelope import (
+        FINGERPRINT,
         ORDERED_FROM,
         clone,
         decode,
         encode,
+        fingerprints,
         footprint,
         frames,
-        identities,
         next_prefix,
         pack,
         reseed,

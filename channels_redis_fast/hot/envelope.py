@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ _POOL = 4096
 
 #: The number of bytes from which a prefix has room for a count and for randomness.
 ORDERED_FROM = 10
+
+FINGERPRINT = 8
 
 _pool = io.BytesIO()
 
@@ -76,15 +79,17 @@ def reseed() -> None:
     _prefixes = None
 
 
-def identities(members: list[bytes], /) -> bytes:
-    """The first `ORDERED_FROM` bytes of each member, one after the other: a prefix of that length is unique.
+def fingerprints(members: list[bytes], /) -> bytes:
+    """`FINGERPRINT` bytes for each member, one after the other, by which this process recognizes it.
 
-    Zeros are added to a member that is shorter. Raises TypeError for one that is not bytes.
+    They depend on every byte of a member: a sender need not give each a prefix of its own.
+
+    Raises TypeError for a member that is not bytes.
     """
     for member in members:
         if type(member) is not bytes:
             raise TypeError(f"a member must be bytes, not {type(member).__name__}")
-    return b"".join([member[:ORDERED_FROM].ljust(ORDERED_FROM, b"\0") for member in members])
+    return b"".join([hash(member).to_bytes(FINGERPRINT, sys.byteorder, signed=True) for member in members])
 
 
 def pack(message: Message, /) -> bytes:

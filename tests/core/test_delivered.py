@@ -39,6 +39,24 @@ def test_only_what_is_in_doubt_is_left_out(clock: Clock) -> None:
     assert members.new([b"one"]) == [b"one"]
 
 
+def test_members_that_begin_alike_are_told_apart(clock: Clock) -> None:
+    """Events of presence begin with a number and an epoch, and other senders may have no prefixes of their own."""
+    one, other = b"1234567.4c3d of one group", b"1234567.4c3d of another"
+    members = DeliveredMembers()
+    members.new([one])
+    members.doubt(5)
+    assert members.new([other, one]) == [other]
+
+
+def test_a_short_doubt_does_not_end_a_long_one(clock: Clock) -> None:
+    members = DeliveredMembers()
+    members.new([b"one"])
+    members.doubt(60)
+    members.doubt(5)
+    clock.now += 6
+    assert members.new([b"one"]) == []
+
+
 def test_a_second_doubt_has_what_came_since(clock: Clock) -> None:
     members = DeliveredMembers()
     members.new([b"one"])

@@ -71,6 +71,9 @@ PROOFS: dict[str, list[str]] = {
         "tests/faults/test_client_kill.py",
         "tests/core/test_connection.py::test_killed_connections_under_load_deliver_nothing_twice",
     ],
+    "`close_pools()` waits a second for a server": [
+        "tests/faults/test_guarantees.py::test_a_layer_closes_although_its_server_does_not_answer",
+    ],
     "Messages for specific channels (those with a `!`) wait in the process": [
         "tests/core/test_batches.py::test_a_mailbox_holds_no_more_than_the_capacity",
         "tests/core/test_api.py::test_what_nobody_fetches_from_its_mailbox_expires",
@@ -294,6 +297,23 @@ async def test_redis_and_the_process_hold_at_most_twice_the_capacity(make_core: 
     assert await receive_many(layer, channel, held) == [{"n": n} for n in range(1, sent)]
     assert layer.stats()["dropped"] == 0
     await nothing_to_receive(layer, channel)
+
+
+async def test_a_layer_closes_although_its_server_does_not_answer(make_core: Make, own_server: OwnServer) -> None:
+    """Its connections are dropped, and the next receive opens others."""
+    server = own_server()
+    async with proxy_to(server.port) as proxy:
+        layer = make_core(hosts=[proxy.url])
+        channel = await layer.new_channel()
+        receiving = await started(layer.receive(channel))
+        with redis.Redis.from_url(server.url) as raw:
+            await until(lambda: any(client["cmd"] == "bzpopmin" for client in raw.client_list()))
+        proxy.stall()
+        await within(layer.close_pools())
+        assert layer.stats()["connections_open"] == 0
+        proxy.go_on()
+        receiving.cancel()
+        await nothing_to_receive(layer, channel)
 
 
 # The Pub/Sub layer.

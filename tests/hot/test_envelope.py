@@ -297,20 +297,22 @@ def test_seeding_the_global_generator_changes_nothing(hot: Any) -> None:
     assert hot.next_prefix(12) != first
 
 
-def test_identities(hot: Any) -> None:
-    """They tell members apart whose messages are equal, also of another process, and however many there are."""
-    assert hot.identities([]) == b""
-    assert hot.identities([b"0123456789", b"0123456789abc", b"short", b""]) == (
-        b"0123456789" * 2 + b"short" + b"\0" * 15
-    )
-    equal = [hot.encode({}, None, length) for length in (hot.ORDERED_FROM, 12, 40) for _ in range(1000)]
-    hot.reseed()
-    equal += [hot.encode({}, None, 12) for _ in range(1000)]
-    found = hot.identities(equal)
-    assert len({found[start : start + hot.ORDERED_FROM] for start in range(0, len(found), hot.ORDERED_FROM)}) == 4000
+def test_fingerprints(hot: Any) -> None:
+    """Each byte counts, wherever it is, and each length; the same bytes have the same fingerprint."""
+    members = [hot.encode({}, None, 12) for _ in range(1000)]
+    members += [b"\0" * size for size in range(100)]
+    members += [b"\0" * place + b"\x80" + b"\0" * (99 - place) for place in range(100)]
+    members += [(1 << bit).to_bytes(40, "big") for bit in range(320)]
+    members += [bytes((first, second)) for first in range(256) for second in range(1, 256)]
+    found = hot.fingerprints(members)
+    parts = [found[start : start + hot.FINGERPRINT] for start in range(0, len(found), hot.FINGERPRINT)]
+    assert len(parts) == len(set(parts)) == len(members)
+    assert hot.fingerprints([bytes(bytearray(member)) for member in members]) == found
+    assert hot.fingerprints([]) == b""
+    assert found == b"".join(hash(member).to_bytes(8, sys.byteorder, signed=True) for member in members)
     for refused in ("text", None, 5, bytearray(12), memoryview(b"0123456789")):
         with pytest.raises(TypeError, match=rf"^a member must be bytes, not {type(refused).__name__}$"):
-            hot.identities([b"0123456789", refused])
+            hot.fingerprints([b"0123456789", refused])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
