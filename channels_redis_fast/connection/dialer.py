@@ -212,6 +212,16 @@ class Dialer:
         """Whether a connection was lost and none has been opened since."""
         return self._is_out
 
+    @property
+    def out_since(self) -> float | None:
+        """When (monotonic) the outage that is known began; None if there is none."""
+        return self._out_since if self._is_out else None
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether the host ever accepted a connection."""
+        return self._was_reached
+
     def watch(self, follower: PrimaryFollower) -> None:
         """Call a connection's ``moved``, in its event loop, whenever the primary has moved."""
         self._followers.add(follower)

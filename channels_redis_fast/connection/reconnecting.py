@@ -160,7 +160,10 @@ class Connection(abc.ABC):
                 try:
                     await self.dialer.dial(link, self.role)
                 except (RedisError, OSError, ValueError) as error:
-                    if isinstance(error, exceptions.BusyLoadingError) and self._lost_at is None:
+                    if self._lost_at is None:
+                        # Other connections had it before the outage.
+                        self._lost_at = self.dialer.out_since
+                    if self._lost_at is None and isinstance(error, exceptions.BusyLoadingError):
                         # The server exists and will be ready, so treat it like one that was connected before.
                         self._lost_at = time.monotonic()
                     if not self.refused(error):

@@ -161,6 +161,10 @@ class Pump(Connection):
         """Nothing waits for buffer space here: a wait is written only when the last one has been answered."""
 
     def refused(self, error: Exception) -> bool:
+        if self.dialer.was_reached and not self.dialer.is_out:
+            # An outage that no connection has noticed yet, or there is no room for one more. It is waited out.
+            self._lost_at = self._lost_at or monotonic()
+            self.dialer.refuses("a connection that receives", error)
         if self._lost_at is None:
             self._give_up_tries()
             if not self._receiver.unreachable(self, error):

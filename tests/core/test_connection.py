@@ -251,6 +251,42 @@ async def test_what_is_sent_during_an_outage_goes_out_afterwards(
     assert await receive_many(layer, "general", 21) == [{"n": n} for n in range(21)]
 
 
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "not yet noticed"])
+async def test_a_first_receive_during_an_outage_waits_it_out(
+    make_layer: MakeLayer, own_server: OwnServer, kind: str, is_noticed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host was reached, though not by the connection that receives."""
+    server = own_server()
+    layer = make_layer(hosts=[server.url])
+    channel = await channel_of(layer, kind)
+    await within(layer.send("before", {}))
+    server.kill()
+    if is_noticed:
+        await until(lambda: f"127.0.0.1:{server.port} lost" in caplog.text)
+    receiving = await started(layer.receive(channel))
+    (pump,) = layer._loops[asyncio.get_running_loop()].receiver.pumps
+    # Until it has been refused.
+    await until(lambda: pump._lost_at is not None or receiving.done())
+    server.restart()
+    await within(layer.send(channel, {"n": 1}))
+    assert await within(receiving) == {"n": 1}
+
+
+async def test_a_server_without_room_for_the_connection_that_receives(
+    make_layer: MakeLayer, own_server: OwnServer, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_server()
+    layer = make_layer(hosts=[server.url])
+    channel = await channel_of(layer, kind)
+    await within(layer.send(channel, {"n": 1}))
+    with redis.Redis.from_url(server.url) as raw:
+        raw.config_set("maxclients", len(raw.client_list()))
+        receiving = await started(layer.receive(channel))
+        await until(lambda: "refuses a connection that receives" in caplog.text or receiving.done())
+        raw.config_set("maxclients", 100)
+        assert await within(receiving) == {"n": 1}
+
+
 async def test_an_outage_that_lasts_is_told(make_layer: MakeLayer, own_server: OwnServer) -> None:
     server = own_server()
     layer = make_layer(hosts=[{"address": server.url, "socket_timeout": 0.3}])

@@ -398,7 +398,7 @@ async def test_a_stall_is_told_after_the_timeout_of_the_host(make: Make, server:
     """By then the connection counts as dead; a call that waited for it may have happened, and says so."""
     async with proxy_to(server.port) as proxy:
         layer = make(**behind(proxy, socket_timeout=0.2, socket_connect_timeout=0.2))
-        await within(layer.send("general", {}))
+        await within(at_last(lambda: layer.send("general", {}), proxy))
         for _ in range(2):
             proxy.stall()
             begin = time.monotonic()
@@ -417,8 +417,14 @@ async def test_what_can_be_repeated_is_told_when_no_connection_comes(make: Make,
     """A join is neither lost nor waited for without end."""
     async with proxy_to(server.port) as proxy:
         layer = make(**behind(proxy, socket_timeout=0.2, socket_connect_timeout=0.2))
-        channel = await layer.new_channel()
-        await within(layer.group_add("room", channel))
+        channels: list[str] = []
+
+        async def new_channel() -> None:
+            channels.append(await layer.new_channel())
+
+        await within(at_last(new_channel, proxy))
+        (channel,) = channels
+        await within(at_last(lambda: layer.group_add("room", channel), proxy))
         proxy.stall()
         begin = time.monotonic()
         assert not await outcome(layer.group_add("other", channel), proxy)

@@ -96,7 +96,9 @@ async def test_a_cluster_failover_under_load(make_layer: MakeLayer, replicated: 
     assert len(kept) >= crowd.sent + 1
 
 
-async def test_a_killed_primary_of_a_cluster(make_layer: MakeLayer, replicated: Cluster) -> None:
+async def test_a_killed_primary_of_a_cluster(
+    make_layer: MakeLayer, replicated: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     layer, peer = make_layer(hosts=[replicated.host]), make_layer(hosts=[replicated.host])
     node = replicated.owner(group_name(layer, "room"))
     elsewhere = next(name for n in range(100) if replicated.owner(group_name(layer, name := f"room{n}")) is not node)
@@ -107,11 +109,10 @@ async def test_a_killed_primary_of_a_cluster(make_layer: MakeLayer, replicated: 
         await peer.group_send("room", {"n": n})
     first = await receive_many(layer, channel, 5)
     await asyncio.to_thread(replicated.replicated)
-    connections = peer.stats()["connections_open"]
     replicated.kill(node)
     try:
-        # What is written before that fails: nobody can tell whether it was carried out.
-        await until(lambda: peer.stats()["connections_open"] < connections)
+        # Until both layers have noticed. What is written before fails: nobody can tell whether it was carried out.
+        await until(lambda: caplog.text.count(f"127.0.0.1:{node.port} lost") == 2)
         sending = await started(peer.group_send("room", {"n": 5}))
         await peer.group_send(elsewhere, {"n": 6})
         assert (await within(layer.receive(whole)))["n"] == 6
