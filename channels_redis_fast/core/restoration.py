@@ -226,7 +226,7 @@ class GroupRestorer:
         dataset = group.dataset
 
         def look() -> None:
-            if self._is_closed or group.dataset is not dataset:
+            if self._is_closed or group.dataset != dataset:
                 return
             living = set(self._memberships.living(group)[0])
             returned = [channel for channel in channels if channel in living]
@@ -302,7 +302,7 @@ class GroupRestorer:
 
         def renewed(future: asyncio.Future[list[Any]]) -> None:
             # The remaining members are read separately, because ZADD only returns how many were changed.
-            if future.cancelled() or future.exception() is not None or group.dataset is not dataset:
+            if future.cancelled() or future.exception() is not None or group.dataset != dataset:
                 return
             found = future.result()[2:]
             missing = [channel for channel, reply in zip(channels, found, strict=True) if reply is None]

@@ -150,8 +150,12 @@ async def test_a_restart_that_loses_nothing_says_nothing(
     assert not warnings(caplog)
 
 
-async def test_a_consumer_between_two_receives(own_server: Callable[..., Server], make_core: Make) -> None:
+@pytest.mark.parametrize("times", [0, 2], ids=["", "connections are lost again"])
+async def test_a_consumer_between_two_receives(
+    own_server: Callable[..., Server], make_core: Make, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its receive was cancelled when the groups were restored, and the next one comes a moment later."""
+    monkeypatch.setattr(restoration, "RETURN_TIME", 2.0)
     server = own_server()
     layer = make_core(hosts=[server.url])
     steady, between, gone = [await layer.new_channel() for _ in range(3)]
@@ -162,6 +166,11 @@ async def test_a_consumer_between_two_receives(own_server: Callable[..., Server]
     async with received_on(layer, steady):
         await restart(server)
         await until(lambda: members(server, layer) == {steady})
+        for _ in range(times):
+            reconnects = layer.stats()["reconnects"]
+            with redis.Redis.from_url(server.url) as raw:
+                raw.client_kill_filter(_type="normal", skipme=True)
+            await until(lambda reconnects=reconnects: layer.stats()["reconnects"] >= reconnects + 2)
         async with received_on(layer, between) as received:
             await until(lambda: members(server, layer) == {steady, between})
             await layer.group_send("room", {"type": "hello"})
