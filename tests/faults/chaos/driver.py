@@ -16,7 +16,7 @@ import uvloop
 from channels_redis_fast.core import RedisChannelLayer
 from channels_redis_fast.pubsub import RedisPubSubChannelLayer
 from tests.faults.chaos.checker import Verdict, check, trace
-from tests.faults.chaos.plan import Fault, Plan
+from tests.faults.chaos.plan import OF_PROCESSES, Fault, Plan
 from tests.faults.chaos.record import Record
 from tests.faults.chaos.rules import Allowance, Happened
 from tests.faults.chaos.servers import Servers
@@ -27,8 +27,6 @@ from tests.faults.chaos.worker import worker
 ROOMY = 1_000_000
 #: Seconds without anything new after which what is missing is lost.
 PATIENCE = 3.0
-#: Faults of processes; all others are of servers and of the ways to them.
-OF_PROCESSES = ("cancel", "close_senders", "close_receivers", "fork")
 SENDING, RECEIVING, WORKING = range(3)
 
 

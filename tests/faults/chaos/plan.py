@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+#: What happens to processes; all other faults are of servers and of the ways to them.
+OF_PROCESSES = ("cancel", "close_senders", "close_receivers", "fork")
 #: What can happen anywhere, and what only where it can be made to happen.
 EVERYWHERE = ("kill", "pause", "script_flush", "cancel", "cancel", "close_senders", "close_receivers", "fork")
 PROXIED = ("stall", "cut", "cut_after", "refuse", "delay", "slice", "restart_aof", "restart_empty")
 REPLICATED = ("failover", "kill_primary")
-#: What can happen beside another fault, and what only beside one that leaves the server where it is.
-BESIDE_ALL = ("cancel", "close_senders", "close_receivers", "fork")
-BESIDE_SMALL = ("kill", "script_flush")
-LARGE = ("restart_aof", "restart_empty", "failover", "kill_primary")
+#: What can happen beside another fault, besides `OF_PROCESSES`, unless that fault takes the server away.
+BESIDE = ("kill", "script_flush")
+TAKE_SERVERS_AWAY = ("restart_aof", "restart_empty", *REPLICATED)
 
 #: By setup: the layers it runs, its servers, who calls (`hub`: synchronous threads), and processes that share its jobs.
 SETUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], int]] = {
@@ -103,6 +104,6 @@ def _beset(chance: random.Random, fault: Fault) -> Fault:
     """Let others happen beside two faults of five."""
     if chance.random() > 0.4:
         return fault
-    names = BESIDE_ALL if fault.name in LARGE else BESIDE_ALL + BESIDE_SMALL
+    names = OF_PROCESSES if fault.name in TAKE_SERVERS_AWAY else OF_PROCESSES + BESIDE
     times = sorted(round(chance.uniform(0.0, fault.seconds), 3) for _ in range(chance.randint(1, 3)))
     return replace(fault, beside=tuple(_fault(chance, at, chance.choice(names), 0.3) for at in times))
