@@ -8,7 +8,6 @@ one tick of the event loop, assembles them into one buffer and writes it once. K
 from __future__ import annotations
 
 import asyncio
-import select
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
@@ -23,7 +22,7 @@ from .backoff import BACKOFF_LAST
 from .clock import ServerClock
 from .dialer import Dialer
 from .identity import UNKNOWN, ServerIdentity
-from .link import MAX_IN_FLIGHT, Command, Link
+from .link import END, MAX_IN_FLIGHT, Command, Link
 from .reconnecting import CLOSE_TIMEOUT, Connection
 from .replies import CLUSTER_ONLY, ELSEWHERE, UnexpectedReply
 from .requests import Pending, Request
@@ -46,7 +45,7 @@ MAX_REQUESTS_PER_WRITE, MAX_BYTES_PER_WRITE = 512, 1_000_000
 #: already read the end by then; one that was busy or stopped has not. Replies that a busy loop has not read yet delay
 #: nothing: the server has to work while the process continues. It is less than what the shortest outage takes, and far
 #: more than a round trip. Where the kernel does not tell replies from the end, they do delay a write, so it is longer.
-QUIET = 0.001 if hasattr(select, "POLLRDHUP") else 0.01
+QUIET = 0.001 if END else 0.01
 
 #: Seconds of silence after which a PING is sent first, and how long its answer may take. Something in between (NAT, a
 #: load balancer) may have forgotten the connection without saying so.

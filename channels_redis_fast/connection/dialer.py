@@ -214,7 +214,7 @@ class Dialer:
 
     @property
     def out_since(self) -> float | None:
-        """When (monotonic) the outage that is known began; None if there is none."""
+        """When (monotonic) the current outage began; None while there is none."""
         return self._out_since if self._is_out else None
 
     @property

@@ -54,6 +54,10 @@ MAX_LINE = 1024 * 1024
 #: How many times a connection is checked within the time that an answer may take.
 LOOKS = 4
 
+#: What the kernel reports for the end of a connection, also behind bytes that were not read. 0 where it cannot tell the
+#: two apart: only Linux can.
+END = getattr(select, "POLLRDHUP", 0)
+
 Command = tuple[Any, ...] | list[Any]
 
 _MORE = object()
@@ -293,11 +297,9 @@ def _may_have_ended(descriptor: int, expects_bytes: bool) -> bool:
         return bool(select.select([descriptor], [], [], 0)[0])
     # Not select(), which accepts no descriptor above 1,023.
     poll = select.poll()
-    # Without POLLRDHUP, which is Linux's, POLLIN reports the end of the connection too.
-    end = getattr(select, "POLLRDHUP", 0)
-    poll.register(descriptor, select.POLLIN | end)
+    poll.register(descriptor, select.POLLIN | END)
     found = poll.poll(0)
-    return bool(found) and not (expects_bytes and end and found[0][1] == select.POLLIN)
+    return bool(found) and not (expects_bytes and END and found[0][1] == select.POLLIN)
 
 
 def unsent_bytes(transport: Any) -> int:

@@ -13,12 +13,10 @@ import pytest
 from bench.server import Server
 from channels_redis_fast.connection import commands
 from channels_redis_fast.connection.commands import CommandConnection
+from channels_redis_fast.connection.link import END
 from tests.core.helpers import within
 
 Make = Callable[..., Any]
-
-#: What the kernel reports for the end of a connection behind bytes that were not read.
-END = getattr(select, "POLLRDHUP", 0)
 
 pytestmark = pytest.mark.skipif(not END, reason="this kernel does not tell replies from the end of a connection")
 
