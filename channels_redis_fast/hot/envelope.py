@@ -31,6 +31,7 @@ _POOL = 4096
 #: The number of bytes from which a prefix has room for a count and for randomness.
 ORDERED_FROM = 10
 
+#: The number of bytes of a fingerprint.
 FINGERPRINT = 8
 
 _pool = io.BytesIO()

@@ -78,8 +78,8 @@ def _before_value(message: dict[str, Any]) -> str:
 #: packed name of the group, and what ``deliver`` needs. Then four for each operation, below.
 #:
 #: What the usual joins do not need: what is done about a different epoch (``-`` for nothing, ``q`` to restore quietly,
-#: ``l`` to restore with events); the delay of announcements in milliseconds; the name of the process as claimant; a new
-#: epoch, in case there is none; the number of the newest event that the caller knows; the grace time in milliseconds;
+#: ``l`` to restore with events); the delay of announcements in milliseconds; the name of the process as claimant; the
+#: epoch that begins if there is none; the newest event number that the caller knows; the grace time in milliseconds;
 #: whether the server was started lately (1, or 0); owners that are gone, separated by commas (one with a question mark
 #: is gone only if it has not confirmed its part in this epoch); the name of the group. It is one argument, because each
 #: takes the server about a thousand instructions.
